@@ -1,0 +1,118 @@
+# make            the program, ./sdlora            make test       the whole test suite
+# make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
+# make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
+# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR.
+
+VERSION := 0.1.0
+CC ?= gcc
+CFLAGS ?= -O2 -g
+PKG_CONFIG ?= pkg-config
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+BUILD ?= build
+
+PKGS := openblas zlib jansson libmd
+STD := -std=c11 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
+INCL := -Iinclude -DSDLORA_VERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell $(PKG_CONFIG) --cflags $(PKGS)) \
+        $(addprefix -isystem ,$(wildcard /usr/include/stb))
+LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm
+OPENMP := -fopenmp
+CONFIG := release
+
+ifdef SANITIZE
+  CONFIG := san-$(shell echo '$(SANITIZE)' | tr ',' '-')
+  OPT_EXTRA += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+ifdef NATIVE
+  OPT_EXTRA += -march=native
+endif
+
+# Kernels are compiled once per instruction set and chosen at run time (src/backend/dispatch.c).
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ifeq ($(ARCH),x86_64)
+  ISAS := avx512 avx2 baseline
+  ISA_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -DISA=avx512 -DVBYTES=64
+  ISA_avx2 := -mavx2 -mfma -mbmi -mbmi2 -DISA=avx2 -DVBYTES=32
+else
+  ISAS := baseline
+endif
+ISA_baseline := -DISA=baseline -DVBYTES=16
+HAVE_ISA := $(addprefix -DHAVE_ISA_,$(ISAS))
+KERNEL_OPT := -O3
+
+LIB_SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
+KERNEL_SRC := $(wildcard src/backend/kernels/*.c)
+CLI_SRC := $(wildcard src/cli/*.c)
+TEST_SRC := $(wildcard tests/test_*.c)
+GRAD_SRC := $(wildcard tests/grad_*.c)
+
+# One build directory per configuration; a stamp holds the flags, so that changed flags rebuild.
+OBJ := $(BUILD)/$(CONFIG)
+DBL := $(BUILD)/$(CONFIG)-double
+FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(OPENMP) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
+objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
+       $(foreach i,$(ISAS),$(patsubst src/backend/kernels/%.c,$(1)/backend/kernels/$(i)/%.o,$(KERNEL_SRC)))
+
+all: sdlora
+
+sdlora: $(OBJ)/sdlora
+	@cp -f $< $@
+
+$(OBJ)/sdlora: $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC)) $(OBJ)/libsdlora.a
+	$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
+
+$(OBJ)/libsdlora.a: $(call objs,$(OBJ))
+	@rm -f $@; ar rcs $@ $^
+$(DBL)/libsdlora.a: $(call objs,$(DBL))
+	@rm -f $@; ar rcs $@ $^
+
+$(OBJ)/flags $(DBL)/flags: FORCE
+	@mkdir -p $(@D); echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
+
+define build_rules
+$(1)/%.o: src/%.c $(1)/flags
+	@mkdir -p $$(@D)
+	$$(FLAGS) $(2) -MMD -MP -c $$< -o $$@
+$(foreach i,$(ISAS),
+$(1)/backend/kernels/$(i)/%.o: src/backend/kernels/%.c $(1)/flags
+	@mkdir -p $$(@D)
+	$$(FLAGS) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
+)
+$(1)/tests/%: tests/%.c $(1)/libsdlora.a $(wildcard tests/*.h)
+	@mkdir -p $$(@D)
+	$$(FLAGS) $(2) -Itests $$< $(1)/libsdlora.a -o $$@ $$(LDFLAGS) $$(LIBS) $$(LDLIBS) -lcmocka
+endef
+$(eval $(call build_rules,$(OBJ),))
+$(eval $(call build_rules,$(DBL),-DSDLORA_DOUBLE))
+# The generator must give the same bits everywhere, so no multiply-add may be contracted there.
+$(OBJ)/base/rng.o $(DBL)/base/rng.o: private STD := -std=c11 -ffp-contract=off -O3 -fno-math-errno -fno-trapping-math
+
+TESTS := $(patsubst tests/%.c,$(OBJ)/tests/%,$(TEST_SRC)) $(patsubst tests/%.c,$(DBL)/tests/%,$(GRAD_SRC))
+
+test: sdlora $(TESTS)
+	@SDLORA=$(CURDIR)/$(OBJ)/sdlora tests/run.sh $(TESTS)
+
+check:
+	scripts/check.sh
+mutants:
+	scripts/mutants.sh
+figures: sdlora
+	scripts/figures.sh
+fuzz:
+	scripts/fuzz.sh
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+install: sdlora
+	install -d $(DESTDIR)$(bindir)
+	install -m 755 sdlora $(DESTDIR)$(bindir)/sdlora
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/sdlora
+clean:
+	rm -rf $(BUILD) sdlora
+
+FORCE:
+.PHONY: all test check mutants figures fuzz format install uninstall clean FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,164 @@
+/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD,
+ * no BLAS, no threads. A CUDA backend would be one more filled table that passes tests/test_kernels.c.
+ *
+ * Layouts. Activations are NHWC: x (N,H,W,C). Filters lie in the *inner* layout:
+ *   3x3 convolution   w (3,3,Ci,Co)     y[n,i,j,o] = b[o] + sum_{a,c,k} x[n,i+a-1,j+c-1,k] w[a,c,k,o]   (zero padding)
+ *   2x2 transpose     w (Ci,2,2,Co)     y[n,2i+a,2j+c,o] = b[o] + sum_k x[n,i,j,k] w[k,a,c,o]
+ *   linear            w (O,I)           y[r,o] = b[o] + sum_i x[r,i] w[o,i]
+ * (nn/param.h converts from and to PyTorch's shapes.)
+ *
+ * Accumulation. A kernel that writes a gradient takes `beta`: 0 overwrites (whatever was there, NaN included), 1 adds.
+ * Outputs never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and
+ * then costs nothing.
+ *
+ * Blocks. Work is cut into blocks that depend on shapes only, never on the number of threads; partial sums are added in
+ * block order. In *forward* kernels a block holds whole images (or a fixed part of one image) and each GEMM has the same
+ * shape whatever N is, so that image n's result is the same bits whatever the batch: at any N and at any position that is
+ * equal modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place.)
+ *
+ * Scratch. `*_scratch` says how many bytes a call needs (for threads_count() threads at most THREADS_MAX as set when the
+ * graph was planned); the caller passes a MEM_ALIGN-aligned block of that size. Kernels never allocate. */
+#ifndef SDLORA_BACKEND_H
+#define SDLORA_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdlora/tensor.h"
+
+#define BACKEND_GROUP 8 /* images; a forward block holds 1, 2, 4 or 8 of them */
+
+typedef enum ConvAlgo { CONV_AUTO, CONV_IM2COL, CONV_WINOGRAD } ConvAlgo;
+typedef enum ConvPass { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHT } ConvPass;
+
+typedef struct ConvShape {
+    int n, h, w;   /* images, height, width (of input and output alike) */
+    int ci, co;    /* channels in and out */
+    ConvAlgo algo; /* AUTO: the backend decides by shape; WINOGRAD: F(4x4,3x3) wherever it can be applied */
+} ConvShape;
+
+typedef enum Act { ACT_NONE, ACT_RELU, ACT_SILU } Act;
+
+/* One normalisation, fused with what follows it in a UNet block:
+ *   y[n,p,c] = act(gamma[c] * (x[n,p,c] - mean) * rstd + beta[c]) + temb[n,c] + res[n,p,c]
+ * temb (n,c) and res (n,hw,c) may be NULL. */
+typedef struct NormShape {
+    int n, hw, c;
+    int groups; /* GroupNorm: statistics per (n, group) over hw and the group's channels; BatchNorm: 0 */
+    Act act;
+    real eps;
+} NormShape;
+
+typedef struct AttnShape {
+    int n, p, t;   /* images, pixels (queries), tokens (keys) */
+    int dq, dv;    /* width of queries and keys; of values */
+} AttnShape;
+
+typedef struct AdamStep {
+    double lr, beta1, beta2, eps; /* double, because 1 - beta2 in float is not what it says */
+    double weight_decay; /* decoupled (AdamW): w -= lr*weight_decay*w */
+    double bias1, bias2; /* 1-beta1^t, 1-beta2^t */
+    double grad_scale;   /* the gradient is multiplied by this first (clipping) */
+    double ema_decay;    /* ema = d*ema + (1-d)*w, where ema != NULL */
+} AdamStep;
+
+typedef struct Backend {
+    const char *name; /* "cpu" */
+    const char *simd; /* "avx512", "avx2", "baseline", ... */
+
+    /* ---- 3x3 convolution, stride 1, zero padding 1 (conv*.c) ----
+     * prep: the filter in the form that fwd (pass CONV_FWD) or bwd_data (CONV_BWD_DATA) wants, e.g. Winograd-transformed;
+     * prep_size is its number of reals, 0 where the pass uses w itself. Done once per change of w. `u` below is that
+     * filter, or NULL where prep_size is 0. b and db may be NULL. */
+    const char *(*conv3_algo)(ConvShape s, ConvPass pass); /* the path that AUTO takes: "winograd-f4", "im2col", ... */
+    size_t (*conv3_prep_size)(ConvShape s, ConvPass pass);
+    void (*conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass);
+    size_t (*conv3_scratch)(ConvShape s, ConvPass pass);
+    void (*conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch);
+    void (*conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta, void *scratch);
+    void (*conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+
+    /* ---- 2x2 transposed convolution, stride 2: x (N,H,W,Ci) -> y (N,2H,2W,Co); s.h, s.w are the input's (convt.c) ---- */
+    size_t (*convt2_scratch)(ConvShape s, ConvPass pass);
+    void (*convt2_fwd)(real *y, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
+    void (*convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch);
+    void (*convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+
+    /* ---- linear (linear.c): x (n,rows,in), y (n,rows,out); n images of `rows` rows each ----
+     * y = res + x w^T + b; b (out) and res (n,rows,out) may be NULL, and res may be y itself. */
+    void (*linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
+                       int out);
+    void (*linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows, int in, int out, real beta);
+    size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out);
+    void (*linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,
+                              real beta, void *scratch);
+
+    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2); LayerNorm (rows,2) ---- */
+    size_t (*norm_scratch)(NormShape s); /* for every group_norm_* and batch_norm_* call */
+    void (*group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
+                           const real *res, NormShape s);
+    /* dx (beta_x), dgamma and dbeta (beta_p), dtemb (beta_t; NULL: not wanted), dres (beta_r; NULL) */
+    void (*group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
+                           const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x, real beta_p,
+                           real beta_t, real beta_r, void *scratch);
+    /* stats and (NULL: not wanted) unbiased variance (c) of the batch; in eval mode the caller fills stats himself from
+     * the running mean and variance */
+    void (*batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch);
+    void (*batch_norm_fwd)(real *y, const real *stats, const real *x, const real *gamma, const real *beta,
+                           const real *temb, const real *res, NormShape s);
+    /* batch_stats: the statistics came from this batch, so gradients flow through them */
+    void (*batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
+                           const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
+                           real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
+    void (*layer_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, int n, int rows,
+                           int c, real eps);
+    size_t (*layer_norm_bwd_scratch)(int n, int rows, int c);
+    void (*layer_norm_bwd)(real *dx, real *dgamma, real *dbeta, const real *dy, const real *x, const real *stats,
+                           const real *gamma, int n, int rows, int c, real beta_x, real beta_p, void *scratch);
+
+    /* ---- attention of p pixels over t tokens (attention.c): q (n,p,dq), k (n,t,dq), v (n,t,dv), z (n,p,dv),
+     * probs (n,p,t) = softmax_t(q k^T / sqrt(dq)); z = probs v ---- */
+    void (*attn_fwd)(real *z, real *probs, const real *q, const real *k, const real *v, AttnShape s);
+    size_t (*attn_bwd_scratch)(AttnShape s);
+    void (*attn_bwd)(real *dq, real *dk, real *dv, const real *dz, const real *probs, const real *q, const real *k,
+                     const real *v, AttnShape s, real beta_q, real beta_k, real beta_v, void *scratch);
+
+    /* ---- elementwise and data movement (elementwise.c); numel elements ---- */
+    void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */
+    void (*act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta);
+    void (*axpby)(real *y, const real *x, size_t numel, real a, real b); /* y = a x + b y; b = 0 overwrites */
+    void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w, int c); /* h, w: the input's, even */
+    void (*maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
+    /* rows of a (rows,ca) and b (rows,cb) side by side in y (rows,ca+cb); and back, either of da, db may be NULL */
+    void (*concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);
+    void (*concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b);
+    /* y (n,d) = table[idx[i]]; dtable (vocab,d) gets the sum of the rows that used it */
+    void (*embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
+    void (*embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta);
+
+    /* ---- losses: scale * sum |a-b| (l1) or scale * sum (a-b)^2 (l2); da = scale * d/da; summed in double, block order.
+     * da may be NULL. scratch: loss_scratch(numel) bytes ---- */
+    size_t (*loss_scratch)(size_t numel);
+    double (*loss)(real *da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch);
+
+    /* ---- optimiser (optim.c), over flat slabs ---- */
+    size_t (*sumsq_scratch)(size_t numel);
+    double (*sumsq)(const real *x, size_t numel, void *scratch); /* sum of squares; NaN and Inf come through */
+    void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
+} Backend;
+
+/* The table for this CPU: the best instruction set that it has, or the one named by the environment variable SDLORA_SIMD
+ * (avx512, avx2, baseline) where the CPU has it. Never NULL. */
+const Backend *backend_get(void);
+
+/* The table compiled for the named instruction set, or NULL when it was not compiled in or the CPU lacks it. */
+const Backend *backend_by_simd(const char *simd);
+
+/* Settle OpenBLAS: the right kernels for this CPU, one thread. Call it once, after threads_init, before any kernel. */
+void backend_init(void);
+
+/* Which kernels OpenBLAS runs ("Cooperlake", ...), after backend_init. */
+const char *backend_blas_core(void);
+
+#endif

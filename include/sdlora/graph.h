@@ -1,0 +1,169 @@
+/* The graph: built once, planned once, run many times.
+ *
+ *   Graph *g = graph_new(backend_get(), true, &err);
+ *   Node *x = op_input(g, shape4(n, 28, 28, 1));
+ *   Node *y = op_linear(g, x, w, b, NULL);  ...  Node *loss = op_loss(g, y, target, false, 1.0);
+ *   graph_plan(g, loss, 0, false, &err);
+ *   fill x->val.data;  graph_forward(g);  graph_backward(g);
+ *
+ * Building. An op_* function (ops.h) checks shapes, appends a node and returns it. The first mistake is kept in the graph
+ * with the scope where it happened; from then on every op returns NULL (also when it is given NULL), and graph_plan
+ * reports it. So model code builds straight through and checks once.
+ *
+ * Memory. Every value, gradient, saved statistic has a life measured in steps of one forward and one backward pass: a value
+ * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
+ * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
+ * The first writer of a gradient overwrites, later ones add (`beta`), so nothing is ever cleared.
+ * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward. */
+#ifndef SDLORA_GRAPH_H
+#define SDLORA_GRAPH_H
+
+#include "sdlora/backend.h"
+#include "sdlora/param.h"
+
+#define NODE_MAX_IN 6
+#define SAVE_IN(i)  (1u << (i))
+#define SAVE_OUT    (1u << 8)
+
+typedef struct Node Node;
+typedef struct Graph Graph;
+
+/* One operation: its calculus. The constructor op_NAME (ops.h) holds the shape rule and stands beside these. */
+typedef struct OpDef {
+    const char *name;
+    int inplace;    /* k > 0: val may take the place of in[k-1]'s val when that dies here */
+    int grad_alias; /* k > 0: d in[k-1] is the output's gradient itself, so the two may share one place; bwd then finds
+                       node_grad(n, k-1) == n->grad.data and has nothing to do for it */
+    size_t (*scratch)(const Node *n, const Graph *g);  /* bytes needed during fwd or bwd; NULL: none */
+    void (*prepare)(Node *n, const Graph *g);          /* after weights changed, before fwd; NULL: nothing */
+    void (*fwd)(Node *n, const Graph *g);
+    void (*bwd)(Node *n, const Graph *g);              /* reads n->grad, writes grad of inputs that need it */
+    double (*flops)(const Node *n);                    /* of one forward pass, a multiply-add being two; NULL: not counted */
+} OpDef;
+
+typedef union NodeAttr { /* constants of the node, by op */
+    ConvShape conv;
+    NormShape norm;
+    AttnShape attn;
+    struct {
+        int n, rows, in, out;
+    } linear;
+    struct {
+        Act act;
+    } act;
+    struct {
+        real a, b;
+    } axpby;
+    struct {
+        bool l1;
+        double scale; /* loss = scale * sum */
+    } loss;
+    struct {
+        const int *ids;
+    } embed;
+} NodeAttr;
+
+struct Node {
+    const OpDef *op;
+    const char *scope; /* where it was built, for messages and the profile */
+    int index;         /* place in the order of building, which is the order of running */
+    Tensor val, grad;  /* grad.data is NULL unless needs_grad */
+    Node *in[NODE_MAX_IN];
+    int n_in;
+    unsigned saves;         /* what bwd reads, set by the constructor: SAVE_IN(i), SAVE_OUT; aux is always kept for it */
+    real beta[NODE_MAX_IN]; /* use node_beta */
+    size_t aux_bytes[2];    /* kept from fwd to bwd: statistics, probabilities, argmax */
+    void *aux[2];
+    size_t prep_bytes[2]; /* kept between runs: transformed filters, [0] forward, [1] backward */
+    void *prep[2];
+    NodeAttr attr;
+    void *extra;       /* what an op keeps besides: a graph_block */
+    Param *param;      /* op "param" */
+    bool needs_grad;   /* some trainable parameter lies upstream */
+    bool keep;
+    bool reached;      /* its gradient is part of d loss */
+};
+
+struct Graph {
+    const Backend *be;
+    bool train;       /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
+    bool batch_stats;  /* BatchNorm uses batch statistics outside training too (`--bn batch`) */
+    bool frozen_stats; /* BatchNorm uses the running statistics in training too, and leaves them alone (a frozen base) */
+    bool accumulate;  /* set by the caller before graph_backward: parameter gradients are added to, not overwritten */
+    bool prepared;    /* false: weights changed, run `prepare` of every op before the next forward */
+    Node **nodes;
+    int count, cap;
+    Node *loss;
+    double loss_value; /* of the last forward */
+    void *slab, *scratch, *prep_slab;
+    size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what one buffer per tensor would take */
+    const char *scope;
+    bool poison;                  /* fill every place with NaN when its life ends: a backward that reads what it did not
+                                     declare is caught (tests) */
+    struct PlanItem *items;       /* the plan: lives and places */
+    int n_items;
+    struct GraphProfile *profile; /* NULL unless graph_profile was called */
+    void **blocks;                /* every small block the graph owns */
+    int n_blocks, cap_blocks;
+    Err err;                      /* the first mistake while building */
+};
+
+Graph *graph_new(const Backend *be, bool train, Err *e);
+void graph_free(Graph *g);
+
+/* n zeroed ints that live as long as the graph (class ids). NULL as from a failed op. */
+int *graph_ints(Graph *g, int n);
+
+/* Names where the following nodes belong, for messages and the profile; the text is copied. */
+void graph_scope(Graph *g, const char *scope);
+
+void graph_keep(Node *n);
+
+/* Plan memory for a forward pass (loss NULL) or a forward and a backward pass. Fails with the first building mistake or when
+ * memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every tensor its
+ * own place (tests compare the two). */
+int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
+
+void graph_forward(Graph *g);  /* also g->loss_value */
+void graph_backward(Graph *g); /* fills grad of every trainable parameter that the loss depends on */
+void graph_weights_changed(Graph *g);
+
+size_t graph_bytes(const Graph *g); /* slab, scratch and prepared filters */
+
+/* One place in the slab: bytes [offset, offset+bytes) belong to it from step `start` to step `end` (inclusive). Forward of
+ * node i is step i, its backward step 2*count-1-i. */
+typedef struct PlanItem {
+    size_t bytes, offset;
+    int start, end;
+} PlanItem;
+void plan_pack(PlanItem *items, int n, bool plain, size_t *total); /* fills offsets; *total is the size of the slab */
+
+/* Time per op: after graph_profile every run of an op is timed; rows are in order of building, one per node. */
+int graph_profile(Graph *g, Err *e);
+typedef struct ProfileRow {
+    const char *op, *scope;
+    double fwd_s, bwd_s;
+    double fwd_flops, bwd_flops; /* multiply-adds counted twice, direct convolution; 0 where it is not a matter of flops */
+    long calls;
+} ProfileRow;
+int graph_profile_rows(const Graph *g, ProfileRow *rows, int max); /* number of nodes written */
+
+/* ---- for ops ---- */
+Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in); /* NULL: a mistake was made before */
+Node *graph_fail(Graph *g, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* always NULL */
+void *graph_block(Graph *g, size_t count, size_t size); /* zeroed, freed with the graph; NULL after a mistake */
+static inline bool node_wants(const Node *n, int i)
+{
+    return i < n->n_in && n->in[i] && n->in[i]->grad.data;
+}
+static inline real *node_grad(const Node *n, int i) /* where bwd writes d in[i], or NULL */
+{
+    return node_wants(n, i) ? n->in[i]->grad.data : NULL;
+}
+static inline real *node_val(const Node *n, int i) /* in[i]'s value, or NULL where the input is absent */
+{
+    return i < n->n_in && n->in[i] ? n->in[i]->val.data : NULL;
+}
+real node_beta(const Node *n, int i, const Graph *g); /* 0: bwd must overwrite d in[i]; 1: add */
+
+#endif

@@ -1,0 +1,41 @@
+/* IDX files, the format of MNIST: 00 00 TT DD, DD big-endian u32 dimensions, the data in C order. TT 08 is u8. Raw or
+ * gzipped, told apart by content, several gzip members allowed. */
+#ifndef SDLORA_IDX_H
+#define SDLORA_IDX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdlora/err.h"
+
+typedef struct Idx {
+    int nd; /* 1 labels, 3 images */
+    uint32_t d[3];
+    uint8_t *data; /* product of d bytes, owned */
+} Idx;
+
+/* nd: the number of dimensions wanted (1 or 3). Errors (ERR_INPUT), each naming the file and what is wrong: missing,
+ * empty, not gzip and not IDX (an HTML page, say), wrong type or number of dimensions, a dimension of zero, a product
+ * that overflows or is 2 GiB or more (so every dimension is an int), shorter or longer than its header says, a damaged
+ * gzip stream (CRC, truncated, something behind it). Never inflates more than the header calls for plus one byte, and
+ * takes no memory that a file of this size cannot fill. After an error *out holds nothing. */
+int idx_read(Idx *out, const char *path, int nd, Err *e);
+int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e); /* the same over memory */
+int idx_write_gz(const char *path, const Idx *idx, Err *e);                                 /* atomic; no time stamp */
+void idx_free(Idx *idx);
+
+/* A labelled set of images: pixels (n,h,w) 0..255, labels (n) in 0..classes-1. */
+typedef struct Dataset {
+    int n, h, w, classes;
+    uint8_t *images, *labels; /* owned */
+    char sha256[65];          /* of images then labels: what a resumed run must find again */
+} Dataset;
+
+/* The split ("train" or "t10k") in the directory: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, with .gz or
+ * without (also the spelling with a dot, train-images.idx3-ubyte). Classes: the largest label plus one. Errors
+ * (ERR_INPUT): as idx_read; no directory or file, saying which script fetches them; the two counts differ, naming both
+ * files and counts. */
+int dataset_read(Dataset *out, const char *dir, const char *split, Err *e);
+void dataset_free(Dataset *d);
+
+#endif

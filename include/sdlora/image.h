@@ -1,0 +1,38 @@
+/* Grey images: resizing, grids, PNG. */
+#ifndef SDLORA_IMAGE_H
+#define SDLORA_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdlora/err.h"
+
+typedef struct Image {
+    int w, h;
+    uint8_t *px; /* (h,w), owned */
+} Image;
+
+/* Bilinear as Pillow does it, bit for bit (triangle filter, widened when shrinking; the horizontal pass first, rounded
+ * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
+int image_resize(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
+
+/* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back. */
+uint8_t image_from_real(double x);
+float image_to_real(uint8_t p);
+
+/* n images px (n,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of `background` around
+ * and between them. Empty cells stay background. *out owned by the caller (image_free). */
+int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
+               Err *e);
+void image_free(Image *im);
+
+/* stb_image_write with zlib as its compressor; atomic. `text` is NULL or key, value, key, value, ..., NULL: tEXt
+ * chunks, or iTXt where a value is not ASCII (then it must be UTF-8); keys are 1 to 79 ASCII characters. "-" is
+ * standard output. */
+int image_write_png(const char *path, const Image *im, const char *const *text, Err *e);
+
+/* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal
+ * `columns` wide (shrunk by an integer to fit, by means). A string owned by the caller (mem_free), NULL on an error. */
+char *image_half_blocks(const Image *im, int columns, Err *e);
+
+#endif

@@ -1,0 +1,24 @@
+/* Memory: checked size arithmetic and aligned blocks. */
+#ifndef SDLORA_MEM_H
+#define SDLORA_MEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "sdlora/err.h"
+
+#define MEM_ALIGN 64 /* bytes: a cache line, and the widest vector */
+
+/* *out = a*b (a+b). False when the result does not fit a size_t; *out is then unchanged. */
+bool mem_mul(size_t *out, size_t a, size_t b);
+bool mem_add(size_t *out, size_t a, size_t b);
+
+/* count*size bytes, zeroed, aligned to MEM_ALIGN; at least one byte. NULL with *e filled ("what" names the purpose) when
+ * the product overflows or there is no memory. The caller owns it; mem_free(NULL) is allowed. */
+void *mem_alloc(size_t count, size_t size, const char *what, Err *e);
+void mem_free(void *p);
+
+/* A copy of s, owned by the caller (mem_free). */
+char *mem_strdup(const char *s, Err *e);
+
+#endif

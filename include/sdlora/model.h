@@ -1,0 +1,99 @@
+/* The model: configuration, parameters, and the UNet with cross-attention that they describe. */
+#ifndef SDLORA_MODEL_H
+#define SDLORA_MODEL_H
+
+#include "sdlora/diffusion.h"
+#include "sdlora/nn.h"
+
+#define MODEL_MAX_LEVELS 8
+
+typedef struct ModelConfig {
+    /* network */
+    int channels[MODEL_MAX_LEVELS], levels; /* one entry per resolution */
+    int image_size;                         /* images are image_size x image_size, one grey channel */
+    int time_dim;                           /* width of the time embedding, even */
+    int qsize, vsize, fsize;                /* cross-attention: queries and keys, values, feed-forward */
+    int context_tokens, context_dim;        /* each class is this many tokens, each this wide */
+    int classes;                            /* without the null class */
+    bool null_class;                        /* one more row of the class table, for guidance: id = classes */
+    NormKind norm;
+    int groups;                             /* GroupNorm */
+    Act act;                                /* ACT_RELU, ACT_SILU: everywhere in the network */
+    bool time_act;                          /* act(Linear(t)) in every block, else Linear(t) */
+    bool skip;                              /* a residual around the convolutions of a block */
+    bool pre_norm;                          /* cross-attention: x + Z(LN x), else LN(x + Z) */
+    /* diffusion */
+    int timesteps;
+    ScheduleKind schedule;
+    PredictKind predict;
+    ClipKind clip;                          /* what sampling does unless told otherwise */
+} ModelConfig;
+
+typedef enum Preset { PRESET_SEED, PRESET_MNIST, PRESET_TINY } Preset;
+
+/* The table of presets (README, "Presets"); classes = 10. */
+ModelConfig model_preset(Preset p);
+
+/* Ranges, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence (ERR_USAGE). */
+int model_config_check(const ModelConfig *c, Err *e);
+
+typedef struct Model {
+    ModelConfig config;
+    ParamStore *params;
+    Diffusion diffusion;
+} Model;
+
+/* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */
+Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e);
+void model_free(Model *m);
+
+/* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the
+ * graph, and reads out (n,h,w,1). */
+typedef struct Unet {
+    Graph *g;      /* owned: unet_free */
+    Model *model;  /* borrowed */
+    Node *x;       /* input */
+    Node *time;    /* input (n,time_dim): sinusoidal features of t */
+    int *y;        /* (n) class ids, 0..classes-1, or classes for the null class */
+    Node *out;
+    Node *target;  /* input (n,h,w,1), only with a loss */
+    int n, h, w;
+} Unet;
+
+typedef struct UnetOptions {
+    int n, h, w;
+    bool train;       /* with gradients and loss */
+    bool batch_stats; /* BatchNorm with statistics of the batch */
+    bool l1;          /* loss, when train: scale * sum |.| or (.)^2 */
+    double loss_scale;
+    ConvAlgo conv;
+    Lora *lora;       /* an adapter applied beside the weights (not merged); NULL: none */
+    uint64_t lora_seed; /* initialises a new adapter, whose parameters the building declares */
+    size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
+    bool plain;       /* see graph_plan */
+} UnetOptions;
+
+int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
+/* Only the nodes and parameters, neither loss nor plan: how a model and an adapter come to know their parameters. */
+int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e);
+void unet_free(Unet *u);
+
+/* Fill u->time for timesteps t (n): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
+ * reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
+void unet_set_time(Unet *u, const int *t);
+void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
+
+/* Networks for a number of images worked off in chunks: one for whole chunks, one for what is left over. */
+typedef struct UnetChunks {
+    Unet whole, rest; /* .g is NULL where it is not needed */
+    int chunk;
+} UnetChunks;
+
+/* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
+int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
+Unet *unet_chunks_next(UnetChunks *c, int left); /* for the next min(chunk, left) images: its n says how many */
+void unet_chunks_free(UnetChunks *c);
+size_t unet_chunks_bytes(const UnetChunks *c);
+void unet_chunks_weights_changed(UnetChunks *c);
+
+#endif

@@ -1,0 +1,50 @@
+/* The operations. Each returns a new node of the graph, or NULL after a mistake (graph.h). Images are (N,H,W,C). Arguments
+ * marked ? may be NULL. */
+#ifndef SDLORA_OPS_H
+#define SDLORA_OPS_H
+
+#include "sdlora/graph.h"
+
+/* Leaves: data set by the caller in node->val.data, any shape; a parameter. */
+Node *op_input(Graph *g, Shape shape);
+Node *op_param(Graph *g, Param *p);
+
+/* x (N,H,W,Ci), w (3,3,Ci,Co), b? (Co) -> (N,H,W,Co). Stride 1, zero padding 1. */
+Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo);
+
+/* x (N,H,W,Ci), w (Ci,2,2,Co), b? (Co) -> (N,2H,2W,Co). Stride 2. */
+Node *op_conv_transpose2x2(Graph *g, Node *x, Node *w, Node *b);
+
+/* x (N,..,I), w (O,I), b? (O), res? (N,..,O) -> res + x w^T + b, (N,..,O). The first dimension counts images. A 1x1
+ * convolution is this. */
+Node *op_linear(Graph *g, Node *x, Node *w, Node *b, Node *res);
+
+/* act(normalised x * gamma + beta) + temb + res: x (N,H,W,C), gamma, beta (C), temb? (N,C), res? (N,H,W,C). Wu & He 2018.
+ * Variance is the biased one. */
+Node *op_group_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, int groups, Act act, real eps);
+
+/* The same with statistics per channel over the batch (Ioffe & Szegedy 2015). In training (g->train) the statistics are the
+ * batch's and the running ones move by momentum (unbiased variance, as PyTorch does), *batches counts; otherwise the running
+ * ones are used, or the batch's where g->batch_stats. */
+Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, Param *running_mean,
+                    Param *running_var, Param *batches, real momentum, Act act, real eps);
+
+/* Over the last dimension: x (N,..,C), gamma, beta (C). Ba, Kiros & Hinton 2016. */
+Node *op_layer_norm(Graph *g, Node *x, Node *gamma, Node *beta, real eps);
+
+/* softmax_t(q k^T / sqrt(Dq)) v: q (N,H,W,Dq), k (N,T,Dq), v (N,T,Dv) -> (N,H,W,Dv). Vaswani et al. 2017, eq. 1. */
+Node *op_attention(Graph *g, Node *q, Node *k, Node *v);
+
+Node *op_act(Graph *g, Node *x, Act act);
+Node *op_scale(Graph *g, Node *x, real a);
+Node *op_add(Graph *g, Node *a, Node *b);
+Node *op_maxpool2(Graph *g, Node *x);           /* (N,H,W,C) -> (N,H/2,W/2,C), H and W even */
+Node *op_concat(Graph *g, Node *a, Node *b);    /* over channels */
+
+/* table (V,T*D), ids: N ints in 0..V-1 that stay where they are -> (N,T,D) */
+Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens);
+
+/* scale * sum |pred-target| or scale * sum (pred-target)^2 -> scalar; the value is graph->loss_value. */
+Node *op_loss(Graph *g, Node *pred, Node *target, bool l1, double scale);
+
+#endif

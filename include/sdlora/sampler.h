@@ -1,0 +1,36 @@
+/* Drawing images: the reverse process from pure noise. Image i depends only on the seed and on i (its noise, at the start
+ * and at each step, is the Philox stream of i), not on how many are drawn, the grid, or the number of threads. */
+#ifndef SDLORA_SAMPLER_H
+#define SDLORA_SAMPLER_H
+
+#include "sdlora/model.h"
+
+typedef enum SamplerKind { SAMPLER_DDPM, SAMPLER_DDIM } SamplerKind;
+
+typedef struct SampleConfig {
+    SamplerKind sampler;
+    int steps;        /* DDIM: 1..T; DDPM always takes T */
+    double eta;       /* DDIM: 0 deterministic .. 1 */
+    double cfg_scale; /* 1: no guidance; else out_u + s (out_c - out_u), needs a null class (Ho & Salimans 2022) */
+    ClipKind clip;
+    bool batch_stats; /* `--bn batch` */
+    ConvAlgo conv;
+    uint64_t seed;
+    int batch;        /* images per evaluation of the network; does not change the images */
+} SampleConfig;
+
+SampleConfig sample_config_default(const ModelConfig *m);
+
+/* Ranges, and what the model can do: ERR_USAGE. sample_images checks too. */
+int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e);
+
+/* Called after each step with the images of the current batch: x (n,h,w) of images first..first+n-1; step counts from 1 to
+ * steps, for the whole batch; a non-zero return stops sampling (sample_images then returns -1 with code ERR_NONE). */
+typedef int (*SampleStepFn)(void *ctx, int first, int n, int step, int steps, const float *x);
+
+/* images (n,s,s) in [-1,1] (not clamped when clip is NONE), s = m->config.image_size; classes (n), each 0..classes-1, or
+ * classes for the null class. step may be NULL. */
+int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step, void *ctx,
+                  Err *e);
+
+#endif

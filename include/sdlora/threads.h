@@ -1,0 +1,14 @@
+/* Threads: OpenMP underneath, one level of parallelism. Kernels cut their work into blocks whose number and size depend
+ * on the shapes alone, so that results are the same bytes at any number of threads. */
+#ifndef SDLORA_THREADS_H
+#define SDLORA_THREADS_H
+
+#include "sdlora/err.h"
+
+/* Use n threads from now on (0: one per processor this process may run on), and set flush-to-zero on each of them
+ * (denormals are up to 200 times slower). Call it first, then backend_init. */
+void threads_init(int n);
+int threads_count(void);
+int threads_max(void); /* processors this process may run on */
+
+#endif

@@ -1,0 +1,93 @@
+/* Training: data, optimiser, EMA, checkpoints. One Trainer trains either the model or, with the model frozen, an adapter. */
+#ifndef SDLORA_TRAIN_H
+#define SDLORA_TRAIN_H
+
+#include "sdlora/idx.h"
+#include "sdlora/model.h"
+
+typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
+
+typedef struct TrainConfig {
+    int batch;       /* images per optimiser step */
+    int micro_batch; /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
+    int epochs;      /* when steps is 0 */
+    int64_t steps;   /* optimiser steps in all, absolute; 0: epochs decide */
+    double lr, lr_end;   /* lr_end: the fraction of lr that cosine and linear end at */
+    int warmup;      /* steps of linear warm-up */
+    LrSchedule schedule;
+    double beta1, beta2, adam_eps, weight_decay; /* weight_decay > 0 is AdamW */
+    double clip;     /* largest gradient norm; 0: no clipping */
+    double ema;      /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
+    bool l1;         /* loss */
+    double cond_drop; /* probability of the null class */
+    uint64_t seed;
+    int val_images;  /* of the validation split, at most; 0: no validation */
+    ConvAlgo conv;
+    size_t max_bytes; /* --mem; 0: no limit */
+} TrainConfig;
+
+TrainConfig train_preset(Preset p);
+TrainConfig finetune_preset(Preset p);                    /* lr, epochs, EMA off ... for an adapter */
+int train_config_check(const TrainConfig *c, Err *e);     /* ERR_USAGE */
+
+typedef struct StepReport {
+    int64_t step;      /* optimiser steps done, from 1 */
+    int epoch;         /* from 1 */
+    double loss, lr, grad_norm;
+} StepReport;
+
+typedef struct Trainer Trainer;
+
+/* model, lora (NULL: the model itself is trained) and the data sets are borrowed and must outlive it; val may be NULL. With
+ * lora the model must not be trainable. The images are resized to the model's size. Step k's work depends only on (seed, k)
+ * and the data. */
+Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Dataset *train, const Dataset *val, Err *e);
+void trainer_free(Trainer *t);
+
+int64_t trainer_total_steps(const Trainer *t);
+int64_t trainer_steps_per_epoch(const Trainer *t);
+int64_t trainer_step_count(const Trainer *t);
+size_t trainer_bytes(const Trainer *t);       /* memory of the plan, parameters and optimiser */
+int trainer_micro_batch(const Trainer *t);
+Graph *trainer_graph(const Trainer *t);       /* of a whole micro-batch, for the profile; borrowed */
+
+/* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it. */
+int trainer_step(Trainer *t, StepReport *r, Err *e);
+
+/* Mean loss over the validation images with fixed noise and timesteps, with the weights that would be saved (EMA). */
+int trainer_validate(Trainer *t, double *loss, Err *e);
+
+/* While `on`, the model's (adapter's) parameters are the EMA weights; off restores the raw ones. Pair them. No-op without
+ * EMA. */
+void trainer_use_ema(Trainer *t, bool on);
+
+/* The exact state, to and from a directory (checkpoint.c): weights, EMA, moments, counters, configuration, data's SHA-256 in
+ * state.safetensors; beside it what a finished run leaves, model.safetensors or the adapter's files, to be used at once.
+ * Saving writes DIR.tmp, fsyncs, renames. Loading refuses another architecture or other data with the list of differences
+ * (`force` lets other data pass). */
+int trainer_save(Trainer *t, const char *dir, Err *e);
+int trainer_load(Trainer *t, const char *dir, bool force, Err *e);
+
+/* ---- files (model_file.c, lora_file.c) ---- */
+
+/* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata key "sdlora.config". */
+int model_save(const Model *m, const char *path, Err *e);
+/* Also opens a bare state_dict of the reference model (no metadata, any channels): sizes are read off the shapes, the rest is
+ * preset seed. ERR_INPUT names missing, surplus and misshapen tensors. */
+Model *model_load(const char *path, bool trainable, Err *e);
+
+/* The configuration as one line of JSON (caller frees with mem_free), and back: what is missing keeps the value that *c has;
+ * unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */
+char *model_config_json(const ModelConfig *c, Err *e);
+int model_config_from_json(ModelConfig *c, const char *json, const char *label, Err *e);
+/* "channels: 32,64,128 and 16,32,64; groups: 8 and 4" into out (cap), the fields in which a and b differ; their number. */
+int model_config_diff(char *out, size_t cap, const ModelConfig *a, const ModelConfig *b);
+
+/* An adapter: the PEFT form, DIR/adapter_model.safetensors and DIR/adapter_config.json. */
+int lora_save(const Lora *l, const char *dir, Err *e);
+/* `path`: a directory or a bare file; spellings of PEFT (lora_A/lora_B), kohya (lora_down/lora_up, alpha) and the reference
+ * (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is an error that
+ * lists the names (ERR_INPUT). */
+Lora *lora_load(const char *path, const Model *m, Err *e);
+
+#endif

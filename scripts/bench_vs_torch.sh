@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# sdlora against PyTorch on this machine: the same models, the same cores, measured in turns; prints a Markdown table.
+#
+#   scripts/bench_vs_torch.sh [--quick] [--rounds N] [--threads 1,2,4]
+#
+# PYTHON names the interpreter that has PyTorch (Debian: apt install python3-torch); SDLORA another program than ./sdlora.
+# Takes 10 to 20 minutes per thread count; run nothing else meanwhile.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON-}
+if [ -z "$python" ]; then
+    for candidate in python3 /usr/bin/python3; do
+        if "$candidate" -c 'import torch' >/dev/null 2>&1; then
+            python=$candidate
+            break
+        fi
+    done
+fi
+if [ -z "$python" ]; then
+    echo "bench_vs_torch: no Python with PyTorch; install it (Debian: apt install python3-torch) or set PYTHON" >&2
+    exit 1
+fi
+if [ -z "${SDLORA-}" ]; then
+    make -s -j "$(nproc 2>/dev/null || echo 2)" sdlora >&2
+    SDLORA=./sdlora
+fi
+exec "$python" scripts/bench_torch.py compare --sdlora "$SDLORA" "$@"

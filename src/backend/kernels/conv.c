@@ -1,0 +1,137 @@
+/* 3x3 convolution, stride 1, zero padding 1, NHWC: chooses the path for a shape and runs it.
+ * What the paths have in common stands here too: the bias gradient and the sum of partial weight gradients. */
+#include "kernels.h"
+#include "conv.h"
+
+#include "sdlora/threads.h"
+
+/* The only place that decides how a convolution is done. */
+static const ConvPath *path_of(ConvShape s, ConvPass pass)
+{
+    /* One input channel: 9 multiply-adds per output and no reuse of x that a GEMM could find; the writes of y are the
+     * work. The image itself needs no gradient, so backward-data has no such kernel. */
+    if (s.ci == 1 && s.algo != CONV_IM2COL && pass != CONV_BWD_DATA)
+        return &K(conv_first);
+    /* The transforms work on whole vectors of channels. 36 multiplications per tile against 9 per output: at least
+     * three outputs of a tile's 16 must be real for AUTO to gain. */
+    if (s.ci % VW == 0 && s.co % VW == 0 && s.algo != CONV_IM2COL)
+        return &K(conv_winograd);
+    return &K(conv_im2col);
+}
+
+static ConvShape swap_channels(ConvShape s)
+{
+    int ci = s.ci;
+    s.ci = s.co;
+    s.co = ci;
+    return s;
+}
+
+const char *K(conv3_algo)(ConvShape s, ConvPass pass)
+{
+    return path_of(s, pass)->name;
+}
+
+size_t K(conv3_prep_size)(ConvShape s, ConvPass pass)
+{
+    if (pass == CONV_BWD_WEIGHT)
+        return 0;
+    bool turn = pass == CONV_BWD_DATA;
+    return path_of(s, pass)->prep_size(turn ? swap_channels(s) : s, turn);
+}
+
+void K(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
+{
+    bool turn = pass == CONV_BWD_DATA;
+    if (K(conv3_prep_size)(s, pass) != 0)
+        path_of(s, pass)->prep(u, w, turn ? swap_channels(s) : s, turn);
+}
+
+size_t K(conv3_scratch)(ConvShape s, ConvPass pass)
+{
+    const ConvPath *p = path_of(s, pass);
+    if (pass == CONV_BWD_WEIGHT)
+        return p->weight_scratch(s) + K(conv_bias_scratch)(s.co);
+    return p->scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s);
+}
+
+void K(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
+{
+    path_of(s, CONV_FWD)->correlate(y, x, u ? u : w, b, s, 0, scratch);
+}
+
+void K(conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta, void *scratch)
+{
+    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), beta, scratch);
+}
+
+void K(conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+{
+    const ConvPath *p = path_of(s, CONV_BWD_WEIGHT);
+    if (db)
+        K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, beta, scratch);
+    p->bwd_weight(dw, x, dy, s, beta, (char *)scratch + K(conv_bias_scratch)(s.co));
+}
+
+void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta)
+{
+    enum { PIECE = 4096 };
+    int pieces = (int)((len + PIECE - 1) / PIECE);
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int p = 0; p < pieces; p++) {
+        size_t from = (size_t)p * PIECE, to = from + PIECE < len ? from + PIECE : len;
+        size_t i = from;
+        for (; i + VW <= to; i += VW) {
+            vf sum = vload(part + i);
+            for (int j = 1; j < chunks; j++)
+                sum += vload(part + (size_t)j * stride + i);
+            vstore(dw + i, beta == 0 ? sum : (vf)(beta * vload(dw + i) + sum));
+        }
+        for (; i < to; i++) {
+            real sum = part[i];
+            for (int j = 1; j < chunks; j++)
+                sum += part[(size_t)j * stride + i];
+            dw[i] = beta == 0 ? sum : beta * dw[i] + sum;
+        }
+    }
+}
+
+size_t K(conv_bias_scratch)(int co)
+{
+    return room((size_t)co) * 2 * CONV_CHUNKS;
+}
+
+/* acc (co) = sum of rows; blocks of 64 rows are summed first, which keeps the rounding error of long columns small. */
+static void sum_rows(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co)
+{
+    memset(acc, 0, (size_t)co * sizeof(real));
+    for (size_t r0 = 0; r0 < rows; r0 += 64) {
+        size_t r1 = r0 + 64 < rows ? r0 + 64 : rows;
+        memset(block, 0, (size_t)co * sizeof(real));
+        int o = 0;
+        for (; o + VW <= co; o += VW) {
+            vf sum = {0};
+            for (size_t r = r0; r < r1; r++)
+                sum += vload(dy + r * (size_t)co + o);
+            vstore(block + o, sum);
+        }
+        for (; o < co; o++)
+            for (size_t r = r0; r < r1; r++)
+                block[o] += dy[r * (size_t)co + (size_t)o];
+        for (o = 0; o < co; o++)
+            acc[o] += block[o];
+    }
+}
+
+void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta, void *scratch)
+{
+    real *part = scratch;
+    size_t stride = room_reals((size_t)co);
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int j = 0; j < CONV_CHUNKS; j++) {
+        size_t from = rows * (size_t)j / CONV_CHUNKS, to = rows * (size_t)(j + 1) / CONV_CHUNKS;
+        sum_rows(part + (size_t)j * stride, part + (size_t)(CONV_CHUNKS + j) * stride, dy + from * (size_t)co,
+                 to - from, co);
+    }
+    K(conv_reduce)(db, part, stride, CONV_CHUNKS, (size_t)co, beta);
+}

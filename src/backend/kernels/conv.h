@@ -1,0 +1,53 @@
+/* Inside the convolution kernels only: the paths that conv.c chooses from, and what they share. */
+#ifndef SDLORA_KERNELS_CONV_H
+#define SDLORA_KERNELS_CONV_H
+
+#include "kernel.h"
+
+/* One way to do the 3x3 convolution. `correlate` is forward, and backward-data as well: dx is dy correlated with the
+ * filters turned by 180 degrees and transposed, so conv.c swaps ci and co and prep does the turning.
+ *   y = beta*y + b + x * u     x (n,h,w,ci), y (n,h,w,co), u as prep made it (or w itself where prep_size is 0) */
+typedef struct ConvPath {
+    const char *name;
+    size_t (*prep_size)(ConvShape s, bool turn);
+    void (*prep)(real *u, const real *w, ConvShape s, bool turn); /* turn: w is (3,3,co,ci), to be turned */
+    size_t (*scratch)(ConvShape s);
+    void (*correlate)(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch);
+    size_t (*weight_scratch)(ConvShape s);
+    void (*bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+} ConvPath;
+
+extern const ConvPath K(conv_im2col), K(conv_first), K(conv_winograd);
+
+/* Partial sums of a weight gradient: `chunks` depends on shapes only. */
+enum { CONV_CHUNKS = 8, CONV_PARTIAL = 8 << 20 /* reals, all partial sums together */ };
+
+static inline int imin(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int imax(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Bytes of `reals` reals, padded so that the next buffer is aligned, and reals of the same. */
+static inline size_t room(size_t reals)
+{
+    return round_up(reals * sizeof(real), 64);
+}
+
+static inline size_t room_reals(size_t reals)
+{
+    return room(reals) / sizeof(real);
+}
+
+/* dw (len) = beta*dw + sum of `chunks` partial sums, in their order. */
+void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta);
+
+/* db (co) = beta*db + column sums of dy (rows,co). */
+size_t K(conv_bias_scratch)(int co);
+void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta, void *scratch);
+
+#endif

@@ -1,0 +1,151 @@
+/* 3x3 convolution of one input channel. Vectors run over output channels; the nine filter vectors stay in registers.
+ *   y[p,o] = b[o] + sum_t x[p+t] w[t,o]        dw[t,o] = sum_p x[p+t] dy[p,o]
+ * A block is one row of one image, read through a copy of three rows with zero borders. */
+#include "conv.h"
+
+#include "sdlora/threads.h"
+
+static size_t prep_size(ConvShape s, bool turn)
+{
+    (void)s, (void)turn;
+    return 0;
+}
+
+static size_t row_reals(ConvShape s)
+{
+    return room_reals(3 * ((size_t)s.w + 2));
+}
+
+static size_t scratch_size(ConvShape s)
+{
+    return row_reals(s) * sizeof(real) * (size_t)threads_count();
+}
+
+/* rows (3, w+2): image row r-1, r, r+1 of image row r (counted over all images), zeros around */
+static void padded_rows(real *rows, const real *x, int r, ConvShape s)
+{
+    size_t wide = (size_t)s.w + 2;
+    for (int a = 0; a < 3; a++, rows += wide) {
+        int i = r % s.h + a - 1;
+        memset(rows, 0, wide * sizeof(real));
+        if (i >= 0 && i < s.h)
+            memcpy(rows + 1, x + (size_t)(r + a - 1) * (size_t)s.w, (size_t)s.w * sizeof(real));
+    }
+}
+
+/* `len` channels of a row of co-vectors; the last vector of an odd co is short. */
+static inline vf load_part(const real *p, int len)
+{
+    if (len >= VW)
+        return vload(p);
+    real t[VW] = {0};
+    for (int i = 0; i < len; i++)
+        t[i] = p[i];
+    return vload(t);
+}
+
+static inline void store_part(real *p, vf v, int len)
+{
+    if (len >= VW) {
+        vstore(p, v);
+        return;
+    }
+    real t[VW];
+    vstore(t, v);
+    for (int i = 0; i < len; i++)
+        p[i] = t[i];
+}
+
+static void forward_row(real *restrict y, const real *restrict rows, const real *restrict w, const real *restrict b,
+                        ConvShape s, int o, int len, real beta)
+{
+    vf f[9], bias = {0};
+    for (int t = 0; t < 9; t++)
+        f[t] = load_part(w + t * s.co + o, len);
+    if (b)
+        bias = load_part(b + o, len);
+    const real *r0 = rows, *r1 = rows + s.w + 2, *r2 = r1 + s.w + 2;
+    for (int j = 0; j < s.w; j++) {
+        vf sum = bias, more;
+        sum += vset1(r0[j]) * f[0];
+        more = vset1(r0[j + 1]) * f[1];
+        sum += vset1(r0[j + 2]) * f[2];
+        more += vset1(r1[j]) * f[3];
+        sum += vset1(r1[j + 1]) * f[4];
+        more += vset1(r1[j + 2]) * f[5];
+        sum += vset1(r2[j]) * f[6];
+        more += vset1(r2[j + 1]) * f[7];
+        sum += vset1(r2[j + 2]) * f[8];
+        sum += more;
+        real *to = y + (size_t)j * (size_t)s.co + o;
+        if (beta != 0)
+            sum += vset1(beta) * load_part(to, len);
+        store_part(to, sum, len);
+    }
+}
+
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch)
+{
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int r = 0; r < s.n * s.h; r++) {
+        real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num();
+        padded_rows(rows, x, r, s);
+        for (int o = 0; o < s.co; o += VW)
+            forward_row(y + (size_t)r * (size_t)s.w * (size_t)s.co, rows, u, b, s, o, s.co - o, beta);
+    }
+}
+
+static int chunks_of(ConvShape s)
+{
+    return imax(1, imin(2 * CONV_CHUNKS, s.n * s.h / 4));
+}
+
+static size_t weight_scratch(ConvShape s)
+{
+    return scratch_size(s) + (size_t)chunks_of(s) * room(9 * (size_t)s.co);
+}
+
+/* Sums of one row start at zero and are then added to dw: short chains keep the rounding error small. */
+static void weight_row(real *restrict dw, const real *restrict rows, const real *restrict dy, ConvShape s, int o,
+                       int len)
+{
+    vf g0 = {0}, g1 = g0, g2 = g0, g3 = g0, g4 = g0, g5 = g0, g6 = g0, g7 = g0, g8 = g0;
+    const real *r0 = rows, *r1 = rows + s.w + 2, *r2 = r1 + s.w + 2;
+    for (int j = 0; j < s.w; j++) {
+        vf d = load_part(dy + (size_t)j * (size_t)s.co + o, len);
+        g0 += vset1(r0[j]) * d;
+        g1 += vset1(r0[j + 1]) * d;
+        g2 += vset1(r0[j + 2]) * d;
+        g3 += vset1(r1[j]) * d;
+        g4 += vset1(r1[j + 1]) * d;
+        g5 += vset1(r1[j + 2]) * d;
+        g6 += vset1(r2[j]) * d;
+        g7 += vset1(r2[j + 1]) * d;
+        g8 += vset1(r2[j + 2]) * d;
+    }
+    const vf g[9] = {g0, g1, g2, g3, g4, g5, g6, g7, g8};
+    for (int t = 0; t < 9; t++) {
+        real *to = dw + t * s.co + o;
+        store_part(to, load_part(to, len) + g[t], len);
+    }
+}
+
+static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+{
+    int chunks = chunks_of(s), lines = s.n * s.h;
+    size_t stride = room_reals(9 * (size_t)s.co);
+    real *part = (real *)((char *)scratch + scratch_size(s));
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int k = 0; k < chunks; k++) {
+        real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num(), *sum = part + (size_t)k * stride;
+        memset(sum, 0, 9 * (size_t)s.co * sizeof(real));
+        for (int r = (int)((long)lines * k / chunks); r < (int)((long)lines * (k + 1) / chunks); r++) {
+            padded_rows(rows, x, r, s);
+            for (int o = 0; o < s.co; o += VW)
+                weight_row(sum, rows, dy + (size_t)r * (size_t)s.w * (size_t)s.co, s, o, s.co - o);
+        }
+    }
+    K(conv_reduce)(dw, part, stride, chunks, 9 * (size_t)s.co, beta);
+}
+
+const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight};

@@ -1,0 +1,185 @@
+/* 3x3 convolution as GEMM: the general path, right for every shape, and the reference that the others are tested with.
+ * Forward: the 3x3 neighbourhoods of P pixels become the rows of a (P, 9*ci) matrix, times w (9*ci, co).
+ * Backward-weight, tap by tap: dw[a,c] (ci,co) = x[pixels shifted by (a-1,c-1)]^T dy[pixels], over the pixels whose
+ * neighbour lies inside the image, so nothing is multiplied by padding. */
+#include "conv.h"
+
+#include "sdlora/threads.h"
+
+/* A forward block is one of `parts` pieces of an image, or `group` whole small images; rows is its fixed GEMM height.
+ */
+typedef struct Blocks {
+    int group, parts, rows, count;
+} Blocks;
+
+static Blocks blocks_of(ConvShape s)
+{
+    int hw = s.h * s.w;
+    Blocks b = {1, 1, hw, 0};
+    if (hw >= 128) {
+        b.parts = (hw + 127) / 128;
+        b.rows = (hw + b.parts - 1) / b.parts;
+    } else {
+        while (b.group < BACKEND_GROUP && b.group * hw < 64)
+            b.group *= 2;
+        b.rows = b.group * hw;
+    }
+    b.count = (s.n + b.group - 1) / b.group * b.parts;
+    return b;
+}
+
+/* One row of the matrix: the neighbourhood of pixel (i,j) of image x. */
+static void neighbourhood(real *row, const real *x, int i, int j, ConvShape s)
+{
+    size_t ci = (size_t)s.ci;
+    for (int a = 0; a < 3; a++, row += 3 * ci) {
+        int y = i + a - 1;
+        if (y < 0 || y >= s.h) {
+            memset(row, 0, 3 * ci * sizeof(real));
+            continue;
+        }
+        const real *from = x + ((size_t)y * (size_t)s.w + (size_t)j) * ci;
+        for (int c = 0; c < 3; c++) {
+            int col = j + c - 1;
+            if (col < 0 || col >= s.w)
+                memset(row + (size_t)c * ci, 0, ci * sizeof(real));
+            else
+                memcpy(row + (size_t)c * ci, from + (ptrdiff_t)(c - 1) * (ptrdiff_t)ci, ci * sizeof(real));
+        }
+    }
+}
+
+static size_t prep_size(ConvShape s, bool turn)
+{
+    return turn ? 9 * (size_t)s.ci * (size_t)s.co : 0;
+}
+
+/* u[a,c,k,o] = w[2-a,2-c,o,k], w (3,3,co,ci) */
+static void prep(real *u, const real *w, ConvShape s, bool turn)
+{
+    (void)turn;
+    size_t ci = (size_t)s.ci, co = (size_t)s.co;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
+    for (int tap = 0; tap < 9; tap++)
+        for (size_t k = 0; k < ci; k++)
+            for (size_t o = 0; o < co; o++)
+                u[((size_t)tap * ci + k) * co + o] = w[((size_t)(8 - tap) * co + o) * ci + k];
+}
+
+static size_t thread_reals(ConvShape s)
+{
+    Blocks b = blocks_of(s);
+    return room_reals((size_t)b.rows * 9 * (size_t)s.ci) + room_reals((size_t)b.rows * (size_t)s.co);
+}
+
+static size_t scratch_size(ConvShape s)
+{
+    return thread_reals(s) * sizeof(real) * (size_t)threads_count();
+}
+
+static void put_row(real *y, const real *v, const real *b, int co, real beta)
+{
+    for (int o = 0; o < co; o++) {
+        real sum = b ? v[o] + b[o] : v[o];
+        y[o] = beta == 0 ? sum : beta * y[o] + sum;
+    }
+}
+
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch)
+{
+    Blocks bl = blocks_of(s);
+    int hw = s.h * s.w, depth = 9 * s.ci;
+    size_t per_thread = thread_reals(s), total = (size_t)s.n * (size_t)hw;
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int k = 0; k < bl.count; k++) {
+        real *col = (real *)scratch + per_thread * (size_t)omp_get_thread_num();
+        real *out = col + room_reals((size_t)bl.rows * (size_t)depth);
+        size_t first = (size_t)(k / bl.parts) * (size_t)(bl.group * hw);
+        int from = (k % bl.parts) * bl.rows;
+        int rows = bl.parts > 1 ? imin(bl.rows, hw - from) : bl.rows; /* the last part of an image may be shorter */
+        first += (size_t)from;
+        for (int r = 0; r < rows; r++) {
+            size_t pixel = first + (size_t)r;
+            real *row = col + (size_t)r * (size_t)depth;
+            if (pixel >= total) { /* no such image: the GEMM keeps its height all the same */
+                memset(row, 0, (size_t)depth * sizeof(real));
+                continue;
+            }
+            int p = (int)(pixel % (size_t)hw);
+            neighbourhood(row, x + (pixel - (size_t)p) * (size_t)s.ci, p / s.w, p % s.w, s);
+        }
+        gemm(false, false, rows, s.co, depth, 1, col, depth, u, s.co, 0, out, s.co);
+        for (int r = 0; r < rows && first + (size_t)r < total; r++)
+            put_row(y + (first + (size_t)r) * (size_t)s.co, out + (size_t)r * (size_t)s.co, b, s.co, beta);
+    }
+}
+
+/* Weight gradient: chunk j takes the image rows [j*R/J, (j+1)*R/J) of all R = n*h; one unit of work is (chunk, tap). */
+enum { GATHER = 128 }; /* pixels per GEMM */
+
+static int chunks_of(ConvShape s)
+{
+    size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
+    int most = fit < CONV_CHUNKS ? imax(1, (int)fit) : CONV_CHUNKS;
+    return imax(1, imin(most, s.n * s.h / 8));
+}
+
+static size_t weight_thread_reals(ConvShape s)
+{
+    return room_reals((size_t)GATHER * (size_t)s.ci) + room_reals((size_t)GATHER * (size_t)s.co);
+}
+
+static size_t weight_scratch(ConvShape s)
+{
+    return weight_thread_reals(s) * sizeof(real) * (size_t)threads_count() +
+           (size_t)chunks_of(s) * room(9 * (size_t)s.ci * (size_t)s.co);
+}
+
+/* dw (ci,co) = sum over image rows [from,to) for the tap (a,c) */
+static void tap_gradient(real *dw, const real *x, const real *dy, ConvShape s, int a, int c, int from, int to, real *xs,
+                         real *ys)
+{
+    size_t ci = (size_t)s.ci, co = (size_t)s.co;
+    int held = 0, j0 = c == 0 ? 1 : 0, j1 = c == 2 ? s.w - 1 : s.w;
+    real beta = 0;
+    for (int r = from; r < to; r++) {
+        int i = r % s.h + a - 1;
+        if (i < 0 || i >= s.h)
+            continue;
+        const real *xrow = x + (size_t)(r + a - 1) * (size_t)s.w * ci, *yrow = dy + (size_t)r * (size_t)s.w * co;
+        for (int j = j0; j < j1;) {
+            int len = imin(j1 - j, GATHER - held);
+            memcpy(xs + (size_t)held * ci, xrow + (size_t)(j + c - 1) * ci, (size_t)len * ci * sizeof(real));
+            memcpy(ys + (size_t)held * co, yrow + (size_t)j * co, (size_t)len * co * sizeof(real));
+            held += len;
+            j += len;
+            if (held == GATHER) {
+                gemm(true, false, s.ci, s.co, held, 1, xs, s.ci, ys, s.co, beta, dw, s.co);
+                held = 0;
+                beta = 1;
+            }
+        }
+    }
+    if (held > 0)
+        gemm(true, false, s.ci, s.co, held, 1, xs, s.ci, ys, s.co, beta, dw, s.co);
+    else if (beta == 0)
+        memset(dw, 0, ci * co * sizeof(real));
+}
+
+static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+{
+    int chunks = chunks_of(s), lines = s.n * s.h;
+    size_t tap = (size_t)s.ci * (size_t)s.co, stride = room_reals(9 * tap), per_thread = weight_thread_reals(s);
+    real *part = (real *)scratch + per_thread * (size_t)threads_count();
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int unit = 0; unit < 9 * chunks; unit++) {
+        int j = unit / 9, t = unit % 9;
+        int from = (int)((long)lines * j / chunks), to = (int)((long)lines * (j + 1) / chunks);
+        real *xs = (real *)scratch + per_thread * (size_t)omp_get_thread_num();
+        real *ys = xs + room_reals((size_t)GATHER * (size_t)s.ci);
+        tap_gradient(part + (size_t)j * stride + (size_t)t * tap, x, dy, s, t / 3, t % 3, from, to, xs, ys);
+    }
+    K(conv_reduce)(dw, part, stride, chunks, 9 * tap, beta);
+}
+
+const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight};

@@ -1,0 +1,140 @@
+/* The weight gradient of the 3x3 convolution by Winograd F(4x4,3x3), the adjoint of the forward formula:
+ *   dg = G^T [ sum over tiles (B^T d B) . (A dY A^T) ] G
+ * With V (tiles, ci) the transformed input and D (tiles, co) the transformed gradient, dU = V^T D at each of the 36
+ * frequencies. Tiles are cut into chunks whose number depends on the shape only; a chunk's dU is transformed back into
+ * its own partial dw, and those are added in order. A unit of work is a chunk and a rectangle of (ci, co), which other
+ * rectangles do not influence. */
+#include "winograd.h"
+
+#include "sdlora/threads.h"
+
+enum { CHUNK_TILES = 64, MAX_CHUNKS = 16, HEIGHT = 32 /* tiles per block */, SLICE = 64 /* channels per rectangle */ };
+
+typedef struct Plan {
+    int chunks, tiles, height;
+    int ci, co;         /* size of a rectangle */
+    int rows, cols;     /* rectangles */
+    size_t vs, ds, us;  /* reals between frequencies of V, D, dU */
+    size_t zeros, part; /* reals of the zeros, of one partial dw */
+} Plan;
+
+static Plan plan_of(ConvShape s)
+{
+    Plan p = {.tiles = tiling_of(s).count};
+    size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
+    p.chunks = imax(1, imin(imin(MAX_CHUNKS, p.tiles / CHUNK_TILES), fit < MAX_CHUNKS ? (int)fit : MAX_CHUNKS));
+    p.height = imin(HEIGHT, (p.tiles + p.chunks - 1) / p.chunks);
+    p.ci = imin(s.ci, 2 * SLICE);
+    p.co = imin(s.co, SLICE);
+    p.rows = (s.ci + p.ci - 1) / p.ci;
+    p.cols = (s.co + p.co - 1) / p.co;
+    p.vs = freq_stride((size_t)p.height, (size_t)p.ci);
+    p.ds = freq_stride((size_t)p.height, (size_t)p.co);
+    p.us = freq_stride((size_t)p.ci, (size_t)p.co);
+    p.zeros = room_reals((size_t)s.w * (size_t)imax(s.ci, s.co) + VW);
+    p.part = room_reals(9 * (size_t)s.ci * (size_t)s.co);
+    return p;
+}
+
+static size_t thread_reals(Plan p)
+{
+    return FREQS * (p.vs + p.ds + p.us);
+}
+
+size_t K(winograd_weight_scratch)(ConvShape s)
+{
+    Plan p = plan_of(s);
+    return (p.zeros + (size_t)p.chunks * p.part + thread_reals(p) * (size_t)threads_count()) * sizeof(real);
+}
+
+/* A dY A^T of one tile, one vector of channels; `down` and `right` outputs lie inside the image */
+static inline void transform_gradient(real *d, size_t stride, const real *y, size_t line, size_t step, int down,
+                                      int right)
+{
+    _Alignas(VBYTES) vf t[SPAN * TILE], zero = {0};
+    for (int j = 0; j < TILE; j++) {
+        const real *col = y + (size_t)j * step;
+        bool in = j < right;
+        vf y0 = in ? vload(col) : zero, y1 = in && down > 1 ? vload(col + line) : zero;
+        vf y2 = in && down > 2 ? vload(col + 2 * line) : zero, y3 = in && down > 3 ? vload(col + 3 * line) : zero;
+        output_back_1d(t + j, TILE, y0, y1, y2, y3);
+    }
+    for (int i = 0; i < SPAN; i++) {
+        _Alignas(VBYTES) vf f[SPAN], *r = t + i * TILE;
+        output_back_1d(f, 1, r[0], r[1], r[2], r[3]);
+        for (int j = 0; j < SPAN; j++)
+            vstore(d + (size_t)(i * SPAN + j) * stride, f[j]);
+    }
+}
+
+static void gradient_tiles(real *d, const real *dy, ConvShape s, int o0, int channels, int from, int count, int height)
+{
+    Tiling tiling = tiling_of(s);
+    size_t stride = freq_stride((size_t)height, (size_t)channels), step = (size_t)s.co, line = step * (size_t)s.w;
+    for (int done = 0; done < count;) {
+        Run r = run_at(tiling, from + done, count - done, s);
+        const real *y = dy + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step + o0;
+        int down = imin(TILE, s.h - r.i);
+        for (int o = 0; o < channels; o += VW) {
+            real *to = d + (size_t)o * (size_t)height + (size_t)done * VW;
+            for (int k = 0; k < r.len; k++, to += VW) {
+                int right = imin(TILE, s.w - r.j - k * TILE);
+                const real *tile = y + (size_t)(k * TILE) * step + o;
+                if (down == TILE && right == TILE)
+                    transform_gradient(to, stride, tile, line, step, TILE, TILE);
+                else
+                    transform_gradient(to, stride, tile, line, step, down, right);
+            }
+        }
+        done += r.len;
+    }
+}
+
+/* dw (3,3,ci,co), rectangle at (c0,o0): G^T dU G */
+static void put_filters(real *dw, const real *du, size_t us, ConvShape s, int c0, int ci, int o0, int co)
+{
+    for (int o = 0; o < co; o += VW)
+        for (int k = 0; k < ci; k++) {
+            const real *u = du + (size_t)o * (size_t)ci + (size_t)k * VW;
+            _Alignas(VBYTES) vf t[3 * SPAN], g[9];
+            for (int j = 0; j < SPAN; j++) {
+                const real *col = u + (size_t)j * us;
+                size_t row = SPAN * us;
+                filter_back_1d(t + j, SPAN, vload(col), vload(col + row), vload(col + 2 * row), vload(col + 3 * row),
+                               vload(col + 4 * row), vload(col + 5 * row));
+            }
+            for (int a = 0; a < 3; a++) {
+                const vf *r = t + a * SPAN;
+                filter_back_1d(g + 3 * a, 1, r[0], r[1], r[2], r[3], r[4], r[5]);
+            }
+            for (int q = 0; q < 9; q++)
+                vstore(dw + ((size_t)(q * s.ci + c0 + k)) * (size_t)s.co + (size_t)(o0 + o), g[q]);
+        }
+}
+
+void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+{
+    Plan p = plan_of(s);
+    real *zeros = scratch, *part = zeros + p.zeros, *buf = part + (size_t)p.chunks * p.part;
+    int slices = p.rows * p.cols;
+    memset(zeros, 0, p.zeros * sizeof(real));
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int unit = 0; unit < p.chunks * slices; unit++) {
+        real *v = buf + thread_reals(p) * (size_t)omp_get_thread_num(), *d = v + FREQS * p.vs, *du = d + FREQS * p.ds;
+        int j = unit / slices, c0 = unit % slices / p.cols * p.ci, o0 = unit % slices % p.cols * p.co;
+        int ci = imin(p.ci, s.ci - c0), co = imin(p.co, s.co - o0);
+        size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
+        size_t us = freq_stride((size_t)ci, (size_t)co), high = (size_t)p.height * VW;
+        int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
+        for (int from = first; from < last; from += p.height) {
+            int count = imin(p.height, last - from);
+            K(winograd_input)(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
+            gradient_tiles(d, dy, s, o0, co, from, count, p.height);
+            for (size_t q = 0; q < FREQS; q++)
+                panel_mul_t(du + q * us, (size_t)ci * VW, v + q * vs, high, d + q * ds, high, ci, co, count,
+                            from > first);
+        }
+        put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
+    }
+    K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co, beta);
+}

@@ -1,0 +1,191 @@
+/* Elementwise kernels and data movement: activations, sums, 2x2 max-pooling, concatenation, embedding rows. All are
+ * bound by memory; blocks of BLOCK elements are handed to the threads. */
+#include "kernels.h"
+#include "vmath.h"
+
+#define BLOCK 16384 /* elements */
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)
+{
+    size_t i = 0;
+    for (; i + VW <= len; i += VW)
+        vstore(y + i, vact(vload(x + i), act));
+    if (i < len)
+        vstore_n(y + i, vact(vload_n(x + i, (int)(len - i)), act), (int)(len - i));
+}
+
+void K(act_fwd)(real *y, const real *x, size_t numel, Act act)
+{
+#pragma omp parallel for schedule(static) if (numel > BLOCK)
+    for (size_t i = 0; i < numel; i += BLOCK) {
+        const size_t len = min_size(BLOCK, numel - i);
+        if (act == ACT_SILU)
+            act_block(y + i, x + i, len, ACT_SILU);
+        else if (act == ACT_RELU)
+            act_block(y + i, x + i, len, ACT_RELU);
+        else if (y != x)
+            memcpy(y + i, x + i, len * sizeof(real));
+    }
+}
+
+ALWAYS_INLINE void act_bwd_block(real *dx, const real *dy, const real *x, size_t len, Act act, real beta)
+{
+    size_t i = 0;
+    for (; i + VW <= len; i += VW)
+        vupdate_n(dx + i, vact_bwd(vload(dy + i), vload(x + i), act), beta, VW);
+    if (i < len) {
+        const int m = (int)(len - i);
+        vupdate_n(dx + i, vact_bwd(vload_n(dy + i, m), vload_n(x + i, m), act), beta, m);
+    }
+}
+
+void K(act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta)
+{
+#pragma omp parallel for schedule(static) if (numel > BLOCK)
+    for (size_t i = 0; i < numel; i += BLOCK) {
+        const size_t len = min_size(BLOCK, numel - i);
+        if (act == ACT_SILU)
+            act_bwd_block(dx + i, dy + i, x + i, len, ACT_SILU, beta);
+        else if (act == ACT_RELU)
+            act_bwd_block(dx + i, dy + i, x + i, len, ACT_RELU, beta);
+        else
+            act_bwd_block(dx + i, dy + i, x + i, len, ACT_NONE, beta);
+    }
+}
+
+void K(axpby)(real *y, const real *x, size_t numel, real a, real b)
+{
+#pragma omp parallel for schedule(static) if (numel > BLOCK)
+    for (size_t i0 = 0; i0 < numel; i0 += BLOCK) {
+        const size_t len = min_size(BLOCK, numel - i0);
+        const real *restrict xb = x + i0;
+        real *restrict yb = y + i0;
+        if (b == 0)
+            for (size_t i = 0; i < len; i++)
+                yb[i] = a * xb[i];
+        else
+            for (size_t i = 0; i < len; i++)
+                yb[i] = a * xb[i] + b * yb[i];
+    }
+}
+
+/* The first of equal ones stays and a NaN wins over all, as in PyTorch. */
+static inline bool wins(real v, real best)
+{
+    return (v > best) | (v != v);
+}
+
+/* One output pixel's channels; a and b: the upper and the lower pair of inputs. */
+static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *restrict a, const real *restrict b, int c)
+{
+    const real *restrict a1 = a + c, *restrict b1 = b + c;
+    for (int k = 0; k < c; k++) {
+        real best = a[k];
+        uint8_t at = 0;
+        at = wins(a1[k], best) ? 1 : at;
+        best = wins(a1[k], best) ? a1[k] : best;
+        at = wins(b[k], best) ? 2 : at;
+        best = wins(b[k], best) ? b[k] : best;
+        at = wins(b1[k], best) ? 3 : at;
+        best = wins(b1[k], best) ? b1[k] : best;
+        y[k] = best;
+        where[k] = at;
+    }
+}
+
+void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w, int c)
+{
+    const int lines = n * (h / 2), ow = w / 2;
+#pragma omp parallel for schedule(static)
+    for (int line = 0; line < lines; line++)
+        for (int j = 0; j < ow; j++) {
+            const size_t to = ((size_t)line * ow + j) * c;
+            const real *a = x + ((size_t)line * 2 * w + 2 * j) * c;
+            pool_pixel(y + to, where + to, a, a + (size_t)w * c, c);
+        }
+}
+
+static void unpool_pixel(real *restrict a, real *restrict b, const real *restrict dy, const uint8_t *restrict where,
+                         int c, real beta)
+{
+    real *const to[4] = {a, a + c, b, b + c};
+    for (int i = 0; i < 4; i++) {
+        real *restrict t = to[i];
+        if (beta == 0)
+            for (int k = 0; k < c; k++)
+                t[k] = where[k] == i ? dy[k] : 0;
+        else
+            for (int k = 0; k < c; k++)
+                t[k] = beta * t[k] + (where[k] == i ? dy[k] : 0);
+    }
+}
+
+void K(maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta)
+{
+    const int lines = n * (h / 2), ow = w / 2;
+#pragma omp parallel for schedule(static)
+    for (int line = 0; line < lines; line++)
+        for (int j = 0; j < ow; j++) {
+            const size_t from = ((size_t)line * ow + j) * c;
+            real *a = dx + ((size_t)line * 2 * w + 2 * j) * c;
+            unpool_pixel(a, a + (size_t)w * c, dy + from, where + from, c, beta);
+        }
+}
+
+static void update_row(real *to, const real *from, int c, real beta)
+{
+    int k = 0;
+    for (; k + VW <= c; k += VW)
+        vupdate_n(to + k, vload(from + k), beta, VW);
+    if (k < c)
+        vupdate_n(to + k, vload_n(from + k, c - k), beta, c - k);
+}
+
+void K(concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb)
+{
+    const size_t c = (size_t)ca + cb;
+#pragma omp parallel for schedule(static) if (rows * c > BLOCK)
+    for (size_t r = 0; r < rows; r++) {
+        update_row(y + r * c, a + r * ca, ca, 0);
+        update_row(y + r * c + ca, b + r * cb, cb, 0);
+    }
+}
+
+void K(concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b)
+{
+    const size_t c = (size_t)ca + cb;
+#pragma omp parallel for schedule(static) if (rows * c > BLOCK)
+    for (size_t r = 0; r < rows; r++) {
+        if (da)
+            update_row(da + r * ca, dy + r * c, ca, beta_a);
+        if (db)
+            update_row(db + r * cb, dy + r * c + ca, cb, beta_b);
+    }
+}
+
+void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d)
+{
+    for (int i = 0; i < n; i++)
+        memcpy(y + (size_t)i * d, table + (size_t)idx[i] * d, (size_t)d * sizeof(real));
+}
+
+void K(embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta)
+{
+#pragma omp parallel for schedule(static) if ((size_t)n * d > BLOCK)
+    for (int v = 0; v < vocab; v++) {
+        real *row = dtable + (size_t)v * d;
+        if (beta == 0)
+            memset(row, 0, (size_t)d * sizeof(real));
+        else if (beta != 1)
+            for (int k = 0; k < d; k++)
+                row[k] *= beta;
+        for (int i = 0; i < n; i++)
+            if (idx[i] == v)
+                update_row(row, dy + (size_t)i * d, d, 1);
+    }
+}

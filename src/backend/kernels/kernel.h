@@ -1,0 +1,55 @@
+/* What every kernel file needs. The files of this folder are compiled once per instruction set with -DISA=avx512 (avx2,
+ * baseline) and -DVBYTES=64 (32, 16); K(name) gives each copy its own symbol. All functions are static or K(). */
+#ifndef SDLORA_KERNEL_H
+#define SDLORA_KERNEL_H
+
+#include <cblas.h>
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "sdlora/backend.h"
+
+#define KCAT2(name, isa) name##_##isa
+#define KCAT(name, isa)  KCAT2(name, isa)
+#define K(name)          KCAT(name, ISA)
+
+/* A vector of VW reals, loadable from any address that is aligned for a real. */
+#define VW ((int)(VBYTES / sizeof(real)))
+typedef real vf __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));
+
+static inline vf vload(const real *p)
+{
+    return *(const vf *)p;
+}
+
+static inline void vstore(real *p, vf v)
+{
+    *(vf *)p = v;
+}
+
+static inline vf vset1(real a)
+{
+    return a - (vf){0};
+}
+
+static inline size_t round_up(size_t a, size_t to)
+{
+    return (a + to - 1) / to * to;
+}
+
+/* C (m,n) = alpha op(A) op(B) + beta C, row-major, on the calling thread. */
+static inline void gemm(bool ta, bool tb, int m, int n, int k, real alpha, const real *a, int lda, const real *b, int ldb,
+                        real beta, real *c, int ldc)
+{
+#ifdef SDLORA_DOUBLE
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda, b,
+                ldb, beta, c, ldc);
+#else
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda, b,
+                ldb, beta, c, ldc);
+#endif
+}
+
+#endif

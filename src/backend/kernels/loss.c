@@ -1,0 +1,64 @@
+/* Losses: scale * sum |a-b| or scale * sum (a-b)^2, and the gradient in a. Blocks of BLOCK elements, each summed in
+ * double; block sums are added in order. */
+#include "kernels.h"
+#include "vmath.h"
+
+#define BLOCK 8192 /* elements */
+
+static size_t blocks_of(size_t numel)
+{
+    return (numel + BLOCK - 1) / BLOCK;
+}
+
+size_t K(loss_scratch)(size_t numel)
+{
+    return round_up(blocks_of(numel) * sizeof(double), 64);
+}
+
+static double sum_block(const real *a, const real *b, size_t len, bool l1)
+{
+    vd sum = {0};
+    double rest = 0;
+    size_t i = 0;
+    for (; i + VH <= len; i += VH) {
+        const vd d = vload_d(a + i) - vload_d(b + i);
+        if (l1)
+            sum += (vd)((__typeof__(d < d))d & INT64_MAX); /* |d| */
+        else
+            sum += d * d;
+    }
+    for (; i < len; i++) {
+        const double d = (double)a[i] - (double)b[i];
+        rest += l1 ? fabs(d) : d * d;
+    }
+    return vsum_d(sum) + rest;
+}
+
+static void grad_block(real *restrict da, const real *restrict a, const real *restrict b, size_t len, bool l1,
+                       real scale)
+{
+    if (l1)
+        for (size_t i = 0; i < len; i++) {
+            const real d = a[i] - b[i];
+            da[i] = d > 0 ? scale : d < 0 ? -scale : d * 0; /* NaN stays */
+        }
+    else
+        for (size_t i = 0; i < len; i++)
+            da[i] = 2 * scale * (a[i] - b[i]);
+}
+
+double K(loss)(real *da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
+{
+    const size_t blocks = blocks_of(numel);
+    double *part = scratch, sum = 0;
+#pragma omp parallel for schedule(static) if (blocks > 1)
+    for (size_t j = 0; j < blocks; j++) {
+        const size_t i = j * BLOCK, len = numel - i < BLOCK ? numel - i : BLOCK;
+        part[j] = sum_block(a + i, b + i, len, l1);
+        if (da)
+            grad_block(da + i, a + i, b + i, len, l1, (real)scale);
+    }
+    for (size_t j = 0; j < blocks; j++)
+        sum += part[j];
+    return scale * sum;
+}

@@ -1,0 +1,246 @@
+/* Group normalisation (Wu & He 2018) and batch normalisation (Ioffe & Szegedy 2015), fused with the activation, the
+ * time embedding and the residual that follow them. forward    xh = (x - mean) rstd, u = gamma xh + beta, y = act(u) +
+ * temb + res backward   du = dy act'(u), dgamma = sum du xh, dbeta = sum du, dtemb = sum_pixels dy, dres = dy, dx =
+ * rstd (gamma du - avg(gamma du) - xh avg(gamma du xh)), the averages being over what shares the statistics. Backward
+ * computes u again rather than keep it.
+ *
+ * A block of work is one image and a run of channels: whole groups, of COLS channels in all or, where a group is wider,
+ * one group. Per-image sums go to scratch and are added in the order of the images. */
+#include "kernels.h"
+#include "norm_cols.h"
+
+/* Scratch: per image and channel the sums of du and du xh (or mean and squared deviations), then per channel the
+ * totals. */
+size_t K(norm_scratch)(NormShape s)
+{
+    return round_up(((size_t)s.n + 1) * (size_t)s.c * 2 * sizeof(double), 64);
+}
+
+/* Groups that one block of work holds. */
+static int groups_per_block(NormShape s)
+{
+    const int width = s.c / s.groups;
+    return width >= COLS ? 1 : COLS / width;
+}
+
+static void cols_affine(Cols *c, const real *gamma, const real *beta, int k, int cols)
+{
+    memset(c, 0, sizeof *c);
+    memcpy(c->gamma, gamma + k, (size_t)cols * sizeof(real));
+    memcpy(c->beta, beta + k, (size_t)cols * sizeof(real));
+}
+
+/* The columns k..k+cols-1, each with the statistics stats[2*group]. */
+static void cols_of_groups(Cols *c, const real *stats, const real *gamma, const real *beta, int k, int cols, int width)
+{
+    cols_affine(c, gamma, beta, k, cols);
+    for (int i = 0; i < cols; i++) {
+        c->mean[i] = stats[2 * ((k + i) / width)];
+        c->rstd[i] = stats[2 * ((k + i) / width) + 1];
+        c->scale[i] = c->gamma[i] * c->rstd[i];
+    }
+}
+
+/* Mean and 1/sqrt(variance + eps) of groups g0..g1-1 of one image, from those of their channels (Chan et al. 1983). */
+static void group_stats(real *stats, const real *x, NormShape s, int g0, int g1)
+{
+    const int width = s.c / s.groups, k1 = g1 * width;
+    double mean[COLS], m2[COLS], gm = 0, gq = 0;
+    for (int k = g0 * width; k < k1; k += COLS) {
+        const int cols = min_int(COLS, k1 - k);
+        cols_moments(mean, m2, x + k, s.hw, s.c, cols);
+        for (int i = 0; i < cols; i++) {
+            const int g = (k + i) / width, before = (k + i) % width;
+            if (before == 0)
+                gm = gq = 0;
+            const double d = mean[i] - gm;
+            gm += d / (before + 1);
+            gq += m2[i] + d * d * s.hw * before / (before + 1);
+            stats[2 * g] = (real)gm;
+            stats[2 * g + 1] = (real)(1 / sqrt(gq / ((double)s.hw * (before + 1)) + (double)s.eps));
+        }
+    }
+}
+
+void K(group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
+                       const real *res, NormShape s)
+{
+    const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per);
+        const size_t image = (size_t)n * s.hw * s.c;
+        real *st = stats + (size_t)n * s.groups * 2;
+        group_stats(st, x + image, s, g0, g1);
+        for (int k = g0 * width; k < g1 * width; k += COLS) {
+            const int cols = min_int(COLS, g1 * width - k);
+            Cols c;
+            cols_of_groups(&c, st, gamma, beta, k, cols, width);
+            cols_forward(y + image + k, x + image + k, &c, temb ? temb + (size_t)n * s.c + k : NULL,
+                         res ? res + image + k : NULL, s.hw, s.c, cols, s.act);
+        }
+    }
+}
+
+/* The sums of one block of channels to scratch and dtemb. */
+static void sums_out(double *part, real *dtemb, const ColSums *sums, int cols, real beta_t)
+{
+    for (int i = 0; i < cols; i++) {
+        part[2 * i] = sums->du[i];
+        part[2 * i + 1] = sums->duxh[i];
+        if (dtemb)
+            update(dtemb + i, (real)sums->dy[i], beta_t);
+    }
+}
+
+/* dbeta and dgamma from the sums of all images; totals (c,2) may be NULL. */
+static void affine_grad(real *dgamma, real *dbeta, double *totals, const double *part, int n, int c, real beta)
+{
+#pragma omp parallel for schedule(static) if ((size_t)n * c > 16384)
+    for (int k = 0; k < c; k++) {
+        double du = 0, duxh = 0;
+        for (int i = 0; i < n; i++) {
+            du += part[((size_t)i * c + k) * 2];
+            duxh += part[((size_t)i * c + k) * 2 + 1];
+        }
+        update(dbeta + k, (real)du, beta);
+        update(dgamma + k, (real)duxh, beta);
+        if (totals) {
+            totals[2 * k] = du;
+            totals[2 * k + 1] = duxh;
+        }
+    }
+}
+
+/* avg[2*i] and avg[2*i+1]: of gamma du and of gamma du xh over group g0+i; part (c,2) are the image's sums. */
+static void group_averages(double *avg, const double *part, const real *gamma, NormShape s, int g0, int g1)
+{
+    const int width = s.c / s.groups;
+    for (int g = g0; g < g1; g++) {
+        double a = 0, b = 0;
+        for (int k = g * width; k < (g + 1) * width; k++) {
+            a += (double)gamma[k] * part[2 * k];
+            b += (double)gamma[k] * part[2 * k + 1];
+        }
+        avg[2 * (g - g0)] = a / ((double)s.hw * width);
+        avg[2 * (g - g0) + 1] = b / ((double)s.hw * width);
+    }
+}
+
+void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
+                       const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x, real beta_p,
+                       real beta_t, real beta_r, void *scratch)
+{
+    const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
+    double *part = scratch;
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per), k1 = g1 * width;
+        const size_t image = (size_t)n * s.hw * s.c;
+        const real *st = stats + (size_t)n * s.groups * 2;
+        double *sums_at = part + (size_t)n * s.c * 2, avg[2 * COLS];
+        Cols c;
+        ColSums sums;
+        for (int k = g0 * width; k < k1; k += COLS) {
+            const int cols = min_int(COLS, k1 - k);
+            cols_of_groups(&c, st, gamma, beta, k, cols, width);
+            cols_sums(&sums, dy + image + k, x + image + k, &c, s.hw, s.c, cols, s.act);
+            sums_out(sums_at + 2 * k, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
+        }
+        group_averages(avg, sums_at, gamma, s, g0, g1);
+        for (int k = g0 * width; k < k1; k += COLS) {
+            const int cols = min_int(COLS, k1 - k);
+            cols_of_groups(&c, st, gamma, beta, k, cols, width);
+            for (int i = 0; i < cols; i++) {
+                const double *a = avg + 2 * ((k + i) / width - g0);
+                c.k0[i] = c.scale[i];
+                c.k1[i] = (real)(c.rstd[i] * a[0]);
+                c.k2[i] = (real)(c.rstd[i] * a[1]);
+            }
+            cols_backward(dx + image + k, dres ? dres + image + k : NULL, dy + image + k, x + image + k, &c, s.hw, s.c,
+                          cols, beta_x, beta_r, s.act);
+        }
+    }
+    affine_grad(dgamma, dbeta, NULL, part, s.n, s.c, beta_p);
+}
+
+void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch)
+{
+    const int blocks = (s.c + COLS - 1) / COLS;
+    const double count = (double)s.n * s.hw;
+    double *part = scratch;
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
+        double *at = part + ((size_t)n * s.c + k) * 2, mean[COLS], m2[COLS];
+        cols_moments(mean, m2, x + (size_t)n * s.hw * s.c + k, s.hw, s.c, cols);
+        for (int i = 0; i < cols; i++) {
+            at[2 * i] = mean[i];
+            at[2 * i + 1] = m2[i];
+        }
+    }
+    for (int k = 0; k < s.c; k++) {
+        double mean = 0, m2 = 0;
+        for (int n = 0; n < s.n; n++)
+            mean += part[((size_t)n * s.c + k) * 2];
+        mean /= s.n;
+        for (int n = 0; n < s.n; n++) {
+            const double *at = part + ((size_t)n * s.c + k) * 2;
+            m2 += at[1] + (at[0] - mean) * (at[0] - mean) * s.hw;
+        }
+        stats[2 * k] = (real)mean;
+        stats[2 * k + 1] = (real)(1 / sqrt(m2 / count + (double)s.eps));
+        if (var_unbiased)
+            var_unbiased[k] = (real)(m2 / (count > 1 ? count - 1 : 1));
+    }
+}
+
+void K(batch_norm_fwd)(real *y, const real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
+                       const real *res, NormShape s)
+{
+    const int blocks = (s.c + COLS - 1) / COLS;
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
+        const size_t at = (size_t)n * s.hw * s.c + k;
+        Cols c;
+        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
+        cols_forward(y + at, x + at, &c, temb ? temb + (size_t)n * s.c + k : NULL, res ? res + at : NULL, s.hw, s.c,
+                     cols, s.act);
+    }
+}
+
+void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
+                       const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
+                       real beta_x, real beta_p, real beta_t, real beta_r, void *scratch)
+{
+    const int blocks = (s.c + COLS - 1) / COLS;
+    const double count = (double)s.n * s.hw;
+    double *part = scratch, *totals = part + (size_t)s.n * s.c * 2;
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
+        const size_t at = (size_t)n * s.hw * s.c + k;
+        Cols c;
+        ColSums sums;
+        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
+        cols_sums(&sums, dy + at, x + at, &c, s.hw, s.c, cols, s.act);
+        sums_out(part + ((size_t)n * s.c + k) * 2, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
+    }
+    affine_grad(dgamma, dbeta, totals, part, s.n, s.c, beta_p);
+#pragma omp parallel for schedule(static)
+    for (int job = 0; job < s.n * blocks; job++) {
+        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
+        const size_t at = (size_t)n * s.hw * s.c + k;
+        Cols c;
+        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
+        for (int i = 0; i < cols; i++) {
+            c.k0[i] = c.scale[i];
+            if (batch_stats) {
+                c.k1[i] = (real)(c.scale[i] * totals[2 * (k + i)] / count);
+                c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count);
+            }
+        }
+        cols_backward(dx + at, dres ? dres + at : NULL, dy + at, x + at, &c, s.hw, s.c, cols, beta_x, beta_r, s.act);
+    }
+}

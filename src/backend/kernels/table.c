@@ -1,0 +1,52 @@
+/* The table of one instruction set: its own copies of all kernels, under the names of struct Backend. */
+#include "kernels.h"
+
+#define TEXT2(a)    #a
+#define TEXT(a)     TEXT2(a)
+#define ENTRY(name) .name = K(name)
+
+const Backend K(backend_table) = {
+    .name = "cpu",
+    .simd = TEXT(ISA),
+    ENTRY(conv3_algo),
+    ENTRY(conv3_prep_size),
+    ENTRY(conv3_prep),
+    ENTRY(conv3_scratch),
+    ENTRY(conv3_fwd),
+    ENTRY(conv3_bwd_data),
+    ENTRY(conv3_bwd_weight),
+    ENTRY(convt2_scratch),
+    ENTRY(convt2_fwd),
+    ENTRY(convt2_bwd_data),
+    ENTRY(convt2_bwd_weight),
+    ENTRY(linear_fwd),
+    ENTRY(linear_bwd_data),
+    ENTRY(linear_bwd_weight_scratch),
+    ENTRY(linear_bwd_weight),
+    ENTRY(norm_scratch),
+    ENTRY(group_norm_fwd),
+    ENTRY(group_norm_bwd),
+    ENTRY(batch_norm_stats),
+    ENTRY(batch_norm_fwd),
+    ENTRY(batch_norm_bwd),
+    ENTRY(layer_norm_fwd),
+    ENTRY(layer_norm_bwd_scratch),
+    ENTRY(layer_norm_bwd),
+    ENTRY(attn_fwd),
+    ENTRY(attn_bwd_scratch),
+    ENTRY(attn_bwd),
+    ENTRY(act_fwd),
+    ENTRY(act_bwd),
+    ENTRY(axpby),
+    ENTRY(maxpool2_fwd),
+    ENTRY(maxpool2_bwd),
+    ENTRY(concat_fwd),
+    ENTRY(concat_bwd),
+    ENTRY(embed_fwd),
+    ENTRY(embed_bwd),
+    ENTRY(loss_scratch),
+    ENTRY(loss),
+    ENTRY(sumsq_scratch),
+    ENTRY(sumsq),
+    ENTRY(adam),
+};

@@ -1,0 +1,160 @@
+/* Arithmetic on vf that C's operators lack: partial loads, selection, sums, exp and the activations.
+ *
+ * exp: x = k ln2 + r with |r| <= ln2/2, exp(r) = 1 + r + r^2 P(r), times 2^k. P and the two-part ln2 are those of
+ * Cephes' expf (S. L. Moshier, "Methods and Programs for Mathematical Functions", 1989); the error is below 2 ulp. k is
+ * rounded by adding 1.5*2^23, whose low bits then hold it. The double build calls libm. */
+#ifndef SDLORA_VMATH_H
+#define SDLORA_VMATH_H
+
+#include "kernel.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+#ifdef SDLORA_DOUBLE
+typedef int64_t vi __attribute__((vector_size(VBYTES), may_alias));
+#else
+typedef int32_t vi __attribute__((vector_size(VBYTES), may_alias));
+#endif
+
+/* Half as many reals as vf in float, so that they fit one vector as doubles. */
+#define VH ((int)(VBYTES / sizeof(double)))
+typedef real vh __attribute__((vector_size(VBYTES / sizeof(double) * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef double vd __attribute__((vector_size(VBYTES)));
+
+ALWAYS_INLINE vd vload_d(const real *p)
+{
+    return __builtin_convertvector(*(const vh *)p, vd);
+}
+
+static inline double vsum_d(vd a)
+{
+    double s = 0;
+    for (int i = 0; i < VH; i++)
+        s += a[i];
+    return s;
+}
+
+/* The first m of VW lanes, 1 <= m <= VW; the others are 0, and are left alone in memory. */
+ALWAYS_INLINE vf vload_n(const real *p, int m)
+{
+    if (m == VW)
+        return vload(p);
+#if VBYTES == 64 && defined(SDLORA_DOUBLE)
+    return (vf)_mm512_maskz_loadu_pd((__mmask8)((1u << m) - 1), p);
+#elif VBYTES == 64
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << m) - 1), p);
+#else
+    vf v = {0};
+    for (int i = 0; i < m; i++)
+        v[i] = p[i];
+    return v;
+#endif
+}
+
+ALWAYS_INLINE void vstore_n(real *p, vf v, int m)
+{
+    if (m == VW) {
+        vstore(p, v);
+        return;
+    }
+#if VBYTES == 64 && defined(SDLORA_DOUBLE)
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << m) - 1), (__m512d)v);
+#elif VBYTES == 64
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << m) - 1), (__m512)v);
+#else
+    for (int i = 0; i < m; i++)
+        p[i] = v[i];
+#endif
+}
+
+/* What a kernel with `beta` writes: v, or the old contents plus v. beta is 0 or 1 in practice, and tested, not
+ * multiplied, because 0 * NaN is NaN. */
+ALWAYS_INLINE void vupdate_n(real *p, vf v, real beta, int m)
+{
+    if (beta != 0)
+        v += beta * vload_n(p, m);
+    vstore_n(p, v, m);
+}
+
+static inline void update(real *p, real v, real beta)
+{
+    *p = beta == 0 ? v : beta * *p + v;
+}
+
+/* Lanes of a where the mask is -1, of b where it is 0. */
+ALWAYS_INLINE vf vselect(vi mask, vf a, vf b)
+{
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+
+/* The sum of the lanes, halves first: always the same order. */
+static inline real vsum(vf a)
+{
+    real t[VW];
+    memcpy(t, &a, sizeof t);
+    for (int h = VW / 2; h > 0; h /= 2)
+        for (int i = 0; i < h; i++)
+            t[i] += t[i + h];
+    return t[0];
+}
+
+ALWAYS_INLINE vf vexp(vf x)
+{
+#ifdef SDLORA_DOUBLE
+    for (int i = 0; i < VW; i++)
+        x[i] = exp(x[i]);
+    return x;
+#else
+    const vf lo = vset1(-104.0f), hi = vset1(89.0f), magic = vset1(12582912.0f);
+    x = vselect((vi)(x < lo), lo, x); /* NaN compares false and stays */
+    x = vselect((vi)(x > hi), hi, x);
+    const vf t = x * 1.44269504088896341f + magic, k = t - magic;
+    const vf r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
+    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    /* 2^k in two factors, for k may be below -126 or above 127 */
+    const vi n = (vi)t - (vi)magic, half = n >> 1;
+    return p * (vf)((half + 127) << 23) * (vf)((n - half + 127) << 23);
+#endif
+}
+
+ALWAYS_INLINE vf vsigmoid(vf x)
+{
+    return (real)1 / ((real)1 + vexp(-x));
+}
+
+ALWAYS_INLINE vf vact(vf x, Act act)
+{
+    if (act == ACT_RELU)
+        return vselect((vi)(x <= (vf){0}), (vf){0}, x); /* NaN stays */
+    if (act == ACT_SILU)
+        return x / ((real)1 + vexp(-x));
+    return x;
+}
+
+/* dy act'(x) */
+ALWAYS_INLINE vf vact_bwd(vf dy, vf x, Act act)
+{
+    if (act == ACT_RELU)
+        return vselect((vi)(x <= (vf){0}), (vf){0}, dy);
+    if (act == ACT_SILU) {
+        const vf s = vsigmoid(x);
+        return dy * (s + x * s * ((real)1 - s));
+    }
+    return dy;
+}
+
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+#endif

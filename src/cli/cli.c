@@ -1,0 +1,172 @@
+/* What the commands share: see cli.h. */
+#include "cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sdlora/file.h"
+#include "sdlora/threads.h"
+#include "sdlora/train.h"
+
+const Choice CHOICES_CONV[] = {{"auto", CONV_AUTO}, {"im2col", CONV_IM2COL}, {"winograd", CONV_WINOGRAD}, {NULL, 0}};
+const Choice CHOICES_CLIP[] = {{"x0", CLIP_X0}, {"xt", CLIP_XT}, {"none", CLIP_NONE}, {NULL, 0}};
+const Choice CHOICES_BN[] = {{"running", 0}, {"batch", 1}, {NULL, 0}};
+const Choice CHOICES_PRESET[] = {{"mnist", PRESET_MNIST}, {"tiny", PRESET_TINY}, {"seed", PRESET_SEED}, {NULL, 0}};
+const Choice CHOICES_SCHEDULE[] = {{"linear", SCHEDULE_LINEAR}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
+
+int cli_fail(const Err *e, const char *command)
+{
+    fflush(stdout);
+    fprintf(stderr, "sdlora: %s\n", e->msg);
+    if (e->code == ERR_USAGE && command)
+        fprintf(stderr, "Try 'sdlora %s --help'\n", command);
+    return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;
+}
+
+bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status)
+{
+    Err e = {0};
+    if (options_scan(given, t, argc - 1, argv + 1, &e)) {
+        *status = cli_fail(&e, t->command);
+        return false;
+    }
+    if (given->help) {
+        options_help(stdout, t, args);
+        options_free(given);
+        *status = 0;
+        return false;
+    }
+    if (!options_apply(given, args, &e) && t->operand && !given->operand)
+        err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
+    if (e.code) {
+        options_free(given);
+        *status = cli_fail(&e, t->command);
+        return false;
+    }
+    return true;
+}
+
+void cli_threads(int threads)
+{
+    threads_init(threads);
+}
+
+Model *cli_load_model(const char *path, Err *e)
+{
+    if (access(path, R_OK)) {
+        err_set(e, ERR_INPUT, "cannot open '%s': %s; train one with 'sdlora train' or name one with --model", path,
+                strerror(errno));
+        return NULL;
+    }
+    return model_load(path, false, e);
+}
+
+int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)
+{
+    char dir[CLI_PATH_MAX] = ".";
+    const char *slash = strrchr(path, '/');
+    size_t len = slash ? (size_t)(slash - path) : 0;
+    if (len >= sizeof dir)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
+    if (slash) {
+        memcpy(dir, path, len ? len : 1); /* "/x" lies in "/" */
+        dir[len ? len : 1] = '\0';
+    } else {
+        return snprintf(out, cap, "%s", name) < (int)cap ? 0 : err_set(e, ERR_USAGE, "the path '%s' is too long", name);
+    }
+    return file_join(out, cap, dir, name, e);
+}
+
+int cli_check_output(const char *path, Err *e)
+{
+    char dir[CLI_PATH_MAX];
+    if (!strcmp(path, "-"))
+        return isatty(STDOUT_FILENO)
+                   ? err_set(e, ERR_USAGE, "standard output is a terminal: redirect it or name a file with --output")
+                   : 0;
+    if (file_is_dir(path))
+        return err_set(e, ERR_FAILED, "cannot write '%s': it is a directory", path);
+    if (cli_sibling(dir, sizeof dir, path, ".", e))
+        return -1;
+    if (access(dir, W_OK))
+        return err_errno(e, ERR_FAILED, "cannot write '%s'", path);
+    return 0;
+}
+
+const char *cli_count(char buf[32], int64_t n)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof digits, "%" PRId64, n), out = 0;
+    for (int i = 0; i < len; i++) {
+        if (i && (len - i) % 3 == 0 && digits[i - 1] != '-')
+            buf[out++] = ',';
+        buf[out++] = digits[i];
+    }
+    buf[out] = '\0';
+    return buf;
+}
+
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e)
+{
+    const char *colon = strrchr(spec, ':');
+    size_t len = strlen(spec);
+    char *end;
+    *scale = 1.0;
+    if (colon && colon[1] && !file_exists(spec)) {
+        double v = strtod(colon + 1, &end);
+        if (!*end && !isfinite(v))
+            return err_set(e, ERR_USAGE, "the scale of '--lora=%s' must be a finite number", spec);
+        if (!*end) {
+            *scale = v;
+            len = (size_t)(colon - spec);
+        }
+    }
+    if (len >= CLI_PATH_MAX)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", spec);
+    if (len) {
+        memcpy(path, spec, len);
+        path[len] = '\0';
+    } else {
+        snprintf(path, CLI_PATH_MAX, "%s", fallback);
+    }
+    if (!file_exists(path))
+        return err_set(e, ERR_INPUT,
+                       "cannot open adapter '%s': %s; train one with 'sdlora finetune' or name one with --lora", path,
+                       strerror(ENOENT));
+    return 0;
+}
+
+int cli_merge_loras(Model *m, const TextList *specs, const char *model_path, Err *e)
+{
+    for (int i = 0; i < specs->n; i++) {
+        char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
+        double scale;
+        Lora *lora;
+        int rc;
+        if (cli_sibling(beside, sizeof beside, model_path, "lora", e) ||
+            cli_lora_spec(path, &scale, specs->item[i], beside, e))
+            return -1;
+        lora = lora_load(path, m, e);
+        if (!lora)
+            return -1;
+        rc = lora_merge(m->params, lora, scale, e);
+        lora_free(lora);
+        if (rc)
+            return -1;
+    }
+    return 0;
+}
+
+int64_t cli_weight_count(const ParamStore *s)
+{
+    int64_t n = 0;
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->kind == PARAM_WEIGHT)
+            n += (int64_t)s->items[i]->numel;
+    return n;
+}

@@ -1,0 +1,62 @@
+/* What the commands share: how they end, what they say, where things lie. Results go to standard output, progress and
+ * messages to standard error. Every command returns the program's exit status (err.h, or 128 + signal). */
+#ifndef SDLORA_CLI_CLI_H
+#define SDLORA_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdlora/err.h"
+#include "sdlora/model.h"
+
+#include "options.h"
+
+#define CLI_PATH_MAX  4096
+#define DEFAULT_DATA  "data/mnist"
+#define DEFAULT_MODEL "runs/mnist/model.safetensors"
+
+int cmd_train(int argc, char **argv);
+int cmd_finetune(int argc, char **argv);
+int cmd_sample(int argc, char **argv);
+int cmd_predict(int argc, char **argv);
+int cmd_noise(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+
+/* "sdlora: MESSAGE" on standard error, for a usage error also where help is; the exit status. command may be NULL. */
+int cli_fail(const Err *e, const char *command);
+
+/* Read the command line into `args`, which holds the defaults. True: go on; false: return *status (help was printed, or
+ * an error). Frees nothing that the caller must keep; `given` is freed by options_free. */
+bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
+
+/* --threads (0: all), and OpenBLAS. */
+void cli_threads(int threads);
+
+/* The model at `path` for reading; a missing one says how to get one. */
+Model *cli_load_model(const char *path, Err *e);
+
+/* DIR of DIR/FILE ("." when there is none), and DIR/name. */
+int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
+
+/* Refuse an output path that cannot be written before hours are spent on what goes there. "-" is standard output, which
+ * must not be a terminal. */
+int cli_check_output(const char *path, Err *e);
+
+/* "1,234,567" */
+const char *cli_count(char buf[32], int64_t n);
+
+/* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
+ * exists. An empty path is `fallback`. path has CLI_PATH_MAX bytes. */
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e);
+
+/* Merge the adapters of `specs` into the model. */
+int cli_merge_loras(Model *m, const TextList *specs, const char *model_path, Err *e);
+
+/* Weights of the store that training would move. */
+int64_t cli_weight_count(const ParamStore *s);
+
+extern const Choice CHOICES_CONV[], CHOICES_CLIP[], CHOICES_BN[], CHOICES_PRESET[], CHOICES_SCHEDULE[];
+
+#endif

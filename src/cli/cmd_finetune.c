@@ -1,0 +1,139 @@
+/* sdlora finetune: a LoRA adapter for a model that stays as it is. */
+#include <stdio.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "sdlora/file.h"
+#include "sdlora/mem.h"
+
+#include "run.h"
+
+enum { NAMES_MAX = 512 };
+
+/* Layers that an adapter can take: linear ones. Embeddings have the same shape, but are looked up, not multiplied. */
+static bool adaptable(const Param *p)
+{
+    size_t len = strlen(p->name);
+    return p->kind == PARAM_WEIGHT && p->layout == LAYOUT_PLAIN && p->file_shape.nd == 2 && p->init != INIT_NORMAL &&
+           len > 7 && !strcmp(p->name + len - 7, ".weight");
+}
+
+static void layer_name(char *out, size_t cap, const Param *p)
+{
+    snprintf(out, cap, "%.*s", (int)strlen(p->name) - 7, p->name);
+}
+
+static bool matches_some(const LoraConfig *c, const ParamStore *params)
+{
+    for (int i = 0; i < params->count; i++) {
+        char layer[PARAM_NAME_MAX];
+        if (!adaptable(params->items[i]))
+            continue;
+        layer_name(layer, sizeof layer, params->items[i]);
+        if (lora_targets(c, layer))
+            return true;
+    }
+    return false;
+}
+
+static void list_targets(char *out, size_t cap, const ParamStore *params)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < params->count && used < cap; i++) {
+        char layer[PARAM_NAME_MAX], item[PARAM_NAME_MAX + 2];
+        const char *last;
+        if (!adaptable(params->items[i]))
+            continue;
+        layer_name(layer, sizeof layer, params->items[i]);
+        last = strrchr(layer, '.') ? strrchr(layer, '.') + 1 : layer;
+        snprintf(item, sizeof item, "'%s'", last);
+        if (!strstr(out, item))
+            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", item);
+    }
+}
+
+/* Every name of --target must be a layer's. */
+static int check_targets(const LoraConfig *c, const ParamStore *params, Err *e)
+{
+    for (const char *t = c->targets;;) {
+        LoraConfig one = *c;
+        size_t len = strcspn(t, ",");
+        snprintf(one.targets, sizeof one.targets, "%.*s", (int)len, t);
+        if (!len || !matches_some(&one, params)) {
+            char names[NAMES_MAX];
+            list_targets(names, sizeof names, params);
+            return err_set(e, ERR_USAGE, "no layer is called '%s' (--target); the model has %s", one.targets, names);
+        }
+        if (!t[len])
+            return 0;
+        t += len + 1;
+    }
+}
+
+static int hash_base(Run *run, Err *e)
+{
+    char *bytes;
+    size_t size;
+    if (file_load(&bytes, &size, run->args->model_path, SIZE_MAX / 2, e))
+        return -1;
+    file_sha256(run->base_sha256, bytes, size);
+    mem_free(bytes);
+    return 0;
+}
+
+/* The model decides which preset's training settings are the defaults. */
+static Preset preset_of(const ModelConfig *c)
+{
+    return c->norm == NORM_BATCH && c->clip == CLIP_XT ? PRESET_SEED : PRESET_MNIST;
+}
+
+static int build(Run *run, Err *e)
+{
+    TrainArgs *a = run->args;
+    Model *m = run->loop.model = cli_load_model(a->model_path, e);
+    if (!m)
+        return -1;
+    if (!run->remembered) {
+        *a = finetune_args_default(preset_of(&m->config));
+        if (options_apply(run->given, a, e))
+            return -1;
+    }
+    if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
+        check_targets(&a->lora, m->params, e) || hash_base(run, e) || train_args_data(&run->train, &run->val, a, e))
+        return -1;
+    if (run->train.classes > m->config.classes)
+        return err_set(e, ERR_INPUT, "'%s' has labels up to %d, the model '%s' knows 0 to %d", a->data,
+                       run->train.classes - 1, a->model_path, m->config.classes - 1);
+    run->loop.lora = lora_new(&a->lora, true, e);
+    return run->loop.lora ? 0 : -1;
+}
+
+static void describe(const Run *run)
+{
+    const TrainArgs *a = run->args;
+    int64_t base = cli_weight_count(run->loop.model->params), own = cli_weight_count(run->loop.lora->params);
+    LoraConfig only_qk = a->lora;
+    char n[32], m[32];
+    fprintf(stderr, "model: '%s', %s weights, frozen\n", a->model_path, cli_count(n, base));
+    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on %s\n", cli_count(n, own),
+            100.0 * (double)own / (double)(base + own), cli_count(m, base + own), a->lora.rank, a->lora.alpha,
+            a->lora.targets);
+    if (run->loop.model->config.context_tokens == 1 && (lora_targets(&only_qk, "w_q") || lora_targets(&only_qk, "w_k")))
+        fprintf(stderr,
+                "note: this model's context is one token, so attention over it is always 1 and w_q and w_k get no "
+                "gradient: only the other targets will learn\n");
+}
+
+int cmd_finetune(int argc, char **argv)
+{
+    TrainArgs args = finetune_args_default(PRESET_MNIST);
+    Given given;
+    Run run = {.args = &args, .given = &given, .build = build, .describe = describe};
+    int status;
+    if (!cli_options(&given, &FINETUNE_TABLE, &args, argc, argv, &status))
+        return status;
+    status = run_train(&run);
+    options_free(&given);
+    return status;
+}

@@ -1,0 +1,376 @@
+/* sdlora info: what a file is and what it holds. safetensors and IDX (raw or gzipped), told apart by content. A file
+ * that is refused ends with exit status 3 and the reason. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <zlib.h>
+
+#include "sdlora/file.h"
+#include "sdlora/idx.h"
+#include "sdlora/mem.h"
+#include "sdlora/safetensors.h"
+
+#include "cli.h"
+
+typedef struct InfoArgs {
+    bool json;
+} InfoArgs;
+
+static const Option OPTIONS[] = {
+    {.name = "json", .type = OPT_BOOL, OPTION_FIELD(InfoArgs, json), .help = "one JSON object"},
+    {.type = OPT_END},
+};
+
+static const OptionTable TABLE = {
+    .command = "info",
+    .summary = "say what a file holds",
+    .operand = "FILE",
+    .text =
+        "FILE is a model, an adapter (its file or directory), any safetensors file, or an IDX file, gzipped or not.\n"
+        "Exit status 0: the file is valid; 3: it is refused, and the reason is printed.\n",
+    .options = OPTIONS,
+};
+
+typedef struct Stats {
+    size_t n, bad; /* values; those that are not finite */
+    double min, max, mean;
+} Stats;
+
+static void put_stats(json_t *to, const Stats *s)
+{
+    if (s->n > s->bad) {
+        json_object_set_new(to, "min", json_real(s->min));
+        json_object_set_new(to, "mean", json_real(s->mean));
+        json_object_set_new(to, "max", json_real(s->max));
+    }
+    if (s->bad)
+        json_object_set_new(to, "not_finite", json_integer((json_int_t)s->bad));
+}
+
+static void take(Stats *s, double v)
+{
+    s->n++;
+    if (!isfinite(v)) {
+        s->bad++;
+        return;
+    }
+    if (s->n - s->bad == 1)
+        s->min = s->max = v;
+    s->min = v < s->min ? v : s->min;
+    s->max = v > s->max ? v : s->max;
+    s->mean += v; /* the sum until stats_end */
+}
+
+static void stats_end(Stats *s)
+{
+    if (s->n > s->bad)
+        s->mean /= (double)(s->n - s->bad);
+}
+
+/* ---- safetensors ---- */
+
+/* The statistics of what can be read as numbers; other types are listed without. */
+static int tensor_stats(Stats *s, const StFile *f, const StTensor *t, Err *e)
+{
+    bool real_like = t->dtype == DT_F32 || t->dtype == DT_F16 || t->dtype == DT_BF16 || t->dtype == DT_F64;
+    bool int_like = t->dtype == DT_I64 || t->dtype == DT_I32 || t->dtype == DT_I16 || t->dtype == DT_I8 ||
+                    t->dtype == DT_U8 || t->dtype == DT_U16 || t->dtype == DT_U32;
+    void *values;
+    int rc;
+    memset(s, 0, sizeof *s);
+    if (!t->numel || !(real_like || int_like))
+        return 0;
+    values = mem_alloc(t->numel, real_like ? sizeof(float) : sizeof(int64_t), t->name, e);
+    if (!values)
+        return -1;
+    rc = real_like ? st_read_f32(values, f, t, e) : st_read_i64(values, f, t, e);
+    for (size_t i = 0; !rc && i < t->numel; i++)
+        take(s, real_like ? (double)((float *)values)[i] : (double)((int64_t *)values)[i]);
+    stats_end(s);
+    mem_free(values);
+    return rc;
+}
+
+static json_t *tensor_json(const StFile *f, const StTensor *t, Err *e)
+{
+    json_t *o, *shape;
+    Stats s;
+    if (tensor_stats(&s, f, t, e))
+        return NULL;
+    o = json_object();
+    shape = json_array();
+    for (int i = 0; i < t->nd; i++)
+        json_array_append_new(shape, json_integer((json_int_t)t->d[i]));
+    json_object_set_new(o, "name", json_string(t->name));
+    json_object_set_new(o, "dtype", json_string(dtype_name(t->dtype)));
+    json_object_set_new(o, "shape", shape);
+    json_object_set_new(o, "bytes", json_integer((json_int_t)t->bytes));
+    put_stats(o, &s);
+    return o;
+}
+
+/* A model's configuration and an adapter's lie as JSON texts in the metadata. */
+static const char *kind_of(const StFile *f)
+{
+    if (st_meta(f, "sdlora.config"))
+        return "model";
+    for (int i = 0; i < st_count(f); i++)
+        if (strstr(st_at(f, i)->name, "lora_A") || strstr(st_at(f, i)->name, "lora_down") ||
+            strstr(st_at(f, i)->name, "lora_a"))
+            return "adapter";
+    if (st_find(f, "time_embedding.0.half_embedding"))
+        return "state_dict";
+    return "tensors";
+}
+
+static json_t *safetensors_json(const char *path, Err *e)
+{
+    StFile *f = st_open(path, e);
+    json_t *root, *metadata, *tensors;
+    json_int_t values = 0;
+    if (!f)
+        return NULL;
+    root = json_object();
+    metadata = json_object();
+    tensors = json_array();
+    json_object_set_new(root, "file", json_string(path));
+    json_object_set_new(root, "format", json_string("safetensors"));
+    json_object_set_new(root, "kind", json_string(kind_of(f)));
+    for (int i = 0; i < st_meta_count(f); i++) {
+        const char *key, *value;
+        json_t *inner;
+        st_meta_at(f, i, &key, &value);
+        inner = value[0] == '{' ? json_loads(value, JSON_REJECT_DUPLICATES, NULL) : NULL;
+        json_object_set_new(metadata, key, inner ? inner : json_string(value));
+    }
+    for (int i = 0; root && i < st_count(f); i++) {
+        json_t *t = tensor_json(f, st_at(f, i), e);
+        if (!t) {
+            json_decref(root);
+            root = NULL;
+        }
+        json_array_append_new(tensors, t);
+        values += (json_int_t)st_at(f, i)->numel;
+    }
+    if (root) {
+        json_object_set_new(root, "values", json_integer(values));
+        json_object_set(root, "metadata", metadata);
+        json_object_set(root, "tensors", tensors);
+    }
+    json_decref(metadata);
+    json_decref(tensors);
+    st_close(f);
+    return root;
+}
+
+/* ---- IDX ---- */
+
+/* The file as it is unpacked, header and all: what published checksums are of. */
+static void idx_sha256(char hex[65], const Idx *x, size_t bytes)
+{
+    uint8_t head[4 + 4 * 3] = {0, 0, 8, (uint8_t)x->nd};
+    FileSpan spans[] = {{head, 4 + 4 * (size_t)x->nd}, {x->data, bytes}};
+    for (int i = 0; i < x->nd; i++)
+        for (int k = 0; k < 4; k++)
+            head[4 + 4 * i + k] = (uint8_t)(x->d[i] >> (24 - 8 * k));
+    file_sha256_spans(hex, spans, 2);
+}
+
+static json_t *idx_json(const char *path, int nd, Err *e)
+{
+    Idx x;
+    Stats s = {0};
+    json_t *root, *shape, *counts;
+    size_t n = 1, count[256] = {0};
+    char hex[65];
+    if (idx_read(&x, path, nd, e))
+        return NULL;
+    for (int i = 0; i < x.nd; i++)
+        n *= x.d[i];
+    for (size_t i = 0; i < n; i++) {
+        take(&s, x.data[i]);
+        count[x.data[i]]++;
+    }
+    stats_end(&s);
+    idx_sha256(hex, &x, n);
+    root = json_object();
+    shape = json_array();
+    counts = json_array();
+    for (int i = 0; i < x.nd; i++)
+        json_array_append_new(shape, json_integer(x.d[i]));
+    json_object_set_new(root, "file", json_string(path));
+    json_object_set_new(root, "format", json_string("idx"));
+    json_object_set_new(root, "kind", json_string(nd == 1 ? "labels" : "images"));
+    json_object_set_new(root, "dtype", json_string("U8"));
+    json_object_set_new(root, "shape", shape);
+    json_object_set_new(root, "bytes", json_integer((json_int_t)n));
+    put_stats(root, &s);
+    for (int i = 0; nd == 1 && i <= (int)s.max; i++)
+        json_array_append_new(counts, json_integer((json_int_t)count[i]));
+    if (nd == 1)
+        json_object_set(root, "images_per_class", counts);
+    json_object_set_new(root, "sha256", json_string(hex));
+    json_decref(counts);
+    idx_free(&x);
+    return root;
+}
+
+/* ---- which is it ---- */
+
+/* The first bytes, unpacked where they are gzipped. Returns their number. */
+static int first_bytes(unsigned char *head, int cap, bool *zipped, const char *path, Err *e)
+{
+    gzFile f = gzopen(path, "rb");
+    int n;
+    if (!f)
+        return err_errno(e, ERR_INPUT, "cannot open '%s'", path);
+    n = gzread(f, head, (unsigned)cap);
+    *zipped = !gzdirect(f);
+    gzclose(f);
+    return n < 0 ? 0 : n; /* a damaged stream: the reader will say what is wrong */
+}
+
+static json_t *file_json(const char *path, Err *e)
+{
+    unsigned char head[9] = {0};
+    char inner[CLI_PATH_MAX];
+    bool zipped = false;
+    int n;
+    if (file_is_dir(path)) {
+        if (file_join(inner, sizeof inner, path, "adapter_model.safetensors", e))
+            return NULL;
+        if (!file_exists(inner)) {
+            err_set(e, ERR_INPUT, "'%s' is a directory without adapter_model.safetensors; name a file in it", path);
+            return NULL;
+        }
+        return safetensors_json(inner, e);
+    }
+    n = first_bytes(head, sizeof head, &zipped, path, e);
+    if (n < 0)
+        return NULL;
+    if (zipped || (n >= 4 && head[0] == 0 && head[1] == 0 && head[8] != '{'))
+        return idx_json(path, head[3] == 1 ? 1 : 3, e);
+    return safetensors_json(path, e);
+}
+
+/* ---- for people ---- */
+
+static void shape_text_of(char *buf, size_t cap, const json_t *shape)
+{
+    size_t used = (size_t)snprintf(buf, cap, "(");
+    for (size_t i = 0; i < json_array_size(shape) && used < cap; i++)
+        used += (size_t)snprintf(buf + used, cap - used, "%s%" JSON_INTEGER_FORMAT, i ? "," : "",
+                                 json_integer_value(json_array_get(shape, i)));
+    if (used < cap)
+        snprintf(buf + used, cap - used, ")");
+}
+
+/* Names come out of files: control characters would speak to the terminal. */
+static void print_safe(const char *text, int width)
+{
+    int n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++)
+        n += *p < 32 || *p == 127 ? printf("\\x%02x", *p) : (putchar(*p), (*p & 0xc0) != 0x80);
+    printf("%*s", width > n ? width - n : 0, "");
+}
+
+static void print_stats(const json_t *o)
+{
+    const json_t *bad = json_object_get(o, "not_finite");
+    if (json_object_get(o, "min"))
+        printf("  min %.5g  mean %.5g  max %.5g", json_number_value(json_object_get(o, "min")),
+               json_number_value(json_object_get(o, "mean")), json_number_value(json_object_get(o, "max")));
+    if (bad)
+        printf("  %" JSON_INTEGER_FORMAT " not finite", json_integer_value(bad));
+    printf("\n");
+}
+
+static void print_metadata(const json_t *metadata)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)metadata, key, value)
+    {
+        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT);
+        printf("  ");
+        print_safe(key, 0);
+        printf(": ");
+        print_safe(text ? text : json_string_value(value), 0);
+        printf("\n");
+        free(text);
+    }
+}
+
+static void print_safetensors(const json_t *root)
+{
+    const json_t *tensors = json_object_get(root, "tensors"), *metadata = json_object_get(root, "metadata");
+    char n[32], shape[160];
+    int width = 4;
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        int len = (int)strlen(json_string_value(json_object_get(json_array_get(tensors, i), "name")));
+        width = len > width && len <= 64 ? len : width;
+    }
+    printf("safetensors, %s: %zu tensors, %s values\n", json_string_value(json_object_get(root, "kind")),
+           json_array_size(tensors), cli_count(n, json_integer_value(json_object_get(root, "values"))));
+    if (json_object_size(metadata)) {
+        printf("\nmetadata:\n");
+        print_metadata(metadata);
+    }
+    printf("\ntensors:\n");
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        const json_t *t = json_array_get(tensors, i);
+        shape_text_of(shape, sizeof shape, json_object_get(t, "shape"));
+        printf("  ");
+        print_safe(json_string_value(json_object_get(t, "name")), width);
+        printf("  %-5s %-18s %12s bytes", json_string_value(json_object_get(t, "dtype")), shape,
+               cli_count(n, json_integer_value(json_object_get(t, "bytes"))));
+        print_stats(t);
+    }
+}
+
+static void print_idx(const json_t *root)
+{
+    const json_t *counts = json_object_get(root, "images_per_class");
+    char shape[64], n[32];
+    shape_text_of(shape, sizeof shape, json_object_get(root, "shape"));
+    printf("IDX, %s: U8 %s, %s bytes", json_string_value(json_object_get(root, "kind")), shape,
+           cli_count(n, json_integer_value(json_object_get(root, "bytes"))));
+    print_stats(root);
+    if (counts) {
+        printf("per class:");
+        for (size_t i = 0; i < json_array_size(counts); i++)
+            printf(" %" JSON_INTEGER_FORMAT, json_integer_value(json_array_get(counts, i)));
+        printf("\n");
+    }
+    printf("SHA-256 unpacked: %s\n", json_string_value(json_object_get(root, "sha256")));
+}
+
+int cmd_info(int argc, char **argv)
+{
+    InfoArgs args = {0};
+    Given given;
+    Err e = {0};
+    json_t *root;
+    char *text;
+    int status;
+    if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
+        return status;
+    root = file_json(given.operand, &e);
+    options_free(&given);
+    if (!root)
+        return cli_fail(&e, "info");
+    if (args.json) {
+        text = json_dumps(root, JSON_INDENT(2));
+        printf("%s\n", text ? text : "{}");
+        free(text);
+    } else if (!strcmp(json_string_value(json_object_get(root, "format")), "idx")) {
+        print_idx(root);
+    } else {
+        print_safetensors(root);
+    }
+    json_decref(root);
+    return 0;
+}

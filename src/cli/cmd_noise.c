@@ -1,0 +1,153 @@
+/* sdlora noise: the forward process. Rows are images, columns moments; a row keeps its noise, so that only t changes:
+ * x_t = sqrt(ac_t) x_0 + sqrt(1-ac_t) eps (Ho, Jain & Abbeel 2020, eq. 4). */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/idx.h"
+#include "sdlora/image.h"
+#include "sdlora/mem.h"
+#include "sdlora/model.h"
+#include "sdlora/rng.h"
+
+#include "cli.h"
+
+typedef struct NoiseArgs {
+    const char *data, *output;
+    int size, rows, cols, scale, timesteps;
+    Preset preset;
+    ScheduleKind schedule;
+    uint64_t seed;
+    bool quiet;
+} NoiseArgs;
+
+#define F(field) OPTION_FIELD(NoiseArgs, field)
+
+/* clang-format off */
+static const Option OPTIONS[] = {
+    {.name = "data", .type = OPT_TEXT, F(data), .arg = "DIR", .help = "directory with the IDX files"},
+    {.name = "preset", .type = OPT_CHOICE, F(preset), .choices = CHOICES_PRESET,
+     .help = "whose schedule, timesteps and image size; other options override"},
+    {.name = "schedule", .type = OPT_CHOICE, F(schedule), .choices = CHOICES_SCHEDULE, .help = "noise schedule"},
+    {.name = "timesteps", .type = OPT_INT, F(timesteps), .min = 2, .max = 100000, .help = "steps of the process"},
+    {.name = "image-size", .type = OPT_INT, F(size), .min = 4, .max = 1024, .help = "images are resized to this"},
+    {.name = "rows", .alias = "n", .letter = 'n', .type = OPT_INT, F(rows), .flags = OPT_NO_DEFAULT, .min = 1, .max = 1000,
+     .help = "images, one of each class in turn [one per class]"},
+    {.name = "cols", .type = OPT_INT, F(cols), .min = 2, .max = 1000, .help = "moments, from t = 0 to the last"},
+    {.name = "seed", .letter = 's', .type = OPT_SEED, F(seed), .help = "of the noise and of the images chosen"},
+    {.name = "scale", .type = OPT_INT, F(scale), .min = 1, .max = 64, .help = "magnification"},
+    {.name = "output", .alias = "out", .letter = 'o', .type = OPT_TEXT, F(output), .arg = "FILE",
+     .help = "the PNG file, - for standard output"},
+    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
+    {.type = OPT_END},
+};
+/* clang-format on */
+
+static const OptionTable TABLE = {
+    .command = "noise",
+    .summary = "draw how images dissolve into noise",
+    .text = "Rows are images, columns moments of the forward process, the first one clean. Prints the path written.\n\n"
+            "  sdlora noise --cols 12 --schedule linear -o figure/noise.png\n",
+    .options = OPTIONS,
+};
+
+static void take_preset(NoiseArgs *a, Preset p)
+{
+    ModelConfig m = model_preset(p);
+    a->preset = p;
+    a->schedule = m.schedule;
+    a->timesteps = m.timesteps;
+    a->size = m.image_size;
+}
+
+/* A random image of the class, by looking on from a random place; -1 when there is none. */
+static int find_image(const Dataset *d, int class_id, Rng *r)
+{
+    int at = (int)rng_below(r, (uint32_t)d->n);
+    for (int i = 0; i < d->n; i++)
+        if (d->labels[(at + i) % d->n] == class_id)
+            return (at + i) % d->n;
+    return -1;
+}
+
+static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *diff, const NoiseArgs *a, Err *e)
+{
+    size_t hw = (size_t)a->size * (size_t)a->size;
+    Rng r = rng_make(a->seed, rng_stream("forward", (uint64_t)row));
+    int at = find_image(d, row % d->classes, &r);
+    float *x0 = mem_alloc(2 * hw, sizeof *x0, "an image", e), *eps = x0 ? x0 + hw : NULL;
+    real *xt = mem_alloc(hw, sizeof *xt, "an image", e);
+    int rc = -1;
+    if (!x0 || !xt)
+        goto done;
+    if (image_resize(px, a->size, a->size, d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h,
+                     d->w, e))
+        goto done;
+    for (size_t i = 0; i < hw; i++)
+        x0[i] = image_to_real(px[i]);
+    rng_normal(&r, eps, hw);
+    for (int k = 1; k < a->cols; k++) { /* column 0 stays clean */
+        int t = (int)((int64_t)k * (a->timesteps - 1) / (a->cols - 1));
+        diffusion_noise(xt, NULL, x0, eps, t, hw, diff);
+        for (size_t i = 0; i < hw; i++)
+            px[(size_t)k * hw + i] = image_from_real(xt[i]);
+    }
+    rc = 0;
+done:
+    mem_free(x0);
+    mem_free(xt);
+    return rc;
+}
+
+static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err *e)
+{
+    int rows = a->rows ? a->rows : d->classes;
+    size_t row = (size_t)a->cols * (size_t)a->size * (size_t)a->size;
+    uint8_t *px = mem_alloc((size_t)rows, row, "the picture", e);
+    const char *text[] = {"Software", "sdlora " SDLORA_VERSION, NULL};
+    Image im;
+    int rc = px ? 0 : -1;
+    for (int i = 0; i < rows && !rc; i++)
+        rc = draw_row(px + (size_t)i * row, d, i, diff, a, e);
+    if (!rc)
+        rc = image_grid(&im, px, rows * a->cols, a->size, a->size, a->cols, a->scale, 2, 0, e);
+    mem_free(px);
+    if (rc)
+        return -1;
+    rc = image_write_png(a->output, &im, text, e);
+    image_free(&im);
+    if (!rc && strcmp(a->output, "-"))
+        printf("%s\n", a->output);
+    return rc;
+}
+
+static int noise(const NoiseArgs *a, Err *e)
+{
+    Dataset d;
+    Diffusion diff;
+    int rc;
+    if (cli_check_output(a->output, e) || dataset_read(&d, a->data, "train", e))
+        return -1;
+    rc = diffusion_init(&diff, a->schedule, a->timesteps, PREDICT_EPS, e);
+    if (!rc) {
+        rc = draw(a, &d, &diff, e);
+        diffusion_free(&diff);
+    }
+    dataset_free(&d);
+    return rc;
+}
+
+int cmd_noise(int argc, char **argv)
+{
+    NoiseArgs args = {.data = DEFAULT_DATA, .output = "noise.png", .cols = 12, .scale = 2};
+    Given given;
+    Err e = {0};
+    int status;
+    take_preset(&args, PRESET_MNIST);
+    if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
+        return status;
+    take_preset(&args, args.preset);
+    status = options_apply(&given, &args, &e) || noise(&args, &e) ? cli_fail(&e, "noise") : 0;
+    options_free(&given);
+    return status;
+}

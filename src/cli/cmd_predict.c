@@ -1,0 +1,241 @@
+/* sdlora predict: the network once, on given tensors; how anyone compares it with another implementation.
+ * In: x (N,1,H,W) F32, t (N) I64, y (N) I64. Out: eps (N,1,H,W) F32, whatever the model predicts. One grey channel:
+ * (N,1,H,W) and the inner (N,H,W,1) are the same bytes. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+#include "sdlora/safetensors.h"
+#include "sdlora/train.h"
+
+#include "cli.h"
+
+enum { CHUNK = 32 };
+
+typedef struct PredictArgs {
+    const char *model, *input, *output;
+    TextList loras;
+    bool unmerged, batch_stats, quiet;
+    ConvAlgo conv;
+    int threads;
+} PredictArgs;
+
+#define F(field) OPTION_FIELD(PredictArgs, field)
+
+/* clang-format off */
+static const Option OPTIONS[] = {
+    {.name = "model", .letter = 'm', .type = OPT_TEXT, F(model), .arg = "FILE", .help = "model"},
+    {.name = "input", .letter = 'i', .type = OPT_TEXT, F(input), .arg = "FILE",
+     .help = "safetensors with x (N,1,H,W) F32, t (N) I64, y (N) I64"},
+    {.name = "output", .alias = "out", .letter = 'o', .type = OPT_TEXT, F(output), .arg = "FILE",
+     .help = "safetensors to write: eps (N,1,H,W) F32; - for standard output"},
+    {.name = "lora", .alias = "adapter", .type = OPT_TEXTS, F(loras), .flags = OPT_OPTIONAL, .fallback = "",
+     .arg = "PATH[:SCALE]", .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable"},
+    {.name = "unmerged", .type = OPT_BOOL, F(unmerged), .help = "apply the adapter beside the weights, not merged into them"},
+    {.name = "bn", .type = OPT_CHOICE, F(batch_stats), .choices = CHOICES_BN, .help = "statistics of BatchNorm"},
+    {.name = "conv", .type = OPT_CHOICE, F(conv), .choices = CHOICES_CONV, .help = "how convolutions are computed"},
+    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
+    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
+    {.type = OPT_END},
+};
+/* clang-format on */
+
+static const OptionTable TABLE = {
+    .command = "predict",
+    .summary = "run the network once on given tensors",
+    .text = "  sdlora predict --model M.safetensors --input in.safetensors --output out.safetensors\n",
+    .options = OPTIONS,
+};
+
+typedef struct Tensors {
+    int n, h, w;
+    float *x, *out; /* (n,h,w) */
+    int *t, *y;     /* (n) */
+} Tensors;
+
+static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)
+{
+    const StTensor *t = st_find(f, name);
+    if (!t)
+        err_set(e, ERR_INPUT, "'%s' has no tensor '%s'; x, t and y are wanted", st_label(f), name);
+    else if (t->dtype != dtype)
+        err_set(e, ERR_INPUT, "'%s': tensor '%s' is %s, %s is wanted", st_label(f), name, dtype_name(t->dtype),
+                dtype_name(dtype));
+    else if (t->nd != nd)
+        err_set(e, ERR_INPUT, "'%s': tensor '%s' has %d dimensions, %d are wanted", st_label(f), name, t->nd, nd);
+    else
+        return t;
+    return NULL;
+}
+
+/* Integers of 0..limit-1, n of them. */
+static int *read_ids(const StFile *f, const char *name, int n, int limit, Err *e)
+{
+    const StTensor *t = need(f, name, DT_I64, 1, e);
+    int64_t *wide;
+    int *ids;
+    if (!t)
+        return NULL;
+    if (t->d[0] != (uint64_t)n) {
+        err_set(e, ERR_INPUT, "'%s': tensor '%s' has %llu values, x has %d images", st_label(f), name,
+                (unsigned long long)t->d[0], n);
+        return NULL;
+    }
+    wide = mem_alloc((size_t)n, sizeof *wide, name, e);
+    ids = mem_alloc((size_t)n, sizeof *ids, name, e);
+    if (!wide || !ids || st_read_i64(wide, f, t, e))
+        goto fail;
+    for (int i = 0; i < n; i++) {
+        if (wide[i] < 0 || wide[i] >= limit) {
+            err_set(e, ERR_INPUT, "'%s': tensor '%s' holds %lld at %d, the model takes 0 to %d", st_label(f), name,
+                    (long long)wide[i], i, limit - 1);
+            goto fail;
+        }
+        ids[i] = (int)wide[i];
+    }
+    mem_free(wide);
+    return ids;
+fail:
+    mem_free(wide);
+    mem_free(ids);
+    return NULL;
+}
+
+static int check_x(const StFile *f, const StTensor *x, const ModelConfig *m, Err *e)
+{
+    uint64_t step = UINT64_C(1) << (m->levels - 1);
+    if (x->d[1] != 1)
+        return err_set(e, ERR_INPUT, "'%s': tensor 'x' has %llu channels, one is wanted", st_label(f),
+                       (unsigned long long)x->d[1]);
+    if (!x->d[0] || !x->d[2] || !x->d[3] || x->d[0] > INT_MAX || x->d[2] > 65536 || x->d[3] > 65536)
+        return err_set(e, ERR_INPUT, "'%s': tensor 'x' is empty or too large", st_label(f));
+    if (x->d[2] % step || x->d[3] % step)
+        return err_set(e, ERR_INPUT,
+                       "'%s': tensor 'x' is %llux%llu; the model halves images %d times and needs multiples of %llu",
+                       st_label(f), (unsigned long long)x->d[2], (unsigned long long)x->d[3], m->levels - 1,
+                       (unsigned long long)step);
+    return 0;
+}
+
+static int read_tensors(Tensors *out, const char *path, const ModelConfig *m, Err *e)
+{
+    StFile *f = st_open(path, e);
+    const StTensor *x;
+    int rc = -1;
+    if (!f)
+        return -1;
+    x = need(f, "x", DT_F32, 4, e);
+    if (x && !check_x(f, x, m, e)) {
+        out->n = (int)x->d[0];
+        out->h = (int)x->d[2];
+        out->w = (int)x->d[3];
+        out->t = read_ids(f, "t", out->n, m->timesteps, e);
+        out->y = out->t ? read_ids(f, "y", out->n, m->classes + m->null_class, e) : NULL;
+        out->x = out->y ? mem_alloc(x->numel, sizeof *out->x, "x", e) : NULL;
+        out->out = out->x ? mem_alloc(x->numel, sizeof *out->out, "eps", e) : NULL;
+        rc = out->out ? st_read_f32(out->x, f, x, e) : -1;
+    }
+    st_close(f);
+    return rc;
+}
+
+/* Images first .. first+u->n-1 through the network. */
+static void run_chunk(Unet *u, const Tensors *t, int first)
+{
+    size_t hw = (size_t)t->h * (size_t)t->w, n = (size_t)u->n * hw;
+    const float *x = t->x + (size_t)first * hw;
+    float *out = t->out + (size_t)first * hw;
+    for (size_t i = 0; i < n; i++)
+        u->x->val.data[i] = x[i];
+    memcpy(u->y, t->y + first, (size_t)u->n * sizeof *u->y);
+    unet_set_time(u, t->t + first);
+    graph_forward(u->g);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)u->out->val.data[i];
+}
+
+/* In chunks, which is the same in eval mode; statistics over a batch need it whole. */
+static int run_network(const Tensors *t, Model *m, Lora *lora, const PredictArgs *a, Err *e)
+{
+    int chunk = a->batch_stats || t->n < CHUNK ? t->n : CHUNK;
+    for (int first = 0; first < t->n;) {
+        int n = t->n - first < chunk ? t->n - first : chunk;
+        UnetOptions o = {.n = n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .lora = lora};
+        Unet u;
+        if (unet_build(&u, m, &o, e))
+            return -1;
+        for (; t->n - first >= n; first += n)
+            run_chunk(&u, t, first);
+        unet_free(&u);
+    }
+    return 0;
+}
+
+static int save(const Tensors *t, const char *path, Err *e)
+{
+    int d[4] = {t->n, 1, t->h, t->w}, rc;
+    StWriter *w = st_writer(e);
+    if (!w)
+        return -1;
+    rc = st_add(w, "eps", DT_F32, 4, d, t->out, e);
+    if (!rc)
+        rc = st_save(w, path, e);
+    st_writer_free(w);
+    return rc;
+}
+
+static int load_unmerged(Lora **lora, const Model *m, const PredictArgs *a, Err *e)
+{
+    char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
+    double scale;
+    if (a->loras.n > 1)
+        return err_set(e, ERR_USAGE, "--unmerged takes one adapter; several are merged");
+    if (cli_sibling(beside, sizeof beside, a->model, "lora", e) ||
+        cli_lora_spec(path, &scale, a->loras.item[0], beside, e) || !(*lora = lora_load(path, m, e)))
+        return -1;
+    (*lora)->config.alpha *= scale;
+    return 0;
+}
+
+static int predict(const PredictArgs *a, Tensors *t, Model **m, Lora **lora, Err *e)
+{
+    if (!a->input || !a->output)
+        return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
+    if (a->unmerged && !a->loras.n)
+        return err_set(e, ERR_USAGE, "--unmerged needs an adapter: add --lora");
+    cli_threads(a->threads);
+    if (cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, e)))
+        return -1;
+    if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
+        return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
+    if (a->unmerged ? load_unmerged(lora, *m, a, e) : cli_merge_loras(*m, &a->loras, a->model, e))
+        return -1;
+    if (read_tensors(t, a->input, &(*m)->config, e) || run_network(t, *m, *lora, a, e) || save(t, a->output, e))
+        return -1;
+    if (strcmp(a->output, "-"))
+        printf("%s\n", a->output);
+    return 0;
+}
+
+int cmd_predict(int argc, char **argv)
+{
+    PredictArgs args = {.model = DEFAULT_MODEL};
+    Tensors t = {0};
+    Model *m = NULL;
+    Lora *lora = NULL;
+    Given given;
+    Err e = {0};
+    int status;
+    if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
+        return status;
+    status = predict(&args, &t, &m, &lora, &e) ? cli_fail(&e, "predict") : 0;
+    options_free(&given);
+    lora_free(lora);
+    model_free(m);
+    mem_free(t.x);
+    mem_free(t.out);
+    mem_free(t.t);
+    mem_free(t.y);
+    return status;
+}

@@ -1,0 +1,45 @@
+/* sdlora train: from images to a model. */
+#include <stdio.h>
+
+#include "run.h"
+
+static int build(Run *run, Err *e)
+{
+    TrainArgs *a = run->args;
+    if (train_args_settle(a, run->given, run->remembered != NULL, e) || train_config_check(&a->train, e) ||
+        model_config_check(&a->model, e))
+        return -1;
+    if (train_args_data(&run->train, &run->val, a, e))
+        return -1;
+    a->model.classes = run->train.classes;
+    if (model_config_check(&a->model, e))
+        return -1;
+    run->loop.model = model_new(&a->model, true, a->train.seed, e);
+    return run->loop.model ? 0 : -1;
+}
+
+static void describe(const Run *run)
+{
+    const ModelConfig *m = &run->args->model;
+    char weights[32];
+    fprintf(stderr, "model: %s weights, %dx%d images, channels ",
+            cli_count(weights, cli_weight_count(run->loop.model->params)), m->image_size, m->image_size);
+    for (int i = 0; i < m->levels; i++)
+        fprintf(stderr, "%s%d", i ? "," : "", m->channels[i]);
+    fprintf(stderr, ", %d timesteps\n", m->timesteps);
+}
+
+int cmd_train(int argc, char **argv)
+{
+    TrainArgs args = train_args_default(PRESET_MNIST);
+    Given given;
+    Run run = {.args = &args, .given = &given, .build = build, .describe = describe};
+    Err e = {0};
+    int status;
+    if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
+        return status;
+    args = train_args_default(args.preset);
+    status = options_apply(&given, &args, &e) ? cli_fail(&e, "train") : run_train(&run);
+    options_free(&given);
+    return status;
+}

@@ -1,0 +1,123 @@
+/* sdlora: the program. A table of commands, each a function of its own file; see cli.h. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/backend.h"
+#include "sdlora/threads.h"
+
+typedef struct Command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} Command;
+
+static const Command COMMANDS[] = {
+    {"train", cmd_train, "train a model on MNIST-like images"},
+    {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
+    {"sample", cmd_sample, "draw images"},
+    {"predict", cmd_predict, "run the network once on given tensors"},
+    {"noise", cmd_noise, "draw how images dissolve into noise"},
+    {"info", cmd_info, "say what a file holds"},
+    {"bench", cmd_bench, "measure this machine"},
+};
+enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
+
+static void usage(FILE *f)
+{
+    fprintf(f, "sdlora trains a small class-conditional diffusion model, adapts it with LoRA and draws images.\n\n"
+               "Usage: sdlora COMMAND [OPTION]...\n\nCommands:\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(f, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].help);
+    fprintf(f, "  %-10s %s\n", "help", "the options of a command: sdlora help train");
+    fprintf(f, "\nFirst steps:\n"
+               "  sdlora train --preset tiny --epochs 1     a first model in about a minute\n"
+               "  sdlora train                              the good one\n"
+               "  sdlora finetune --rank 8                  a LoRA adapter for it\n"
+               "  sdlora sample --digit 5                   a grid of fives\n"
+               "  sdlora sample --digit 5 --lora            the same noise, with the adapter\n"
+               "\n  --version [--verbose]   version, licence, what the program runs on\n");
+}
+
+static int version(int argc, char **argv)
+{
+    printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
+    if (argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"))) {
+        threads_init(0);
+        printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
+               backend_blas_core(), threads_count());
+    }
+    return 0;
+}
+
+static const Command *find(const char *name)
+{
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(COMMANDS[i].name, name))
+            return &COMMANDS[i];
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    const char *names[N_COMMANDS + 2], *near;
+    for (int i = 0; i < N_COMMANDS; i++)
+        names[i] = COMMANDS[i].name;
+    names[N_COMMANDS] = "help";
+    names[N_COMMANDS + 1] = NULL;
+    near = options_nearest(name, names);
+    fprintf(stderr, "sdlora: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
+    if (near)
+        fprintf(stderr, "; did you mean '%s'?", near);
+    fprintf(stderr, "\nTry 'sdlora --help'\n");
+    return ERR_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+    char *words[] = {NULL, (char[]){"--help"}, NULL};
+    const Command *c;
+    if (argc < 3) {
+        usage(stdout);
+        return 0;
+    }
+    c = find(argv[2]);
+    if (!c)
+        return unknown(argv[2]);
+    words[0] = argv[2];
+    return c->run(2, words);
+}
+
+static int dispatch(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : NULL;
+    const Command *c;
+    if (!word) {
+        usage(stderr);
+        return ERR_USAGE;
+    }
+    if (!strcmp(word, "--version") || !strcmp(word, "version") || !strcmp(word, "-V"))
+        return version(argc, argv);
+    if (!strcmp(word, "help"))
+        return help(argc, argv);
+    if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
+        usage(stdout);
+        return 0;
+    }
+    c = find(word);
+    return c ? c->run(argc - 1, argv + 1) : unknown(word);
+}
+
+int main(int argc, char **argv)
+{
+    int status = dispatch(argc, argv);
+    /* A full disk behind a redirection shows only here. */
+    errno = 0;
+    if ((fflush(stdout) || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "sdlora: cannot write to standard output: %s\n", strerror(errno ? errno : EIO));
+        status = ERR_FAILED;
+    }
+    return status;
+}

@@ -1,0 +1,69 @@
+/* `train --profile`: see profile.h. */
+#include "profile.h"
+
+#include <string.h>
+
+#include "sdlora/mem.h"
+
+enum { ROWS_SHOWN = 40 };
+
+static double row_seconds(const ProfileRow *r)
+{
+    return r->fwd_s + r->bwd_s;
+}
+
+static double gflops(double flops, double seconds)
+{
+    return seconds > 0 ? flops / seconds * 1e-9 : 0;
+}
+
+static void put_row(FILE *f, const char *op, const char *scope, const ProfileRow *r, double total)
+{
+    fprintf(f, "%6.1f%% %10.2f %10.2f %9.1f %9.1f  %-18s %s\n", total > 0 ? 100 * row_seconds(r) / total : 0,
+            1e3 * r->fwd_s, 1e3 * r->bwd_s, gflops(r->fwd_flops, r->fwd_s), gflops(r->bwd_flops, r->bwd_s), op, scope);
+}
+
+static void add_to(ProfileRow *sum, const ProfileRow *r)
+{
+    sum->fwd_s += r->fwd_s;
+    sum->bwd_s += r->bwd_s;
+    sum->fwd_flops += r->fwd_flops;
+    sum->bwd_flops += r->bwd_flops;
+}
+
+/* Sums by the op's name, in order of first appearance (the rows are sorted by time). */
+static int by_op(ProfileRow *sums, const ProfileRow *rows, int n)
+{
+    int m = 0;
+    for (int i = 0; i < n; i++) {
+        int k = 0;
+        while (k < m && strcmp(sums[k].op, rows[i].op))
+            k++;
+        if (k == m)
+            sums[m++] = (ProfileRow){.op = rows[i].op};
+        add_to(&sums[k], &rows[i]);
+    }
+    return m;
+}
+
+int profile_print(FILE *f, const Graph *g, Err *e)
+{
+    ProfileRow *rows = mem_alloc(2 * (size_t)g->count + 1, sizeof *rows, "the profile", e), *sums, all = {0};
+    int n, m;
+    if (!rows)
+        return -1;
+    n = graph_profile_rows(g, rows, g->count);
+    sums = rows + n;
+    m = by_op(sums, rows, n);
+    for (int i = 0; i < n; i++)
+        add_to(&all, &rows[i]);
+    fprintf(f, "%7s %10s %10s %9s %9s  %-18s %s\n", "share", "fwd ms", "bwd ms", "GFLOP/s", "GFLOP/s", "operation",
+            "scope");
+    for (int i = 0; i < m; i++)
+        put_row(f, sums[i].op, "(all)", &sums[i], row_seconds(&all));
+    fputc('\n', f);
+    for (int i = 0; i < n && i < ROWS_SHOWN; i++)
+        put_row(f, rows[i].op, rows[i].scope, &rows[i], row_seconds(&all));
+    mem_free(rows);
+    return 0;
+}

@@ -1,0 +1,40 @@
+/* Progress on standard error: a bar that redraws itself on a terminal, plain lines elsewhere. */
+#ifndef SDLORA_CLI_PROGRESS_H
+#define SDLORA_CLI_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "options.h"
+#include "term.h"
+
+typedef enum ProgressMode { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_PLAIN, PROGRESS_NONE } ProgressMode;
+
+extern const Choice CHOICES_PROGRESS[];
+
+typedef struct Progress {
+    ProgressMode mode; /* never AUTO */
+    Term term;
+    const char *unit;       /* what the rate counts: "images" */
+    int64_t total, first;   /* steps in all; steps that were done before (a resumed run) */
+    double per_step;        /* units in a step */
+    double begin, drawn;    /* seconds */
+    double rate, rate_time; /* units a second, smoothed; when it was last measured */
+    int64_t rate_step, done;
+    bool on_screen; /* a bar stands on the current line */
+} Progress;
+
+void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit, int64_t first, int64_t total,
+                    double per_step);
+
+/* `prefix` before the bar ("epoch 3/10"), `suffix` behind it ("loss 0.0456"); either may be "". milestone: an epoch's
+ * end (plain lines are written then, and every 10 seconds). */
+void progress_update(Progress *p, int64_t step, const char *prefix, const char *suffix, bool milestone);
+
+/* Room for other output on standard error: the bar is wiped, and drawn again by the next update. */
+void progress_clear(Progress *p);
+
+/* Leaves the last bar on the screen. */
+void progress_end(Progress *p);
+
+#endif

@@ -1,0 +1,144 @@
+/* A run from its options to its end: see run.h. Nothing is written before every refusal that can be foreseen. */
+#include "run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/backend.h"
+#include "sdlora/file.h"
+#include "sdlora/threads.h"
+
+#include "profile.h"
+#include "runfile.h"
+
+/* With --resume: where from, and what that run's options were. */
+static int find_past(Run *run, Err *e)
+{
+    const TrainArgs *a = run->args;
+    char path[CLI_PATH_MAX];
+    if (train_args_out(path, sizeof path, a, run->given, e) || rundir_init(&run->dir, path, e))
+        return -1;
+    if (!a->resume)
+        return 0;
+    if (rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
+        return -1;
+    if (!run->checkpoint[0]) {
+        if (!a->quiet)
+            fprintf(stderr, "there is no checkpoint in '%s' yet: starting at the beginning\n", run->dir.path);
+        return 0;
+    }
+    return runfile_resume(&run->remembered, run->args, run->given, run->checkpoint, e);
+}
+
+static int check_base(const Run *run, Err *e)
+{
+    const char *was = runfile_base(run->remembered);
+    if (was && strcmp(was, run->base_sha256) && !run->args->force)
+        return err_set(e, ERR_INPUT,
+                       "'%s' is not the model that this adapter was begun on; --force resumes all the same",
+                       run->args->model_path);
+    return 0;
+}
+
+static void describe(const Run *run)
+{
+    const TrainArgs *a = run->args;
+    const Trainer *t = run->loop.trainer;
+    int64_t total = trainer_total_steps(t), done = trainer_step_count(t);
+    char n[32], m[32];
+    if (a->quiet)
+        return;
+    run->describe(run);
+    fprintf(stderr, "data: '%s', %s images, %d classes, %s for validation\n", a->data, cli_count(n, run->train.n),
+            run->train.classes, cli_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
+    fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
+            trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s", backend_get()->simd);
+    if (a->verbose)
+        fprintf(stderr, "OpenBLAS core: %s\n", backend_blas_core());
+    fprintf(stderr, "%s: %s steps of %d images, %s a pass over the data, seed %" PRIu64 ", into '%s'\n",
+            done ? "resumed" : "run", cli_count(n, total), a->train.batch, cli_count(m, trainer_steps_per_epoch(t)),
+            a->train.seed, run->dir.path);
+    if (done)
+        fprintf(stderr, "continuing behind step %s of '%s'\n", cli_count(n, done), run->checkpoint);
+}
+
+static int start(Run *run, bool *complete, Err *e)
+{
+    Loop *l = &run->loop;
+    const TrainArgs *a = run->args;
+    bool moved = false;
+    l->args = a;
+    l->dir = &run->dir;
+    l->trainer = trainer_new(l->model, l->lora, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
+    if (!l->trainer)
+        return -1;
+    l->validate = run->val.n > 0;
+    if (rundir_lock(&run->dir, e))
+        return -1;
+    /* chosen again under the lock: another run may just have ended */
+    if (run->checkpoint[0] && rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
+        return -1;
+    if (!run->checkpoint[0] && rundir_set_aside(&run->dir, &moved, e))
+        return -1;
+    if (moved && !a->quiet)
+        fprintf(stderr, "the earlier run in '%s' is now in '%s/previous'\n", run->dir.path, run->dir.path);
+    if (loop_begin(l, run->checkpoint[0] ? run->checkpoint : NULL, complete, e))
+        return -1;
+    return runfile_save(run->dir.path, run->given->table, a, run->base_sha256[0] ? run->base_sha256 : NULL, e);
+}
+
+static int finish(const Run *run, Err *e)
+{
+    const Loop *l = &run->loop;
+    char path[CLI_PATH_MAX];
+    if (loop_result_path(path, sizeof path, l, e))
+        return -1;
+    if (run->args->profile && profile_print(stderr, trainer_graph(l->trainer), e))
+        return -1;
+    printf("%s\n", path);
+    return 0;
+}
+
+static int run_all(Run *run, Err *e)
+{
+    bool complete;
+    int rc;
+    cli_threads(run->args->threads);
+    if (find_past(run, e) || run->build(run, e) || check_base(run, e) || start(run, &complete, e))
+        return -1;
+    if (complete) {
+        if (!run->args->quiet)
+            fprintf(stderr, "this run is already at its last step (%" PRId64 " of %" PRId64 ")\n",
+                    trainer_step_count(run->loop.trainer), trainer_total_steps(run->loop.trainer));
+        return finish(run, e);
+    }
+    describe(run);
+    if (run->args->profile && graph_profile(trainer_graph(run->loop.trainer), e))
+        return -1;
+    rc = loop_run(&run->loop, e);
+    if (rc > 0 && !run->args->quiet)
+        fprintf(stderr, "stopped behind step %" PRId64 " of %" PRId64 "; continue with 'sdlora %s%s%s --resume'\n",
+                trainer_step_count(run->loop.trainer), trainer_total_steps(run->loop.trainer),
+                run->given->table->command, run->args->out ? " --out " : "", run->args->out ? run->args->out : "");
+    return rc ? rc : finish(run, e);
+}
+
+int run_train(Run *run)
+{
+    Err e = {0};
+    int rc;
+    run->dir.lock = -1;
+    rc = run_all(run, &e);
+    rundir_close(&run->dir);
+    trainer_free(run->loop.trainer);
+    lora_free(run->loop.lora);
+    model_free(run->loop.model);
+    dataset_free(&run->train);
+    dataset_free(&run->val);
+    json_decref(run->remembered);
+    if (rc < 0)
+        return cli_fail(&e, run->given->table->command);
+    return rc > 0 ? 128 + rc : 0;
+}

@@ -1,0 +1,98 @@
+/* run.json: see runfile.h. */
+#include "runfile.h"
+
+#include <string.h>
+
+#include "sdlora/file.h"
+#include "sdlora/mem.h"
+
+int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
+{
+    json_t *root = json_object(), *options = json_object();
+    char path[CLI_PATH_MAX], value[CLI_PATH_MAX], *text;
+    int rc;
+    json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION));
+    json_object_set_new(root, "command", json_string(t->command));
+    for (const Option *o = t->options; o->type != OPT_END; o++)
+        if (o->flags & (OPT_FIXED | OPT_KEPT))
+            json_object_set_new(options, o->name, json_string(option_text(value, sizeof value, o, args)));
+    json_object_set_new(root, "options", options);
+    if (base_sha256)
+        json_object_set_new(root, "base_sha256", json_string(base_sha256));
+    text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    if (!text)
+        return err_set(e, ERR_FAILED, "no memory for run.json, or a path that is not UTF-8");
+    rc = file_join(path, sizeof path, dir, "run.json", e) ? -1 : file_save(path, text, strlen(text), e);
+    free(text);
+    return rc;
+}
+
+const char *runfile_base(const json_t *root)
+{
+    return json_string_value(json_object_get(root, "base_sha256"));
+}
+
+static int apply_remembered(void *args, const OptionTable *t, const json_t *options, const char *path, Err *e)
+{
+    for (const Option *o = t->options; o->type != OPT_END; o++) {
+        const char *value = o->name ? json_string_value(json_object_get(options, o->name)) : NULL;
+        Err inner = {0};
+        if (!value || !*value || !(o->flags & (OPT_FIXED | OPT_KEPT)))
+            continue;
+        if (o->type == OPT_INT && o->min > 0 && !strcmp(value, "0"))
+            continue; /* "not given", as --steps 0 */
+        if (option_store(args, o, value, &inner))
+            return err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, inner.msg);
+    }
+    return 0;
+}
+
+/* Given options that may not differ from the remembered ones. */
+static int list_differences(const Given *g, const json_t *options, const char *checkpoint, void *scratch, Err *e)
+{
+    char list[640] = "";
+    for (int i = 0; i < g->n; i++) {
+        const Option *o = g->items[i].option;
+        const char *was = json_string_value(json_object_get(options, o->name));
+        char now[256];
+        size_t used = strlen(list);
+        if (!(o->flags & OPT_FIXED) || !was || strcmp(options_given(g, o->name), g->items[i].value))
+            continue;
+        if (option_store(scratch, o, g->items[i].value, e))
+            return -1;
+        option_text(now, sizeof now, o, scratch);
+        if (strcmp(was, now) && !strstr(list, o->name))
+            snprintf(list + used, sizeof list - used, "%s--%s was %s, now %s", used ? "; " : "", o->name, was, now);
+    }
+    if (list[0])
+        return err_set(e, ERR_USAGE,
+                       "the run of '%s' has other options: %s; leave them out, or start another run with --out",
+                       checkpoint, list);
+    return 0;
+}
+
+int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e)
+{
+    char path[CLI_PATH_MAX];
+    json_error_t why;
+    json_t *root, *options;
+    *keep = NULL;
+    if (snprintf(path, sizeof path, "%s/../../run.json", checkpoint) >= (int)sizeof path)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", checkpoint);
+    if (!file_exists(path))
+        return 0;
+    root = json_load_file(path, 0, &why);
+    options = json_object_get(root, "options");
+    if (!json_is_object(options)) {
+        json_decref(root);
+        return err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, root ? "it has no options" : why.text);
+    }
+    if (apply_remembered(args, g->table, options, path, e)) {
+        json_decref(root);
+        return -1;
+    }
+    *keep = root;
+    /* the given ones go over the remembered ones; the differences are taken on the way */
+    return list_differences(g, options, checkpoint, args, e) ? -1 : options_apply(g, args, e);
+}

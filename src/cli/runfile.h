@@ -1,0 +1,20 @@
+/* run.json: the options of a run, so that --resume needs none of them again and can refuse those that contradict. */
+#ifndef SDLORA_CLI_RUNFILE_H
+#define SDLORA_CLI_RUNFILE_H
+
+#include <jansson.h>
+
+#include "cli.h"
+
+/* Write DIR/run.json from the remembered options (OPT_FIXED, OPT_KEPT) of `args`. base_sha256 may be NULL. */
+int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e);
+
+/* Apply the options remembered beside the checkpoint (in its run's directory, two levels up), then refuse given ones
+ * that differ where they may not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the
+ * end; NULL when there is no run.json, and then nothing changed. */
+int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e);
+
+/* "base_sha256" of what runfile_resume read, or NULL. */
+const char *runfile_base(const json_t *root);
+
+#endif

@@ -1,0 +1,42 @@
+/* The options of `sample`, and what follows from them: which images, in which grid. */
+#ifndef SDLORA_CLI_SAMPLE_ARGS_H
+#define SDLORA_CLI_SAMPLE_ARGS_H
+
+#include "sdlora/sampler.h"
+
+#include "cli.h"
+#include "progress.h"
+
+typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX } SampleFormat;
+
+typedef struct SampleArgs {
+    const char *model, *digit, *output;
+    TextList loras;
+    SampleConfig config;
+    int n, rows, cols; /* 0: chosen */
+    int scale, trajectory;
+    SampleFormat format;
+    int threads;
+    bool compare, show, quiet;
+    ProgressMode progress;
+} SampleArgs;
+
+extern const OptionTable SAMPLE_TABLE;
+
+SampleArgs sample_args_default(void);
+
+/* What needs no model: contradictions between options (ERR_USAGE). */
+int sample_args_check(const SampleArgs *a, const Given *g, Err *e);
+
+/* The sampler's settings: the model's defaults under what was given. */
+int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err *e);
+
+typedef struct Plan {
+    int *classes;           /* (n) of each image; owned */
+    int n, cols;            /* images, columns of the grid */
+    int kinds, first_class; /* how many classes, the first of them */
+} Plan;
+
+int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e);
+
+#endif

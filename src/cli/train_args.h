@@ -1,0 +1,42 @@
+/* The options of `train` and `finetune`: one struct, two tables. A preset fills the configurations, options override.
+ */
+#ifndef SDLORA_CLI_TRAIN_ARGS_H
+#define SDLORA_CLI_TRAIN_ARGS_H
+
+#include "sdlora/train.h"
+
+#include "cli.h"
+#include "progress.h"
+
+typedef struct TrainArgs {
+    Preset preset;
+    const char *data, *out, *resume; /* out, resume: NULL where not given */
+    const char *model_path, *target; /* finetune */
+    ModelConfig model;
+    TrainConfig train;
+    LoraConfig lora;
+    int limit; /* training images used; 0: all */
+    int threads, keep, log_every, sample_every;
+    Every save_every;
+    bool force, quiet, verbose, profile;
+    ProgressMode progress;
+} TrainArgs;
+
+extern const OptionTable TRAIN_TABLE, FINETUNE_TABLE;
+
+TrainArgs train_args_default(Preset p);
+TrainArgs finetune_args_default(Preset p);
+
+/* What follows from what was given: the null class from --cond-drop and back, --epochs against --steps. Contradictions
+ * are ERR_USAGE. */
+int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e);
+int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e);
+
+/* Where the run goes: --out, else runs/NAME with the data directory's name (and /lora for an adapter; beside the model
+ * when only a model was named). */
+int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Err *e);
+
+/* Read the images; val->n stays 0 without validation. */
+int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e);
+
+#endif

@@ -1,0 +1,191 @@
+/* Building and running a graph: see graph.h. Planning is in plan.c, profiling in profile.c. */
+#include "sdlora/graph.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "graph_private.h"
+#include "sdlora/mem.h"
+
+Graph *graph_new(const Backend *be, bool train, Err *e)
+{
+    Graph *g = mem_alloc(1, sizeof *g, "a graph", e);
+    if (!g)
+        return NULL;
+    g->be = be;
+    g->train = train;
+    g->scope = "";
+    return g;
+}
+
+void graph_free(Graph *g)
+{
+    if (!g)
+        return;
+    for (int i = 0; i < g->n_blocks; i++)
+        mem_free(g->blocks[i]);
+    mem_free(g->blocks);
+    mem_free(g->nodes);
+    mem_free(g->items);
+    mem_free(g->slab);
+    mem_free(g->scratch);
+    mem_free(g->prep_slab);
+    profile_free(g->profile);
+    mem_free(g);
+}
+
+/* Make room for one more in an array of pointers. */
+static int grow(void ***array, int count, int *cap, Err *e)
+{
+    int bigger = *cap ? 2 * *cap : 64;
+    void **p;
+
+    if (count < *cap)
+        return 0;
+    p = mem_alloc((size_t)bigger, sizeof *p, "a graph", e);
+    if (!p)
+        return -1;
+    if (count)
+        memcpy(p, *array, (size_t)count * sizeof *p);
+    mem_free(*array);
+    *array = p;
+    *cap = bigger;
+    return 0;
+}
+
+void *graph_block(Graph *g, size_t count, size_t size)
+{
+    void *p;
+
+    if (g->err.code || grow(&g->blocks, g->n_blocks, &g->cap_blocks, &g->err))
+        return NULL;
+    p = mem_alloc(count, size, "a graph", &g->err);
+    if (p)
+        g->blocks[g->n_blocks++] = p;
+    return p;
+}
+
+int *graph_ints(Graph *g, int n)
+{
+    return graph_block(g, (size_t)n, sizeof(int));
+}
+
+void graph_scope(Graph *g, const char *scope)
+{
+    char *copy;
+
+    if (!strcmp(scope, g->scope))
+        return;
+    copy = graph_block(g, strlen(scope) + 1, 1);
+    if (copy)
+        g->scope = strcpy(copy, scope);
+}
+
+Node *graph_fail(Graph *g, const char *fmt, ...)
+{
+    va_list ap;
+    char text[512];
+
+    if (g->err.code)
+        return NULL;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    err_set(&g->err, ERR_USAGE, "%s at '%s'", text, g->scope);
+    return NULL;
+}
+
+Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
+{
+    Node *n;
+    char text[64];
+
+    assert(n_in <= NODE_MAX_IN);
+    if (g->err.code)
+        return NULL;
+    if (shape_numel(out) == 0 || shape_numel(out) > SIZE_MAX / sizeof(real) / 4)
+        return graph_fail(g, "%s: impossible output shape %s", op->name, shape_text(out, text));
+    n = graph_block(g, 1, sizeof *n);
+    if (!n || grow((void ***)&g->nodes, g->count, &g->cap, &g->err))
+        return NULL;
+    n->op = op;
+    n->scope = g->scope;
+    n->index = g->count;
+    n->val.shape = n->grad.shape = out;
+    n->val.numel = n->grad.numel = shape_numel(out);
+    n->n_in = n_in;
+    for (int i = 0; i < n_in; i++) {
+        n->in[i] = in[i];
+        if (in[i] && in[i]->needs_grad)
+            n->needs_grad = true;
+    }
+    g->nodes[g->count++] = n;
+    return n;
+}
+
+void graph_keep(Node *n)
+{
+    if (n)
+        n->keep = true;
+}
+
+real node_beta(const Node *n, int i, const Graph *g)
+{
+    return n->in[i]->param && g->accumulate ? 1 : n->beta[i];
+}
+
+void graph_weights_changed(Graph *g)
+{
+    g->prepared = false;
+}
+
+size_t graph_bytes(const Graph *g)
+{
+    return g->slab_bytes + g->scratch_bytes + g->prep_bytes;
+}
+
+/* Fill what dies at this step with NaN (all bits set is a quiet NaN, in float and in double). */
+static void poison(const Graph *g, int step)
+{
+    for (int i = 0; i < g->n_items; i++)
+        if (g->items[i].end == step)
+            memset((char *)g->slab + g->items[i].offset, 0xff, g->items[i].bytes);
+}
+
+void graph_forward(Graph *g)
+{
+    if (!g->prepared)
+        for (int i = 0; i < g->count; i++)
+            if (g->nodes[i]->op->prepare)
+                g->nodes[i]->op->prepare(g->nodes[i], g);
+    g->prepared = true;
+    for (int i = 0; i < g->count; i++) {
+        Node *n = g->nodes[i];
+        double t = g->profile ? profile_now() : 0;
+        if (n->op->fwd)
+            n->op->fwd(n, g);
+        if (g->profile)
+            profile_note(g, i, false, t);
+        if (g->poison)
+            poison(g, i);
+    }
+    if (g->loss)
+        g->loss_value = *(const double *)g->loss->aux[0];
+}
+
+void graph_backward(Graph *g)
+{
+    assert(g->loss);
+    for (int i = g->count - 1; i >= 0; i--) {
+        Node *n = g->nodes[i];
+        double t = g->profile ? profile_now() : 0;
+        if (n->reached && n->needs_grad && n->op->bwd)
+            n->op->bwd(n, g);
+        if (g->profile)
+            profile_note(g, i, true, t);
+        if (g->poison)
+            poison(g, 2 * g->count - 1 - i);
+    }
+}

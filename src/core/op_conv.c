@@ -1,0 +1,151 @@
+/* 3x3 convolution and 2x2 transposed convolution. Formulas and layouts: backend.h.
+ * Backward of y = conv(x, w) + b:  dx = conv of dy with the filter turned by 180 degrees and its channels exchanged,
+ * dw[a,c,k,o] = sum over n,i,j of x[n,i+a-1,j+c-1,k] dy[n,i,j,o],  db = sum of dy. */
+#include "sdlora/ops.h"
+
+/* ---- conv3x3: in x, w, b? ---- */
+
+static size_t conv3x3_scratch(const Node *n, const Graph *g)
+{
+    size_t most = g->be->conv3_scratch(n->attr.conv, CONV_FWD);
+    size_t data = n->needs_grad && n->in[0]->needs_grad ? g->be->conv3_scratch(n->attr.conv, CONV_BWD_DATA) : 0;
+    size_t weight = n->needs_grad && n->in[1]->needs_grad ? g->be->conv3_scratch(n->attr.conv, CONV_BWD_WEIGHT) : 0;
+
+    most = data > most ? data : most;
+    return weight > most ? weight : most;
+}
+
+static void conv3x3_prepare(Node *n, const Graph *g)
+{
+    if (n->prep[0])
+        g->be->conv3_prep(n->prep[0], node_val(n, 1), n->attr.conv, CONV_FWD);
+    if (n->prep[1])
+        g->be->conv3_prep(n->prep[1], node_val(n, 1), n->attr.conv, CONV_BWD_DATA);
+}
+
+static void conv3x3_fwd(Node *n, const Graph *g)
+{
+    g->be->conv3_fwd(n->val.data, node_val(n, 0), node_val(n, 1), n->prep[0], node_val(n, 2), n->attr.conv, g->scratch);
+}
+
+static void conv3x3_bwd(Node *n, const Graph *g)
+{
+    const real *dy = n->grad.data;
+
+    if (node_wants(n, 1))
+        g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1, g),
+                                g->scratch);
+    if (node_wants(n, 0))
+        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, node_beta(n, 0, g),
+                              g->scratch);
+}
+
+static double conv3x3_flops(const Node *n)
+{
+    ConvShape s = n->attr.conv;
+    return 2.0 * s.n * s.h * s.w * 9.0 * s.ci * s.co;
+}
+
+static const OpDef op_conv3x3_def = {
+    .name = "conv3x3",
+    .scratch = conv3x3_scratch,
+    .prepare = conv3x3_prepare,
+    .fwd = conv3x3_fwd,
+    .bwd = conv3x3_bwd,
+    .flops = conv3x3_flops,
+};
+
+Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo)
+{
+    Node *n;
+    Shape xs, ws;
+    ConvShape s;
+
+    if (!x || !w)
+        return NULL;
+    xs = x->val.shape;
+    ws = w->val.shape;
+    if (xs.nd != 4 || ws.nd != 4 || ws.d[0] != 3 || ws.d[1] != 3)
+        return graph_fail(g, "conv3x3: wants x (N,H,W,C) and w (3,3,C,K)");
+    if (xs.d[3] != ws.d[2])
+        return graph_fail(g, "conv3x3: in %d != filter %d", xs.d[3], ws.d[2]);
+    if (b && b->val.numel != (size_t)ws.d[3])
+        return graph_fail(g, "conv3x3: bias %zu != out %d", b->val.numel, ws.d[3]);
+    n = graph_add(g, &op_conv3x3_def, shape4(xs.d[0], xs.d[1], xs.d[2], ws.d[3]), (Node *[]){x, w, b}, 3);
+    if (!n)
+        return NULL;
+    s = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[2], ws.d[3], algo};
+    n->attr.conv = s;
+    n->saves = w->needs_grad ? SAVE_IN(0) : 0;
+    n->prep_bytes[0] = g->be->conv3_prep_size(s, CONV_FWD) * sizeof(real);
+    if (x->needs_grad)
+        n->prep_bytes[1] = g->be->conv3_prep_size(s, CONV_BWD_DATA) * sizeof(real);
+    return n;
+}
+
+/* ---- conv_transpose2x2: in x, w, b? ---- */
+
+static size_t convt_scratch(const Node *n, const Graph *g)
+{
+    size_t most = 0;
+
+    for (int pass = CONV_FWD; pass <= (n->needs_grad ? CONV_BWD_WEIGHT : CONV_FWD); pass++) {
+        size_t s = g->be->convt2_scratch(n->attr.conv, (ConvPass)pass);
+        most = s > most ? s : most;
+    }
+    return most;
+}
+
+static void convt_fwd(Node *n, const Graph *g)
+{
+    g->be->convt2_fwd(n->val.data, node_val(n, 0), node_val(n, 1), node_val(n, 2), n->attr.conv, g->scratch);
+}
+
+static void convt_bwd(Node *n, const Graph *g)
+{
+    const real *dy = n->grad.data;
+
+    if (node_wants(n, 1))
+        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv,
+                                 node_beta(n, 1, g), g->scratch);
+    if (node_wants(n, 0))
+        g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, node_beta(n, 0, g), g->scratch);
+}
+
+static double convt_flops(const Node *n)
+{
+    ConvShape s = n->attr.conv;
+    return 2.0 * s.n * s.h * s.w * 4.0 * s.ci * s.co;
+}
+
+static const OpDef op_conv_transpose2x2_def = {
+    .name = "conv_transpose2x2",
+    .scratch = convt_scratch,
+    .fwd = convt_fwd,
+    .bwd = convt_bwd,
+    .flops = convt_flops,
+};
+
+Node *op_conv_transpose2x2(Graph *g, Node *x, Node *w, Node *b)
+{
+    Node *n;
+    Shape xs, ws;
+
+    if (!x || !w)
+        return NULL;
+    xs = x->val.shape;
+    ws = w->val.shape;
+    if (xs.nd != 4 || ws.nd != 4 || ws.d[1] != 2 || ws.d[2] != 2)
+        return graph_fail(g, "conv_transpose2x2: wants x (N,H,W,C) and w (C,2,2,K)");
+    if (xs.d[3] != ws.d[0])
+        return graph_fail(g, "conv_transpose2x2: in %d != filter %d", xs.d[3], ws.d[0]);
+    if (b && b->val.numel != (size_t)ws.d[3])
+        return graph_fail(g, "conv_transpose2x2: bias %zu != out %d", b->val.numel, ws.d[3]);
+    n = graph_add(g, &op_conv_transpose2x2_def, shape4(xs.d[0], 2 * xs.d[1], 2 * xs.d[2], ws.d[3]),
+                  (Node *[]){x, w, b}, 3);
+    if (!n)
+        return NULL;
+    n->attr.conv = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[0], ws.d[3], CONV_AUTO};
+    n->saves = w->needs_grad ? SAVE_IN(0) : 0;
+    return n;
+}

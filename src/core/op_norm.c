@@ -1,0 +1,205 @@
+/* GroupNorm and BatchNorm fused with activation, time embedding and residual; LayerNorm. Formulas: backend.h.
+ * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). The backward recomputes the normalised
+ * values from x, so the output is not kept. */
+#include "sdlora/ops.h"
+
+static size_t norm_scratch(const Node *n, const Graph *g)
+{
+    return g->be->norm_scratch(n->attr.norm);
+}
+
+static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, Act act, real eps)
+{
+    Node *n;
+    Shape xs;
+    size_t c, temb;
+
+    if (!in[0] || !in[1] || !in[2])
+        return NULL;
+    xs = in[0]->val.shape;
+    if (xs.nd != 4)
+        return graph_fail(g, "%s: wants x (N,H,W,C)", op->name);
+    c = (size_t)xs.d[3];
+    temb = c * (size_t)xs.d[0];
+    if (in[1]->val.numel != c || in[2]->val.numel != c)
+        return graph_fail(g, "%s: gamma %zu or beta %zu != channels %zu", op->name, in[1]->val.numel, in[2]->val.numel, c);
+    if (groups < 0 || (groups > 0 && c % (size_t)groups))
+        return graph_fail(g, "%s: %zu channels do not fall into %d groups", op->name, c, groups);
+    if (in[3] && in[3]->val.numel != temb)
+        return graph_fail(g, "%s: time embedding %zu != images times channels %zu", op->name, in[3]->val.numel, temb);
+    if (in[4] && !shape_equal(in[4]->val.shape, xs))
+        return graph_fail(g, "%s: the residual's shape is not the input's", op->name);
+    n = graph_add(g, op, xs, in, 5);
+    if (!n)
+        return NULL;
+    n->attr.norm = (NormShape){xs.d[0], xs.d[1] * xs.d[2], xs.d[3], groups, act, eps};
+    n->saves = SAVE_IN(0);
+    return n;
+}
+
+/* Where a residual's gradient must be written: NULL when it shares the output's place. */
+static real *residual_grad(const Node *n)
+{
+    return node_wants(n, 4) && node_grad(n, 4) != n->grad.data ? node_grad(n, 4) : NULL;
+}
+
+static real beta_or_zero(const Node *n, int i, const Graph *g)
+{
+    return node_wants(n, i) ? node_beta(n, i, g) : 0;
+}
+
+/* ---- group_norm ---- */
+
+static void group_norm_fwd(Node *n, const Graph *g)
+{
+    g->be->group_norm_fwd(n->val.data, n->aux[0], node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3),
+                          node_val(n, 4), n->attr.norm);
+}
+
+static void group_norm_bwd(Node *n, const Graph *g)
+{
+    g->be->group_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
+                          n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
+                          beta_or_zero(n, 0, g), beta_or_zero(n, 1, g), beta_or_zero(n, 3, g), beta_or_zero(n, 4, g),
+                          g->scratch);
+}
+
+static const OpDef op_group_norm_def = {
+    .name = "group_norm",
+    .grad_alias = 5,
+    .scratch = norm_scratch,
+    .fwd = group_norm_fwd,
+    .bwd = group_norm_bwd,
+};
+
+Node *op_group_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, int groups, Act act, real eps)
+{
+    Node *n;
+
+    if (groups < 1)
+        return graph_fail(g, "group_norm: wants at least one group");
+    n = norm_add(g, &op_group_norm_def, (Node *[]){x, gamma, beta, temb, res}, groups, act, eps);
+    if (n)
+        n->aux_bytes[0] = (size_t)n->attr.norm.n * (size_t)groups * 2 * sizeof(real);
+    return n;
+}
+
+/* ---- batch_norm: the running statistics hang on node->extra; aux[1] is the batch's unbiased variance ---- */
+
+typedef struct Running {
+    Param *mean, *var, *batches;
+    real momentum;
+} Running;
+
+static bool uses_batch_stats(const Graph *g)
+{
+    return (g->train && !g->frozen_stats) || g->batch_stats;
+}
+
+static void batch_norm_fwd(Node *n, const Graph *g)
+{
+    const Running *r = n->extra;
+    NormShape s = n->attr.norm;
+    real *stats = n->aux[0], *var = n->aux[1];
+
+    if (uses_batch_stats(g))
+        g->be->batch_norm_stats(stats, var, node_val(n, 0), s, g->scratch);
+    for (int c = 0; c < s.c; c++) {
+        if (!uses_batch_stats(g)) {
+            stats[2 * c] = r->mean->value[c];
+            stats[2 * c + 1] = 1 / real_sqrt(r->var->value[c] + s.eps);
+        } else if (g->train) {
+            r->mean->value[c] += r->momentum * (stats[2 * c] - r->mean->value[c]);
+            r->var->value[c] += r->momentum * (var[c] - r->var->value[c]);
+        }
+    }
+    if (g->train && uses_batch_stats(g))
+        r->batches->counter++;
+    g->be->batch_norm_fwd(n->val.data, stats, node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3),
+                          node_val(n, 4), s);
+}
+
+static void batch_norm_bwd(Node *n, const Graph *g)
+{
+    g->be->batch_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
+                          n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
+                          uses_batch_stats(g), beta_or_zero(n, 0, g), beta_or_zero(n, 1, g), beta_or_zero(n, 3, g),
+                          beta_or_zero(n, 4, g), g->scratch);
+}
+
+static const OpDef op_batch_norm_def = {
+    .name = "batch_norm",
+    .grad_alias = 5,
+    .scratch = norm_scratch,
+    .fwd = batch_norm_fwd,
+    .bwd = batch_norm_bwd,
+};
+
+Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, Param *running_mean,
+                    Param *running_var, Param *batches, real momentum, Act act, real eps)
+{
+    Node *n;
+    Running *r;
+
+    if (!running_mean || !running_var || !batches)
+        return NULL;
+    n = norm_add(g, &op_batch_norm_def, (Node *[]){x, gamma, beta, temb, res}, 0, act, eps);
+    r = n ? graph_block(g, 1, sizeof *r) : NULL;
+    if (!r)
+        return NULL;
+    *r = (Running){running_mean, running_var, batches, momentum};
+    n->extra = r;
+    n->aux_bytes[0] = (size_t)n->attr.norm.c * 2 * sizeof(real);
+    n->aux_bytes[1] = (size_t)n->attr.norm.c * sizeof(real);
+    return n;
+}
+
+/* ---- layer_norm: in x, gamma, beta ---- */
+
+static size_t layer_norm_scratch(const Node *n, const Graph *g)
+{
+    return n->needs_grad ? g->be->layer_norm_bwd_scratch(n->attr.norm.n, n->attr.norm.hw, n->attr.norm.c) : 0;
+}
+
+static void layer_norm_fwd(Node *n, const Graph *g)
+{
+    NormShape s = n->attr.norm;
+    g->be->layer_norm_fwd(n->val.data, n->aux[0], node_val(n, 0), node_val(n, 1), node_val(n, 2), s.n, s.hw, s.c, s.eps);
+}
+
+static void layer_norm_bwd(Node *n, const Graph *g)
+{
+    NormShape s = n->attr.norm;
+    g->be->layer_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), n->grad.data, node_val(n, 0), n->aux[0],
+                          node_val(n, 1), s.n, s.hw, s.c, beta_or_zero(n, 0, g), beta_or_zero(n, 1, g), g->scratch);
+}
+
+static const OpDef op_layer_norm_def = {
+    .name = "layer_norm",
+    .scratch = layer_norm_scratch,
+    .fwd = layer_norm_fwd,
+    .bwd = layer_norm_bwd,
+};
+
+Node *op_layer_norm(Graph *g, Node *x, Node *gamma, Node *beta, real eps)
+{
+    Node *n;
+    Shape xs;
+    int c, rows = 1;
+
+    if (!x || !gamma || !beta)
+        return NULL;
+    xs = x->val.shape;
+    c = xs.d[xs.nd - 1];
+    if (xs.nd < 2 || gamma->val.numel != (size_t)c || beta->val.numel != (size_t)c)
+        return graph_fail(g, "layer_norm: wants x (N,..,C), gamma and beta (C)");
+    for (int i = 1; i < xs.nd - 1; i++)
+        rows *= xs.d[i];
+    n = graph_add(g, &op_layer_norm_def, xs, (Node *[]){x, gamma, beta}, 3);
+    if (!n)
+        return NULL;
+    n->attr.norm = (NormShape){xs.d[0], rows, c, 0, ACT_NONE, eps};
+    n->saves = SAVE_IN(0);
+    n->aux_bytes[0] = (size_t)xs.d[0] * (size_t)rows * 2 * sizeof(real);
+    return n;
+}

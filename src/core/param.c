@@ -1,0 +1,186 @@
+/* The registry of parameters: see param.h. */
+#include "sdlora/param.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+#include "sdlora/rng.h"
+
+ParamStore *param_store_new(bool trainable, Err *e)
+{
+    ParamStore *s = mem_alloc(1, sizeof *s, "the parameters", e);
+    if (s)
+        s->trainable = trainable;
+    return s;
+}
+
+void param_store_free(ParamStore *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < s->count; i++)
+        mem_free(s->items[i]);
+    mem_free(s->items);
+    mem_free(s->values);
+    mem_free(s->grads);
+    mem_free(s);
+}
+
+Param *param_find(const ParamStore *s, const char *name)
+{
+    for (int i = 0; i < s->count; i++)
+        if (!strcmp(s->items[i]->name, name))
+            return s->items[i];
+    return NULL;
+}
+
+static Shape inner_shape(Shape f, ParamLayout layout)
+{
+    switch (layout) {
+    case LAYOUT_CONV3:
+        return shape4(3, 3, f.d[1], f.d[0]);
+    case LAYOUT_CONV1:
+        return shape2(f.d[0], f.d[1]);
+    case LAYOUT_CONVT2:
+        return shape4(f.d[0], 2, 2, f.d[1]);
+    default:
+        return f;
+    }
+}
+
+static Param *param_append(ParamStore *s, const Param *want, Err *e)
+{
+    Param *p;
+
+    if (s->count == s->cap) {
+        int cap = s->cap ? 2 * s->cap : 64;
+        Param **items = mem_alloc((size_t)cap, sizeof *items, "the parameters", e);
+        if (!items)
+            return NULL;
+        if (s->count)
+            memcpy(items, s->items, (size_t)s->count * sizeof *items);
+        mem_free(s->items);
+        s->items = items;
+        s->cap = cap;
+    }
+    p = mem_alloc(1, sizeof *p, "a parameter", e);
+    if (!p)
+        return NULL;
+    *p = *want;
+    p->shape = inner_shape(want->file_shape, want->layout);
+    p->numel = shape_numel(p->shape);
+    p->value = p->grad = NULL;
+    p->trainable = s->trainable && want->kind == PARAM_WEIGHT;
+    s->items[s->count++] = p;
+    return p;
+}
+
+Param *param_get(ParamStore *s, const Param *want, Err *e)
+{
+    Param *p = param_find(s, want->name);
+    char a[64], b[64];
+
+    if (p && shape_equal(p->file_shape, want->file_shape))
+        return p;
+    if (p) {
+        err_set(e, ERR_INPUT, "parameter '%s' has shape %s, the model wants %s", want->name,
+                shape_text(p->file_shape, a), shape_text(want->file_shape, b));
+        return NULL;
+    }
+    if (s->sealed) {
+        err_set(e, ERR_INPUT, "parameter '%s' is not in the model", want->name);
+        return NULL;
+    }
+    if (shape_numel(want->file_shape) == 0) {
+        err_set(e, ERR_USAGE, "parameter '%s' has the impossible shape %s", want->name, shape_text(want->file_shape, a));
+        return NULL;
+    }
+    return param_append(s, want, e);
+}
+
+static void param_init_values(Param *p, uint64_t seed)
+{
+    Rng r = rng_make(seed, rng_stream(p->name, 0));
+
+    for (size_t i = 0; i < p->numel; i++) {
+        float z;
+        switch (p->init) {
+        case INIT_CONST:
+            p->value[i] = (real)p->init_arg;
+            break;
+        case INIT_UNIFORM:
+            p->value[i] = (real)((2.0 * rng_uniform(&r) - 1.0) * p->init_arg);
+            break;
+        case INIT_NORMAL:
+            rng_normal(&r, &z, 1);
+            p->value[i] = (real)((double)z * p->init_arg);
+            break;
+        }
+    }
+}
+
+int param_seal(ParamStore *s, uint64_t seed, Err *e)
+{
+    static const ParamKind order[] = {PARAM_WEIGHT, PARAM_BUFFER};
+    size_t used = 0;
+
+    for (size_t k = 0; k < 2; k++) {
+        for (int i = 0; i < s->count; i++) {
+            Param *p = s->items[i];
+            if (p->kind != order[k])
+                continue;
+            p->offset = used;
+            if (!mem_add(&used, used, p->numel))
+                return err_set(e, ERR_USAGE, "the model is too large for this machine");
+        }
+        if (order[k] == PARAM_WEIGHT)
+            s->n_weights = used;
+    }
+    s->n_values = used;
+    s->values = mem_alloc(used, sizeof(real), "the parameters", e);
+    if (!s->values)
+        return -1;
+    if (s->trainable && !(s->grads = mem_alloc(s->n_weights, sizeof(real), "the gradients", e)))
+        return -1;
+    for (int i = 0; i < s->count; i++) {
+        Param *p = s->items[i];
+        if (p->kind == PARAM_COUNTER)
+            continue;
+        p->value = s->values + p->offset;
+        if (p->trainable)
+            p->grad = s->grads + p->offset;
+        param_init_values(p, seed);
+    }
+    s->sealed = true;
+    return 0;
+}
+
+/* Where element i of the file's order lies in the inner order. */
+static size_t inner_index(const Param *p, size_t i)
+{
+    const int *f = p->file_shape.d;
+    size_t d1 = (size_t)f[1], d2 = (size_t)f[2], d3 = (size_t)f[3];
+    size_t i3 = i % d3, i2 = i / d3 % d2, i1 = i / d3 / d2 % d1, i0 = i / d3 / d2 / d1;
+
+    switch (p->layout) {
+    case LAYOUT_CONV3: /* (O,I,a,c) -> (a,c,I,O) */
+        return ((i2 * 3 + i3) * d1 + i1) * (size_t)f[0] + i0;
+    case LAYOUT_CONVT2: /* (I,O,a,c) -> (I,a,c,O) */
+        return ((i0 * 2 + i2) * 2 + i3) * d1 + i1;
+    default:
+        return i;
+    }
+}
+
+void param_export(float *out, const Param *p, const real *slab)
+{
+    for (size_t i = 0; i < p->numel; i++)
+        out[i] = (float)slab[p->offset + inner_index(p, i)];
+}
+
+void param_import(real *slab, const Param *p, const float *in)
+{
+    for (size_t i = 0; i < p->numel; i++)
+        slab[p->offset + inner_index(p, i)] = (real)in[i];
+}

@@ -1,0 +1,300 @@
+/* Memory planning: see graph.h. Lives are intervals of steps (forward of node i is step i, its backward step 2n-1-i). The
+ * packer takes items by decreasing size and gives each the lowest offset that is free during its whole life (the
+ * "greedy by size" of Pisarchyk & Lee 2020, "Efficient memory management for deep neural net inference", section 5.2). */
+#include "graph_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+
+static size_t align_up(size_t n)
+{
+    return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+}
+
+static bool lives_meet(const PlanItem *a, const PlanItem *b)
+{
+    return a->start <= b->end && b->start <= a->end;
+}
+
+static int by_size(const void *pa, const void *pb)
+{
+    const PlanItem *a = *(PlanItem *const *)pa, *b = *(PlanItem *const *)pb;
+    if (a->bytes != b->bytes)
+        return a->bytes < b->bytes ? 1 : -1;
+    return a < b ? -1 : a > b;
+}
+
+/* The lowest offset where `it` fits beside the placed items (sorted by offset) that are alive with it. */
+static size_t lowest_gap(const PlanItem *it, PlanItem *const *placed, int n)
+{
+    size_t at = 0;
+    for (int i = 0; i < n; i++) {
+        const PlanItem *p = placed[i];
+        if (!lives_meet(it, p))
+            continue;
+        if (at + it->bytes <= p->offset)
+            break;
+        if (p->offset + p->bytes > at)
+            at = p->offset + p->bytes;
+    }
+    return at;
+}
+
+void plan_pack(PlanItem *items, int n, bool plain, size_t *total)
+{
+    PlanItem **order = mem_alloc((size_t)n, sizeof *order, "the plan", NULL);
+    PlanItem **placed = mem_alloc((size_t)n, sizeof *placed, "the plan", NULL);
+
+    *total = 0;
+    if (!order || !placed)
+        plain = true; /* always possible, only larger */
+    for (int i = 0; i < n && plain; i++) {
+        items[i].offset = *total;
+        *total += items[i].bytes;
+    }
+    if (!plain) {
+        for (int i = 0; i < n; i++)
+            order[i] = &items[i];
+        qsort(order, (size_t)n, sizeof *order, by_size);
+        for (int i = 0; i < n; i++) {
+            PlanItem *it = order[i];
+            int k = i;
+            it->offset = lowest_gap(it, placed, i);
+            for (; k > 0 && placed[k - 1]->offset > it->offset; k--)
+                placed[k] = placed[k - 1];
+            placed[k] = it;
+            if (it->offset + it->bytes > *total)
+                *total = it->offset + it->bytes;
+        }
+    }
+    mem_free(order);
+    mem_free(placed);
+}
+
+/* ---- lives ---- */
+
+typedef struct Plan {
+    Graph *g;
+    int n;          /* nodes */
+    int *val, *grad; /* item of each node's value and gradient, or -1 */
+    int *aux[2];
+    int n_items;
+} Plan;
+
+static int bwd_step(const Plan *p, int i)
+{
+    return 2 * p->n - 1 - i;
+}
+
+static int add_item(Plan *p, size_t bytes, int start, int end)
+{
+    p->g->items[p->n_items] = (PlanItem){align_up(bytes), 0, start, end};
+    return p->n_items++;
+}
+
+static bool is_leaf(const Node *n)
+{
+    return n->n_in == 0;
+}
+
+static bool runs_backward(const Node *n)
+{
+    return n->reached && n->needs_grad && n->op->bwd;
+}
+
+/* Which nodes the loss depends on, and who writes a gradient first (backward visits nodes from last to first). */
+static void mark_gradients(Graph *g, bool *written)
+{
+    for (int i = 0; i < g->count; i++)
+        g->nodes[i]->reached = g->nodes[i] == g->loss;
+    for (int i = g->count - 1; i >= 0; i--) {
+        Node *n = g->nodes[i];
+        if (!n->reached)
+            continue;
+        for (int k = 0; k < n->n_in; k++) {
+            Node *in = n->in[k];
+            if (!in)
+                continue;
+            in->reached = true;
+            if (!n->needs_grad || !in->needs_grad)
+                continue;
+            n->beta[k] = written[in->index] ? 1 : 0;
+            written[in->index] = true;
+        }
+    }
+}
+
+/* The last step that reads the value of node i. */
+static int last_reader(const Plan *p, const Node *n)
+{
+    int end = n->index;
+
+    if (n->keep)
+        return 2 * p->n;
+    if (runs_backward(n) && (n->saves & SAVE_OUT))
+        end = bwd_step(p, n->index);
+    for (int j = n->index + 1; j < p->n; j++) {
+        const Node *user = p->g->nodes[j];
+        for (int k = 0; k < user->n_in; k++) {
+            int at;
+            if (user->in[k] != n)
+                continue;
+            at = runs_backward(user) && (user->saves & SAVE_IN(k)) ? bwd_step(p, j) : j;
+            if (at > end)
+                end = at;
+        }
+    }
+    return end;
+}
+
+static int last_user(const Plan *p, const Node *n) /* the largest node that writes its gradient: the first in time */
+{
+    for (int j = p->n - 1; j > n->index; j--) {
+        const Node *user = p->g->nodes[j];
+        for (int k = 0; runs_backward(user) && k < user->n_in; k++)
+            if (user->in[k] == n)
+                return j;
+    }
+    return -1;
+}
+
+static void plan_value(Plan *p, const Node *n)
+{
+    PlanItem *items = p->g->items;
+    int end = last_reader(p, n), k = n->op->inplace - 1, i = n->index;
+
+    if (k >= 0 && k < n->n_in && n->in[k] && p->val[n->in[k]->index] >= 0) {
+        int item = p->val[n->in[k]->index];
+        int uses = 0;
+        for (int j = 0; j < n->n_in; j++)
+            uses += n->in[j] == n->in[k];
+        if (uses == 1 && items[item].end == i && items[item].bytes == align_up(n->val.numel * sizeof(real))) {
+            items[item].end = end;
+            p->val[i] = item;
+            return;
+        }
+    }
+    p->val[i] = add_item(p, n->val.numel * sizeof(real), i, end);
+}
+
+static void plan_gradient(Plan *p, const Node *n)
+{
+    int user = last_user(p, n), i = n->index;
+    const Node *u = user >= 0 ? p->g->nodes[user] : NULL;
+    int k = u ? u->op->grad_alias - 1 : -1;
+
+    if (!u)
+        return;
+    if (k >= 0 && k < u->n_in && u->in[k] == n && u->beta[k] == 0 && p->grad[user] >= 0) {
+        int item = p->grad[user], uses = 0;
+        for (int j = 0; j < u->n_in; j++)
+            uses += u->in[j] == n;
+        if (uses == 1 && p->g->items[item].end == bwd_step(p, user) && u->grad.numel == n->grad.numel) {
+            p->g->items[item].end = bwd_step(p, i);
+            p->grad[i] = item;
+            return;
+        }
+    }
+    p->grad[i] = add_item(p, n->grad.numel * sizeof(real), bwd_step(p, user), bwd_step(p, i));
+}
+
+static void plan_lives(Plan *p)
+{
+    Graph *g = p->g;
+
+    for (int i = 0; i < p->n; i++) {
+        Node *n = g->nodes[i];
+        p->val[i] = p->grad[i] = p->aux[0][i] = p->aux[1][i] = -1;
+        if (n->param)
+            continue;
+        if (is_leaf(n)) {
+            p->val[i] = add_item(p, n->val.numel * sizeof(real), 0, 2 * p->n);
+            continue;
+        }
+        plan_value(p, n);
+        for (int k = 0; k < 2; k++)
+            if (n->aux_bytes[k])
+                p->aux[k][i] = add_item(p, n->aux_bytes[k], i, runs_backward(n) ? bwd_step(p, i) : i);
+    }
+    for (int i = p->n - 1; i >= 0; i--)
+        if (!g->nodes[i]->param && g->nodes[i]->needs_grad && g->nodes[i]->reached)
+            plan_gradient(p, g->nodes[i]);
+}
+
+static void *place(const Graph *g, int item)
+{
+    return item < 0 ? NULL : (char *)g->slab + g->items[item].offset;
+}
+
+static void give_places(const Plan *p)
+{
+    Graph *g = p->g;
+    char *prep = g->prep_slab;
+
+    for (int i = 0; i < p->n; i++) {
+        Node *n = g->nodes[i];
+        if (n->param) {
+            n->val.data = n->param->value;
+            n->grad.data = n->reached && n->needs_grad ? n->param->grad : NULL;
+        } else {
+            n->val.data = place(g, p->val[i]);
+            n->grad.data = place(g, p->grad[i]);
+        }
+        for (int k = 0; k < 2; k++) {
+            n->aux[k] = place(g, p->aux[k][i]);
+            n->prep[k] = n->prep_bytes[k] ? prep : NULL;
+            prep += align_up(n->prep_bytes[k]);
+        }
+    }
+}
+
+static int allocate(Graph *g, size_t max_bytes, Err *e)
+{
+    g->scratch_bytes = g->prep_bytes = 0;
+    for (int i = 0; i < g->count; i++) {
+        const Node *n = g->nodes[i];
+        size_t s = n->op->scratch ? align_up(n->op->scratch(n, g)) : 0;
+        if (s > g->scratch_bytes)
+            g->scratch_bytes = s;
+        g->prep_bytes += align_up(n->prep_bytes[0]) + align_up(n->prep_bytes[1]);
+    }
+    if (max_bytes && graph_bytes(g) > max_bytes)
+        return err_set(e, ERR_USAGE, "the plan needs %.1f MB of memory, more than the %.1f MB allowed",
+                       (double)graph_bytes(g) / 1e6, (double)max_bytes / 1e6);
+    g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
+    g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
+    g->prep_slab = mem_alloc(g->prep_bytes, 1, "transformed filters", e);
+    return g->slab && g->scratch && g->prep_slab ? 0 : -1;
+}
+
+int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
+{
+    size_t n = (size_t)g->count;
+    Plan p = {g, g->count, NULL, NULL, {NULL, NULL}, 0};
+    int *ints = graph_block(g, 4 * n, sizeof(int));
+    bool *written = graph_block(g, n, sizeof(bool));
+
+    g->items = g->err.code ? NULL : mem_alloc(4 * n, sizeof *g->items, "the plan", &g->err);
+    if (g->err.code) {
+        if (e)
+            *e = g->err;
+        return -1;
+    }
+    p.val = ints;
+    p.grad = ints + n;
+    p.aux[0] = ints + 2 * n;
+    p.aux[1] = ints + 3 * n;
+    g->loss = g->train ? loss : NULL;
+    mark_gradients(g, written);
+    plan_lives(&p);
+    g->n_items = p.n_items;
+    plan_pack(g->items, p.n_items, true, &g->naive_bytes);
+    plan_pack(g->items, p.n_items, plain, &g->slab_bytes);
+    if (allocate(g, max_bytes, e))
+        return -1;
+    give_places(&p);
+    g->prepared = false;
+    return 0;
+}

@@ -1,0 +1,189 @@
+/* IDX files, see idx.h:  00 00 TT DD | DD big-endian u32 dimensions | data, TT the element type (08: unsigned byte).
+ * The whole is raw or gzipped. The header is read and checked first, then memory for exactly the data is taken, then
+ * one byte more is asked for, which must not come. */
+#include "sdlora/idx.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inflate.h"
+#include "sdlora/file.h"
+#include "sdlora/mem.h"
+
+#define TYPE_U8  0x08
+#define MAX_DATA ((size_t)INT_MAX) /* 2 GiB - 1, so that every dimension is an int */
+
+static int check_magic(const unsigned char m[4], size_t got, const char *label, int nd, Err *e)
+{
+    if (got == 0)
+        return err_set(e, ERR_INPUT, "'%s' is empty, an IDX file is needed", label);
+    if (m[0] == '<' || m[0] == '\n' || m[0] == '\r' || m[0] == '\t' || m[0] == ' ' || m[0] == 0xef) /* 0xef: a BOM */
+        return err_set(e, ERR_INPUT,
+                       "'%s' is a text or HTML page, not an IDX file: the download went wrong, fetch it again", label);
+    if (got >= 2 && m[0] == 'P' && m[1] == 'K')
+        return err_set(e, ERR_INPUT, "'%s' is a zip archive, not an IDX file: unpack it first", label);
+    if (got < 4)
+        return err_set(e, ERR_INPUT, "'%s' is not an IDX file: only %zu bytes", label, got);
+    if (m[0] != 0 || m[1] != 0)
+        return err_set(e, ERR_INPUT, "'%s' is neither gzip nor IDX: it begins with bytes %02x %02x %02x %02x", label,
+                       m[0], m[1], m[2], m[3]);
+    if (m[2] != TYPE_U8)
+        return err_set(e, ERR_INPUT, "'%s' has elements of type 0x%02x, only unsigned bytes (0x08) are supported",
+                       label, m[2]);
+    if (m[3] != nd)
+        return err_set(e, ERR_INPUT, "'%s' has %d dimension%s, %d needed (images have 3, labels 1)", label, m[3],
+                       m[3] == 1 ? "" : "s", nd);
+    return 0;
+}
+
+/* Magic and dimensions; *bytes is the size of the data that must follow. */
+static int read_header(Idx *out, size_t *bytes, Inflate *r, int nd, Err *e)
+{
+    unsigned char head[12];
+    size_t got;
+    int i;
+
+    if (inflate_read(head, &got, r, 4, e) != 0 || check_magic(head, got, r->label, nd, e) != 0)
+        return -1;
+    if (inflate_read(head, &got, r, (size_t)nd * 4, e) != 0)
+        return -1;
+    if (got < (size_t)nd * 4)
+        return err_set(e, ERR_INPUT, "'%s' is cut short: it ends inside its header", r->label);
+    out->nd = nd;
+    *bytes = 1;
+    for (i = 0; i < nd; i++) {
+        const unsigned char *p = head + 4 * i;
+        out->d[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        if (out->d[i] == 0)
+            return err_set(e, ERR_INPUT, "'%s' is empty: dimension %d of %d is 0", r->label, i + 1, nd);
+        if (!mem_mul(bytes, *bytes, out->d[i]) || *bytes > MAX_DATA)
+            return err_set(e, ERR_INPUT, "'%s': its header announces more than %zu bytes of data", r->label, MAX_DATA);
+    }
+    return 0;
+}
+
+static int too_short(const Inflate *r, size_t have, size_t bytes, Err *e)
+{
+    return err_set(e, ERR_INPUT, "'%s' is cut short: its header announces %zu bytes of data, %s%zu are there", r->label,
+                   bytes, r->gzip && have > r->total ? "at most " : "", have);
+}
+
+static int read_data(Idx *out, Inflate *r, size_t bytes, Err *e)
+{
+    unsigned char extra;
+    size_t got;
+
+    if (inflate_bound(r) < bytes) /* a short file cannot ask for much memory */
+        return too_short(r, inflate_bound(r), bytes, e);
+    if (!r->gzip && r->left > bytes)
+        return err_set(e, ERR_INPUT, "'%s' has %zu stray bytes behind the %zu that its header announces", r->label,
+                       r->left - bytes, bytes);
+    out->data = mem_alloc(bytes, 1, "a data set", e);
+    if (!out->data || inflate_read(out->data, &got, r, bytes, e) != 0)
+        return -1;
+    if (got < bytes)
+        return too_short(r, got, bytes, e);
+    if (inflate_read(&extra, &got, r, 1, e) != 0) /* also has the last CRC checked */
+        return -1;
+    if (got > 0)
+        return err_set(e, ERR_INPUT, "'%s' goes on behind the %zu bytes of data that its header announces", r->label,
+                       bytes);
+    return 0;
+}
+
+int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e)
+{
+    Inflate r;
+    size_t n = 0;
+    int result;
+
+    memset(out, 0, sizeof *out);
+    if (inflate_open(&r, bytes, size, label, e) != 0)
+        return -1;
+    result = read_header(out, &n, &r, nd, e);
+    if (result == 0)
+        result = read_data(out, &r, n, e);
+    inflate_close(&r);
+    if (result != 0)
+        idx_free(out);
+    return result;
+}
+
+int idx_read(Idx *out, const char *path, int nd, Err *e)
+{
+    char *bytes;
+    size_t size;
+    int result;
+
+    memset(out, 0, sizeof *out);
+    if (file_load(&bytes, &size, path, MAX_DATA + ((size_t)1 << 20), e) != 0)
+        return -1;
+    result = idx_parse(out, bytes, size, path, nd, e);
+    mem_free(bytes);
+    return result;
+}
+
+void idx_free(Idx *idx)
+{
+    mem_free(idx->data);
+    memset(idx, 0, sizeof *idx);
+}
+
+/* n more bytes through the compressor into the file; finish: the last ones. */
+static int deflate_some(FileOut *f, z_stream *z, const unsigned char *p, size_t n, int flush, Err *e)
+{
+    unsigned char buf[1 << 14];
+
+    z->next_in = (unsigned char *)(uintptr_t)p;
+    z->avail_in = (unsigned)n;
+    do {
+        z->next_out = buf;
+        z->avail_out = sizeof buf;
+        deflate(z, flush); /* cannot fail on a valid stream with room for output */
+        if (file_write(f, buf, sizeof buf - z->avail_out, e) != 0)
+            return -1;
+    } while (z->avail_out == 0);
+    return 0;
+}
+
+static int write_members(FileOut *f, z_stream *z, const Idx *idx, size_t bytes, Err *e)
+{
+    unsigned char head[16] = {0, 0, TYPE_U8, (unsigned char)idx->nd};
+    int i, b;
+
+    for (i = 0; i < idx->nd; i++)
+        for (b = 0; b < 4; b++)
+            head[4 + 4 * i + b] = (unsigned char)(idx->d[i] >> (24 - 8 * b));
+    if (deflate_some(f, z, head, 4 + 4 * (size_t)idx->nd, Z_NO_FLUSH, e) != 0)
+        return -1;
+    return deflate_some(f, z, idx->data, bytes, Z_FINISH, e);
+}
+
+int idx_write_gz(const char *path, const Idx *idx, Err *e)
+{
+    z_stream z;
+    FileOut *f;
+    size_t bytes = 1;
+    int i, result;
+
+    if (idx->nd < 1 || idx->nd > 3)
+        return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
+    for (i = 0; i < idx->nd; i++)
+        if (!mem_mul(&bytes, bytes, idx->d[i]) || bytes > MAX_DATA || bytes == 0)
+            return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
+    f = file_create(path, e);
+    if (!f)
+        return -1;
+    memset(&z, 0, sizeof z);
+    if (deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+        file_abandon(f);
+        return err_set(e, ERR_FAILED, "cannot write '%s': no memory to compress it", path);
+    }
+    result = write_members(f, &z, idx, bytes, e);
+    deflateEnd(&z);
+    if (result == 0)
+        return file_commit(f, e);
+    file_abandon(f);
+    return -1;
+}

@@ -1,0 +1,172 @@
+/* The UNet with cross-attention, after the reference: every encoder level is a block followed by max-pooling, every decoder
+ * level a transposed convolution, the concatenation with the encoder's output, and a block.
+ *
+ *   block(x):  h = act(norm(conv3x3 x)) + T(t)          T(t) = Linear(t), with act around it where time_act
+ *              h = act(norm(conv3x3 h)) [+ skip(x)]     skip: x itself, or a 1x1 convolution where channels change
+ *              cross_attention(h, context)
+ *   cross_attention(x): pixels are queries, the class is key and value: Z(u) = z_linear(attention(w_q u, w_k ctx, w_v ctx))
+ *              post-norm: u = norm1(x + Z(x)), norm2(u + FF(u));  pre-norm: u = x + Z(norm1 x), u + FF(norm2 u)
+ *
+ * Names are those of the reference's state_dict. Activations are (N,H,W,C). */
+#include "sdlora/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+
+static Node *cross_attention(Nn *c, const ModelConfig *m, Node *x, Node *context)
+{
+    size_t mark = nn_enter(c, "cross_attention");
+    int channels = x ? x->val.shape.d[3] : 0;
+    Node *u, *q, *k, *v, *z;
+
+    u = m->pre_norm ? nn_layer_norm(c, "norm1", x) : x;
+    q = nn_linear(c, "w_q", u, m->qsize, NULL);
+    k = nn_linear(c, "w_k", context, m->qsize, NULL);
+    v = nn_linear(c, "w_v", context, m->vsize, NULL);
+    z = op_attention(c->g, q, k, v);
+    x = nn_linear(c, "z_linear", z, channels, x);
+    if (!m->pre_norm)
+        x = nn_layer_norm(c, "norm1", x);
+
+    u = m->pre_norm ? nn_layer_norm(c, "norm2", x) : x;
+    u = nn_linear(c, "feed_forward.0", u, m->fsize, NULL);
+    u = op_act(c->g, u, m->act);
+    x = nn_linear(c, "feed_forward.2", u, channels, x);
+    if (!m->pre_norm)
+        x = nn_layer_norm(c, "norm2", x);
+    nn_leave(c, mark);
+    return x;
+}
+
+static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *time, Node *context)
+{
+    Node *h, *t, *skip = NULL;
+
+    t = nn_linear(c, "time_embedding_linear", time, channels, NULL);
+    if (m->time_act)
+        t = op_act(c->g, t, m->act);
+    if (m->skip)
+        skip = x && x->val.shape.d[3] == channels ? x : nn_conv1x1(c, "skip", x, channels);
+    h = nn_conv3x3(c, "seq1.0", x, channels);
+    h = nn_norm(c, "seq1.1", m->norm, m->groups, h, t, NULL, m->act);
+    h = nn_conv3x3(c, "seq2.0", h, channels);
+    h = nn_norm(c, "seq2.1", m->norm, m->groups, h, NULL, skip, m->act);
+    return cross_attention(c, m, h, context);
+}
+
+static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const int *y, int n)
+{
+    Node *time, *context, *residual[MODEL_MAX_LEVELS];
+    int levels = m->levels;
+
+    nn_buffer(c, "time_embedding.0", "half_embedding", m->time_dim / 2);
+    time = op_act(c->g, nn_linear(c, "time_embedding.1", features, m->time_dim, NULL), m->act);
+    context = nn_embedding(c, "class_embedding", m->classes + m->null_class, m->context_tokens, m->context_dim, y, n);
+
+    for (int i = 0; i < levels; i++) {
+        size_t mark = nn_enter(c, "encoder_convs.%d", i);
+        x = residual[i] = block(c, m, x, m->channels[i], time, context);
+        nn_leave(c, mark);
+        if (i < levels - 1)
+            x = op_maxpool2(c->g, x);
+    }
+    for (int i = 0; i < levels - 1; i++) {
+        int level = levels - 2 - i;
+        size_t mark = nn_enter(c, "deconvs");
+        char name[16] = {(char)('0' + i), '\0'};
+        x = nn_conv_transpose2x2(c, name, x, m->channels[level]);
+        nn_leave(c, mark);
+        mark = nn_enter(c, "decoder_convs.%d", i);
+        x = block(c, m, op_concat(c->g, residual[level], x), m->channels[level], time, context);
+        nn_leave(c, mark);
+    }
+    return nn_conv1x1(c, "output", x, 1);
+}
+
+int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
+{
+    Nn c;
+
+    *u = (Unet){.model = m, .n = o->n, .h = o->h, .w = o->w};
+    u->g = graph_new(backend_get(), o->train, e);
+    if (!u->g)
+        return -1;
+    u->g->batch_stats = o->batch_stats;
+    u->g->frozen_stats = !m->params->trainable;
+    c = nn_context(u->g, m->params, o->lora, o->conv);
+    u->x = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+    u->time = op_input(u->g, shape2(o->n, m->config.time_dim));
+    u->y = graph_ints(u->g, o->n);
+    u->out = build(&c, &m->config, u->x, u->time, u->y, o->n);
+    graph_keep(u->out);
+    if (u->g->err.code) {
+        if (e)
+            *e = u->g->err;
+        unet_free(u);
+        return -1;
+    }
+    return 0;
+}
+
+int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e)
+{
+    Node *loss = NULL;
+
+    if (unet_declare(u, m, o, e))
+        return -1;
+    if (o->train) {
+        u->target = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+        loss = op_loss(u->g, u->out, u->target, o->l1, o->loss_scale);
+    }
+    if (o->lora && !o->lora->params->sealed && param_seal(o->lora->params, o->lora_seed, e)) {
+        unet_free(u);
+        return -1;
+    }
+    if (graph_plan(u->g, loss, o->max_bytes, o->plain, e)) {
+        unet_free(u);
+        return -1;
+    }
+    return 0;
+}
+
+void unet_free(Unet *u)
+{
+    graph_free(u->g);
+    u->g = NULL;
+}
+
+static Param *frequencies(const Model *m)
+{
+    return param_find(m->params, "time_embedding.0.half_embedding");
+}
+
+void unet_set_frequencies(Model *m)
+{
+    Param *f = frequencies(m);
+    int half = m->config.time_dim / 2;
+    float step = (float)(-log(10000.0) / (half - 1)); /* in float, as the reference's tensor arithmetic is */
+
+    for (int i = 0; i < half; i++)
+        f->value[i] = (real)expf((float)i * step);
+}
+
+void unet_set_time(Unet *u, const int *t)
+{
+    const Param *f = frequencies(u->model);
+    int half = u->model->config.time_dim / 2;
+
+    for (int i = 0; i < u->n; i++) {
+        real *row = u->time->val.data + (size_t)i * 2 * (size_t)half;
+        if (i > 0 && t[i] == t[i - 1]) {
+            memcpy(row, row - 2 * half, 2 * (size_t)half * sizeof *row);
+            continue;
+        }
+        for (int k = 0; k < half; k++) {
+            real angle = f->value[k] * (real)t[i];
+            row[k] = (real)sin((double)angle);
+            row[half + k] = (real)cos((double)angle);
+        }
+    }
+}

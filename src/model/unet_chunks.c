@@ -1,0 +1,38 @@
+/* Many images through networks of fixed size: see model.h. */
+#include "sdlora/model.h"
+
+int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e)
+{
+    UnetOptions part = *o;
+
+    *c = (UnetChunks){.chunk = chunk < o->n ? chunk : o->n};
+    part.n = c->chunk;
+    if (unet_build(&c->whole, m, &part, e))
+        return -1;
+    part.n = o->n % c->chunk;
+    return part.n ? unet_build(&c->rest, m, &part, e) : 0;
+}
+
+Unet *unet_chunks_next(UnetChunks *c, int left)
+{
+    return left >= c->chunk ? &c->whole : &c->rest;
+}
+
+void unet_chunks_free(UnetChunks *c)
+{
+    unet_free(&c->whole);
+    unet_free(&c->rest);
+}
+
+size_t unet_chunks_bytes(const UnetChunks *c)
+{
+    return (c->whole.g ? graph_bytes(c->whole.g) : 0) + (c->rest.g ? graph_bytes(c->rest.g) : 0);
+}
+
+void unet_chunks_weights_changed(UnetChunks *c)
+{
+    if (c->whole.g)
+        graph_weights_changed(c->whole.g);
+    if (c->rest.g)
+        graph_weights_changed(c->rest.g);
+}

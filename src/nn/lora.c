@@ -1,0 +1,117 @@
+/* LoRA adapters: see lora.h. Hu et al. 2021, "LoRA: low-rank adaptation of large language models", section 4.1. */
+#include "sdlora/lora.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+
+Lora *lora_new(const LoraConfig *config, bool trainable, Err *e)
+{
+    Lora *l;
+
+    if (config->rank < 1) {
+        err_set(e, ERR_USAGE, "the rank of an adapter must be at least 1, not %d", config->rank);
+        return NULL;
+    }
+    l = mem_alloc(1, sizeof *l, "an adapter", e);
+    if (!l)
+        return NULL;
+    l->config = *config;
+    l->params = param_store_new(trainable, e);
+    if (!l->params) {
+        mem_free(l);
+        return NULL;
+    }
+    return l;
+}
+
+void lora_free(Lora *l)
+{
+    if (!l)
+        return;
+    param_store_free(l->params);
+    mem_free(l);
+}
+
+bool lora_targets(const LoraConfig *c, const char *layer)
+{
+    size_t n = strlen(layer);
+
+    for (const char *t = c->targets; *t;) {
+        size_t len = strcspn(t, ",");
+        if (len && len <= n && !memcmp(t, layer + n - len, len) && (len == n || layer[n - len - 1] == '.'))
+            return true;
+        t += len + (t[len] == ',');
+    }
+    return false;
+}
+
+double lora_scale(const LoraConfig *c)
+{
+    return c->alpha / c->rank;
+}
+
+static const char suffix_a[] = ".lora_A.weight", suffix_b[] = ".lora_B.weight";
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+    return n > s && !strcmp(name + n - s, suffix);
+}
+
+/* The name of A's layer with another ending, looked up in `s`. */
+static Param *sibling(const ParamStore *s, const char *name_a, const char *ending)
+{
+    char name[PARAM_NAME_MAX + 16];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(name_a) - strlen(suffix_a)), name_a, ending);
+    return param_find(s, name);
+}
+
+static bool fits(const ParamStore *base, const Lora *l, const Param *p)
+{
+    const Param *w, *a, *b;
+    char name_a[PARAM_NAME_MAX];
+
+    if (!has_suffix(p->name, suffix_a) && !has_suffix(p->name, suffix_b))
+        return false;
+    snprintf(name_a, sizeof name_a, "%s", p->name);
+    memcpy(name_a + strlen(name_a) - strlen(suffix_a), suffix_a, strlen(suffix_a)); /* both endings are equally long */
+    a = param_find(l->params, name_a);
+    b = sibling(l->params, name_a, suffix_b);
+    w = sibling(base, name_a, ".weight");
+    return a && b && w && w->shape.nd == 2 && w->layout == LAYOUT_PLAIN && a->shape.d[1] == w->shape.d[1] &&
+           b->shape.d[0] == w->shape.d[0] && a->shape.d[0] == b->shape.d[1];
+}
+
+int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e)
+{
+    char names[512] = "";
+    size_t used = 0;
+    double s = scale * lora_scale(&l->config);
+
+    for (int i = 0; i < l->params->count; i++)
+        if (!fits(base, l, l->params->items[i]) && used < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", used ? ", " : "",
+                                     l->params->items[i]->name);
+    if (used)
+        return err_set(e, ERR_INPUT, "the adapter does not fit the model; these tensors match nothing in it: %s%s", names,
+                       used >= sizeof names ? "..." : "");
+    for (int i = 0; i < l->params->count; i++) {
+        const Param *a = l->params->items[i], *b;
+        Param *w;
+        if (!has_suffix(a->name, suffix_a))
+            continue;
+        b = sibling(l->params, a->name, suffix_b);
+        w = sibling(base, a->name, ".weight");
+        for (int o = 0; o < w->shape.d[0]; o++)
+            for (int k = 0; k < w->shape.d[1]; k++) {
+                double sum = 0;
+                for (int r = 0; r < a->shape.d[0]; r++)
+                    sum += (double)b->value[(size_t)o * (size_t)b->shape.d[1] + (size_t)r] *
+                           (double)a->value[(size_t)r * (size_t)a->shape.d[1] + (size_t)k];
+                w->value[(size_t)o * (size_t)w->shape.d[1] + (size_t)k] += (real)(s * sum);
+            }
+    }
+    return 0;
+}

@@ -1,0 +1,208 @@
+/* Layers: see nn.h. */
+#include "sdlora/nn.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+Nn nn_context(Graph *g, ParamStore *params, Lora *lora, ConvAlgo conv)
+{
+    return (Nn){g, params, lora, conv, ""};
+}
+
+size_t nn_enter(Nn *c, const char *fmt, ...)
+{
+    size_t mark = strlen(c->scope), used = mark;
+    va_list ap;
+
+    if (used && used + 1 < sizeof c->scope)
+        c->scope[used++] = '.';
+    va_start(ap, fmt);
+    vsnprintf(c->scope + used, sizeof c->scope - used, fmt, ap);
+    va_end(ap);
+    graph_scope(c->g, c->scope);
+    return mark;
+}
+
+void nn_leave(Nn *c, size_t mark)
+{
+    c->scope[mark] = '\0';
+    graph_scope(c->g, c->scope);
+}
+
+/* The parameter SCOPE.leaf of the store, or NULL with the graph's error set. */
+static Param *find_or_declare(const Nn *c, ParamStore *store, const char *leaf, Param want)
+{
+    if (c->g->err.code)
+        return NULL;
+    if ((size_t)snprintf(want.name, sizeof want.name, "%s.%s", c->scope, leaf) >= sizeof want.name) {
+        graph_fail(c->g, "parameter name '%s' is too long", leaf);
+        return NULL;
+    }
+    return param_get(store, &want, &c->g->err);
+}
+
+static Node *weight(const Nn *c, const char *leaf, Shape file_shape, ParamLayout layout, ParamInit init, double arg)
+{
+    Param want = {.kind = PARAM_WEIGHT, .layout = layout, .init = init, .init_arg = arg, .file_shape = file_shape};
+    Param *p = find_or_declare(c, c->params, leaf, want);
+    return p ? op_param(c->g, p) : NULL;
+}
+
+static int last_dim(const Node *x)
+{
+    return x->val.shape.d[x->val.shape.nd - 1];
+}
+
+/* PyTorch's default for linear and convolution layers: kaiming_uniform with a = sqrt(5), which is U(+-1/sqrt(fan_in)). */
+static double default_bound(int fan_in)
+{
+    return 1.0 / sqrt((double)fan_in);
+}
+
+/* y + (alpha/r) (x A^T) B^T, the low rank first. */
+static Node *adapted(Nn *c, Node *x, Node *y, int in, int out)
+{
+    int r = c->lora->config.rank;
+    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM, .init_arg = default_bound(in), .file_shape = shape2(r, in)};
+    Param b = {.kind = PARAM_WEIGHT, .init = INIT_CONST, .file_shape = shape2(out, r)};
+    Param *pa = find_or_declare(c, c->lora->params, "lora_A.weight", a);
+    Param *pb = find_or_declare(c, c->lora->params, "lora_B.weight", b);
+    Node *low;
+
+    if (!pa || !pb)
+        return NULL;
+    low = op_linear(c->g, x, op_param(c->g, pa), NULL, NULL);
+    low = op_scale(c->g, low, (real)lora_scale(&c->lora->config));
+    return op_linear(c->g, low, op_param(c->g, pb), NULL, y);
+}
+
+static Node *linear_layout(Nn *c, const char *name, Node *x, int out, Node *res, bool conv1x1)
+{
+    size_t mark;
+    Node *y, *w, *b;
+    int in;
+
+    if (!x)
+        return NULL;
+    in = last_dim(x);
+    mark = nn_enter(c, "%s", name);
+    w = weight(c, "weight", conv1x1 ? shape4(out, in, 1, 1) : shape2(out, in), conv1x1 ? LAYOUT_CONV1 : LAYOUT_PLAIN,
+               INIT_UNIFORM, default_bound(in));
+    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
+    y = op_linear(c->g, x, w, b, res);
+    if (c->lora && !conv1x1 && lora_targets(&c->lora->config, c->scope))
+        y = adapted(c, x, y, in, out);
+    nn_leave(c, mark);
+    return y;
+}
+
+Node *nn_linear(Nn *c, const char *name, Node *x, int out, Node *res)
+{
+    return linear_layout(c, name, x, out, res, false);
+}
+
+Node *nn_conv1x1(Nn *c, const char *name, Node *x, int out)
+{
+    return linear_layout(c, name, x, out, NULL, true);
+}
+
+Node *nn_conv3x3(Nn *c, const char *name, Node *x, int out)
+{
+    size_t mark;
+    Node *y, *w, *b;
+    int in;
+
+    if (!x)
+        return NULL;
+    in = last_dim(x);
+    mark = nn_enter(c, "%s", name);
+    w = weight(c, "weight", shape4(out, in, 3, 3), LAYOUT_CONV3, INIT_UNIFORM, default_bound(9 * in));
+    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(9 * in));
+    y = op_conv3x3(c->g, x, w, b, c->conv);
+    nn_leave(c, mark);
+    return y;
+}
+
+Node *nn_conv_transpose2x2(Nn *c, const char *name, Node *x, int out)
+{
+    size_t mark;
+    Node *y, *w, *b;
+    int in;
+
+    if (!x)
+        return NULL;
+    in = last_dim(x);
+    mark = nn_enter(c, "%s", name);
+    /* PyTorch takes fan_in from the second dimension of (I,O,2,2), which is the output's channels here */
+    w = weight(c, "weight", shape4(in, out, 2, 2), LAYOUT_CONVT2, INIT_UNIFORM, default_bound(4 * out));
+    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(4 * out));
+    y = op_conv_transpose2x2(c->g, x, w, b);
+    nn_leave(c, mark);
+    return y;
+}
+
+static Param *statistic(Nn *c, const char *name, ParamKind kind, Shape shape, double value)
+{
+    Param want = {.kind = kind, .init = INIT_CONST, .init_arg = value, .file_shape = shape};
+    return find_or_declare(c, c->params, name, want);
+}
+
+Node *nn_norm(Nn *c, const char *name, NormKind kind, int groups, Node *x, Node *temb, Node *res, Act act)
+{
+    size_t mark;
+    Node *y, *gamma, *beta;
+    int ch;
+
+    if (!x)
+        return NULL;
+    ch = last_dim(x);
+    mark = nn_enter(c, "%s", name);
+    gamma = weight(c, "weight", shape1(ch), LAYOUT_PLAIN, INIT_CONST, 1);
+    beta = weight(c, "bias", shape1(ch), LAYOUT_PLAIN, INIT_CONST, 0);
+    if (kind == NORM_BATCH) {
+        Param *mean = statistic(c, "running_mean", PARAM_BUFFER, shape1(ch), 0);
+        Param *var = statistic(c, "running_var", PARAM_BUFFER, shape1(ch), 1);
+        Param *count = statistic(c, "num_batches_tracked", PARAM_COUNTER, shape_make(0, NULL), 0);
+        y = op_batch_norm(c->g, x, gamma, beta, temb, res, mean, var, count, (real)0.1, act, (real)1e-5);
+    } else {
+        while (ch % groups)
+            groups--;
+        y = op_group_norm(c->g, x, gamma, beta, temb, res, groups, act, (real)1e-5);
+    }
+    nn_leave(c, mark);
+    return y;
+}
+
+Node *nn_layer_norm(Nn *c, const char *name, Node *x)
+{
+    size_t mark;
+    Node *y, *gamma, *beta;
+
+    if (!x)
+        return NULL;
+    mark = nn_enter(c, "%s", name);
+    gamma = weight(c, "weight", shape1(last_dim(x)), LAYOUT_PLAIN, INIT_CONST, 1);
+    beta = weight(c, "bias", shape1(last_dim(x)), LAYOUT_PLAIN, INIT_CONST, 0);
+    y = op_layer_norm(c->g, x, gamma, beta, (real)1e-5);
+    nn_leave(c, mark);
+    return y;
+}
+
+Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, const int *ids, int n)
+{
+    size_t mark = nn_enter(c, "%s", name);
+    Node *table = weight(c, "weight", shape2(vocab, tokens * dim), LAYOUT_PLAIN, INIT_NORMAL, 1);
+    Node *y = op_embedding(c->g, table, ids, n, tokens);
+    nn_leave(c, mark);
+    return y;
+}
+
+Param *nn_buffer(Nn *c, const char *layer, const char *name, int numel)
+{
+    size_t mark = nn_enter(c, "%s", layer);
+    Param *p = statistic(c, name, PARAM_BUFFER, shape1(numel), 0);
+    nn_leave(c, mark);
+    return p;
+}

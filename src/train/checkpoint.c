@@ -1,0 +1,191 @@
+/* The exact state of a run: see train.h. A checkpoint is a directory: state.safetensors (weights, moments, moving average,
+ * and in its metadata the counters and what the run was started with) and the model or adapter as a finished run leaves it.
+ * It is written under another name, flushed to the disk, and renamed when it is complete. The random streams need no state:
+ * they are pure functions of the seed and the step. */
+#include "trainer_private.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdlora/file.h"
+#include "sdlora/mem.h"
+#include "store_file.h"
+
+static const char meta_key[] = "sdlora.checkpoint";
+
+/* ---- what a run must find again ---- */
+
+static json_t *describe(const Trainer *t, Err *e)
+{
+    char *model = model_config_json(&t->model->config, e);
+    json_t *o = NULL;
+
+    if (model)
+        o = json_pack("{s:I, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
+                      t->data_sha256, "batch_size", t->c.batch, "seed", (json_int_t)t->c.seed, "ema", t->ema != NULL);
+    if (o && t->lora)
+        json_object_set_new(o, "lora", json_pack("{s:i, s:f, s:s}", "rank", t->lora->config.rank, "alpha",
+                                                 t->lora->config.alpha, "targets", t->lora->config.targets));
+    if (!o && model)
+        err_set(e, ERR_FAILED, "cannot describe the checkpoint: no memory");
+    mem_free(model);
+    return o;
+}
+
+typedef struct Differences {
+    char text[900];
+    size_t used;
+} Differences;
+
+static void differ(Differences *d, const char *fmt, const char *a, const char *b)
+{
+    if (d->used < sizeof d->text - 2) {
+        d->used += (size_t)snprintf(d->text + d->used, sizeof d->text - d->used, "%s", d->used ? "; " : "");
+        d->used += (size_t)snprintf(d->text + d->used, sizeof d->text - d->used, fmt, a, b);
+    }
+    if (d->used >= sizeof d->text)
+        d->used = sizeof d->text - 1;
+}
+
+static void compare_value(Differences *d, const char *key, const json_t *saved, const json_t *now)
+{
+    const json_t *a = json_object_get(saved, key), *b = json_object_get(now, key);
+    char fmt[64];
+    char *ta, *tb;
+
+    if (json_equal((json_t *)a, (json_t *)b))
+        return;
+    ta = a ? json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    tb = b ? json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    snprintf(fmt, sizeof fmt, "%s: %%s and %%s", key);
+    differ(d, fmt, ta ? ta : "none", tb ? tb : "none");
+    free(ta);
+    free(tb);
+}
+
+static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, bool force, Err *e)
+{
+    Differences d = {"", 0};
+    json_t *now = describe(t, e);
+    ModelConfig was = model_preset(PRESET_MNIST);
+    const char *model = json_string_value(json_object_get(saved, "model"));
+    char list[600];
+
+    if (!now)
+        return -1;
+    if (!model || model_config_from_json(&was, model, dir, e)) {
+        json_decref(now);
+        return model ? -1 : err_set(e, ERR_INPUT, "'%s' does not say what model it holds", dir);
+    }
+    if (model_config_diff(list, sizeof list, &was, &t->model->config))
+        differ(&d, "%s%s", list, "");
+    compare_value(&d, "lora", saved, now);
+    compare_value(&d, "batch_size", saved, now);
+    compare_value(&d, "seed", saved, now);
+    compare_value(&d, "ema", saved, now);
+    if (!force)
+        compare_value(&d, "data_sha256", saved, now);
+    json_decref(now);
+    if (d.used)
+        return err_set(e, ERR_USAGE, "cannot resume '%s': it and this run differ in %s", dir, d.text);
+    return 0;
+}
+
+/* ---- saving ---- */
+
+static int write_state(const Trainer *t, const char *path, Err *e)
+{
+    StWriter *w = st_writer(e);
+    FilePool pool = {NULL};
+    json_t *o = w ? describe(t, e) : NULL;
+    char *meta = o ? json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    int status = meta ? 0 : -1;
+
+    if (o && !meta)
+        err_set(e, ERR_FAILED, "cannot describe the checkpoint: no memory");
+    if (!status)
+        status = st_add_meta(w, meta_key, meta, e);
+    if (!status)
+        status = store_add(w, &pool, t->trained, t->trained->values, "weights.", false, e);
+    if (!status)
+        status = store_add(w, &pool, t->trained, t->m, "adam_m.", true, e);
+    if (!status)
+        status = store_add(w, &pool, t->trained, t->v, "adam_v.", true, e);
+    if (!status && t->ema)
+        status = store_add(w, &pool, t->trained, t->ema, "ema.", true, e);
+    if (!status)
+        status = st_save(w, path, e);
+    st_writer_free(w);
+    pool_free(&pool);
+    json_decref(o);
+    free(meta);
+    return status;
+}
+
+static int write_result(Trainer *t, const char *dir, Err *e)
+{
+    char path[4096];
+    int status;
+
+    if (!t->lora && file_join(path, sizeof path, dir, "model.safetensors", e))
+        return -1;
+    trainer_use_ema(t, true);
+    status = t->lora ? lora_save(t->lora, dir, e) : model_save(t->model, path, e);
+    trainer_use_ema(t, false);
+    return status;
+}
+
+int trainer_save(Trainer *t, const char *dir, Err *e)
+{
+    char tmp[4096], path[4096];
+
+    if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", dir) >= sizeof tmp)
+        return err_set(e, ERR_FAILED, "the name '%s' is too long", dir);
+    if (file_remove_dir(tmp, e) || file_mkdirs(tmp, e) || file_join(path, sizeof path, tmp, "state.safetensors", e))
+        return -1;
+    if (write_state(t, path, e) || write_result(t, tmp, e) || file_replace_dir(dir, tmp, e)) {
+        file_remove_dir(tmp, NULL);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- loading ---- */
+
+static int read_state(Trainer *t, const StFile *f, Err *e)
+{
+    if (store_get(t->trained, t->trained->values, f, "weights.", false, e) ||
+        store_get(t->trained, t->m, f, "adam_m.", true, e) || store_get(t->trained, t->v, f, "adam_v.", true, e) ||
+        (t->ema && store_get(t->trained, t->ema, f, "ema.", true, e)))
+        return -1;
+    unet_chunks_weights_changed(&t->net);
+    unet_chunks_weights_changed(&t->val_net);
+    return 0;
+}
+
+int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
+{
+    char path[4096];
+    StFile *f;
+    const char *meta;
+    json_t *o;
+    int status;
+
+    if (file_join(path, sizeof path, dir, "state.safetensors", e) || !(f = st_open(path, e)))
+        return -1;
+    meta = st_meta(f, meta_key);
+    o = meta ? json_loads(meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    if (!json_is_integer(json_object_get(o, "step")) || json_integer_value(json_object_get(o, "step")) < 0)
+        status = err_set(e, ERR_INPUT, "'%s' is not the state of a run", path);
+    else
+        status = compare_runs(t, o, dir, force, e);
+    if (!status)
+        status = read_state(t, f, e);
+    if (!status)
+        t->step = json_integer_value(json_object_get(o, "step"));
+    json_decref(o);
+    st_close(f);
+    return status;
+}

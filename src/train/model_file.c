@@ -1,0 +1,158 @@
+/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its sizes
+ * are read off the shapes. */
+#include "sdlora/train.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+#include "store_file.h"
+
+static const char config_key[] = "sdlora.config";
+
+int model_save(const Model *m, const char *path, Err *e)
+{
+    StWriter *w = st_writer(e);
+    FilePool pool = {NULL};
+    char *config = w ? model_config_json(&m->config, e) : NULL;
+    int status = config ? 0 : -1;
+
+    if (!status)
+        status = st_add_meta(w, config_key, config, e);
+    if (!status)
+        status = store_add(w, &pool, m->params, m->params->values, "", false, e);
+    if (!status)
+        status = st_save(w, path, e);
+    st_writer_free(w);
+    pool_free(&pool);
+    mem_free(config);
+    return status;
+}
+
+/* The k-th dimension of a tensor that must be there with nd dimensions, into *out. */
+static int dim_of(int *out, const StFile *f, const char *name, int nd, int k, Err *e)
+{
+    const StTensor *t = st_find(f, name);
+
+    if (!t)
+        return err_set(e, ERR_INPUT, "'%s' is not a model of this kind: it lacks tensor '%s'", st_label(f), name);
+    if (t->nd != nd || t->d[k] < 1 || t->d[k] > 65536)
+        return err_set(e, ERR_INPUT, "'%s' is not a model of this kind: tensor '%s' should have %d dimensions of 1 to 65536",
+                       st_label(f), name, nd);
+    *out = (int)t->d[k];
+    return 0;
+}
+
+static int config_from_shapes(ModelConfig *c, const StFile *f, Err *e)
+{
+    char name[64];
+    int step;
+
+    *c = model_preset(PRESET_SEED);
+    for (c->levels = 0; c->levels < MODEL_MAX_LEVELS; c->levels++) {
+        snprintf(name, sizeof name, "encoder_convs.%d.seq1.0.weight", c->levels);
+        if (c->levels > 0 && !st_find(f, name))
+            break;
+        if (dim_of(&c->channels[c->levels], f, name, 4, 0, e))
+            return -1;
+    }
+    for (int i = c->levels; i < MODEL_MAX_LEVELS; i++)
+        c->channels[i] = 0;
+    if (dim_of(&c->time_dim, f, "time_embedding.1.weight", 2, 0, e) ||
+        dim_of(&c->classes, f, "class_embedding.weight", 2, 0, e) ||
+        dim_of(&c->context_dim, f, "class_embedding.weight", 2, 1, e) ||
+        dim_of(&c->qsize, f, "encoder_convs.0.cross_attention.w_q.weight", 2, 0, e) ||
+        dim_of(&c->vsize, f, "encoder_convs.0.cross_attention.w_v.weight", 2, 0, e) ||
+        dim_of(&c->fsize, f, "encoder_convs.0.cross_attention.feed_forward.0.weight", 2, 0, e))
+        return -1;
+    step = 1 << (c->levels - 1);
+    c->image_size = (c->image_size + step - 1) / step * step;
+    return 0;
+}
+
+/* Buffers that an older or a bare file may leave out: they are computed, or only count. */
+static bool may_be_missing(const Param *p)
+{
+    return p->kind == PARAM_COUNTER || strstr(p->name, "half_embedding");
+}
+
+typedef struct NameList {
+    char text[700];
+    size_t used;
+} NameList;
+
+static void list_name(NameList *l, const char *what, const char *name)
+{
+    if (l->used < sizeof l->text - 40)
+        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s '%.200s'", l->used ? ", " : "", what,
+                                    name);
+    else if (l->used < sizeof l->text - 4)
+        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, ", ...");
+    if (l->used > sizeof l->text - 1)
+        l->used = sizeof l->text - 1;
+}
+
+static int check_names(const Model *m, const StFile *f, Err *e)
+{
+    NameList l = {"", 0};
+
+    for (int i = 0; i < m->params->count; i++) {
+        const Param *p = m->params->items[i];
+        const StTensor *t = st_find(f, p->name);
+        char a[64];
+        if (!t && !may_be_missing(p))
+            list_name(&l, "missing", p->name);
+        else if (t && !shape_is(t, p->file_shape))
+            list_name(&l, shape_text(p->file_shape, a), p->name);
+    }
+    for (int i = 0; i < st_count(f); i++)
+        if (!param_find(m->params, st_at(f, i)->name))
+            list_name(&l, "surplus", st_at(f, i)->name);
+    if (l.used)
+        return err_set(e, ERR_INPUT, "'%s' does not hold the model that its configuration describes (a shape: the one "
+                       "expected): %s", st_label(f), l.text);
+    return 0;
+}
+
+static int read_values(Model *m, const StFile *f, Err *e)
+{
+    for (int i = 0; i < m->params->count; i++) {
+        Param *p = m->params->items[i];
+        const StTensor *t = st_find(f, p->name);
+        float *buffer;
+        int status;
+
+        if (!t)
+            continue;
+        if (p->kind == PARAM_COUNTER) {
+            if (st_read_i64(&p->counter, f, t, e))
+                return -1;
+            continue;
+        }
+        buffer = mem_alloc(p->numel, sizeof *buffer, "a tensor", e);
+        status = buffer ? st_read_f32(buffer, f, t, e) : -1;
+        if (!status)
+            param_import(m->params->values, p, buffer);
+        mem_free(buffer);
+        if (status)
+            return -1;
+    }
+    return 0;
+}
+
+Model *model_load(const char *path, bool trainable, Err *e)
+{
+    StFile *f = st_open(path, e);
+    const char *json = f ? st_meta(f, config_key) : NULL;
+    ModelConfig c = model_preset(PRESET_MNIST);
+    Model *m = NULL;
+
+    if (f && (json ? model_config_from_json(&c, json, path, e) : config_from_shapes(&c, f, e)) == 0)
+        m = model_new(&c, trainable, 0, e);
+    if (m && (check_names(m, f, e) || read_values(m, f, e))) {
+        model_free(m);
+        m = NULL;
+    }
+    st_close(f);
+    return m;
+}

@@ -1,0 +1,95 @@
+/* Parameter stores to and from safetensors: see store_file.h. */
+#include "store_file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+
+int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
+              Err *e)
+{
+    for (int i = 0; i < s->count; i++) {
+        const Param *p = s->items[i];
+        bool counter = p->kind == PARAM_COUNTER;
+        size_t bytes = counter ? sizeof(int64_t) : p->numel * sizeof(float);
+        char *name;
+        void *data;
+
+        if (weights_only && p->kind != PARAM_WEIGHT)
+            continue;
+        name = pool_get(pool, strlen(prefix) + strlen(p->name) + 1, e);
+        data = pool_get(pool, bytes, e);
+        if (!name || !data)
+            return -1;
+        sprintf(name, "%s%s", prefix, p->name);
+        if (counter)
+            memcpy(data, &p->counter, sizeof p->counter);
+        else
+            param_export(data, p, slab);
+        if (st_add(w, name, counter ? DT_I64 : DT_F32, p->file_shape.nd, p->file_shape.d, data, e))
+            return -1;
+    }
+    return 0;
+}
+
+bool shape_is(const StTensor *t, Shape s)
+{
+    if (t->nd != s.nd)
+        return false;
+    for (int i = 0; i < s.nd; i++)
+        if (t->d[i] != (uint64_t)s.d[i])
+            return false;
+    return true;
+}
+
+int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e)
+{
+    size_t most = 1;
+    float *buffer;
+    int status = 0;
+
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->numel > most)
+            most = s->items[i]->numel;
+    buffer = mem_alloc(most, sizeof *buffer, "a tensor", e);
+    if (!buffer)
+        return -1;
+    for (int i = 0; i < s->count && !status; i++) {
+        Param *p = s->items[i];
+        char name[2 * PARAM_NAME_MAX];
+        const StTensor *t;
+
+        if (weights_only && p->kind != PARAM_WEIGHT)
+            continue;
+        snprintf(name, sizeof name, "%s%s", prefix, p->name);
+        t = st_find(f, name);
+        if (!t || !shape_is(t, p->file_shape))
+            status = err_set(e, ERR_INPUT, "'%s' %s tensor '%s'", st_label(f), t ? "has another shape for" : "lacks", name);
+        else if (p->kind == PARAM_COUNTER)
+            status = st_read_i64(&p->counter, f, t, e);
+        else if (!(status = st_read_f32(buffer, f, t, e)))
+            param_import(slab, p, buffer);
+    }
+    mem_free(buffer);
+    return status;
+}
+
+void *pool_get(FilePool *pool, size_t bytes, Err *e)
+{
+    struct PoolBlock *b = mem_alloc(1, sizeof(struct PoolBlock) + bytes, "a file", e);
+    if (!b)
+        return NULL;
+    b->next = pool->first;
+    pool->first = b;
+    return b + 1;
+}
+
+void pool_free(FilePool *pool)
+{
+    while (pool->first) {
+        struct PoolBlock *next = pool->first->next;
+        mem_free(pool->first);
+        pool->first = next;
+    }
+}

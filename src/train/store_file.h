@@ -1,0 +1,29 @@
+/* Parameter stores to and from safetensors, for model_file.c, lora_file.c and checkpoint.c. */
+#ifndef TRAIN_STORE_FILE_H
+#define TRAIN_STORE_FILE_H
+
+#include "sdlora/param.h"
+#include "sdlora/safetensors.h"
+
+/* Names and exported data live here until the file is written. */
+typedef struct FilePool {
+    struct PoolBlock {
+        struct PoolBlock *next;
+        void *pad; /* keeps what follows aligned to 16 bytes */
+    } *first;
+} FilePool;
+
+void *pool_get(FilePool *pool, size_t bytes, Err *e);
+void pool_free(FilePool *pool);
+
+/* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values); counters
+ * too, unless weights_only. */
+int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
+              Err *e);
+
+/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). */
+int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e);
+
+bool shape_is(const StTensor *t, Shape s);
+
+#endif

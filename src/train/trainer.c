@@ -1,0 +1,353 @@
+/* One optimiser step after another: see train.h.
+ *
+ * Step k draws its images from the permutation of its epoch and its noise, timesteps and dropped classes from Philox
+ * streams that are named by the number of the sample (k batch + j), so step k is a pure function of (seed, k, data, state).
+ * A step is a sequence of passes over micro-batches, whose gradients add up in the parameters' slab; then one pass over the
+ * slabs does clipping, Adam (Kingma & Ba 2015), decoupled weight decay (Loshchilov & Hutter 2019) and EMA. */
+#include "trainer_private.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "sdlora/image.h"
+#include "sdlora/mem.h"
+#include "sdlora/rng.h"
+
+enum { AUTO_MICRO_BATCH = 16 };
+
+/* ---- data ---- */
+
+static int images_load(Images *im, const Dataset *d, int limit, int size, Err *e)
+{
+    size_t in = (size_t)d->h * (size_t)d->w, hw = (size_t)size * (size_t)size;
+
+    im->n = limit < d->n ? limit : d->n;
+    im->hw = hw;
+    im->labels = d->labels;
+    im->px = mem_alloc((size_t)im->n, hw, "the images", e);
+    if (!im->px)
+        return -1;
+    for (int i = 0; i < im->n; i++)
+        if (image_resize(im->px + (size_t)i * hw, size, size, d->images + (size_t)i * in, d->h, d->w, e))
+            return -1;
+    return 0;
+}
+
+static void image_get(float *out, const Images *im, size_t i)
+{
+    const uint8_t *px = im->px + i * im->hw;
+    for (size_t k = 0; k < im->hw; k++)
+        out[k] = (float)px[k] * (2.0f / 255.0f) - 1.0f;
+}
+
+/* ---- life ---- */
+
+static bool has_batch_norm(const Model *m)
+{
+    return m->config.norm == NORM_BATCH;
+}
+
+/* As many images a pass as keep their activations in cache; all of them where statistics run over the batch. */
+static int choose_micro_batch(const Trainer *t)
+{
+    int wanted = t->c.micro_batch;
+
+    if (wanted == 0)
+        wanted = has_batch_norm(t->model) && !t->lora ? t->c.batch : AUTO_MICRO_BATCH;
+    return wanted < t->c.batch ? wanted : t->c.batch;
+}
+
+static int build_networks(Trainer *t, Err *e)
+{
+    int size = t->model->config.image_size;
+    UnetOptions o = {.n = t->c.batch, .h = size, .w = size, .train = true, .l1 = t->c.l1, .conv = t->c.conv,
+                     .lora = t->lora, .lora_seed = t->c.seed, .max_bytes = t->c.max_bytes};
+
+    o.loss_scale = 1.0 / ((double)t->c.batch * (double)t->train.hw);
+    t->micro = choose_micro_batch(t);
+    if (unet_chunks_build(&t->net, t->model, &o, t->micro, e))
+        return -1;
+    if (t->val.n == 0)
+        return 0;
+    o.train = false;
+    o.n = t->val.n;
+    return unet_chunks_build(&t->val_net, t->model, &o, t->micro, e);
+}
+
+static int allocate_slabs(Trainer *t, Err *e)
+{
+    size_t n = t->trained->n_weights;
+
+    t->m = mem_alloc(n, sizeof(real), "the optimiser", e);
+    t->v = mem_alloc(n, sizeof(real), "the optimiser", e);
+    t->ema = t->c.ema > 0 ? mem_alloc(n, sizeof(real), "the moving average", e) : NULL;
+    t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
+    t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n), 1, "scratch memory", e);
+    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch)
+        return -1;
+    if (t->ema)
+        memcpy(t->ema, t->trained->values, n * sizeof(real));
+    return 0;
+}
+
+static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val, Err *e)
+{
+    if (train->classes > t->model->config.classes)
+        return err_set(e, ERR_USAGE, "the data has labels up to %d, the model knows %d classes", train->classes - 1,
+                       t->model->config.classes);
+    if (val && val->classes > t->model->config.classes)
+        return err_set(e, ERR_USAGE, "the validation data has labels up to %d, the model knows %d classes",
+                       val->classes - 1, t->model->config.classes);
+    if (t->c.batch > train->n)
+        return err_set(e, ERR_USAGE, "the batch size %d is more than the %d images there are; lower --batch-size",
+                       t->c.batch, train->n);
+    if (t->c.cond_drop > 0 && !t->model->config.null_class)
+        return err_set(e, ERR_USAGE, "dropping the class needs a model with a null class; use --cond-drop 0");
+    if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && has_batch_norm(t->model) && !t->lora)
+        return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once; leave out --micro-batch");
+    return 0;
+}
+
+Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Dataset *train, const Dataset *val, Err *e)
+{
+    Trainer *t;
+    int size = model->config.image_size;
+
+    if (train_config_check(c, e) || !(t = mem_alloc(1, sizeof *t, "the trainer", e)))
+        return NULL;
+    t->c = *c;
+    t->model = model;
+    t->lora = lora;
+    t->be = backend_get();
+    t->perm_epoch = -1;
+    memcpy(t->data_sha256, train->sha256, sizeof t->data_sha256);
+    if (check_fit(t, train, val, e) || images_load(&t->train, train, train->n, size, e) ||
+        (val && c->val_images > 0 && images_load(&t->val, val, c->val_images, size, e)) || build_networks(t, e)) {
+        trainer_free(t);
+        return NULL;
+    }
+    t->trained = lora ? lora->params : model->params;
+    if (lora && t->trained->count == 0) {
+        err_set(e, ERR_USAGE, "no layer of the model is called '%s'; an adapter's targets are among w_q, w_k, w_v, z_linear, "
+                "feed_forward layers '0' and '2' and time_embedding_linear", lora->config.targets);
+        trainer_free(t);
+        return NULL;
+    }
+    if (allocate_slabs(t, e)) {
+        trainer_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void trainer_free(Trainer *t)
+{
+    if (!t)
+        return;
+    unet_chunks_free(&t->net);
+    unet_chunks_free(&t->val_net);
+    mem_free(t->train.px);
+    mem_free(t->val.px);
+    mem_free(t->m);
+    mem_free(t->v);
+    mem_free(t->ema);
+    mem_free(t->perm);
+    mem_free(t->buffer);
+    mem_free(t->timesteps);
+    mem_free(t->sumsq_scratch);
+    mem_free(t);
+}
+
+int64_t trainer_steps_per_epoch(const Trainer *t)
+{
+    return t->train.n / t->c.batch; /* what is left over has its turn in another epoch's order */
+}
+
+int64_t trainer_total_steps(const Trainer *t)
+{
+    return t->c.steps > 0 ? t->c.steps : t->c.epochs * trainer_steps_per_epoch(t);
+}
+
+int64_t trainer_step_count(const Trainer *t)
+{
+    return t->step;
+}
+
+int trainer_micro_batch(const Trainer *t)
+{
+    return t->micro;
+}
+
+size_t trainer_bytes(const Trainer *t)
+{
+    size_t n = t->trained->n_weights;
+    size_t slabs = t->model->params->n_values + (t->lora ? t->lora->params->n_values : 0) + n * (t->ema ? 4 : 3);
+    return unet_chunks_bytes(&t->net) + unet_chunks_bytes(&t->val_net) + slabs * sizeof(real) +
+           (size_t)(t->train.n + t->val.n) * t->train.hw;
+}
+
+Graph *trainer_graph(const Trainer *t)
+{
+    return t->net.whole.g;
+}
+
+/* ---- one step ---- */
+
+static void order_epoch(Trainer *t, int64_t epoch)
+{
+    Rng r = rng_make(t->c.seed, rng_stream("shuffle", (uint64_t)epoch));
+
+    if (epoch == t->perm_epoch)
+        return;
+    rng_permutation(&r, t->perm, (uint32_t)t->train.n);
+    t->perm_epoch = epoch;
+}
+
+/* Sample number s of the run into slot i of the network: image, timestep, class, noise. */
+static void fill_sample(Trainer *t, Unet *u, int i, int64_t s, size_t image, float *x0, float *eps)
+{
+    const Diffusion *d = &t->model->diffusion;
+    size_t hw = t->train.hw;
+    Rng r = rng_make(t->c.seed, rng_stream("train", (uint64_t)s));
+    int timestep = (int)rng_below(&r, (uint32_t)d->timesteps);
+    bool drop = rng_uniform(&r) < t->c.cond_drop;
+
+    image_get(x0, &t->train, image);
+    rng_normal(&r, eps, hw);
+    diffusion_noise(u->x->val.data + (size_t)i * hw, u->target->val.data + (size_t)i * hw, x0, eps, timestep, hw, d);
+    u->y[i] = drop ? t->model->config.classes : t->train.labels[image];
+    t->timesteps[i] = timestep;
+}
+
+/* Fill a network with the samples first .. first+n-1 of the run. */
+static int fill_network(Trainer *t, Unet *u, int64_t first, Err *e)
+{
+    int64_t per_epoch = trainer_steps_per_epoch(t) * t->c.batch;
+    size_t hw = t->train.hw;
+    float *buffer = t->buffer;
+
+    if (!buffer && !(buffer = t->buffer = mem_alloc(2 * (size_t)t->micro * hw, sizeof *buffer, "a batch", e)))
+        return -1;
+    if (!t->timesteps && !(t->timesteps = mem_alloc((size_t)t->micro, sizeof *t->timesteps, "a batch", e)))
+        return -1;
+    order_epoch(t, first / per_epoch);
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < u->n; i++)
+        fill_sample(t, u, i, first + i, t->perm[(first + i) % per_epoch], buffer + 2 * (size_t)i * hw,
+                    buffer + (2 * (size_t)i + 1) * hw);
+    unet_set_time(u, t->timesteps);
+    return 0;
+}
+
+static double learning_rate(const Trainer *t, int64_t k)
+{
+    const TrainConfig *c = &t->c;
+    double total = (double)(trainer_total_steps(t) - c->warmup), p;
+
+    if (k < c->warmup)
+        return c->lr * (double)(k + 1) / c->warmup;
+    p = total > 0 ? (double)(k - c->warmup) / total : 1;
+    if (c->schedule == LR_COSINE)
+        return c->lr * (c->lr_end + (1 - c->lr_end) * 0.5 * (1 + cos(3.141592653589793 * p)));
+    if (c->schedule == LR_LINEAR)
+        return c->lr * (1 - (1 - c->lr_end) * p);
+    return c->lr;
+}
+
+static void update(Trainer *t, double lr, double norm)
+{
+    const TrainConfig *c = &t->c;
+    double k = (double)(t->step + 1);
+    AdamStep s = {
+        .lr = (real)lr,
+        .beta1 = (real)c->beta1,
+        .beta2 = (real)c->beta2,
+        .eps = (real)c->adam_eps,
+        .weight_decay = (real)c->weight_decay,
+        .bias1 = (real)(1 - pow(c->beta1, k)),
+        .bias2 = (real)(1 - pow(c->beta2, k)),
+        .grad_scale = (real)(c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1),
+        .ema_decay = (real)fmin(c->ema, (1 + k) / (10 + k)),
+    };
+
+    t->be->adam(t->trained->values, t->m, t->v, t->ema, t->trained->grads, t->trained->n_weights, s);
+    unet_chunks_weights_changed(&t->net);
+    unet_chunks_weights_changed(&t->val_net);
+}
+
+int trainer_step(Trainer *t, StepReport *r, Err *e)
+{
+    double loss = 0, norm, lr = learning_rate(t, t->step);
+
+    for (int done = 0; done < t->c.batch;) {
+        Unet *u = unet_chunks_next(&t->net, t->c.batch - done);
+        if (fill_network(t, u, t->step * t->c.batch + done, e))
+            return -1;
+        u->g->accumulate = done > 0;
+        graph_forward(u->g);
+        loss += u->g->loss_value;
+        graph_backward(u->g);
+        done += u->n;
+    }
+    norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
+    if (!isfinite(loss) || !isfinite(norm))
+        return err_set(e, ERR_DIVERGED, "the %s is not finite at step %lld; lower --lr or set --grad-clip",
+                       isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
+    update(t, lr, norm);
+    t->step++;
+    *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, loss, lr, norm};
+    return 0;
+}
+
+/* ---- validation ---- */
+
+void trainer_use_ema(Trainer *t, bool on)
+{
+    if (!t->ema || on == t->ema_in_use)
+        return;
+    for (size_t i = 0; i < t->trained->n_weights; i++) {
+        real w = t->trained->values[i];
+        t->trained->values[i] = t->ema[i];
+        t->ema[i] = w;
+    }
+    t->ema_in_use = on;
+    unet_chunks_weights_changed(&t->net);
+    unet_chunks_weights_changed(&t->val_net);
+}
+
+/* The noise and the timesteps are the same at every call and for every seed: losses of runs can be compared. */
+int trainer_validate(Trainer *t, double *loss, Err *e)
+{
+    const Diffusion *d = &t->model->diffusion;
+    size_t hw = t->train.hw;
+    real *target = mem_alloc((size_t)t->micro * hw, sizeof *target, "a batch", e);
+    float *x0 = mem_alloc(2 * hw, sizeof *x0, "a batch", e);
+    int *timesteps = mem_alloc((size_t)t->micro, sizeof *timesteps, "a batch", e);
+    void *scratch = mem_alloc(t->be->loss_scratch((size_t)t->micro * hw), 1, "a batch", e);
+    bool ok = target && x0 && timesteps && scratch, was = t->ema_in_use;
+
+    *loss = 0;
+    trainer_use_ema(t, true);
+    for (int done = 0; ok && done < t->val.n;) {
+        Unet *u = unet_chunks_next(&t->val_net, t->val.n - done);
+        for (int i = 0; i < u->n; i++) {
+            Rng r = rng_make(0, rng_stream("validation", (uint64_t)(done + i)));
+            timesteps[i] = (int)((int64_t)(done + i) * d->timesteps / t->val.n);
+            image_get(x0, &t->val, (size_t)(done + i));
+            rng_normal(&r, x0 + hw, hw);
+            diffusion_noise(u->x->val.data + (size_t)i * hw, target + (size_t)i * hw, x0, x0 + hw, timesteps[i], hw, d);
+            u->y[i] = t->val.labels[done + i];
+        }
+        unet_set_time(u, timesteps);
+        graph_forward(u->g);
+        *loss += t->be->loss(NULL, u->out->val.data, target, (size_t)u->n * hw, t->c.l1,
+                             1.0 / ((double)t->val.n * (double)hw), scratch);
+        done += u->n;
+    }
+    trainer_use_ema(t, was);
+    mem_free(target);
+    mem_free(x0);
+    mem_free(timesteps);
+    mem_free(scratch);
+    return ok ? 0 : -1;
+}

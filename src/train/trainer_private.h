@@ -1,0 +1,34 @@
+/* A Trainer's inside, for trainer.c and checkpoint.c. */
+#ifndef TRAIN_TRAINER_PRIVATE_H
+#define TRAIN_TRAINER_PRIVATE_H
+
+#include "sdlora/train.h"
+
+typedef struct Images { /* at the model's size */
+    uint8_t *px;           /* (n,hw), owned */
+    const uint8_t *labels; /* borrowed */
+    int n;
+    size_t hw;
+} Images;
+
+struct Trainer {
+    TrainConfig c;
+    Model *model;
+    Lora *lora;
+    const Backend *be;
+    ParamStore *trained; /* the model's or the adapter's */
+    Images train, val;
+    char data_sha256[65];
+    UnetChunks net, val_net;
+    int micro;
+    real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
+    bool ema_in_use;
+    void *sumsq_scratch;
+    uint32_t *perm; /* order of the images in epoch perm_epoch */
+    int64_t perm_epoch;
+    float *buffer;  /* (micro,2,hw): images and noise */
+    int *timesteps; /* (micro) */
+    int64_t step;   /* optimiser steps done */
+};
+
+#endif

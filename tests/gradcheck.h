@@ -1,0 +1,98 @@
+/* Gradient checks for the double build: the gradients of 0.5 sum (out - target)^2 with respect to every parameter, against
+ * central differences. The target is random, so that the gradient that enters the op is random too (a plain sum of outputs
+ * would be blind: for a softmax or a LayerNorm its gradient is zero). */
+#ifndef TESTS_GRADCHECK_H
+#define TESTS_GRADCHECK_H
+
+#include "check.h"
+#include "sdlora/ops.h"
+#include "sdlora/threads.h"
+
+typedef struct Fixture {
+    ParamStore *store;
+    Graph *g;
+    Err err;
+} Fixture;
+
+static inline Fixture fixture_new(void)
+{
+    Fixture f = {0};
+    threads_init(2);
+    backend_init();
+    f.store = param_store_new(true, &f.err);
+    f.g = graph_new(backend_get(), true, &f.err);
+    return f;
+}
+
+static inline Node *leaf(Fixture *f, const char *name, Shape s)
+{
+    Param want = {.kind = PARAM_WEIGHT, .init = INIT_NORMAL, .init_arg = 1, .file_shape = s};
+    Param *p;
+    snprintf(want.name, sizeof want.name, "%s", name);
+    p = param_get(f->store, &want, &f->err);
+    check_ptr(p, f->err);
+    return op_param(f->g, p);
+}
+
+static inline double loss_now(Graph *g)
+{
+    graph_weights_changed(g);
+    graph_forward(g);
+    return g->loss_value;
+}
+
+/* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless `zero` names it. */
+static inline void check_gradients(Graph *g, const ParamStore *s, int samples, double h, double rtol, const char *zero)
+{
+    real *grads = calloc(s->n_weights, sizeof(real));
+
+    graph_forward(g);
+    graph_backward(g);
+    memcpy(grads, s->grads, s->n_weights * sizeof(real));
+    for (int i = 0; i < s->count; i++) {
+        const Param *p = s->items[i];
+        double most = 0;
+        size_t step;
+        if (p->kind != PARAM_WEIGHT)
+            continue;
+        for (size_t k = 0; k < p->numel; k++)
+            most = fmax(most, fabs((double)grads[p->offset + k]));
+        if (zero && strstr(p->name, zero) && !strstr(p->name, "feed_forward")) {
+            if (!(most <= 1e-9))
+                fail_msg("gradient of %s should be zero, is %g", p->name, most);
+            continue;
+        }
+        if (!(most > 0))
+            fail_msg("gradient of %s is zero everywhere", p->name);
+        step = p->numel / (size_t)samples + 1;
+        for (size_t k = step / 2; k < p->numel; k += step) {
+            real *v = p->value + k, was = *v;
+            double up, down;
+            *v = was + (real)h;
+            up = loss_now(g);
+            *v = was - (real)h;
+            down = loss_now(g);
+            *v = was;
+            if (!(fabs((up - down) / (2 * h) - (double)grads[p->offset + k]) <= rtol * fmax(most, 1e-3)))
+                fail_msg("gradient of %s[%zu]: %.10g, by differences %.10g", p->name, k,
+                         (double)grads[p->offset + k], (up - down) / (2 * h));
+        }
+    }
+    free(grads);
+}
+
+/* Close the graph with the loss, plan it, check, free everything. */
+static inline void finish(Fixture *f, Node *out, const char *zero)
+{
+    Node *target = out ? op_input(f->g, out->val.shape) : NULL;
+    Node *loss = op_loss(f->g, out, target, false, 0.5);
+    check_ok(param_seal(f->store, 7, &f->err), f->err);
+    check_ok(graph_plan(f->g, loss, 0, false, &f->err), f->err);
+    f->g->poison = true;
+    fill_random(target->val.data, target->val.numel, 99, 1);
+    check_gradients(f->g, f->store, 40, 1e-5, 2e-7, zero);
+    graph_free(f->g);
+    param_store_free(f->store);
+}
+
+#endif

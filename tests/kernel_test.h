@@ -1,0 +1,119 @@
+/* What the tests of the backend's kernels share: every instruction set that this CPU has, data that depend on a seed
+ * only, comparisons that NaN fails, the same bytes at 1, 2 and 3 threads. */
+#ifndef SDLORA_KERNEL_TEST_H
+#define SDLORA_KERNEL_TEST_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "sdlora/backend.h"
+#include "sdlora/mem.h"
+#include "sdlora/threads.h"
+
+static inline void *room(size_t count, size_t size)
+{
+    Err e;
+    void *p = mem_alloc(count, size, "test data", &e);
+    assert_non_null(p);
+    return p;
+}
+
+static inline double *doubles(size_t n)
+{
+    return room(n, sizeof(double));
+}
+
+/* Numbers in (-1,1), scaled and shifted. */
+static inline real *noise(size_t n, uint32_t seed, double scale, double shift)
+{
+    real *p = room(n, sizeof(real));
+    for (size_t i = 0; i < n; i++) {
+        uint32_t z = (uint32_t)i * 2654435769u + seed * 40503u;
+        z = (z ^ (z >> 16)) * 0x45d9f3bu;
+        z = (z ^ (z >> 16)) * 0x45d9f3bu;
+        p[i] = (real)(((double)(z ^ (z >> 16)) / 2147483648.0 - 1.0) * scale + shift);
+    }
+    return p;
+}
+
+/* What an output holds before the call: NaN where beta is 0, else a number by place. */
+static inline double before(size_t i)
+{
+    return (double)(i % 7) - 3;
+}
+
+static inline real *output(size_t n, real beta)
+{
+    real *p = room(n, sizeof(real));
+    for (size_t i = 0; i < n; i++)
+        p[i] = beta == 0 ? (real)NAN : (real)before(i);
+    return p;
+}
+
+/* |got - (beta before + want)| <= tol * (1 + max|want|) everywhere. */
+static inline void check(const char *what, const Backend *be, const real *got, const double *want, size_t n,
+                         double beta, double tol)
+{
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, fabs(want[i]));
+    for (size_t i = 0; i < n; i++) {
+        const double w = want[i] + (beta == 0 ? 0 : beta * before(i));
+        if (!(fabs((double)got[i] - w) <= tol * (most + (beta == 0 ? 0 : 3))))
+            fail_msg("%s (%s): element %zu of %zu is %.9g, want %.9g (largest %.3g)", what, be->simd, i, n,
+                     (double)got[i], w, most);
+    }
+}
+
+static inline void check_same(const char *what, const Backend *be, const void *a, const void *b, size_t bytes)
+{
+    if (memcmp(a, b, bytes) != 0)
+        fail_msg("%s (%s): the bytes differ", what, be->simd);
+}
+
+static inline void each_simd(void (*test)(const Backend *be))
+{
+    static const char *const names[] = {"avx512", "avx2", "baseline"};
+    int tested = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const Backend *be = backend_by_simd(names[i]);
+        if (!be)
+            continue;
+        assert_string_equal(be->simd, names[i]);
+        test(be);
+        tested++;
+    }
+    assert_true(tested > 0);
+}
+
+/* Runs with 1, 2 and 3 threads; run() must give a fresh block of `bytes` bytes each time. */
+static inline void same_at_any_threads(const char *what, const Backend *be, void *(*run)(const Backend *be, void *ctx),
+                                       void *ctx, size_t bytes)
+{
+    threads_init(1);
+    void *first = run(be, ctx);
+    for (int t = 2; t <= 3; t++) {
+        threads_init(t);
+        void *other = run(be, ctx);
+        check_same(what, be, first, other, bytes);
+        mem_free(other);
+    }
+    mem_free(first);
+    threads_init(2);
+}
+
+static inline int setup_backend(void **state)
+{
+    (void)state;
+    threads_init(2);
+    backend_init();
+    return 0;
+}
+
+#endif

@@ -1,0 +1,246 @@
+/* image.h: resize against Pillow, grids and PNG against plain loops (the PNG is taken apart with zlib). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <zlib.h>
+
+#include "sdlora/file.h"
+#include "sdlora/image.h"
+#include "sdlora/mem.h"
+#include "io_util.h"
+
+/* tests/golden/resize.bin, see scripts/make_golden_resize.py */
+static void test_resize_equals_pillow(void **state)
+{
+    Err e = {0};
+    char *data;
+    size_t n, at = 0;
+    int cases = 0;
+    (void)state;
+    if (file_load(&data, &n, "tests/golden/resize.bin", 1 << 20, &e) != 0)
+        fail_msg("%s", e.msg);
+    while (at < n) {
+        int32_t d[4];
+        size_t in_size, out_size;
+        uint8_t *out;
+        memcpy(d, data + at, sizeof d);
+        at += sizeof d;
+        in_size = (size_t)(d[0] * d[1]);
+        out_size = (size_t)(d[2] * d[3]);
+        assert_true(at + in_size + out_size <= n);
+        out = mem_alloc(out_size, 1, "test", &e);
+        if (image_resize(out, d[2], d[3], (const uint8_t *)data + at, d[0], d[1], &e) != 0)
+            fail_msg("%s", e.msg);
+        if (memcmp(out, data + at + in_size, out_size) != 0)
+            fail_msg("%dx%d to %dx%d differs from Pillow", d[0], d[1], d[2], d[3]);
+        at += in_size + out_size;
+        mem_free(out);
+        cases++;
+    }
+    assert_int_equal(cases, 12);
+    mem_free(data);
+}
+
+static void test_resize_errors(void **state)
+{
+    uint8_t px[4] = {1, 2, 3, 4}, out[4];
+    Err e = {0};
+    (void)state;
+    assert_int_equal(image_resize(out, 0, 2, px, 2, 2, &e), -1);
+    assert_says(e, "2x2");
+    assert_int_equal(image_resize(out, 2, 2, px, 2, -1, &e), -1);
+}
+
+static void test_real(void **state)
+{
+    int p;
+    (void)state;
+    for (p = 0; p < 256; p++) {
+        assert_int_equal(image_from_real((double)image_to_real((uint8_t)p)), p);
+        assert_true(fabs((double)image_to_real((uint8_t)p) - (2.0 * p / 255.0 - 1.0)) < 1e-6);
+    }
+    assert_int_equal(image_from_real(-7.0), 0);
+    assert_int_equal(image_from_real(7.0), 255);
+    assert_int_equal(image_from_real(0.0), 128); /* 127.5 rounds up */
+    assert_int_equal(image_from_real(-1.0 + 2.0 * 0.49 / 255.0), 0);
+    assert_int_equal(image_from_real(-1.0 + 2.0 * 0.51 / 255.0), 1);
+    assert_int_equal(image_from_real((double)NAN), 0);
+    assert_int_equal(image_from_real((double)INFINITY), 255);
+}
+
+/* Five 2x3 images, two a row, threefold, 4 pixels apart. */
+static void test_grid(void **state)
+{
+    enum { N = 5, H = 2, W = 3, COLS = 2, SCALE = 3, PAD = 4 };
+    uint8_t px[N * H * W];
+    Image im;
+    Err e = {0};
+    int i, x, y, cells = 0;
+    (void)state;
+    for (i = 0; i < N * H * W; i++)
+        px[i] = (uint8_t)(10 + i);
+    assert_int_equal(image_grid(&im, px, N, H, W, COLS, SCALE, PAD, 200, &e), 0);
+    assert_int_equal(im.w, 4 + 9 + 4 + 9 + 4);
+    assert_int_equal(im.h, 4 + 6 + 4 + 6 + 4 + 6 + 4);
+    for (y = 0; y < im.h; y++)
+        for (x = 0; x < im.w; x++) {
+            int cx = x / (9 + 4), cy = y / (6 + 4), ox = x % 13 - 4, oy = y % 10 - 4, k = cy * COLS + cx, want = 200;
+            if (ox >= 0 && oy >= 0 && cx < 2 && k < N) {
+                want = 10 + k * 6 + oy / 3 * 3 + ox / 3;
+                cells++;
+            }
+            assert_int_equal(im.px[y * im.w + x], want);
+        }
+    assert_int_equal(cells, N * 54);
+    image_free(&im);
+    assert_null(im.px);
+    assert_int_equal(image_grid(&im, px, 1, 2, 3, 1, 1000000000, 0, 0, &e), -1);
+    assert_says(e, "too large");
+    assert_int_equal(image_grid(&im, px, 0, 2, 3, 1, 1, 0, 0, &e), -1);
+}
+
+static uint32_t get_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* The filters of the PNG specification, 9.2, undone in place; rows of w+1 bytes. */
+static void unfilter(uint8_t *rows, int w, int h)
+{
+    int x, y;
+    for (y = 0; y < h; y++) {
+        uint8_t *p = rows + (size_t)y * (size_t)(w + 1) + 1, *up = p - (w + 1);
+        for (x = 0; x < w; x++) {
+            int a = x ? p[x - 1] : 0, b = y ? up[x] : 0, c = x && y ? up[x - 1] : 0, paeth;
+            int pa = abs(b - c), pb = abs(a - c), pc = abs(a + b - 2 * c);
+            paeth = pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+            switch (p[-1]) {
+            case 1:
+                p[x] = (uint8_t)(p[x] + a);
+                break;
+            case 2:
+                p[x] = (uint8_t)(p[x] + b);
+                break;
+            case 3:
+                p[x] = (uint8_t)(p[x] + (a + b) / 2);
+                break;
+            case 4:
+                p[x] = (uint8_t)(p[x] + paeth);
+                break;
+            default:
+                assert_int_equal(p[-1], 0);
+            }
+        }
+    }
+}
+
+static void test_png(void **state)
+{
+    enum { W = 61, H = 47 };
+    static const char *const text[] = {"seed", "7", "Title", "gr\xc3\xbc\xc3\x9f", NULL};
+    static const char *const order[] = {"IHDR", "tEXt", "iTXt", "IDAT", "IEND"};
+    static uint8_t px[W * H], rows[(W + 1) * H];
+    Image im = {W, H, px};
+    TmpDir t;
+    Err e = {0};
+    const char *path;
+    char *file;
+    size_t n, at = 8;
+    int i, chunk;
+    (void)state;
+    for (i = 0; i < W * H; i++)
+        px[i] = (uint8_t)(i % W * 4 + i / W * i / 97);
+    tmpdir_make(&t);
+    path = tmpdir_name(&t, "a.png");
+    if (image_write_png(path, &im, text, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(file_load(&file, &n, path, 1 << 20, &e), 0);
+    assert_memory_equal(file, "\x89PNG\r\n\x1a\n", 8);
+    for (chunk = 0; chunk < 5; chunk++) {
+        const uint8_t *p = (const uint8_t *)file + at;
+        size_t size = get_u32(p);
+        assert_true(at + 12 + size <= n);
+        assert_memory_equal(p + 4, order[chunk], 4);
+        assert_int_equal(get_u32(p + 8 + size), crc32(0, p + 4, (uInt)size + 4));
+        if (chunk == 0) {
+            assert_int_equal(get_u32(p + 8), W);
+            assert_int_equal(get_u32(p + 12), H);
+            assert_memory_equal(p + 16, "\x08\0\0\0\0", 5); /* 8 bits, grey */
+        } else if (chunk == 1) {
+            assert_int_equal(size, 6);
+            assert_memory_equal(p + 8, "seed\0007", 6);
+        } else if (chunk == 2) {
+            assert_int_equal(size, 16);
+            assert_memory_equal(p + 8, "Title\0\0\0\0\0gr\xc3\xbc\xc3\x9f", 16);
+        } else if (chunk == 3) {
+            uLongf got = sizeof rows;
+            assert_int_equal(uncompress(rows, &got, p + 8, size), Z_OK);
+            assert_int_equal(got, sizeof rows);
+        }
+        at += 12 + size;
+    }
+    assert_int_equal(at, n);
+    mem_free(file);
+    unfilter(rows, W, H);
+    for (i = 0; i < H; i++)
+        assert_memory_equal(rows + i * (W + 1) + 1, px + i * W, W);
+    tmpdir_remove(&t);
+}
+
+static void test_png_errors(void **state)
+{
+    uint8_t px[1] = {0};
+    Image none = {0, 1, px}, huge = {100000, 100000, px}, one = {1, 1, px};
+    static const char *const bad_key[] = {"", "x", NULL};
+    Err e = {0};
+    (void)state;
+    assert_int_equal(image_write_png("a.png", &none, NULL, &e), -1);
+    assert_says(e, "'a.png'");
+    assert_int_equal(image_write_png("a.png", &huge, NULL, &e), -1);
+    assert_says(e, "too many");
+    assert_int_equal(image_write_png("a.png", &one, bad_key, &e), -1);
+    assert_int_equal(image_write_png("no/such/directory/a.png", &one, NULL, &e), -1);
+    assert_says(e, "No such file");
+    assert_int_equal(image_write_png("/dev/full", &one, NULL, &e), -1);
+    assert_says(e, "No space left");
+}
+
+#define UP "\xe2\x96\x80"
+
+static void test_half_blocks(void **state)
+{
+    uint8_t px[] = {0, 0, 255, 255, 128, 128, 255, 0, 0};       /* 3x3 */
+    uint8_t big[] = {0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 128, 128}; /* 6x2: two blocks of 3x2 */
+    Image im = {3, 3, px}, wide = {6, 2, big};
+    Err e = {0};
+    char *s = image_half_blocks(&im, 3, &e);
+    (void)state;
+    assert_non_null(s);
+    assert_string_equal(s, "\033[38;5;16m\033[48;5;231m" UP "\033[48;5;244m" UP "\033[38;5;231m" UP "\033[0m\n"
+                           "\033[38;5;231m" UP "\033[38;5;16m" UP UP "\033[0m\n");
+    mem_free(s);
+    s = image_half_blocks(&wide, 2, &e); /* means 0 and 384/6 = 64: the grey 8 + 10*6 = 68 is nearer than 58 */
+    assert_non_null(s);
+    assert_string_equal(s, "\033[38;5;16m" UP "\033[38;5;238m" UP "\033[0m\n");
+    mem_free(s);
+    assert_null(image_half_blocks(&im, 0, &e));
+    assert_says(e, "0 columns");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resize_equals_pillow),
+        cmocka_unit_test(test_resize_errors),
+        cmocka_unit_test(test_real),
+        cmocka_unit_test(test_grid),
+        cmocka_unit_test(test_png),
+        cmocka_unit_test(test_png_errors),
+        cmocka_unit_test(test_half_blocks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

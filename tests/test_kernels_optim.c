@@ -1,0 +1,167 @@
+/* Losses, sums of squares and Adam of every instruction set against plain loops in double. */
+#include "kernel_test.h"
+
+enum { NUMEL = 40009 }; /* more than two blocks, and a tail */
+
+typedef struct LossRun {
+    const real *a, *b;
+    size_t numel;
+    bool l1, grad;
+} LossRun;
+
+/* The gradient, and behind it the loss as a double. */
+static void *run_loss(const Backend *be, void *ctx)
+{
+    const LossRun *r = ctx;
+    real *out = room(r->numel + 4, sizeof(real));
+    void *scratch = room(be->loss_scratch(r->numel), 1);
+    const double loss = be->loss(r->grad ? out : NULL, r->a, r->b, r->numel, r->l1, 0.25, scratch);
+    memcpy(out + r->numel, &loss, sizeof loss);
+    mem_free(scratch);
+    return out;
+}
+
+static void loss(const Backend *be)
+{
+    real *a = noise(NUMEL, 1, 1, 0), *b = noise(NUMEL, 2, 1, 0.1);
+    double *want = doubles(NUMEL), got;
+    b[3] = a[3]; /* the gradient of |0| is 0 */
+    for (int v = 0; v < 6; v++) {
+        LossRun r = {a, b, v < 2 ? 5 : NUMEL, v & 1, v < 4};
+        double sum = 0;
+        for (size_t i = 0; i < r.numel; i++) {
+            const double d = (double)a[i] - b[i];
+            sum += r.l1 ? fabs(d) : d * d;
+            want[i] = 0.25 * (r.l1 ? (d > 0) - (d < 0) : 2 * d);
+        }
+        real *out = run_loss(be, &r);
+        memcpy(&got, out + r.numel, sizeof got);
+        if (!(fabs(got - 0.25 * sum) <= 1e-12 * sum))
+            fail_msg("loss (%s): %.17g, want %.17g", be->simd, got, 0.25 * sum);
+        if (r.grad)
+            check("loss gradient", be, out, want, r.numel, 0, 1e-6);
+        mem_free(out);
+        same_at_any_threads("loss", be, run_loss, &r, (r.numel + 2) * sizeof(real));
+    }
+    a[NUMEL - 1] = (real)NAN;
+    for (int l1 = 0; l1 < 2; l1++) {
+        LossRun r = {a, b, NUMEL, l1, true};
+        real *out = run_loss(be, &r);
+        memcpy(&got, out + NUMEL, sizeof got);
+        assert_true(isnan(got));
+        assert_true(isnan((double)out[NUMEL - 1]));
+        mem_free(out);
+    }
+    mem_free(a);
+    mem_free(b);
+    mem_free(want);
+}
+
+static void test_loss(void **state)
+{
+    (void)state;
+    each_simd(loss);
+}
+
+static void sumsq(const Backend *be)
+{
+    real *x = noise(NUMEL, 1, 1, 0);
+    void *scratch = room(be->sumsq_scratch(NUMEL), 1);
+    double want = 0;
+    for (int i = 0; i < NUMEL; i++)
+        want += (double)x[i] * x[i];
+    for (int t = 1; t <= 3; t++) {
+        threads_init(t);
+        const double got = be->sumsq(x, NUMEL, scratch);
+        if (!(fabs(got - want) <= 1e-12 * want))
+            fail_msg("sumsq (%s): %.17g, want %.17g", be->simd, got, want);
+        assert_true(got == be->sumsq(x, NUMEL, scratch));
+    }
+    threads_init(2);
+    assert_true(be->sumsq(x, 0, scratch) == 0);
+    x[0] = x[1] = (real)1e30f; /* the squares do not fit a float */
+    assert_true(fabs(be->sumsq(x, 2, scratch) / 2e60 - 1) <= 1e-6);
+    x[NUMEL - 1] = (real)INFINITY;
+    assert_true(isinf(be->sumsq(x, NUMEL, scratch)));
+    x[12345] = (real)NAN;
+    assert_true(isnan(be->sumsq(x, NUMEL, scratch)));
+    mem_free(x);
+    mem_free(scratch);
+}
+
+static void test_sumsq(void **state)
+{
+    (void)state;
+    each_simd(sumsq);
+}
+
+/* Three steps, in double: w, m, v, ema one after the other. */
+static void *run_adam(const Backend *be, void *ctx)
+{
+    real *p = room(4 * NUMEL, sizeof(real)), *w = noise(NUMEL, 1, 1, 0);
+    memcpy(p, w, NUMEL * sizeof(real));
+    memcpy(p + 3 * NUMEL, w, NUMEL * sizeof(real));
+    mem_free(w);
+    for (int t = 1; t <= 3; t++) {
+        AdamStep s = *(const AdamStep *)ctx;
+        real *g = noise(NUMEL, (uint32_t)t + 1, 3, 0.5);
+        s.bias1 = 1 - pow(s.beta1, t);
+        s.bias2 = 1 - pow(s.beta2, t);
+        be->adam(p, p + NUMEL, p + 2 * NUMEL, s.ema_decay > 0 ? p + 3 * NUMEL : NULL, g, NUMEL, s);
+        mem_free(g);
+    }
+    return p;
+}
+
+static void adam(const Backend *be)
+{
+    AdamStep s = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .grad_scale = 0.3};
+    double *want = doubles(4 * NUMEL), *w = want, *m = w + NUMEL, *v = m + NUMEL, *ema = v + NUMEL;
+    for (int variant = 0; variant < 2; variant++) {
+        s.weight_decay = variant ? 0.1 : 0;
+        s.ema_decay = variant ? 0.9 : 0;
+        real *w0 = noise(NUMEL, 1, 1, 0);
+        for (int i = 0; i < NUMEL; i++) {
+            w[i] = ema[i] = w0[i];
+            m[i] = v[i] = 0;
+        }
+        for (int t = 1; t <= 3; t++) {
+            real *gs = noise(NUMEL, (uint32_t)t + 1, 3, 0.5);
+            for (int i = 0; i < NUMEL; i++) {
+                const double g = gs[i] * s.grad_scale;
+                m[i] = s.beta1 * m[i] + (1 - s.beta1) * g;
+                v[i] = s.beta2 * v[i] + (1 - s.beta2) * g * g;
+                w[i] -= s.lr * s.weight_decay * w[i];
+                w[i] -= s.lr * (m[i] / (1 - pow(s.beta1, t))) / (sqrt(v[i] / (1 - pow(s.beta2, t))) + s.eps);
+                if (variant)
+                    ema[i] = s.ema_decay * ema[i] + (1 - s.ema_decay) * w[i];
+            }
+            mem_free(gs);
+        }
+        real *got = run_adam(be, &s);
+        check("adam w", be, got, w, NUMEL, 0, 1e-6);
+        check("adam m", be, got + NUMEL, m, NUMEL, 0, 1e-6);
+        check("adam v", be, got + 2 * NUMEL, v, NUMEL, 0, 1e-6);
+        check("adam ema", be, got + 3 * NUMEL, ema, NUMEL, 0, 1e-6);
+        mem_free(got);
+        mem_free(w0);
+        same_at_any_threads("adam", be, run_adam, &s, 4 * NUMEL * sizeof(real));
+    }
+    mem_free(want);
+}
+
+static void test_adam(void **state)
+{
+    (void)state;
+    each_simd(adam);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_sumsq),
+        cmocka_unit_test(test_adam),
+    };
+    return cmocka_run_group_tests(tests, setup_backend, NULL);
+}
