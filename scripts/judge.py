@@ -116,8 +116,8 @@ def frechet(a, b):
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     cross = np.linalg.eigvalsh(root @ cov_b @ root)
-    return max(0.0, float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b)
-                 - 2 * np.sqrt(np.maximum(cross, 0)).sum()))
+    distance = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b)
+    return max(0.0, float(distance - 2 * np.sqrt(np.maximum(cross, 0)).sum()))
 
 
 def report(name, features, seen, labels, real):
@@ -153,7 +153,7 @@ def main():
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "mnist", help="folder with the real digits")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(args.threads)
     {"train": train, "score": score}[args.command](args)
 

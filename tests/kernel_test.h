@@ -29,6 +29,12 @@ static inline double *doubles(size_t n)
     return room(n, sizeof(double));
 }
 
+/* Scratch holds garbage: NaN. */
+static inline void *scratch_room(size_t bytes)
+{
+    return memset(room(bytes, 1), 0xff, bytes);
+}
+
 /* Numbers in (-1,1), scaled and shifted. */
 static inline real *noise(size_t n, uint32_t seed, double scale, double shift)
 {

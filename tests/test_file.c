@@ -1,19 +1,53 @@
-/* file.h: atomic writing, reading, directories, SHA-256. Failing writes come from /dev/full and from a limit on file
- * size. */
+/* file.h: atomic writing, reading, directories, SHA-256. Failing writes come from a full device on standard output,
+ * from a limit on file size, and from this program's own write, fsync and rename, which stand before the C library's.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 #include "io_util.h"
+
+static size_t write_most = SIZE_MAX; /* bytes that one write takes */
+static int interrupt_writes;         /* every other one fails with EINTR */
+static int fail_at;                  /* the fail_at-th of write, fsync and rename fails; 0: none */
+
+static int fails(void)
+{
+    if (fail_at > 0 && --fail_at == 0) {
+        errno = EIO;
+        return 1;
+    }
+    return 0;
+}
+
+ssize_t write(int fd, const void *data, size_t n)
+{
+    static int turn;
+    if (interrupt_writes && turn++ % 2 == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return fails() ? -1 : (ssize_t)syscall(SYS_write, fd, data, n < write_most ? n : write_most);
+}
+
+int fsync(int fd)
+{
+    return fails() ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    return fails() ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
 
 static void put(const char *path, const char *text)
 {
@@ -92,8 +126,7 @@ static void test_disk_full(void **state)
 {
     TmpDir t;
     Err e = {0};
-    struct rlimit old, small;
-    void (*handler)(int);
+    struct rlimit old;
     const char *path, *tmp;
     char *big = mem_alloc(1 << 20, 1, "test", &e);
     int result;
@@ -102,14 +135,9 @@ static void test_disk_full(void **state)
     path = tmpdir_name(&t, "a");
     tmp = tmpdir_name(&t, "a.tmp");
     put(path, "old");
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = old;
-    small.rlim_cur = 100000;
-    handler = signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    old = limit_files(100000);
     result = file_save(path, big, 1 << 20, &e);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    signal(SIGXFSZ, handler);
+    limit_back(old);
     assert_int_equal(result, -1);
     assert_int_equal(e.code, ERR_FAILED);
     assert_says(e, path);
@@ -120,21 +148,90 @@ static void test_disk_full(void **state)
     tmpdir_remove(&t);
 }
 
-static void test_devices_and_links(void **state)
+static void test_short_and_interrupted_writes(void **state)
+{
+    TmpDir t;
+    Err e = {0};
+    char text[1001];
+    int i, result;
+    (void)state;
+    tmpdir_make(&t);
+    for (i = 0; i < 1000; i++)
+        text[i] = (char)('a' + i % 26);
+    text[1000] = '\0';
+    write_most = 7;
+    interrupt_writes = 1;
+    result = file_save(tmpdir_name(&t, "a"), text, 1000, &e);
+    write_most = SIZE_MAX;
+    interrupt_writes = 0;
+    assert_int_equal(result, 0);
+    assert_holds(tmpdir_name(&t, "a"), text);
+    tmpdir_remove(&t);
+}
+
+/* Whichever step fails, either the old file is whole or the new one is, and nothing else is left. */
+static void test_every_step_fails(void **state)
+{
+    TmpDir t;
+    Err e = {0};
+    const char *path, *tmp;
+    int k, result = -1;
+    (void)state;
+    tmpdir_make(&t);
+    path = tmpdir_name(&t, "a");
+    tmp = tmpdir_name(&t, "a.tmp");
+    put(path, "old");
+    for (k = 1; result != 0; k++) {
+        fail_at = k;
+        result = file_save(path, "new", 3, &e);
+        fail_at = 0;
+        if (result != 0) {
+            assert_int_equal(e.code, ERR_FAILED);
+            assert_says(e, path);
+            assert_says(e, "Input/output error");
+        }
+        assert_holds(path, k < 4 ? "old" : "new"); /* write, fsync, rename; the fsync of the directory comes after */
+        assert_false(file_exists(tmp));
+    }
+    assert_int_equal(k, 6);
+    tmpdir_remove(&t);
+}
+
+static void test_target_becomes_directory(void **state)
+{
+    TmpDir t;
+    Err e = {0};
+    FileOut *f;
+    (void)state;
+    tmpdir_make(&t);
+    f = file_create(tmpdir_name(&t, "a"), &e);
+    assert_non_null(f);
+    assert_int_equal(mkdir(tmpdir_name(&t, "a"), 0777), 0);
+    assert_int_equal(file_commit(f, &e), -1);
+    assert_says(e, "cannot rename '");
+    assert_false(file_exists(tmpdir_name(&t, "a.tmp")));
+    tmpdir_remove(&t);
+}
+
+static void test_pipes_and_links(void **state)
 {
     TmpDir t;
     Err e = {0};
     struct stat st;
-    const char *link_path;
+    const char *link_path, *pipe_path;
+    char got[8] = "";
+    int fd;
     (void)state;
     tmpdir_make(&t);
-    assert_int_equal(file_save("/dev/full", "x", 1, &e), -1);
-    assert_int_equal(e.code, ERR_FAILED);
-    assert_says(e, "'/dev/full'");
-    assert_says(e, "No space left");
-    assert_int_equal(file_save("/dev/null", "x", 1, &e), 0);
-    assert_int_equal(stat("/dev/null", &st), 0);
-    assert_true(S_ISCHR(st.st_mode));
+    pipe_path = tmpdir_name(&t, "pipe");
+    assert_int_equal(mkfifo(pipe_path, 0666), 0);
+    fd = open(pipe_path, O_RDONLY | O_NONBLOCK);
+    assert_int_equal(file_save(pipe_path, "x", 1, &e), 0);
+    assert_int_equal(lstat(pipe_path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(read(fd, got, sizeof got), 1);
+    assert_int_equal(got[0], 'x');
+    close(fd);
 
     link_path = tmpdir_name(&t, "link");
     put(tmpdir_name(&t, "real"), "old");
@@ -180,16 +277,15 @@ static void test_stdout(void **state)
     fputs("before ", stdout);
     result = file_save("-", "after", 5, &e);
     close(fd);
-    fd = open("/dev/full", O_WRONLY);
-    dup2(fd, STDOUT_FILENO);
+    stdout_back(saved);
+    saved = stdout_to_full();
     full = file_save("-", "x", 1, &e);
-    dup2(saved, STDOUT_FILENO);
-    close(saved);
-    close(fd);
+    stdout_back(saved);
     assert_int_equal(result, 0);
     assert_holds(path, "before after");
     assert_int_equal(full, -1);
-    assert_says(e, "No space left");
+    assert_int_equal(e.code, ERR_FAILED);
+    assert_says(e, "cannot write 'standard output': No space left");
     tmpdir_remove(&t);
 }
 
@@ -231,6 +327,9 @@ static void test_load_without_size(void **state)
     assert_int_equal(file_load(&data, &n, "/proc/self/status", 1 << 20, &e), 0);
     assert_true(n > 0 && strncmp(data, "Name:", 5) == 0);
     mem_free(data);
+    assert_int_equal(file_load(&data, &n, "/proc/self/status", 10, &e), -1);
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_says(e, "larger than 10 bytes");
     assert_int_equal(pipe(ends), 0);
     if (fork() == 0) {
         close(ends[0]);
@@ -265,6 +364,7 @@ static void test_mkdirs(void **state)
     assert_int_equal(file_mkdirs("", &e), 0);
     put(tmpdir_name(&t, "f"), "");
     assert_false(file_is_dir(tmpdir_name(&t, "f")));
+    assert_int_equal(file_mkdirs(tmpdir_name(&t, "f"), &e), -1);
     assert_int_equal(file_mkdirs(tmpdir_name(&t, "f/g"), &e), -1);
     assert_int_equal(e.code, ERR_FAILED);
     assert_says(e, "cannot create the directory '");
@@ -310,12 +410,13 @@ static void test_sha256(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_old_file_until_commit),
-        cmocka_unit_test(test_disk_full),     cmocka_unit_test(test_devices_and_links),
-        cmocka_unit_test(test_cannot_create), cmocka_unit_test(test_stdout),
-        cmocka_unit_test(test_load_errors),   cmocka_unit_test(test_load_without_size),
-        cmocka_unit_test(test_mkdirs),        cmocka_unit_test(test_join),
-        cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_save_and_load),    cmocka_unit_test(test_old_file_until_commit),
+        cmocka_unit_test(test_disk_full),        cmocka_unit_test(test_pipes_and_links),
+        cmocka_unit_test(test_cannot_create),    cmocka_unit_test(test_stdout),
+        cmocka_unit_test(test_load_errors),      cmocka_unit_test(test_load_without_size),
+        cmocka_unit_test(test_mkdirs),           cmocka_unit_test(test_join),
+        cmocka_unit_test(test_sha256),           cmocka_unit_test(test_short_and_interrupted_writes),
+        cmocka_unit_test(test_every_step_fails), cmocka_unit_test(test_target_becomes_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,6 +171,12 @@ static void test_damaged_gzip(void **state)
     memcpy(copy + n, "junk", 4);
     assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
     assert_says(e, "4 stray bytes behind its gzip stream");
+    copy[n] = 0x1e;
+    copy[n + 1] = 0x8b;
+    assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
+    assert_says(e, "4 stray bytes behind its gzip stream");
+    assert_int_equal(idx_parse(&idx, copy, n + 1, "here", 3, &e), -1);
+    assert_says(e, "1 stray bytes behind its gzip stream");
     copy[n] = 0x1f;
     copy[n + 1] = 0x8b;
     assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
@@ -222,6 +228,7 @@ static void test_write(void **state)
     Err e = {0};
     char *a, *b;
     size_t n, m;
+    int saved, result;
     (void)state;
     tmpdir_make(&t);
     memcpy(px, images + 16, 12);
@@ -239,8 +246,11 @@ static void test_write(void **state)
     assert_images(a, n);
     mem_free(a);
     mem_free(b);
-    assert_int_equal(idx_write_gz("/dev/full", &idx, &e), -1);
-    assert_says(e, "cannot write '/dev/full': No space left");
+    saved = stdout_to_full();
+    result = idx_write_gz("-", &idx, &e);
+    stdout_back(saved);
+    assert_int_equal(result, -1);
+    assert_says(e, "cannot write 'standard output': No space left");
     assert_int_equal(idx_write_gz(tmpdir_name(&t, "c.gz"), &empty, &e), -1);
     assert_false(file_exists(tmpdir_name(&t, "c.gz")));
     tmpdir_remove(&t);
@@ -252,7 +262,9 @@ static void test_write_large(void **state)
     Idx idx = {1, {300000, 0, 0}, NULL}, back;
     TmpDir t;
     Err e = {0};
+    struct rlimit limit;
     uint32_t i, x = 1;
+    int result;
     (void)state;
     tmpdir_make(&t);
     idx.data = mem_alloc(idx.d[0], 1, "test", &e);
@@ -260,6 +272,13 @@ static void test_write_large(void **state)
         x = x * 1664525u + 1013904223u;
         idx.data[i] = (uint8_t)(x >> 24);
     }
+    limit = limit_files(100000);
+    result = idx_write_gz(tmpdir_name(&t, "a"), &idx, &e);
+    limit_back(limit);
+    assert_int_equal(result, -1);
+    assert_int_equal(e.code, ERR_FAILED);
+    assert_false(file_exists(tmpdir_name(&t, "a")));
+    assert_false(file_exists(tmpdir_name(&t, "a.tmp")));
     assert_int_equal(idx_write_gz(tmpdir_name(&t, "a"), &idx, &e), 0);
     assert_int_equal(idx_read(&back, tmpdir_name(&t, "a"), 1, &e), 0);
     assert_int_equal(back.d[0], idx.d[0]);

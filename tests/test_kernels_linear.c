@@ -24,7 +24,7 @@ static void *run_linear(const Backend *be, void *ctx)
     real *out = room(ny + nx + nw + (size_t)l->out, sizeof(real)), *part = out;
     real *y = output(ny, 0), *dx = output(nx, l->beta), *dw = output(nw, l->beta),
          *db = output((size_t)l->out, l->beta);
-    void *scratch = room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out), 1);
+    void *scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out));
     if (l->own)
         memcpy(y, l->r, ny * sizeof(real));
     be->linear_fwd(y, l->x, l->w, l->bias ? l->b : NULL,
@@ -147,7 +147,7 @@ static void test_linear_threads(void **state)
 
 static void linear_batch(const Backend *be)
 {
-    const int shapes[][3] = {{1, 256, 96}, {4, 32, 16}, {15, 40, 33}, {49, 128, 32}, {196, 64, 16}, {784, 64, 64}};
+    const int shapes[][3] = {{1, 256, 96}, {4, 32, 16}, {15, 40, 33}, {49, 128, 32}, {300, 130, 150}, {784, 64, 64}};
     for (int i = 0; i < 6; i++) {
         const int rows = shapes[i][0], in = shapes[i][1], out = shapes[i][2];
         const size_t nx = (size_t)rows * (size_t)in, ny = (size_t)rows * (size_t)out;
@@ -216,7 +216,7 @@ static void *run_attn(const Backend *be, void *ctx)
     const Attn *a = ctx;
     const size_t len[] = {a->nz, a->np, a->nq, a->nk, a->nv};
     real *out = room(attn_size(a), sizeof(real)), *at[5], *to = out;
-    void *scratch = room(be->attn_bwd_scratch(a->s), 1);
+    void *scratch = scratch_room(be->attn_bwd_scratch(a->s));
     for (int i = 0; i < 5; i++)
         at[i] = output(len[i], i < 2 ? 0 : a->beta);
     be->attn_fwd(at[0], at[1], a->q, a->k, a->v, a->s);
@@ -293,11 +293,29 @@ static const AttnShape attn_shapes[] = {
     {1, 9, 40, 16, 16}, {2, 200, 32, 8, 130}, {1, 1, 2, 1, 1},
 };
 
+/* Each gradient alone: the same bytes. */
+static void attn_alone(const Backend *be, const Attn *a)
+{
+    const size_t len[] = {a->nq, a->nk, a->nv};
+    void *scratch = scratch_room(be->attn_bwd_scratch(a->s));
+    real *all = run_attn(be, (void *)a), *want = all + a->nz + a->np;
+    for (int i = 0; i < 3; want += len[i++]) {
+        real *got = output(len[i], a->beta);
+        be->attn_bwd(i == 0 ? got : NULL, i == 1 ? got : NULL, i == 2 ? got : NULL, a->dz, all + a->nz, a->q, a->k,
+                     a->v, a->s, a->beta, a->beta, a->beta, scratch);
+        check_same("one gradient of attention", be, got, want, len[i] * sizeof(real));
+        mem_free(got);
+    }
+    mem_free(all);
+    mem_free(scratch);
+}
+
 static void attention(const Backend *be)
 {
     for (size_t i = 0; i < sizeof attn_shapes / sizeof *attn_shapes; i++) {
         Attn a = attn_make(attn_shapes[i], 2);
         check_attn(be, &a);
+        attn_alone(be, &a);
         same_at_any_threads("attention", be, run_attn, &a, attn_size(&a) * sizeof(real));
         attn_free(&a);
     }

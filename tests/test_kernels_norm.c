@@ -115,7 +115,7 @@ static void *run_norm(const Backend *be, void *ctx)
     const size_t nc = (size_t)c->s.c;
     real *y = output(run_size(c), r->beta), *stats = y + c->numel, *dx = stats + c->nstats, *dg = dx + c->numel;
     real *db = dg + nc, *dt = db + nc, *dr = dt + c->nc;
-    void *scratch = room(be->norm_scratch(c->s), 1);
+    void *scratch = scratch_room(be->norm_scratch(c->s));
     for (size_t i = 0; i < c->numel; i++)
         dx[i] = r->beta == 0 ? (real)NAN : (real)before(i);
     for (size_t i = 0; i < nc; i++)
@@ -218,7 +218,7 @@ static void unbiased(const Backend *be)
 {
     const NormShape s = {3, 10, 7, 0, ACT_NONE, (real)1e-5};
     real *x = noise(210, 9, 1, 4), stats[14], var[7];
-    void *scratch = room(be->norm_scratch(s), 1);
+    void *scratch = scratch_room(be->norm_scratch(s));
     be->batch_norm_stats(stats, var, x, s, scratch);
     for (int k = 0; k < 7; k++) {
         double mean = 0, want = 0;
@@ -252,6 +252,42 @@ static void test_threads(void **state)
 {
     (void)state;
     each_simd(threads);
+}
+
+/* dgamma alone; dx alone, in dy's place. */
+static void alone(const Backend *be)
+{
+    for (int groups = 0; groups <= 4; groups += 4) {
+        Case c = case_make((NormShape){3, 70, 72, groups, ACT_SILU, (real)1e-5}, 0.5);
+        real *stats = output(c.nstats, 0), *y = output(c.numel, 0), other[72];
+        void *scratch = scratch_room(be->norm_scratch(c.s));
+        reference(&c, true);
+        if (groups) {
+            be->group_norm_fwd(y, stats, c.x, c.gamma, c.beta, NULL, NULL, c.s);
+            be->group_norm_bwd(NULL, other, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, 0, 0, 0, 0,
+                               scratch);
+            be->group_norm_bwd(c.dy, NULL, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, 0, 0, 0, 0,
+                               scratch);
+        } else {
+            be->batch_norm_stats(stats, NULL, c.x, c.s, scratch);
+            be->batch_norm_bwd(NULL, other, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, true, 0, 0, 0, 0,
+                               scratch);
+            be->batch_norm_bwd(c.dy, NULL, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, true, 0, 0, 0, 0,
+                               scratch);
+        }
+        check("dgamma alone", be, other, c.dgamma, 72, 0, 1e-5);
+        check("dx alone, in dy's place", be, c.dy, c.dx, c.numel, 0, 1e-5);
+        mem_free(y);
+        mem_free(stats);
+        mem_free(scratch);
+        case_free(&c);
+    }
+}
+
+static void test_alone(void **state)
+{
+    (void)state;
+    each_simd(alone);
 }
 
 static void group_batch(const Backend *be)
@@ -295,7 +331,7 @@ static void *run_layer(const Backend *be, void *ctx)
     const size_t rows = (size_t)r->n * (size_t)r->rows, c = (size_t)r->c, numel = rows * c;
     real *out = output(2 * numel + 2 * rows + 2 * c, r->add), *y = out, *stats = y + numel;
     real *dx = output(numel, r->add), *dg = output(c, r->add), *db = output(c, r->add);
-    void *scratch = room(be->layer_norm_bwd_scratch(r->n, r->rows, r->c), 1);
+    void *scratch = scratch_room(be->layer_norm_bwd_scratch(r->n, r->rows, r->c));
     be->layer_norm_fwd(y, stats, r->x, r->gamma, r->beta, r->n, r->rows, r->c, (real)1e-5);
     be->layer_norm_bwd(dx, dg, db, r->dy, r->x, stats, r->gamma, r->n, r->rows, r->c, r->add, r->add, scratch);
     memcpy(stats + 2 * rows, dx, numel * sizeof(real));
@@ -322,6 +358,12 @@ static void layer_case(const Backend *be, int n, int rows, int c)
         check("layer dx", be, dx, k.dx, numel, add, 1e-5);
         check("layer dgamma", be, dg, k.dgamma, (size_t)c, add, 1e-5);
         check("layer dbeta", be, dg + c, k.dbeta, (size_t)c, add, 1e-5);
+        void *scratch = scratch_room(be->layer_norm_bwd_scratch(n, rows, c));
+        be->layer_norm_bwd(dx, NULL, NULL, k.dy, k.x, stats, k.gamma, n, rows, c, 0, 0, scratch);
+        check("layer dx alone", be, dx, k.dx, numel, 0, 1e-5);
+        be->layer_norm_bwd(NULL, dg, NULL, k.dy, k.x, stats, k.gamma, n, rows, c, 0, 0, scratch);
+        check("layer dgamma alone", be, dg, k.dgamma, (size_t)c, 0, 1e-5);
+        mem_free(scratch);
         mem_free(y);
         same_at_any_threads("layer norm", be, run_layer, &r, (2 * numel + 2 * total + 2 * (size_t)c) * sizeof(real));
     }
@@ -346,8 +388,9 @@ static void test_layer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_group),   cmocka_unit_test(test_batch),       cmocka_unit_test(test_unbiased),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_group_batch), cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_group),   cmocka_unit_test(test_batch), cmocka_unit_test(test_unbiased),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_alone), cmocka_unit_test(test_group_batch),
+        cmocka_unit_test(test_layer),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

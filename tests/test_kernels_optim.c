@@ -14,7 +14,7 @@ static void *run_loss(const Backend *be, void *ctx)
 {
     const LossRun *r = ctx;
     real *out = room(r->numel + 4, sizeof(real));
-    void *scratch = room(be->loss_scratch(r->numel), 1);
+    void *scratch = scratch_room(be->loss_scratch(r->numel));
     const double loss = be->loss(r->grad ? out : NULL, r->a, r->b, r->numel, r->l1, 0.25, scratch);
     memcpy(out + r->numel, &loss, sizeof loss);
     mem_free(scratch);
@@ -66,7 +66,7 @@ static void test_loss(void **state)
 static void sumsq(const Backend *be)
 {
     real *x = noise(NUMEL, 1, 1, 0);
-    void *scratch = room(be->sumsq_scratch(NUMEL), 1);
+    void *scratch = scratch_room(be->sumsq_scratch(NUMEL));
     double want = 0;
     for (int i = 0; i < NUMEL; i++)
         want += (double)x[i] * x[i];

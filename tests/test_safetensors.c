@@ -472,6 +472,63 @@ static void test_writer_bytes(void **state)
     tmpdir_remove(&t);
 }
 
+/* Headers of every length modulo 8: the fewest spaces that make 8. */
+static void test_padding(void **state)
+{
+    static const char text[] = "01234567";
+    int i;
+    (void)state;
+    for (i = 0; i <= 8; i++) {
+        TmpDir t;
+        Err e = {0};
+        char *data, json[64];
+        size_t size, n, padded;
+        StWriter *w = st_writer(&e);
+        n = (size_t)sprintf(json, "{\"__metadata__\":{\"a\":\"%s\",\"format\":\"pt\"}}", text + i);
+        padded = (n + 7) / 8 * 8;
+        tmpdir_make(&t);
+        assert_int_equal(st_add_meta(w, "a", text + i, &e), 0);
+        assert_int_equal(st_save(w, tmpdir_name(&t, "f"), &e), 0);
+        assert_int_equal(file_load(&data, &size, tmpdir_name(&t, "f"), 1000, &e), 0);
+        assert_int_equal(size, 8 + padded);
+        assert_int_equal(data[0], padded);
+        assert_memory_equal(data + 8, json, n);
+        assert_memory_equal(data + 8 + n, "        ", padded - n);
+        mem_free(data);
+        st_writer_free(w);
+        tmpdir_remove(&t);
+    }
+}
+
+/* A full disk leaves the old file. */
+static void test_write_full(void **state)
+{
+    static const int d[] = {10000};
+    static float x[10000];
+    TmpDir t;
+    Err e = {0};
+    struct rlimit old;
+    StWriter *w = st_writer(&e);
+    char *data;
+    size_t size;
+    int result;
+    (void)state;
+    tmpdir_make(&t);
+    assert_int_equal(file_save(tmpdir_name(&t, "f"), "old", 3, &e), 0);
+    assert_int_equal(st_add(w, "x", DT_F32, 1, d, x, &e), 0);
+    old = limit_files(20000);
+    result = st_save(w, tmpdir_name(&t, "f"), &e);
+    limit_back(old);
+    assert_int_equal(result, -1);
+    assert_int_equal(e.code, ERR_FAILED);
+    assert_int_equal(file_load(&data, &size, tmpdir_name(&t, "f"), 1 << 20, &e), 0);
+    assert_string_equal(data, "old");
+    assert_false(file_exists(tmpdir_name(&t, "f.tmp")));
+    mem_free(data);
+    st_writer_free(w);
+    tmpdir_remove(&t);
+}
+
 /* 300 tensors of all types, enough for every array to grow; read back by the reader. */
 static void test_write_read(void **state)
 {
@@ -522,6 +579,7 @@ static void test_writer_errors(void **state)
     static const float x[1];
     Err e = {0};
     StWriter *w = st_writer(&e);
+    int saved, result;
     (void)state;
     assert_int_equal(st_add(w, "a", DT_F32, 1, d, x, &e), 0);
     assert_int_equal(st_add(w, "a", DT_F32, 1, d, x, &e), -1);
@@ -534,13 +592,16 @@ static void test_writer_errors(void **state)
     assert_int_equal(st_add(w, "b", DT_F32, 1, negative, x, &e), -1);
     assert_int_equal(st_add(w, "b", DT_F32, 3, huge, x, &e), -1);
     assert_int_equal(st_add(w, "b", DT_F4, 1, odd, x, &e), -1);
-    assert_int_equal(st_save(w, "/dev/full", &e), -1);
+    saved = stdout_to_full();
+    result = st_save(w, "-", &e);
+    stdout_back(saved);
+    assert_int_equal(result, -1);
     assert_int_equal(e.code, ERR_FAILED);
-    assert_says(e, "cannot write '/dev/full': No space left");
+    assert_says(e, "cannot write 'standard output': No space left");
     assert_int_equal(st_save(w, "no/such/f", &e), -1);
     assert_says(e, "'no/such/f'");
     assert_int_equal(st_add(w, "\xff", DT_F32, 1, d, x, &e), 0);
-    assert_int_equal(st_save(w, "/dev/null", &e), -1);
+    assert_int_equal(st_save(w, "no/such/f", &e), -1);
     assert_says(e, "UTF-8");
     st_writer_free(w);
 }
@@ -561,6 +622,8 @@ int main(void)
         cmocka_unit_test(test_lookup),
         cmocka_unit_test(test_writer_bytes),
         cmocka_unit_test(test_write_read),
+        cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_write_full),
         cmocka_unit_test(test_writer_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@
 
 struct FileOut {
     int fd;
-    char *path;   /* as the caller spelled it, for messages */
+    char *path;   /* as the caller spelled it, for messages; "-" reads "standard output" there */
     char *target; /* what is replaced: path with its symbolic links resolved */
     char *tmp;    /* NULL: bytes go straight to a device, a pipe or standard output */
 };
@@ -38,6 +38,8 @@ static int open_temporary(FileOut *f, Err *e)
     /* A link stays a link: the file behind it is replaced. Nothing there yet, or a link to nothing: use the name
      * itself. */
     f->target = realpath(f->path, NULL);
+    if (!f->target && errno != ENOENT)
+        return err_errno(e, ERR_FAILED, "cannot write '%s'", f->path);
     if (!f->target)
         f->target = strdup(f->path);
     if (!f->target)
@@ -56,13 +58,13 @@ static int open_temporary(FileOut *f, Err *e)
     return 0;
 }
 
-static int open_output(FileOut *f, Err *e)
+static int open_output(FileOut *f, bool to_stdout, Err *e)
 {
     struct stat st;
 
-    if (strcmp(f->path, "-") == 0) {
+    if (to_stdout) {
         if (fflush(stdout) != 0) /* what was printed before stays before */
-            return err_errno(e, ERR_FAILED, "cannot write to standard output");
+            return err_errno(e, ERR_FAILED, "cannot write '%s'", f->path);
         f->fd = STDOUT_FILENO;
         return 0;
     }
@@ -77,13 +79,14 @@ static int open_output(FileOut *f, Err *e)
 
 FileOut *file_create(const char *path, Err *e)
 {
+    bool to_stdout = strcmp(path, "-") == 0;
     FileOut *f = mem_alloc(1, sizeof *f, "an output file", e);
 
     if (!f)
         return NULL;
     f->fd = -1;
-    f->path = mem_strdup(path, e);
-    if (!f->path || open_output(f, e) != 0) {
+    f->path = mem_strdup(to_stdout ? "standard output" : path, e);
+    if (!f->path || open_output(f, to_stdout, e) != 0) {
         fileout_free(f);
         return NULL;
     }

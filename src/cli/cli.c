@@ -141,25 +141,33 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallb
     return 0;
 }
 
-int cli_merge_loras(Model *m, const TextList *specs, const char *model_path, Err *e)
+int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path, Err *e)
 {
+    char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
+    memset(out, 0, sizeof *out);
+    if (cli_sibling(beside, sizeof beside, model_path, "lora", e))
+        return -1;
     for (int i = 0; i < specs->n; i++) {
-        char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
-        double scale;
-        Lora *lora;
-        int rc;
-        if (cli_sibling(beside, sizeof beside, model_path, "lora", e) ||
-            cli_lora_spec(path, &scale, specs->item[i], beside, e))
+        if (cli_lora_spec(path, &out->scale[i], specs->item[i], beside, e) || !(out->item[i] = lora_load(path, m, e)))
             return -1;
-        lora = lora_load(path, m, e);
-        if (!lora)
-            return -1;
-        rc = lora_merge(m->params, lora, scale, e);
-        lora_free(lora);
-        if (rc)
-            return -1;
+        out->n++;
     }
     return 0;
+}
+
+int cli_merge_loras(Model *m, const LoraSet *loras, Err *e)
+{
+    for (int i = 0; i < loras->n; i++)
+        if (lora_merge(m->params, loras->item[i], loras->scale[i], e))
+            return -1;
+    return 0;
+}
+
+void cli_free_loras(LoraSet *loras)
+{
+    for (int i = 0; i < loras->n; i++)
+        lora_free(loras->item[i]);
+    loras->n = 0;
 }
 
 int64_t cli_weight_count(const ParamStore *s)

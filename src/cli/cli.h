@@ -51,8 +51,16 @@ const char *cli_count(char buf[32], int64_t n);
  * exists. An empty path is `fallback`. path has CLI_PATH_MAX bytes. */
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e);
 
-/* Merge the adapters of `specs` into the model. */
-int cli_merge_loras(Model *m, const TextList *specs, const char *model_path, Err *e);
+typedef struct LoraSet { /* adapters with their scales; cli_free_loras */
+    Lora *item[TEXT_LIST_MAX];
+    double scale[TEXT_LIST_MAX];
+    int n;
+} LoraSet;
+
+/* Load the adapters that `specs` name, and check that they fit the model; merge them into it. */
+int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path, Err *e);
+int cli_merge_loras(Model *m, const LoraSet *loras, Err *e);
+void cli_free_loras(LoraSet *loras);
 
 /* Weights of the store that training would move. */
 int64_t cli_weight_count(const ParamStore *s);

@@ -185,33 +185,24 @@ static int save(const Tensors *t, const char *path, Err *e)
     return rc;
 }
 
-static int load_unmerged(Lora **lora, const Model *m, const PredictArgs *a, Err *e)
-{
-    char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
-    double scale;
-    if (a->loras.n > 1)
-        return err_set(e, ERR_USAGE, "--unmerged takes one adapter; several are merged");
-    if (cli_sibling(beside, sizeof beside, a->model, "lora", e) ||
-        cli_lora_spec(path, &scale, a->loras.item[0], beside, e) || !(*lora = lora_load(path, m, e)))
-        return -1;
-    (*lora)->config.alpha *= scale;
-    return 0;
-}
-
-static int predict(const PredictArgs *a, Tensors *t, Model **m, Lora **lora, Err *e)
+static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, Err *e)
 {
     if (!a->input || !a->output)
         return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
-    if (a->unmerged && !a->loras.n)
-        return err_set(e, ERR_USAGE, "--unmerged needs an adapter: add --lora");
+    if (a->unmerged && a->loras.n != 1)
+        return err_set(e, ERR_USAGE, "--unmerged needs one adapter, got %d", a->loras.n);
     cli_threads(a->threads);
     if (cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, e)))
         return -1;
     if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
-    if (a->unmerged ? load_unmerged(lora, *m, a, e) : cli_merge_loras(*m, &a->loras, a->model, e))
+    if (cli_load_loras(loras, &a->loras, *m, a->model, e) || read_tensors(t, a->input, &(*m)->config, e))
         return -1;
-    if (read_tensors(t, a->input, &(*m)->config, e) || run_network(t, *m, *lora, a, e) || save(t, a->output, e))
+    if (a->unmerged)
+        loras->item[0]->config.alpha *= loras->scale[0];
+    else if (cli_merge_loras(*m, loras, e))
+        return -1;
+    if (run_network(t, *m, a->unmerged ? loras->item[0] : NULL, a, e) || save(t, a->output, e))
         return -1;
     if (strcmp(a->output, "-"))
         printf("%s\n", a->output);
@@ -223,15 +214,15 @@ int cmd_predict(int argc, char **argv)
     PredictArgs args = {.model = DEFAULT_MODEL};
     Tensors t = {0};
     Model *m = NULL;
-    Lora *lora = NULL;
+    LoraSet loras = {0};
     Given given;
     Err e = {0};
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
-    status = predict(&args, &t, &m, &lora, &e) ? cli_fail(&e, "predict") : 0;
+    status = predict(&args, &t, &m, &loras, &e) ? cli_fail(&e, "predict") : 0;
     options_free(&given);
-    lora_free(lora);
+    cli_free_loras(&loras);
     model_free(m);
     mem_free(t.x);
     mem_free(t.out);

@@ -14,9 +14,13 @@
 
 enum { PAD = 2, COMPARE_GAP = 8, TEXTS = 24, TEXT_CAP = 512 };
 
+#define IMAGES_SUFFIX "-images-idx3-ubyte.gz"
+#define LABELS_SUFFIX "-labels-idx1-ubyte.gz"
+
 typedef struct Job {
     const SampleArgs *args;
     Model *model;
+    LoraSet loras;
     Plan plan;
     uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones */
     Progress progress;
@@ -85,7 +89,7 @@ static int draw_all(Job *j, Err *e)
     if (a->compare)
         rc = draw(j, 0, e);
     if (!rc)
-        rc = cli_merge_loras(j->model, &a->loras, a->model, e);
+        rc = cli_merge_loras(j->model, &j->loras, e);
     if (!rc)
         rc = draw(j, passes - 1, e);
     progress_end(&j->progress);
@@ -212,8 +216,8 @@ static int write_idx(const char *prefix, const Job *j, Err *e)
         return -1;
     for (uint32_t i = 0; i < n; i++)
         labels.data[i] = (uint8_t)j->plan.classes[i];
-    if (snprintf(path[0], sizeof path[0], "%s-images-idx3-ubyte.gz", prefix) >= (int)sizeof path[0] ||
-        snprintf(path[1], sizeof path[1], "%s-labels-idx1-ubyte.gz", prefix) >= (int)sizeof path[1])
+    if (snprintf(path[0], sizeof path[0], "%s" IMAGES_SUFFIX, prefix) >= (int)sizeof path[0] ||
+        snprintf(path[1], sizeof path[1], "%s" LABELS_SUFFIX, prefix) >= (int)sizeof path[1])
         err_set(e, ERR_USAGE, "the path '%.60s...' is too long", prefix);
     else if (!idx_write_gz(path[0], &images, e) && !idx_write_gz(path[1], &labels, e))
         rc = printf("%s\n%s\n", path[0], path[1]) < 0 ? -1 : 0;
@@ -239,16 +243,19 @@ static void default_output(char *out, size_t cap, const Job *j)
 
 static int sample(Job *j, SampleArgs *a, const Given *g, Err *e)
 {
-    char name[64];
+    char name[64], first[CLI_PATH_MAX];
     const char *output = name;
     cli_threads(a->threads);
     if (sample_args_check(a, g, e) || !(j->model = cli_load_model(a->model, e)) ||
-        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e))
+        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
+        cli_load_loras(&j->loras, &a->loras, j->model, a->model, e))
         return -1;
     default_output(name, sizeof name, j);
     if (a->output)
         output = a->output;
-    if (cli_check_output(output, e))
+    if (a->format == FORMAT_IDX && snprintf(first, sizeof first, "%s" IMAGES_SUFFIX, output) >= (int)sizeof first)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", output);
+    if (cli_check_output(a->format == FORMAT_IDX ? first : output, e))
         return -1;
     if (!a->quiet)
         fprintf(stderr, "%d image%s, %s in %d steps, seed %" PRIu64 "\n", j->plan.n, j->plan.n == 1 ? "" : "s",
@@ -269,6 +276,7 @@ int cmd_sample(int argc, char **argv)
         return status;
     status = sample(&job, &args, &given, &e) ? cli_fail(&e, "sample") : 0;
     options_free(&given);
+    cli_free_loras(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
     mem_free(job.px[0]);

@@ -76,9 +76,6 @@ static int read_data(Idx *out, Inflate *r, size_t bytes, Err *e)
 
     if (inflate_bound(r) < bytes) /* a short file cannot ask for much memory */
         return too_short(r, inflate_bound(r), bytes, e);
-    if (!r->gzip && r->left > bytes)
-        return err_set(e, ERR_INPUT, "'%s' has %zu stray bytes behind the %zu that its header announces", r->label,
-                       r->left - bytes, bytes);
     out->data = mem_alloc(bytes, 1, "a data set", e);
     if (!out->data || inflate_read(out->data, &got, r, bytes, e) != 0)
         return -1;

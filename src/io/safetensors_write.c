@@ -200,9 +200,23 @@ static json_t *header_json(const StWriter *w, const Pair *const *meta, const Ite
     return root;
 }
 
-static int write_parts(FileOut *f, const char *json, const Item *const *items, size_t count, Err *e)
+/* The header's text, *n bytes. Not json_dumps: its growing buffer can lose a piece unnoticed when memory runs out. */
+static char *header_text(size_t *n, json_t *root, Err *e)
 {
-    size_t n = strlen(json), pad = (8 - n % 8) % 8, i;
+    char *text;
+
+    *n = json_dumpb(root, NULL, 0, JSON_COMPACT);
+    text = *n > 0 ? mem_alloc(*n, 1, "a safetensors header", e) : NULL;
+    if (text && json_dumpb(root, text, *n, JSON_COMPACT) == *n)
+        return text;
+    mem_free(text);
+    err_set(e, ERR_FAILED, "cannot write a safetensors header: no memory");
+    return NULL;
+}
+
+static int write_parts(FileOut *f, const char *json, size_t n, const Item *const *items, size_t count, Err *e)
+{
+    size_t pad = (8 - n % 8) % 8, i;
     unsigned char length[8];
 
     if (n + pad > ST_MAX_HEADER)
@@ -222,24 +236,18 @@ int st_save(const StWriter *w, const char *path, Err *e)
     const void **items = sorted(w->items, w->count, sizeof *w->items, compare_items, e);
     const void **meta = items ? sorted(w->meta, w->meta_count, sizeof *w->meta, compare_pairs, e) : NULL;
     json_t *root = meta ? header_json(w, (const Pair *const *)meta, (const Item *const *)items, e) : NULL;
-    char *json = NULL;
-    FileOut *f = NULL;
+    size_t n = 0;
+    char *json = root ? header_text(&n, root, e) : NULL;
+    FileOut *f = json ? file_create(path, e) : NULL;
     int result = -1;
 
-    if (root) {
-        json = json_dumps(root, JSON_COMPACT);
-        if (!json)
-            err_set(e, ERR_FAILED, "cannot write '%s': no memory for its header", path);
-    }
-    if (json)
-        f = file_create(path, e);
     if (f) {
-        if (write_parts(f, json, (const Item *const *)items, w->count, e) == 0)
+        if (write_parts(f, json, n, (const Item *const *)items, w->count, e) == 0)
             result = file_commit(f, e);
         else
             file_abandon(f);
     }
-    free(json);
+    mem_free(json);
     json_decref(root);
     mem_free((void *)meta);
     mem_free((void *)items);

@@ -235,10 +235,14 @@ void K(attn_bwd)(real *dq, real *dk, real *dv, const real *dz, const real *probs
             const int m = min_int(PIXELS, s.p - p0);
             const size_t row = (size_t)n * s.p + p0;
             const real *dzr = dz + row * s.dv, *pr = probs + row * s.t;
-            score_grad(ds, pr, dzr, v + tokens * s.dv, m, s);
-            rows_times(dq + row * s.dq, ds, k + tokens * s.dq, m, s.t, s.dq, scale, beta_q);
-            columns_times(dk + tokens * s.dq, ds, q + row * s.dq, m, s.t, s.dq, scale, p0 ? 1 : beta_k);
-            columns_times(dv + tokens * s.dv, pr, dzr, m, s.t, s.dv, 1, p0 ? 1 : beta_v);
+            if (dq || dk)
+                score_grad(ds, pr, dzr, v + tokens * s.dv, m, s);
+            if (dq)
+                rows_times(dq + row * s.dq, ds, k + tokens * s.dq, m, s.t, s.dq, scale, beta_q);
+            if (dk)
+                columns_times(dk + tokens * s.dq, ds, q + row * s.dq, m, s.t, s.dq, scale, p0 ? 1 : beta_k);
+            if (dv)
+                columns_times(dv + tokens * s.dv, pr, dzr, m, s.t, s.dv, 1, p0 ? 1 : beta_v);
         }
     }
 }

@@ -12,11 +12,13 @@ static const ConvPath *path_of(ConvShape s, ConvPass pass)
      * work. The image itself needs no gradient, so backward-data has no such kernel. */
     if (s.ci == 1 && s.algo != CONV_IM2COL && pass != CONV_BWD_DATA)
         return &K(conv_first);
-    /* The transforms work on whole vectors of channels. 36 multiplications per tile against 9 per output: at least
-     * three outputs of a tile's 16 must be real for AUTO to gain. */
-    if (s.ci % VW == 0 && s.co % VW == 0 && s.algo != CONV_IM2COL)
-        return &K(conv_winograd);
-    return &K(conv_im2col);
+    if (s.ci % VW != 0 || s.co % VW != 0 || s.algo == CONV_IM2COL)
+        return &K(conv_im2col); /* the others work on whole vectors of channels */
+    /* Up to 3x3 pixels most taps of most pixels meet padding: 49 of 81 multiply-adds remain, and the filters, which are
+     * what such layers have much of, are read once as they are. Winograd needs 36, of filters four times the size. */
+    if (s.h <= 3 && s.w <= 3 && s.algo != CONV_WINOGRAD)
+        return &K(conv_taps);
+    return &K(conv_winograd);
 }
 
 static ConvShape swap_channels(ConvShape s)
@@ -57,12 +59,12 @@ size_t K(conv3_scratch)(ConvShape s, ConvPass pass)
 
 void K(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
 {
-    path_of(s, CONV_FWD)->correlate(y, x, u ? u : w, b, s, 0, scratch);
+    path_of(s, CONV_FWD)->correlate(y, x, u ? u : w, b, s, false, 0, scratch);
 }
 
 void K(conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta, void *scratch)
 {
-    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), beta, scratch);
+    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, beta, scratch);
 }
 
 void K(conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)

@@ -6,18 +6,20 @@
 
 /* One way to do the 3x3 convolution. `correlate` is forward, and backward-data as well: dx is dy correlated with the
  * filters turned by 180 degrees and transposed, so conv.c swaps ci and co and prep does the turning.
- *   y = beta*y + b + x * u     x (n,h,w,ci), y (n,h,w,co), u as prep made it (or w itself where prep_size is 0) */
+ *   y = beta*y + b + x * u     x (n,h,w,ci), y (n,h,w,co)
+ * u is what prep made, or w itself where prep_size is 0. turn: w is (3,3,co,ci) and not turned yet. */
 typedef struct ConvPath {
     const char *name;
     size_t (*prep_size)(ConvShape s, bool turn);
-    void (*prep)(real *u, const real *w, ConvShape s, bool turn); /* turn: w is (3,3,co,ci), to be turned */
+    void (*prep)(real *u, const real *w, ConvShape s, bool turn);
     size_t (*scratch)(ConvShape s);
-    void (*correlate)(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch);
+    void (*correlate)(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch);
     size_t (*weight_scratch)(ConvShape s);
     void (*bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
 } ConvPath;
 
-extern const ConvPath K(conv_im2col), K(conv_first), K(conv_winograd);
+extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd);
 
 /* Partial sums of a weight gradient: `chunks` depends on shapes only. */
 enum { CONV_CHUNKS = 8, CONV_PARTIAL = 8 << 20 /* reals, all partial sums together */ };

@@ -84,8 +84,10 @@ static void forward_row(real *restrict y, const real *restrict rows, const real 
     }
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch)
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch)
 {
+    (void)turn;
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int r = 0; r < s.n * s.h; r++) {
         real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num();

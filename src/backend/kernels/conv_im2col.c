@@ -85,8 +85,10 @@ static void put_row(real *y, const real *v, const real *b, int co, real beta)
     }
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch)
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch)
 {
+    (void)turn;
     Blocks bl = blocks_of(s);
     int hw = s.h * s.w, depth = 9 * s.ci;
     size_t per_thread = thread_reals(s), total = (size_t)s.n * (size_t)hw;

@@ -7,14 +7,20 @@
 
 #include "sdlora/threads.h"
 
-enum { BLOCK_BYTES = 768 << 10 /* V and M of one block: most of a core's second-level cache */ };
+enum {
+    BLOCK_BYTES = 768 << 10, /* V and M of one block: most of a core's second-level cache */
+    MANY_TILES = 70,         /* enough tiles to hide the reading of filters from main memory */
+    FEW_TILES = 56,
+    BIG_FILTERS = 4 << 20 /* bytes: beyond this the filters are read from far away for every block */
+};
 
 static int block_tiles(ConvShape s)
 {
     size_t per_tile = FREQS * (size_t)(s.ci + s.co) * sizeof(real);
-    int groups = (int)(BLOCK_BYTES / (per_tile * PANEL_ROWS));
-    int most = imax(1, imin(groups, 56 / PANEL_ROWS)) * PANEL_ROWS, tiles = tiling_of(s).count;
-    int blocks = (tiles + most - 1) / most;
+    int groups = imin((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
+    if (FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS)
+        groups = MANY_TILES / PANEL_ROWS;
+    int most = imax(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
     return (tiles + blocks - 1) / blocks;
 }
 
@@ -202,12 +208,16 @@ static size_t scratch_size(ConvShape s)
  * transforms the input again. Results do not depend on it. */
 static int ranges_of(ConvShape s, int blocks)
 {
-    int threads = threads_count(), pairs = (s.co + 2 * VW - 1) / (2 * VW);
-    return blocks >= 2 * threads ? 1 : imax(1, imin(pairs, (2 * threads + blocks - 1) / blocks));
+    int threads = threads_count(), pairs = (s.co + 2 * VW - 1) / (2 * VW), r = 1;
+    while (r < pairs && blocks * r < 3 * threads && (blocks * r < threads || blocks * r % threads != 0))
+        r++;
+    return r;
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, real beta, void *scratch)
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch)
 {
+    (void)turn;
     int tiles = tiling_of(s).count, height = block_tiles(s), blocks = (tiles + height - 1) / height;
     int ranges = ranges_of(s, blocks), pairs = (s.co + 2 * VW - 1) / (2 * VW);
     real *zeros = scratch;
@@ -221,7 +231,8 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
         K(winograd_input)(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
         for (size_t q = 0; q < FREQS; q++)
             panel_mul(m + q * ms + (size_t)o0 * (size_t)height, (size_t)height * VW, v + q * vs, (size_t)height * VW,
-                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, count, o1 - o0, s.ci);
+                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, count, o1 - o0, s.ci,
+                      false);
         put_tiles(y, m, b, s, beta, from, count, height, o0, o1);
     }
 }

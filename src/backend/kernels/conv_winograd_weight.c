@@ -8,7 +8,13 @@
 
 #include "sdlora/threads.h"
 
-enum { CHUNK_TILES = 64, MAX_CHUNKS = 16, HEIGHT = 32 /* tiles per block */, SLICE = 64 /* channels per rectangle */ };
+enum {
+    CHUNK_TILES = 96,
+    MAX_CHUNKS = 16,
+    FEW = 32, /* tiles per block while dU fits in the core's cache; else more, so that dU is passed over less often */
+    MANY = 64,
+    SLICE = 64 /* channels per rectangle: so many of ci, twice as many of co */
+};
 
 typedef struct Plan {
     int chunks, tiles, height;
@@ -18,16 +24,29 @@ typedef struct Plan {
     size_t zeros, part; /* reals of the zeros, of one partial dw */
 } Plan;
 
+static void count_rectangles(Plan *p, ConvShape s)
+{
+    p->rows = (s.ci + p->ci - 1) / p->ci;
+    p->cols = (s.co + p->co - 1) / p->co;
+}
+
 static Plan plan_of(ConvShape s)
 {
     Plan p = {.tiles = tiling_of(s).count};
     size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
     p.chunks = imax(1, imin(imin(MAX_CHUNKS, p.tiles / CHUNK_TILES), fit < MAX_CHUNKS ? (int)fit : MAX_CHUNKS));
-    p.height = imin(HEIGHT, (p.tiles + p.chunks - 1) / p.chunks);
-    p.ci = imin(s.ci, 2 * SLICE);
-    p.co = imin(s.co, SLICE);
-    p.rows = (s.ci + p.ci - 1) / p.ci;
-    p.cols = (s.co + p.co - 1) / p.co;
+    p.height = imin(s.ci * s.co > SLICE * SLICE ? MANY : FEW, (p.tiles + p.chunks - 1) / p.chunks);
+    p.ci = imin(s.ci, SLICE);
+    p.co = imin(s.co, 2 * SLICE);
+    count_rectangles(&p, s);
+    /* Few chunks: smaller rectangles for more threads. Which rectangle a filter lies in has no influence on it. */
+    while (p.chunks * p.rows * p.cols < 2 * threads_count() && (p.ci > VW || p.co > 2 * VW)) {
+        if (p.co > 2 * VW && p.co >= p.ci)
+            p.co = (int)round_up((size_t)p.co / 2, 2 * VW);
+        else
+            p.ci = (int)round_up((size_t)p.ci / 2, VW);
+        count_rectangles(&p, s);
+    }
     p.vs = freq_stride((size_t)p.height, (size_t)p.ci);
     p.ds = freq_stride((size_t)p.height, (size_t)p.co);
     p.us = freq_stride((size_t)p.ci, (size_t)p.co);
@@ -131,7 +150,7 @@ void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s
             K(winograd_input)(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
             gradient_tiles(d, dy, s, o0, co, from, count, p.height);
             for (size_t q = 0; q < FREQS; q++)
-                panel_mul_t(du + q * us, (size_t)ci * VW, v + q * vs, high, d + q * ds, high, ci, co, count,
+                panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs, high, d + q * ds, high, ci, co, count,
                             from > first);
         }
         put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);

@@ -1,8 +1,8 @@
 /* A small GEMM for the convolutions, over matrices in *panel layout*: (rows, cols) is stored as [cols/VW][rows][VW], so
  * that a vector of columns is one aligned load, rows follow each other at a constant distance whatever the matrix's
  * width, and no stride is ever a large power of two.
- *   panel_mul    C (m,n) = A (m,k) B (k,n)            k, n multiples of VW, m any
- *   panel_mul_t  C (m,n) += A^T B, A (k,m), B (k,n)   m, n multiples of VW, k any; the sum over k starts at zero
+ *   panel_mul    C (m,n) = or += A (m,k) B (k,n)      k, n multiples of VW, m any; the sum over k starts at zero
+ *   panel_mul_t  C (m,n) = or += A^T B, A (k,m), B (k,n)   m, n multiples of VW, k any; C may be row-major
  * Each element is one chain of multiply-adds in the order of k, whatever m is and wherever its row lies: unlike with
  * BLAS, a row's bits do not depend on the rows that are computed with it. */
 #ifndef SDLORA_KERNELS_GEMM_PANEL_H
@@ -23,7 +23,7 @@
 
 /* mr rows and nr vectors of C; a, b, c point at the tile, *_panel are the distances between panels. */
 ALWAYS_INLINE void panel_tile(real *restrict c, size_t c_panel, const real *restrict a, size_t a_panel,
-                              const real *restrict b, size_t b_panel, int k, int mr, int nr)
+                              const real *restrict b, size_t b_panel, int k, bool add, int mr, int nr)
 {
     vf sum[PANEL_ROWS][2];
 #pragma GCC unroll 16
@@ -49,18 +49,20 @@ ALWAYS_INLINE void panel_tile(real *restrict c, size_t c_panel, const real *rest
 #pragma GCC unroll 16
     for (int r = 0; r < mr; r++)
 #pragma GCC unroll 2
-        for (int j = 0; j < nr; j++)
-            vstore(c + (size_t)j * c_panel + (size_t)r * VW, sum[r][j]);
+        for (int j = 0; j < nr; j++) {
+            real *to = c + (size_t)j * c_panel + (size_t)r * VW;
+            vstore(to, add ? (vf)(vload(to) + sum[r][j]) : sum[r][j]);
+        }
 }
 
 /* The last rows: fewer than PANEL_ROWS. */
 ALWAYS_INLINE void panel_rest(real *c, size_t c_panel, const real *a, size_t a_panel, const real *b, size_t b_panel,
-                              int k, int mr, int nr)
+                              int k, bool add, int mr, int nr)
 {
 #define PANEL_CASE(R)                                                                                                  \
     case R:                                                                                                            \
         if (R < PANEL_ROWS)                                                                                            \
-            panel_tile(c, c_panel, a, a_panel, b, b_panel, k, R < PANEL_ROWS ? R : 1, nr);                             \
+            panel_tile(c, c_panel, a, a_panel, b, b_panel, k, add, R < PANEL_ROWS ? R : 1, nr);                        \
         break
     switch (mr) {
         PANEL_CASE(1);
@@ -83,18 +85,18 @@ ALWAYS_INLINE void panel_rest(real *c, size_t c_panel, const real *a, size_t a_p
 }
 
 static inline void panel_mul(real *c, size_t c_panel, const real *a, size_t a_panel, const real *b, size_t b_panel,
-                             int m, int n, int k)
+                             int m, int n, int k, bool add)
 {
     for (int j = 0; j < n; j += 2 * VW, b += 2 * b_panel, c += 2 * c_panel) {
         int i = 0;
         if (n - j > VW) {
             for (; i + PANEL_ROWS <= m; i += PANEL_ROWS)
-                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, PANEL_ROWS, 2);
-            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, m - i, 2);
+                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, PANEL_ROWS, 2);
+            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, m - i, 2);
         } else {
             for (; i + PANEL_ROWS <= m; i += PANEL_ROWS)
-                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, PANEL_ROWS, 1);
-            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, m - i, 1);
+                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, PANEL_ROWS, 1);
+            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, m - i, 1);
         }
     }
 }
@@ -106,8 +108,8 @@ static inline void panel_mul(real *c, size_t c_panel, const real *a, size_t a_pa
 #define PANEL_ROWS_T (VW < 4 ? VW : 4)
 #endif
 
-ALWAYS_INLINE void panel_tile_t(real *restrict c, size_t c_panel, const real *restrict a, const real *restrict b,
-                                size_t b_panel, int k, bool add, int nr)
+ALWAYS_INLINE void panel_tile_t(real *restrict c, size_t c_row, size_t c_panel, const real *restrict a,
+                                const real *restrict b, size_t b_panel, int k, bool add, int nr)
 {
     vf sum[PANEL_ROWS_T][2];
 #pragma GCC unroll 8
@@ -132,22 +134,22 @@ ALWAYS_INLINE void panel_tile_t(real *restrict c, size_t c_panel, const real *re
     for (int r = 0; r < PANEL_ROWS_T; r++)
 #pragma GCC unroll 2
         for (int j = 0; j < nr; j++) {
-            real *to = c + (size_t)j * c_panel + (size_t)r * VW;
+            real *to = c + (size_t)j * c_panel + (size_t)r * c_row;
             vstore(to, add ? (vf)(vload(to) + sum[r][j]) : sum[r][j]);
         }
 }
 
-/* add: false overwrites C */
-static inline void panel_mul_t(real *c, size_t c_panel, const real *a, size_t a_panel, const real *b, size_t b_panel,
-                               int m, int n, int k, bool add)
+/* c_row: VW for panel layout; the width of C, with c_panel = VW, for row-major. add: false overwrites C. */
+static inline void panel_mul_t(real *c, size_t c_row, size_t c_panel, const real *a, size_t a_panel, const real *b,
+                               size_t b_panel, int m, int n, int k, bool add)
 {
     for (int j = 0; j < n; j += 2 * VW, b += 2 * b_panel, c += 2 * c_panel)
         for (int i = 0; i < m; i += PANEL_ROWS_T) {
             const real *at = a + (size_t)(i / VW) * a_panel + i % VW;
             if (n - j > VW)
-                panel_tile_t(c + i * VW, c_panel, at, b, b_panel, k, add, 2);
+                panel_tile_t(c + (size_t)i * c_row, c_row, c_panel, at, b, b_panel, k, add, 2);
             else
-                panel_tile_t(c + i * VW, c_panel, at, b, b_panel, k, add, 1);
+                panel_tile_t(c + (size_t)i * c_row, c_row, c_panel, at, b, b_panel, k, add, 1);
         }
 }
 

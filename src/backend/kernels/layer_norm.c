@@ -54,7 +54,7 @@ size_t K(layer_norm_bwd_scratch)(int n, int rows, int c)
     return round_up(chunks_of(n, rows) * 2 * c * sizeof(real), 64);
 }
 
-/* One row of dx; its share of the sums is added to dgamma and dbeta. */
+/* One row of dx (NULL: not wanted); its share of the sums is added to dgamma and dbeta. */
 ALWAYS_INLINE void backward_row(real *dx, real *dgamma, real *dbeta, const real *dy, const real *x, const real *stats,
                                 const real *gamma, int c, real beta_x)
 {
@@ -68,6 +68,8 @@ ALWAYS_INLINE void backward_row(real *dx, real *dgamma, real *dbeta, const real 
         vstore_n(dgamma + k, vload_n(dgamma + k, m) + d * xh, m);
         vstore_n(dbeta + k, vload_n(dbeta + k, m) + d, m);
     }
+    if (!dx)
+        return;
     const real a = vsum(sum_g) / (real)c, b = vsum(sum_gxh) / (real)c;
     for (int k = 0; k < c; k += VW) {
         const int m = min_int(VW, c - k);
@@ -87,8 +89,10 @@ void K(layer_norm_bwd)(real *dx, real *dgamma, real *dbeta, const real *dy, cons
         memset(pg, 0, 2 * (size_t)c * sizeof(real));
         const size_t end = (i + 1) * CHUNK < total ? (i + 1) * CHUNK : total;
         for (size_t r = i * CHUNK; r < end; r++)
-            backward_row(dx + r * c, pg, pb, dy + r * c, x + r * c, stats + 2 * r, gamma, c, beta_x);
+            backward_row(dx ? dx + r * c : NULL, pg, pb, dy + r * c, x + r * c, stats + 2 * r, gamma, c, beta_x);
     }
+    if (!dgamma && !dbeta)
+        return;
 #pragma omp parallel for schedule(static) if (chunks * c > 16384)
     for (int k = 0; k < c; k++) {
         double g = 0, b = 0;
@@ -96,7 +100,9 @@ void K(layer_norm_bwd)(real *dx, real *dgamma, real *dbeta, const real *dy, cons
             g += part[i * 2 * c + k];
             b += part[i * 2 * c + c + k];
         }
-        update(dgamma + k, (real)g, beta_p);
-        update(dbeta + k, (real)b, beta_p);
+        if (dgamma)
+            update(dgamma + k, (real)g, beta_p);
+        if (dbeta)
+            update(dbeta + k, (real)b, beta_p);
     }
 }

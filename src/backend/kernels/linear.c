@@ -9,6 +9,7 @@
 #define SMALL_ROWS   16      /* fewer rows per image than this take the kernel of our own */
 #define SMALL_GEMM   1000000 /* m*n*k up to which OpenBLAS (AVX-512) has a fast path without packing */
 #define BLOCK_ROWS   256     /* where that path would leave fewer than a quarter of this */
+#define TURNED_MAX   16384   /* a w up to this size is turned round first: OpenBLAS's fast path likes that better */
 #define CHUNK_ROWS   512     /* backward weights: rows per partial sum, at least */
 #define CHUNKS_MAX   32      /* and partial sums, at most */
 #define SPAN         64      /* rows summed in real before they are added to a chunk's total */
@@ -100,13 +101,23 @@ void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const r
         return;
     }
     const int block = block_rows(rows, in, out), blocks = (rows + block - 1) / block;
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < n * blocks; job++) {
-        const int r0 = job % blocks * block, m = min_int(block, rows - r0);
-        const size_t row = (size_t)(job / blocks) * rows + r0;
-        if (b || (res && res != y))
-            fill_rows(y + row * out, b, res ? res + row * out : NULL, m, out);
-        gemm(false, true, m, out, in, 1, x + row * in, in, w, in, b || res ? 1 : 0, y + row * out, out);
+    const bool turn = (size_t)in * out <= TURNED_MAX;
+#pragma omp parallel
+    {
+        real turned[TURNED_MAX];
+        if (turn)
+            for (int o = 0; o < out; o++)
+                for (int i = 0; i < in; i++)
+                    turned[(size_t)i * out + o] = w[(size_t)o * in + i];
+#pragma omp for schedule(static)
+        for (int job = 0; job < n * blocks; job++) {
+            const int r0 = job % blocks * block, m = min_int(block, rows - r0);
+            const size_t row = (size_t)(job / blocks) * rows + r0;
+            if (b || (res && res != y))
+                fill_rows(y + row * out, b, res ? res + row * out : NULL, m, out);
+            gemm(false, !turn, m, out, in, 1, x + row * in, in, turn ? turned : w, turn ? out : in, b || res ? 1 : 0,
+                 y + row * out, out);
+        }
     }
 }
 
@@ -177,15 +188,16 @@ void K(linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int
     for (int c = 0; c < chunks; c++) {
         const int r0 = min_int(total, c * chunk), r1 = min_int(total, r0 + chunk);
         real *to = part + (size_t)c * stride;
-        if (r0 == r1) /* rounding up may leave the last chunks empty */
+        if (dw && r0 == r1) /* rounding up may leave the last chunks empty */
             memset(to, 0, stride * sizeof(real));
-        for (int r = r0; r < r1; r += block)
+        for (int r = r0; dw && r < r1; r += block)
             gemm(true, false, out, in, min_int(block, r1 - r), 1, dy + (size_t)r * out, out, x + (size_t)r * in, in,
                  r > r0, to, in);
         if (db)
             sum_rows(part_b + (size_t)c * stride_b, dy + (size_t)r0 * out, r1 - r0, out);
     }
-    add_parts(dw, part, stride, chunks, (size_t)in * out, beta);
+    if (dw)
+        add_parts(dw, part, stride, chunks, (size_t)in * out, beta);
     if (db)
         add_parts(db, part_b, stride_b, chunks, (size_t)out, beta);
 }

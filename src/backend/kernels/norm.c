@@ -5,7 +5,8 @@
  * computes u again rather than keep it.
  *
  * A block of work is one image and a run of channels: whole groups, of COLS channels in all or, where a group is wider,
- * one group. Per-image sums go to scratch and are added in the order of the images. */
+ * one group; sums are per channel, so the cut does not show in the result. Per-image sums go to scratch and are added
+ * in the order of the images. */
 #include "kernels.h"
 #include "norm_cols.h"
 
@@ -19,8 +20,8 @@ size_t K(norm_scratch)(NormShape s)
 /* Groups that one block of work holds. */
 static int groups_per_block(NormShape s)
 {
-    const int width = s.c / s.groups;
-    return width >= COLS ? 1 : COLS / width;
+    const int width = s.c / s.groups, most = s.n < 4 ? 16 : COLS; /* few images: more blocks, of a cache line a pixel */
+    return width >= most ? 1 : most / width;
 }
 
 static void cols_affine(Cols *c, const real *gamma, const real *beta, int k, int cols)
@@ -82,6 +83,12 @@ void K(group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, c
     }
 }
 
+/* Does the first pass of backward leave du in dx? Where an exp is dearer than a store, and dx holds nothing yet. */
+static bool keep_du(const real *dx, NormShape s, real beta_x)
+{
+    return dx && s.act == ACT_SILU && beta_x == 0;
+}
+
 /* The sums of one block of channels to scratch and dtemb. */
 static void sums_out(double *part, real *dtemb, const ColSums *sums, int cols, real beta_t)
 {
@@ -93,7 +100,7 @@ static void sums_out(double *part, real *dtemb, const ColSums *sums, int cols, r
     }
 }
 
-/* dbeta and dgamma from the sums of all images; totals (c,2) may be NULL. */
+/* dbeta and dgamma from the sums of all images, and the totals (c,2) themselves; each may be NULL. */
 static void affine_grad(real *dgamma, real *dbeta, double *totals, const double *part, int n, int c, real beta)
 {
 #pragma omp parallel for schedule(static) if ((size_t)n * c > 16384)
@@ -103,8 +110,10 @@ static void affine_grad(real *dgamma, real *dbeta, double *totals, const double 
             du += part[((size_t)i * c + k) * 2];
             duxh += part[((size_t)i * c + k) * 2 + 1];
         }
-        update(dbeta + k, (real)du, beta);
-        update(dgamma + k, (real)duxh, beta);
+        if (dbeta)
+            update(dbeta + k, (real)du, beta);
+        if (dgamma)
+            update(dgamma + k, (real)duxh, beta);
         if (totals) {
             totals[2 * k] = du;
             totals[2 * k + 1] = duxh;
@@ -132,6 +141,7 @@ void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
                        real beta_t, real beta_r, void *scratch)
 {
     const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
+    const bool keep = keep_du(dx, s, beta_x);
     double *part = scratch;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
@@ -144,9 +154,12 @@ void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
         for (int k = g0 * width; k < k1; k += COLS) {
             const int cols = min_int(COLS, k1 - k);
             cols_of_groups(&c, st, gamma, beta, k, cols, width);
-            cols_sums(&sums, dy + image + k, x + image + k, &c, s.hw, s.c, cols, s.act);
+            const BackwardOut out = {keep ? dx + image + k : NULL, dres ? dres + image + k : NULL, beta_r};
+            cols_sums(&sums, out, dy + image + k, x + image + k, &c, s.hw, s.c, cols, s.act);
             sums_out(sums_at + 2 * k, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
         }
+        if (!dx)
+            continue;
         group_averages(avg, sums_at, gamma, s, g0, g1);
         for (int k = g0 * width; k < k1; k += COLS) {
             const int cols = min_int(COLS, k1 - k);
@@ -157,8 +170,8 @@ void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
                 c.k1[i] = (real)(c.rstd[i] * a[0]);
                 c.k2[i] = (real)(c.rstd[i] * a[1]);
             }
-            cols_backward(dx + image + k, dres ? dres + image + k : NULL, dy + image + k, x + image + k, &c, s.hw, s.c,
-                          cols, beta_x, beta_r, s.act);
+            cols_backward(dx + image + k, (keep ? dx : dy) + image + k, x + image + k, &c, s.hw, s.c, cols, beta_x,
+                          keep ? ACT_NONE : s.act);
         }
     }
     affine_grad(dgamma, dbeta, NULL, part, s.n, s.c, beta_p);
@@ -216,6 +229,7 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
 {
     const int blocks = (s.c + COLS - 1) / COLS;
     const double count = (double)s.n * s.hw;
+    const bool keep = keep_du(dx, s, beta_x);
     double *part = scratch, *totals = part + (size_t)s.n * s.c * 2;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
@@ -224,10 +238,13 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
         Cols c;
         ColSums sums;
         cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
-        cols_sums(&sums, dy + at, x + at, &c, s.hw, s.c, cols, s.act);
+        const BackwardOut out = {keep ? dx + at : NULL, dres ? dres + at : NULL, beta_r};
+        cols_sums(&sums, out, dy + at, x + at, &c, s.hw, s.c, cols, s.act);
         sums_out(part + ((size_t)n * s.c + k) * 2, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
     }
     affine_grad(dgamma, dbeta, totals, part, s.n, s.c, beta_p);
+    if (!dx)
+        return;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
@@ -241,6 +258,6 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
                 c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count);
             }
         }
-        cols_backward(dx + at, dres ? dres + at : NULL, dy + at, x + at, &c, s.hw, s.c, cols, beta_x, beta_r, s.act);
+        cols_backward(dx + at, (keep ? dx : dy) + at, x + at, &c, s.hw, s.c, cols, beta_x, keep ? ACT_NONE : s.act);
     }
 }

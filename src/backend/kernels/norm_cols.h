@@ -118,10 +118,15 @@ static void cols_forward(real *y, const real *x, const Cols *c, const real *temb
     }
 }
 
-/* ---- backward, first pass: the sums ---- */
+/* ---- backward, first pass: the sums, dres, and du where the second pass shall not compute it again ---- */
 
-ALWAYS_INLINE void sums_lane(ColSums *s, const real *dy, const real *x, int pixels, int ld, const Cols *c, int k,
-                             Act act, int m)
+typedef struct BackwardOut {
+    real *du, *dres; /* NULL: not wanted */
+    real beta_r;
+} BackwardOut;
+
+ALWAYS_INLINE void sums_lane(ColSums *s, BackwardOut o, const real *dy, const real *x, int pixels, int ld,
+                             const Cols *c, int k, Act act, int m)
 {
     const vf mean = vload(c->mean + k), rstd = vload(c->rstd + k), gamma = vload(c->gamma + k),
              beta = vload(c->beta + k);
@@ -133,47 +138,53 @@ ALWAYS_INLINE void sums_lane(ColSums *s, const real *dy, const real *x, int pixe
         sum_du += du;
         sum_duxh += du * xh;
         sum_dy += g;
+        if (o.dres)
+            vupdate_n(o.dres + at, g, o.beta_r, m);
+        if (o.du)
+            vstore_n(o.du + at, du, m);
     }
     add_lanes(s->du + k, sum_du);
     add_lanes(s->duxh + k, sum_duxh);
     add_lanes(s->dy + k, sum_dy);
 }
 
-ALWAYS_INLINE void sums_cols(ColSums *s, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols,
-                             Act act)
+ALWAYS_INLINE void sums_cols(ColSums *s, BackwardOut o, const real *dy, const real *x, const Cols *c, int hw, int ld,
+                             int cols, Act act)
 {
-    memset(s, 0, sizeof *s);
     for (int p0 = 0; p0 < hw; p0 += SPAN) {
         const int pixels = min_int(SPAN, hw - p0);
         for (int k = 0; k < cols; k += VW) {
             const size_t at = (size_t)p0 * ld + k;
+            const BackwardOut here = {o.du ? o.du + at : NULL, o.dres ? o.dres + at : NULL, o.beta_r};
             if (cols - k >= VW)
-                sums_lane(s, dy + at, x + at, pixels, ld, c, k, act, VW);
+                sums_lane(s, here, dy + at, x + at, pixels, ld, c, k, act, VW);
             else
-                sums_lane(s, dy + at, x + at, pixels, ld, c, k, act, cols - k);
+                sums_lane(s, here, dy + at, x + at, pixels, ld, c, k, act, cols - k);
         }
     }
 }
 
-static void cols_sums(ColSums *s, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols, Act act)
+static void cols_sums(ColSums *s, BackwardOut o, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols,
+                      Act act)
 {
+    memset(s, 0, sizeof *s);
     switch (act) {
     case ACT_NONE:
-        sums_cols(s, dy, x, c, hw, ld, cols, ACT_NONE);
+        sums_cols(s, o, dy, x, c, hw, ld, cols, ACT_NONE);
         break;
     case ACT_RELU:
-        sums_cols(s, dy, x, c, hw, ld, cols, ACT_RELU);
+        sums_cols(s, o, dy, x, c, hw, ld, cols, ACT_RELU);
         break;
     case ACT_SILU:
-        sums_cols(s, dy, x, c, hw, ld, cols, ACT_SILU);
+        sums_cols(s, o, dy, x, c, hw, ld, cols, ACT_SILU);
         break;
     }
 }
 
-/* ---- backward, second pass: dx, dres ---- */
+/* ---- backward, second pass: dx. Where the first has put du into dx, dy is dx and act is NONE. ---- */
 
-ALWAYS_INLINE void backward_lane(real *dx, real *dres, const real *dy, const real *x, int pixels, int ld, const Cols *c,
-                                 int k, real beta_x, real beta_r, Act act, int m)
+ALWAYS_INLINE void backward_lane(real *dx, const real *dy, const real *x, int pixels, int ld, const Cols *c, int k,
+                                 real beta_x, Act act, int m)
 {
     const vf mean = vload(c->mean + k), rstd = vload(c->rstd + k), gamma = vload(c->gamma + k),
              beta = vload(c->beta + k);
@@ -183,39 +194,36 @@ ALWAYS_INLINE void backward_lane(real *dx, real *dres, const real *dy, const rea
         const vf xh = (vload_n(x + at, m) - mean) * rstd, g = vload_n(dy + at, m);
         const vf du = vact_bwd(g, gamma * xh + beta, act);
         vupdate_n(dx + at, k0 * du - k1 - k2 * xh, beta_x, m);
-        if (dres)
-            vupdate_n(dres + at, g, beta_r, m);
     }
 }
 
-ALWAYS_INLINE void backward_cols(real *dx, real *dres, const real *dy, const real *x, const Cols *c, int hw, int ld,
-                                 int cols, real beta_x, real beta_r, Act act)
+ALWAYS_INLINE void backward_cols(real *dx, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols,
+                                 real beta_x, Act act)
 {
     for (int p0 = 0; p0 < hw; p0 += SPAN) {
         const int pixels = min_int(SPAN, hw - p0);
         for (int k = 0; k < cols; k += VW) {
             const size_t at = (size_t)p0 * ld + k;
-            real *r = dres ? dres + at : NULL;
             if (cols - k >= VW)
-                backward_lane(dx + at, r, dy + at, x + at, pixels, ld, c, k, beta_x, beta_r, act, VW);
+                backward_lane(dx + at, dy + at, x + at, pixels, ld, c, k, beta_x, act, VW);
             else
-                backward_lane(dx + at, r, dy + at, x + at, pixels, ld, c, k, beta_x, beta_r, act, cols - k);
+                backward_lane(dx + at, dy + at, x + at, pixels, ld, c, k, beta_x, act, cols - k);
         }
     }
 }
 
-static void cols_backward(real *dx, real *dres, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols,
-                          real beta_x, real beta_r, Act act)
+static void cols_backward(real *dx, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols, real beta_x,
+                          Act act)
 {
     switch (act) {
     case ACT_NONE:
-        backward_cols(dx, dres, dy, x, c, hw, ld, cols, beta_x, beta_r, ACT_NONE);
+        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_NONE);
         break;
     case ACT_RELU:
-        backward_cols(dx, dres, dy, x, c, hw, ld, cols, beta_x, beta_r, ACT_RELU);
+        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_RELU);
         break;
     case ACT_SILU:
-        backward_cols(dx, dres, dy, x, c, hw, ld, cols, beta_x, beta_r, ACT_SILU);
+        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_SILU);
         break;
     }
 }

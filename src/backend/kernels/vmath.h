@@ -8,7 +8,7 @@
 
 #include "kernel.h"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -91,15 +91,53 @@ ALWAYS_INLINE vf vselect(vi mask, vf a, vf b)
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));
 }
 
-/* The sum of the lanes, halves first: always the same order. */
-static inline real vsum(vf a)
+/* x where x < limit (x > limit), else limit; NaN stays. */
+ALWAYS_INLINE vf vmin(vf x, vf limit)
 {
+#if VBYTES == 64 && !defined(SDLORA_DOUBLE)
+    return (vf)_mm512_min_ps((__m512)limit, (__m512)x);
+#elif VBYTES == 32 && !defined(SDLORA_DOUBLE)
+    return (vf)_mm256_min_ps((__m256)limit, (__m256)x);
+#elif defined(__SSE2__) && !defined(SDLORA_DOUBLE)
+    return (vf)_mm_min_ps((__m128)limit, (__m128)x);
+#else
+    return vselect((vi)(x > limit), limit, x);
+#endif
+}
+
+ALWAYS_INLINE vf vmax(vf x, vf limit)
+{
+#if VBYTES == 64 && !defined(SDLORA_DOUBLE)
+    return (vf)_mm512_max_ps((__m512)limit, (__m512)x);
+#elif VBYTES == 32 && !defined(SDLORA_DOUBLE)
+    return (vf)_mm256_max_ps((__m256)limit, (__m256)x);
+#elif defined(__SSE2__) && !defined(SDLORA_DOUBLE)
+    return (vf)_mm_max_ps((__m128)limit, (__m128)x);
+#else
+    return vselect((vi)(x < limit), limit, x);
+#endif
+}
+
+/* The sum of the lanes, halves first: always the same order. */
+ALWAYS_INLINE real vsum(vf a)
+{
+#if VBYTES >= 32 && !defined(SDLORA_DOUBLE)
+#if VBYTES == 64
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)a), _mm512_extractf32x8_ps((__m512)a, 1));
+#else
+    const __m256 h = (__m256)a;
+#endif
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
+#else
     real t[VW];
     memcpy(t, &a, sizeof t);
     for (int h = VW / 2; h > 0; h /= 2)
         for (int i = 0; i < h; i++)
             t[i] += t[i + h];
     return t[0];
+#endif
 }
 
 ALWAYS_INLINE vf vexp(vf x)
@@ -109,10 +147,12 @@ ALWAYS_INLINE vf vexp(vf x)
         x[i] = exp(x[i]);
     return x;
 #else
-    const vf lo = vset1(-104.0f), hi = vset1(89.0f), magic = vset1(12582912.0f);
-    x = vselect((vi)(x < lo), lo, x); /* NaN compares false and stays */
-    x = vselect((vi)(x > hi), hi, x);
-    const vf t = x * 1.44269504088896341f + magic, k = t - magic;
+    x = vmax(vmin(x, vset1(89.0f)), vset1(-104.0f)); /* beyond them it is infinite, or 0 */
+#if VBYTES == 64
+    const vf k = (vf)_mm512_roundscale_ps((__m512)(x * 1.44269504088896341f), 0);
+#else
+    const vf magic = vset1(12582912.0f), t = x * 1.44269504088896341f + magic, k = t - magic;
+#endif
     const vf r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
     vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -120,9 +160,13 @@ ALWAYS_INLINE vf vexp(vf x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
+#if VBYTES == 64
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)k);
+#else
     /* 2^k in two factors, for k may be below -126 or above 127 */
     const vi n = (vi)t - (vi)magic, half = n >> 1;
     return p * (vf)((half + 127) << 23) * (vf)((n - half + 127) << 23);
+#endif
 #endif
 }
 
@@ -134,7 +178,7 @@ ALWAYS_INLINE vf vsigmoid(vf x)
 ALWAYS_INLINE vf vact(vf x, Act act)
 {
     if (act == ACT_RELU)
-        return vselect((vi)(x <= (vf){0}), (vf){0}, x); /* NaN stays */
+        return vmax(x, (vf){0});
     if (act == ACT_SILU)
         return x / ((real)1 + vexp(-x));
     return x;

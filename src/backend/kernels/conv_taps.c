@@ -1,0 +1,190 @@
+/* 3x3 convolution of very small images (3x3, 2x2, ...), tap by tap without the padding. Rows are sorted by position,
+ * images next to each other: (pixel, image). For a tap and an image row the pixels whose neighbour exists are then
+ * consecutive rows, of the input as of the output, and
+ *   y[pixels, :] += x[pixels + tap, :] w[tap]        dw[tap] += x[pixels + tap, :]^T dy[pixels, :]
+ * are plain products. x and dy are first sorted into panel layout (gemm_panel.h), per block of images. */
+#include "conv.h"
+#include "gemm_panel.h"
+#include "transpose.h"
+
+#include "sdlora/threads.h"
+
+enum { BLOCK_ROWS = 288, PAIR = 2 * VW };
+
+/* Output channels per unit of work: w is read in pieces of that length, and short ones from far apart are slow. */
+static int unit_width(ConvShape s)
+{
+    return s.co >= 512 ? 64 : 32;
+}
+
+/* Images per block, blocks, and rows (pixel, image) of a block's panels. */
+typedef struct Sorted {
+    int images, blocks, rows;
+} Sorted;
+
+static Sorted sorted_of(ConvShape s)
+{
+    int hw = s.h * s.w, most = imax(1, BLOCK_ROWS / hw), blocks = (s.n + most - 1) / most;
+    Sorted r = {(s.n + blocks - 1) / blocks, blocks, 0};
+    r.rows = r.images * hw;
+    return r;
+}
+
+/* Reals between blocks of a sorted (n,h,w,c). */
+static size_t block_reals(Sorted r, int c)
+{
+    return (size_t)r.rows * (size_t)c;
+}
+
+/* to [block][c/VW][pixel][image][VW] = from (n,h,w,c); rows of images that do not exist are never read */
+static void sort_rows(real *to, const real *from, ConvShape s, Sorted r, int c)
+{
+    size_t hw = (size_t)s.h * (size_t)s.w;
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int n = 0; n < s.n; n++) {
+        real *block = to + (size_t)(n / r.images) * block_reals(r, c);
+        for (size_t p = 0; p < hw; p++) {
+            const real *row = from + ((size_t)n * hw + p) * (size_t)c;
+            size_t at = p * (size_t)r.images + (size_t)(n % r.images);
+            for (int k = 0; k < c; k += VW)
+                vstore(block + (size_t)k * (size_t)r.rows + at * VW, vload(row + k));
+        }
+    }
+}
+
+/* The valid pixels of an image row for tap (a,c): columns [j0, j0+len) and, of the input, shifted by (a-1,c-1). */
+static bool row_of(ConvShape s, int i, int a, int c, size_t *in, size_t *out, int *len)
+{
+    int j0 = c == 0 ? 1 : 0, j1 = c == 2 ? s.w - 1 : s.w, y = i + a - 1;
+    *out = (size_t)(i * s.w + j0);
+    *in = (size_t)(imax(y, 0) * s.w + j0 + c - 1);
+    *len = j1 - j0;
+    return y >= 0 && y < s.h && j1 > j0;
+}
+
+static size_t no_prep(ConvShape s, bool turn)
+{
+    (void)s, (void)turn;
+    return 0;
+}
+
+static size_t thread_reals(ConvShape s)
+{
+    return (size_t)unit_width(s) * (size_t)(s.ci + sorted_of(s).rows);
+}
+
+static size_t sorted_reals(ConvShape s, int c)
+{
+    Sorted r = sorted_of(s);
+    return room_reals((size_t)r.blocks * block_reals(r, c));
+}
+
+static size_t scratch_size(ConvShape s)
+{
+    return (sorted_reals(s, s.ci) + thread_reals(s) * (size_t)threads_count()) * sizeof(real);
+}
+
+/* u (panels of ci rows): output channels [o, o+wide) of tap t */
+static void pack_filters(real *u, const real *w, ConvShape s, bool turn, int t, int o, int wide)
+{
+    size_t ci = (size_t)s.ci, co = (size_t)s.co;
+    if (turn) {
+        const real *from = w + ((size_t)(8 - t) * co + (size_t)o) * ci;
+        for (size_t j = 0; j < (size_t)wide; j += VW)
+            for (size_t k = 0; k < ci; k += VW)
+                transpose_square(u + j * ci + k * VW, VW, from + j * ci + k, ci);
+    } else {
+        const real *from = w + (size_t)t * ci * co + (size_t)o;
+        for (size_t k = 0; k < ci; k++)
+            for (size_t j = 0; j < (size_t)wide; j += VW)
+                vstore(u + j * ci + k * VW, vload(from + k * co + j));
+    }
+}
+
+static void put_block(real *y, const real *m, const real *b, ConvShape s, Sorted r, int block, int o, int wide,
+                      real beta)
+{
+    int first = block * r.images, images = imin(r.images, s.n - first);
+    size_t hw = (size_t)s.h * (size_t)s.w, co = (size_t)s.co;
+    for (int j = 0; j < wide; j += VW, m += (size_t)r.rows * VW) {
+        vf bias = b ? vload(b + o + j) : (vf){0};
+        for (size_t p = 0; p < hw; p++)
+            for (int n = 0; n < images; n++) {
+                real *to = y + ((size_t)(first + n) * hw + p) * co + (size_t)(o + j);
+                vf sum = vload(m + (p * (size_t)r.images + (size_t)n) * VW) + bias;
+                vstore(to, beta == 0 ? sum : (vf)(beta * vload(to) + sum));
+            }
+    }
+}
+
+static void correlate(real *y, const real *x, const real *w, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch)
+{
+    Sorted r = sorted_of(s);
+    real *xs = scratch, *buf = xs + sorted_reals(s, s.ci);
+    int width = unit_width(s), units = (s.co + width - 1) / width;
+    size_t high = (size_t)r.rows * VW;
+    sort_rows(xs, x, s, r, s.ci);
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int unit = 0; unit < units * r.blocks; unit++) {
+        real *u = buf + thread_reals(s) * (size_t)omp_get_thread_num(), *m = u + (size_t)(width * s.ci);
+        int o = unit / r.blocks * width, block = unit % r.blocks, wide = imin(width, s.co - o), len;
+        const real *xb = xs + (size_t)block * block_reals(r, s.ci);
+        size_t in, out, images = (size_t)r.images * VW;
+        memset(m, 0, (size_t)r.rows * (size_t)wide * sizeof(real));
+        for (int t = 0; t < 9; t++) {
+            bool packed = false;
+            for (int i = 0; i < s.h; i++) {
+                if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
+                    continue;
+                if (!packed)
+                    pack_filters(u, w, s, turn, t, o, wide);
+                packed = true;
+                panel_mul(m + out * images, high, xb + in * images, high, u, (size_t)s.ci * VW, len * r.images, wide,
+                          s.ci, true);
+            }
+        }
+        put_block(y, m, b, s, r, block, o, wide, beta);
+    }
+}
+
+static size_t weight_scratch(ConvShape s)
+{
+    return (sorted_reals(s, s.ci) + sorted_reals(s, s.co)) * sizeof(real);
+}
+
+/* A unit of work is a tap and a pair of panels of output channels; it adds block after block, straight into dw. */
+static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+{
+    Sorted r = sorted_of(s);
+    real *xs = scratch, *ys = xs + sorted_reals(s, s.ci);
+    int pairs = (s.co + PAIR - 1) / PAIR;
+    size_t high = (size_t)r.rows * VW, images = (size_t)r.images * VW, co = (size_t)s.co;
+    sort_rows(xs, x, s, r, s.ci);
+    sort_rows(ys, dy, s, r, s.co);
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int unit = 0; unit < 9 * pairs; unit++) {
+        int t = unit / pairs, o = unit % pairs * PAIR, wide = imin(PAIR, s.co - o), len;
+        real *to = dw + (size_t)t * (size_t)s.ci * co + (size_t)o;
+        bool add = beta != 0;
+        for (int block = 0; block < r.blocks; block++) {
+            const real *xb = xs + (size_t)block * block_reals(r, s.ci);
+            const real *yb = ys + (size_t)block * block_reals(r, s.co) + (size_t)o * (size_t)r.rows;
+            /* the last block may have fewer images: its rows are not next to each other, so pixel by pixel */
+            int exist = imin(r.images, s.n - block * r.images);
+            for (int i = 0; i < s.h; i++) {
+                size_t in, out;
+                if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
+                    continue;
+                int step = exist == r.images ? len : 1;
+                for (int j = 0; j < len; j += step, add = true)
+                    panel_mul_t(to, co, VW, xb + (in + (size_t)j) * images, high, yb + (out + (size_t)j) * images, high,
+                                s.ci, wide, step * exist, add);
+            }
+        }
+        for (int k = 0; !add && k < s.ci; k++) /* a tap that always meets padding */
+            memset(to + (size_t)k * co, 0, (size_t)wide * sizeof(real));
+    }
+}
+
+const ConvPath K(conv_taps) = {"taps", no_prep, NULL, scratch_size, correlate, weight_scratch, bwd_weight};
