@@ -4,7 +4,9 @@
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR.
 
 VERSION := 0.1.0
-CC ?= gcc
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
 CFLAGS ?= -O2 -g
 PKG_CONFIG ?= pkg-config
 prefix ?= /usr/local
@@ -56,8 +58,8 @@ objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
 
 all: sdlora
 
-sdlora: $(OBJ)/sdlora
-	@cp -f $< $@
+sdlora: $(OBJ)/sdlora FORCE
+	@cmp -s $< $@ || cp -f $< $@
 
 $(OBJ)/sdlora: $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC)) $(OBJ)/libsdlora.a
 	$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)

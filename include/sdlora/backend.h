@@ -8,8 +8,9 @@
  * (nn/param.h converts from and to PyTorch's shapes.)
  *
  * Accumulation. A kernel that writes a gradient takes `beta`: 0 overwrites (whatever was there, NaN included), 1 adds.
- * Where a kernel of linear, normalisation, attention or concat writes several gradients, NULL means: not wanted. Outputs never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and
- * then costs nothing.
+ * Where a kernel of linear, normalisation, attention or concat writes several gradients, NULL means: not wanted. Outputs
+ * never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and then
+ * costs nothing.
  *
  * Blocks. Work is cut into blocks that depend on shapes only, never on the number of threads; partial sums are added in
  * block order. In *forward* kernels a block holds whole images (or a fixed part of one image) and each GEMM has the same
@@ -98,7 +99,7 @@ typedef struct Backend {
     size_t (*norm_scratch)(NormShape s); /* for every group_norm_* and batch_norm_* call */
     void (*group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
                            const real *res, NormShape s);
-    /* dx (beta_x), dgamma and dbeta (beta_p), dtemb (beta_t), dres (beta_r); NULL: not wanted (dgamma and dbeta both) */
+    /* dx (beta_x), dgamma and dbeta (beta_p), dtemb (beta_t), dres (beta_r); with beta_x = 0, dx may be dy */
     void (*group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
                            const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x, real beta_p,
                            real beta_t, real beta_r, void *scratch);
@@ -118,7 +119,7 @@ typedef struct Backend {
                            const real *gamma, int n, int rows, int c, real beta_x, real beta_p, void *scratch);
 
     /* ---- attention of p pixels over t tokens (attention.c): q (n,p,dq), k (n,t,dq), v (n,t,dv), z (n,p,dv),
-     * probs (n,p,t) = softmax_t(q k^T / sqrt(dq)); z = probs v. dq, dk, dv: NULL where not wanted ---- */
+     * probs (n,p,t) = softmax_t(q k^T / sqrt(dq)); z = probs v ---- */
     void (*attn_fwd)(real *z, real *probs, const real *q, const real *k, const real *v, AttnShape s);
     size_t (*attn_bwd_scratch)(AttnShape s);
     void (*attn_bwd)(real *dq, real *dk, real *dv, const real *dz, const real *probs, const real *q, const real *k,

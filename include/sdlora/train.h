@@ -13,7 +13,7 @@ typedef struct TrainConfig {
     int epochs;      /* when steps is 0 */
     int64_t steps;   /* optimiser steps in all, absolute; 0: epochs decide */
     double lr, lr_end;   /* lr_end: the fraction of lr that cosine and linear end at */
-    int warmup;      /* steps of linear warm-up */
+    int warmup;      /* steps of linear warm-up; a fifth of the run at most */
     LrSchedule schedule;
     double beta1, beta2, adam_eps, weight_decay; /* weight_decay > 0 is AdamW */
     double clip;     /* largest gradient norm; 0: no clipping */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "sdlora/file.h"
+#include "sdlora/backend.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
@@ -54,6 +55,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 void cli_threads(int threads)
 {
     threads_init(threads);
+    backend_init();
 }
 
 Model *cli_load_model(const char *path, Err *e)

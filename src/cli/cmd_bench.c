@@ -1,7 +1,238 @@
+/* sdlora bench: what this machine reaches, and where. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "sdlora/mem.h"
+#include "sdlora/rng.h"
+#include "sdlora/threads.h"
+
+#include "bench.h"
 #include "cli.h"
+
+typedef struct BenchArgs {
+    Preset preset;
+    int batch, micro, eval, runs, threads;
+    ConvAlgo conv;
+    bool json, quiet;
+} BenchArgs;
+
+#define F(field) OPTION_FIELD(BenchArgs, field)
+
+/* clang-format off */
+static const Option OPTIONS[] = {
+    {.name = "preset", .type = OPT_CHOICE, F(preset), .choices = CHOICES_PRESET, .help = "the model"},
+    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(batch), .flags = OPT_NO_DEFAULT, .min = 1, .max = 1e5,
+     .help = "images of a training step [128; 16 for preset seed]"},
+    {.name = "micro-batch", .type = OPT_INT, F(micro), .min = 0, .max = 1e5, .help = "images a pass; 0: chosen"},
+    {.name = "eval-size", .type = OPT_INT, F(eval), .min = 1, .max = 1e5, .help = "images of a sampling step"},
+    {.name = "runs", .type = OPT_INT, F(runs), .min = 1, .max = 64, .help = "runs of which the median counts"},
+    {.name = "conv", .type = OPT_CHOICE, F(conv), .choices = CHOICES_CONV, .help = "how convolutions are computed"},
+    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
+    {.name = "json", .type = OPT_BOOL, F(json), .help = "one JSON object"},
+    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "results and errors only"},
+    {.type = OPT_END},
+};
+/* clang-format on */
+
+static const OptionTable TABLE = {
+    .command = "bench",
+    .summary = "measure this machine",
+    .text = "Times a large matrix product (the peak that shares refer to), each 3x3 convolution of the preset in its "
+            "three\n"
+            "passes, a training step and a sampling step. GFLOP/s of convolutions count the direct algorithm's "
+            "operations.\n",
+    .options = OPTIONS,
+};
+
+typedef struct Bench {
+    const BenchArgs *args;
+    double peak; /* GFLOP/s */
+    BenchConv convs[BENCH_CONVS_MAX];
+    int n_convs, micro;
+    BenchPass train, eval, single;
+} Bench;
+
+static double gflops(double flops, double seconds)
+{
+    return seconds > 0 ? flops / seconds * 1e-9 : 0;
+}
+
+/* ---- measuring ---- */
+
+static int make_data(Dataset *d, int n, int size, int classes, Err *e)
+{
+    size_t bytes = (size_t)n * (size_t)size * (size_t)size;
+    Rng r = rng_make(1, rng_stream("bench", 0));
+    *d = (Dataset){.n = n, .h = size, .w = size, .classes = classes};
+    d->images = mem_alloc(bytes, 1, "the images", e);
+    d->labels = mem_alloc((size_t)n, 1, "the labels", e);
+    if (!d->images || !d->labels)
+        return -1;
+    for (size_t i = 0; i < bytes; i++)
+        d->images[i] = (uint8_t)rng_u32(&r);
+    for (int i = 0; i < n; i++)
+        d->labels[i] = (uint8_t)(i % classes);
+    return 0;
+}
+
+static void say(const BenchArgs *a, const char *what)
+{
+    if (!a->quiet)
+        fprintf(stderr, "measuring %s\n", what);
+}
+
+static int measure_training(Bench *b, Model *m, const TrainConfig *c, Err *e)
+{
+    const BenchArgs *a = b->args;
+    Dataset d;
+    Trainer *t = NULL;
+    int rc = make_data(&d, 2 * c->batch, m->config.image_size, m->config.classes, e);
+    if (!rc && !(t = trainer_new(m, NULL, c, &d, NULL, e)))
+        rc = -1;
+    if (!rc) {
+        b->micro = trainer_micro_batch(t);
+        say(a, "convolutions");
+        b->n_convs = bench_convs(b->convs, trainer_graph(t), a->runs, e);
+        say(a, "a training step");
+        rc = b->n_convs < 0 || bench_train(&b->train, t, c, a->runs, e) ? -1 : 0;
+    }
+    trainer_free(t);
+    mem_free(d.images);
+    mem_free(d.labels);
+    return rc;
+}
+
+static int measure_all(Bench *b, Err *e)
+{
+    const BenchArgs *a = b->args;
+    ModelConfig config = model_preset(a->preset);
+    TrainConfig c = train_preset(a->preset);
+    Model *m;
+    int rc;
+    c.batch = a->batch ? a->batch : a->preset == PRESET_SEED ? 16 : 128;
+    c.micro_batch = a->micro;
+    c.conv = a->conv;
+    c.val_images = 0;
+    c.steps = 1000000;
+    m = model_new(&config, true, 1, e);
+    if (!m)
+        return -1;
+    say(a, "a matrix product");
+    rc = bench_gemm(&b->peak, a->runs, e);
+    if (!rc)
+        rc = measure_training(b, m, &c, e);
+    model_free(m);
+    if (rc || !(m = model_new(&config, false, 1, e)))
+        return -1;
+    say(a, "a sampling step");
+    rc = bench_eval(&b->eval, m, a->eval, a->conv, a->runs, e) || bench_eval(&b->single, m, 1, a->conv, a->runs, e) ? -1
+                                                                                                                    : 0;
+    model_free(m);
+    return rc;
+}
+
+/* ---- results ---- */
+
+static const char *const PASSES[] = {"forward", "backward_data", "backward_weights"};
+
+static const char *preset_name(Preset p)
+{
+    for (const Choice *c = CHOICES_PRESET; c->name; c++)
+        if (c->value == (int)p)
+            return c->name;
+    return "";
+}
+
+static json_t *pass_json(const BenchPass *p, double peak)
+{
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "images", p->images, "seconds", p->seconds, "images_per_s",
+                     p->images / p->seconds, "gflops", gflops(p->flops, p->seconds), "conv_gflops",
+                     gflops(p->conv_flops, p->seconds), "share_of_peak", gflops(p->flops, p->seconds) / peak,
+                     "memory_mb", p->bytes / 1e6);
+}
+
+static void print_json(const Bench *b)
+{
+    json_t *convs = json_array(), *root;
+    char *text;
+    for (int i = 0; i < b->n_convs; i++) {
+        const BenchConv *c = &b->convs[i];
+        json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "images", c->shape.n, "height", c->shape.h, "width",
+                              c->shape.w, "in", c->shape.ci, "out", c->shape.co, "layers", c->count);
+        for (int p = 0; p < 3; p++)
+            if (c->wanted[p])
+                json_object_set_new(o, PASSES[p],
+                                    json_pack("{s:s, s:f, s:f, s:f}", "algorithm", c->algo[p], "seconds", c->seconds[p],
+                                              "gflops", gflops(c->flops, c->seconds[p]), "share_of_peak",
+                                              gflops(c->flops, c->seconds[p]) / b->peak));
+        json_array_append_new(convs, o);
+    }
+    root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION, "preset",
+                     preset_name(b->args->preset), "simd", backend_get()->simd, "openblas_core", backend_blas_core(),
+                     "threads", threads_count(), "micro_batch", b->micro, "sgemm_gflops", b->peak, "convolutions",
+                     convs, "train_step", pass_json(&b->train, b->peak), "sample_step", pass_json(&b->eval, b->peak),
+                     "single_image_step", pass_json(&b->single, b->peak));
+    text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    printf("%s\n", text ? text : "{}");
+    free(text);
+    json_decref(root);
+}
+
+static void print_pass(const char *what, const BenchPass *p, double peak)
+{
+    double rate = gflops(p->flops, p->seconds);
+    printf(
+        "%-16s %4d image%s  %9.2f ms  %9.1f images/s  %7.1f GFLOP/s (%3.0f%%)  convolutions %7.1f GFLOP/s  %7.1f MB\n",
+        what, p->images, p->images == 1 ? " " : "s", 1e3 * p->seconds, p->images / p->seconds, rate, 100 * rate / peak,
+        gflops(p->conv_flops, p->seconds), p->bytes / 1e6);
+}
+
+static void print_text(const Bench *b)
+{
+    printf("sdlora %s, preset %s, SIMD %s, OpenBLAS core %s, %d thread%s, median of %d\n", SDLORA_VERSION,
+           preset_name(b->args->preset), backend_get()->simd, backend_blas_core(), threads_count(),
+           threads_count() == 1 ? "" : "s", b->args->runs);
+    printf("sgemm: %.1f GFLOP/s (100%%)\n\n", b->peak);
+    printf("3x3 convolutions of %d images; GFLOP/s of the direct algorithm, share of sgemm\n", b->micro);
+    printf("%-22s %6s  %-28s  %-28s  %-28s\n", "shape", "layers", "forward", "backward, data", "backward, weights");
+    for (int i = 0; i < b->n_convs; i++) {
+        const BenchConv *c = &b->convs[i];
+        char shape[48];
+        snprintf(shape, sizeof shape, "%dx%d  %d -> %d", c->shape.h, c->shape.w, c->shape.ci, c->shape.co);
+        printf("%-22s %6d", shape, c->count);
+        for (int p = 0; p < 3; p++)
+            if (!c->wanted[p])
+                printf("  %-28s", "not needed");
+            else
+                printf("  %-13s %7.1f %4.0f%% ", c->algo[p], gflops(c->flops, c->seconds[p]),
+                       100 * gflops(c->flops, c->seconds[p]) / b->peak);
+        printf("\n");
+    }
+    printf("\n");
+    print_pass("training step", &b->train, b->peak);
+    print_pass("sampling step", &b->eval, b->peak);
+    print_pass("sampling step", &b->single, b->peak);
+}
+
 int cmd_bench(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
+    BenchArgs args = {.preset = PRESET_MNIST, .eval = 100, .runs = 5};
+    Bench b = {.args = &args};
+    Given given;
+    Err e = {0};
+    int status;
+    if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
+        return status;
+    options_free(&given);
+    cli_threads(args.threads);
+    if (measure_all(&b, &e))
+        return cli_fail(&e, "bench");
+    if (args.json)
+        print_json(&b);
+    else
+        print_text(&b);
     return 0;
 }

@@ -233,6 +233,13 @@ static int first_bytes(unsigned char *head, int cap, bool *zipped, const char *p
     return n < 0 ? 0 : n; /* a damaged stream: the reader will say what is wrong */
 }
 
+/* What is called so and is neither (a web page, say) gets the IDX reader's sentence. */
+static bool named_idx(const char *path)
+{
+    size_t len = strlen(path);
+    return (len > 3 && !strcmp(path + len - 3, ".gz")) || (len > 6 && !strcmp(path + len - 6, "-ubyte"));
+}
+
 static json_t *file_json(const char *path, Err *e)
 {
     unsigned char head[9] = {0};
@@ -251,7 +258,7 @@ static json_t *file_json(const char *path, Err *e)
     n = first_bytes(head, sizeof head, &zipped, path, e);
     if (n < 0)
         return NULL;
-    if (zipped || (n >= 4 && head[0] == 0 && head[1] == 0 && head[8] != '{'))
+    if (zipped || named_idx(path) || (n >= 4 && head[0] == 0 && head[1] == 0 && head[8] != '{'))
         return idx_json(path, head[3] == 1 ? 1 : 3, e);
     return safetensors_json(path, e);
 }

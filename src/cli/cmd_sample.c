@@ -51,13 +51,10 @@ static int on_step(void *ctx, int first, int n, int step, int steps, const float
     size_t hw = image_values(j);
     int columns = j->args->trajectory;
     int64_t whole = j->images_done + first;
-    char prefix[64];
     for (int k = 0; k < columns; k++)
         for (int i = 0; i < n && moment(k, columns, steps) == step; i++)
             to_pixels(j->capture + ((size_t)(first + i) * (size_t)columns + (size_t)k) * hw, x + (size_t)i * hw, hw);
-    snprintf(prefix, sizeof prefix, "image %" PRId64 "/%d", step == steps ? whole + n : whole + 1,
-             j->plan.n * (j->args->compare ? 2 : 1));
-    progress_update(&j->progress, whole * steps + (int64_t)n * step, prefix, "", false);
+    progress_update(&j->progress, whole * steps + (int64_t)n * step, "", "", false);
     return 0;
 }
 

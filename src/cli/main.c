@@ -46,6 +46,7 @@ static int version(int argc, char **argv)
     printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
     if (argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"))) {
         threads_init(0);
+        backend_init();
         printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
                backend_blas_core(), threads_count());
     }

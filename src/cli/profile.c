@@ -1,6 +1,7 @@
 /* `train --profile`: see profile.h. */
 #include "profile.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -31,7 +32,13 @@ static void add_to(ProfileRow *sum, const ProfileRow *r)
     sum->bwd_flops += r->bwd_flops;
 }
 
-/* Sums by the op's name, in order of first appearance (the rows are sorted by time). */
+static int by_time(const void *a, const void *b)
+{
+    double x = row_seconds(a), y = row_seconds(b);
+    return (x < y) - (x > y);
+}
+
+/* Sums by the op's name. */
 static int by_op(ProfileRow *sums, const ProfileRow *rows, int n)
 {
     int m = 0;
@@ -55,6 +62,8 @@ int profile_print(FILE *f, const Graph *g, Err *e)
     n = graph_profile_rows(g, rows, g->count);
     sums = rows + n;
     m = by_op(sums, rows, n);
+    qsort(rows, (size_t)n, sizeof *rows, by_time);
+    qsort(sums, (size_t)m, sizeof *sums, by_time);
     for (int i = 0; i < n; i++)
         add_to(&all, &rows[i]);
     fprintf(f, "%7s %10s %10s %9s %9s  %-18s %s\n", "share", "fwd ms", "bwd ms", "GFLOP/s", "GFLOP/s", "operation",

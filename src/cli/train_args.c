@@ -37,11 +37,13 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
      .help = "passes over the images"}, \
     {.name = "steps", .type = OPT_INT, F(train.steps), .flags = OPT_KEPT | OPT_NO_DEFAULT, .min = 1, .max = STEPS_MAX, \
      .help = "optimiser steps in all, instead of --epochs"}, \
-    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(train.batch), .flags = OPT_FIXED, .min = 1, .max = 1e6, \
+    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(train.batch), .flags = OPT_FIXED, .min = 1, \
+     .max = 1e6, \
      .help = "images per optimiser step"}, \
     {.name = "micro-batch", .type = OPT_INT, F(train.micro_batch), .flags = OPT_FIXED, .min = 0, .max = 1e6, \
      .help = "images per pass through the network; 0: chosen"}, \
-    {.name = "lr", .alias = "learning-rate", .type = OPT_REAL, F(train.lr), .flags = OPT_FIXED, .min = 1e-12, .max = 100, \
+    {.name = "lr", .alias = "learning-rate", .type = OPT_REAL, F(train.lr), .flags = OPT_FIXED, .min = 1e-12, \
+     .max = 100, \
      .help = "learning rate"}, \
     {.name = "lr-schedule", .type = OPT_CHOICE, F(train.schedule), .flags = OPT_FIXED, .choices = LR_SCHEDULES, \
      .help = "learning rate after the warm-up"}, \
@@ -52,9 +54,12 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
     {.name = "loss", .type = OPT_CHOICE, F(train.l1), .flags = OPT_FIXED, .choices = LOSSES, .help = "loss"}, \
     {.name = "cond-drop", .type = OPT_REAL, F(train.cond_drop), .flags = OPT_FIXED, .min = 0, .max = 0.999, \
      .help = "how often the class is replaced by the null class, for guidance"}, \
-    {.name = "beta1", .type = OPT_REAL, F(train.beta1), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, .help = "Adam"}, \
-    {.name = "beta2", .type = OPT_REAL, F(train.beta2), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, .help = "Adam"}, \
-    {.name = "adam-eps", .type = OPT_REAL, F(train.adam_eps), .flags = OPT_FIXED, .min = 1e-30, .max = 1, .help = "Adam"}, \
+    {.name = "beta1", .type = OPT_REAL, F(train.beta1), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, \
+     .help = "Adam"}, \
+    {.name = "beta2", .type = OPT_REAL, F(train.beta2), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, \
+     .help = "Adam"}, \
+    {.name = "adam-eps", .type = OPT_REAL, F(train.adam_eps), .flags = OPT_FIXED, .min = 1e-30, .max = 1, \
+     .help = "Adam"}, \
     {.name = "weight-decay", .type = OPT_REAL, F(train.weight_decay), .flags = OPT_FIXED, .min = 0, .max = 10, \
      .help = "decoupled weight decay (AdamW)"}, \
     {.name = "grad-clip", .alias = "max-grad-norm", .type = OPT_REAL, F(train.clip), .flags = OPT_FIXED, .min = 0, \
@@ -69,7 +74,8 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
     HEADING("Run"), \
     {.name = "out", .letter = 'o', .alias = "output", .type = OPT_TEXT, F(out), .arg = "DIR", \
      .help = "run directory"}, \
-    {.name = "resume", .type = OPT_TEXT, F(resume), .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
+    {.name = "resume", .type = OPT_TEXT, F(resume), .flags = OPT_OPTIONAL, .fallback = "latest", \
+     .arg = "latest|best|DIR", \
      .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet"}, \
     {.name = "force", .type = OPT_BOOL, F(force), .help = "resume although the data has changed"}, \
     {.name = "save-every", .type = OPT_EVERY, F(save_every), .flags = OPT_KEPT, \
@@ -84,9 +90,11 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
     {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"}, \
     {.name = "conv", .type = OPT_CHOICE, F(train.conv), .flags = OPT_FIXED, .choices = CHOICES_CONV, \
      .help = "how convolutions are computed"}, \
-    {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), .help = "refuse to start when more memory is needed, as 512MB"}, \
+    {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), \
+     .help = "refuse to start when more memory is needed, as 512MB"}, \
     {.name = "profile", .type = OPT_BOOL, F(profile), .help = "print time and GFLOP/s per operation at the end"}, \
-    {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, .help = "how progress is shown"}, \
+    {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, \
+     .help = "how progress is shown"}, \
     {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"}, \
     {.name = "verbose", .letter = 'v', .type = OPT_BOOL, F(verbose), .help = "say more"}
 
@@ -98,7 +106,8 @@ static const Option TRAIN_OPTIONS[] = {
     {.name = "image-size", .type = OPT_INT, F(model.image_size), .flags = OPT_FIXED, .min = 4, .max = 1024,
      .help = "images are resized to this"},
     {.name = "channels", .type = OPT_INTS, F(model.channels), .count_offset = offsetof(TrainArgs, model.levels),
-     .limit = MODEL_MAX_LEVELS, .flags = OPT_FIXED, .min = 1, .max = 8192, .help = "channels per resolution, finest first"},
+     .limit = MODEL_MAX_LEVELS, .flags = OPT_FIXED, .min = 1, .max = 8192,
+     .help = "channels per resolution, finest first"},
     {.name = "time-dim", .type = OPT_INT, F(model.time_dim), .flags = OPT_FIXED, .min = 4, .max = 8192,
      .help = "width of the time embedding"},
     {.name = "qsize", .type = OPT_INT, F(model.qsize), .flags = OPT_FIXED, .min = 1, .max = 4096,
@@ -262,16 +271,14 @@ int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e
     return 0;
 }
 
-/* The last part of a directory's name; of its real path when that is "." or "..". */
-static int dir_name(char *out, size_t cap, const char *dir, Err *e)
+/* The last part of a directory's name; of its real path where that says more ("." or "data/"). One that is missing is
+ * told when it is read. */
+static void dir_name(char *out, size_t cap, const char *dir)
 {
     char real_dir[PATH_MAX];
-    const char *slash;
-    if (!realpath(dir, real_dir))
-        return err_errno(e, ERR_INPUT, "cannot open the data directory '%s'", dir);
-    slash = strrchr(real_dir, '/');
-    snprintf(out, cap, "%s", slash[1] ? slash + 1 : "root");
-    return 0;
+    const char *path = realpath(dir, real_dir) ? real_dir : dir, *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    snprintf(out, cap, "%.*s", NAME_MAX, *name ? name : "data");
 }
 
 int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Err *e)
@@ -284,8 +291,7 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
                    : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->out);
     if (adapter && options_given(g, "model") && !options_given(g, "data"))
         return cli_sibling(out, cap, a->model_path, "lora", e);
-    if (dir_name(name, sizeof name, a->data, e))
-        return -1;
+    dir_name(name, sizeof name, a->data);
     snprintf(out, cap, "runs/%s%s", name, adapter ? "/lora" : "");
     return 0;
 }

@@ -74,13 +74,14 @@ int *graph_ints(Graph *g, int n)
 
 void graph_scope(Graph *g, const char *scope)
 {
+    size_t bytes = strlen(scope) + 1;
     char *copy;
 
     if (!strcmp(scope, g->scope))
         return;
-    copy = graph_block(g, strlen(scope) + 1, 1);
+    copy = graph_block(g, bytes, 1);
     if (copy)
-        g->scope = strcpy(copy, scope);
+        g->scope = memcpy(copy, scope, bytes);
 }
 
 Node *graph_fail(Graph *g, const char *fmt, ...)

@@ -55,7 +55,7 @@ static void compare_value(Differences *d, const char *key, const json_t *saved, 
     char fmt[64];
     char *ta, *tb;
 
-    if (json_equal((json_t *)a, (json_t *)b))
+    if ((!a && !b) || json_equal((json_t *)a, (json_t *)b)) /* two absent ones are not equal to json_equal */
         return;
     ta = a ? json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     tb = b ? json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;

@@ -13,16 +13,17 @@ int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab
         const Param *p = s->items[i];
         bool counter = p->kind == PARAM_COUNTER;
         size_t bytes = counter ? sizeof(int64_t) : p->numel * sizeof(float);
+        size_t name_bytes = strlen(prefix) + strlen(p->name) + 1;
         char *name;
         void *data;
 
         if (weights_only && p->kind != PARAM_WEIGHT)
             continue;
-        name = pool_get(pool, strlen(prefix) + strlen(p->name) + 1, e);
+        name = pool_get(pool, name_bytes, e);
         data = pool_get(pool, bytes, e);
         if (!name || !data)
             return -1;
-        sprintf(name, "%s%s", prefix, p->name);
+        snprintf(name, name_bytes, "%s%s", prefix, p->name);
         if (counter)
             memcpy(data, &p->counter, sizeof p->counter);
         else

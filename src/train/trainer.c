@@ -242,11 +242,12 @@ static int fill_network(Trainer *t, Unet *u, int64_t first, Err *e)
 static double learning_rate(const Trainer *t, int64_t k)
 {
     const TrainConfig *c = &t->c;
-    double total = (double)(trainer_total_steps(t) - c->warmup), p;
+    int64_t total = trainer_total_steps(t), warmup = c->warmup < total / 5 ? c->warmup : total / 5;
+    double p;
 
-    if (k < c->warmup)
-        return c->lr * (double)(k + 1) / c->warmup;
-    p = total > 0 ? (double)(k - c->warmup) / total : 1;
+    if (k < warmup)
+        return c->lr * (double)(k + 1) / (double)warmup;
+    p = (double)(k - warmup) / (double)(total - warmup);
     if (c->schedule == LR_COSINE)
         return c->lr * (c->lr_end + (1 - c->lr_end) * 0.5 * (1 + cos(3.141592653589793 * p)));
     if (c->schedule == LR_LINEAR)
@@ -259,15 +260,15 @@ static void update(Trainer *t, double lr, double norm)
     const TrainConfig *c = &t->c;
     double k = (double)(t->step + 1);
     AdamStep s = {
-        .lr = (real)lr,
-        .beta1 = (real)c->beta1,
-        .beta2 = (real)c->beta2,
-        .eps = (real)c->adam_eps,
-        .weight_decay = (real)c->weight_decay,
-        .bias1 = (real)(1 - pow(c->beta1, k)),
-        .bias2 = (real)(1 - pow(c->beta2, k)),
-        .grad_scale = (real)(c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1),
-        .ema_decay = (real)fmin(c->ema, (1 + k) / (10 + k)),
+        .lr = lr,
+        .beta1 = c->beta1,
+        .beta2 = c->beta2,
+        .eps = c->adam_eps,
+        .weight_decay = c->weight_decay,
+        .bias1 = 1 - pow(c->beta1, k),
+        .bias2 = 1 - pow(c->beta2, k),
+        .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
+        .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
     };
 
     t->be->adam(t->trained->values, t->m, t->v, t->ema, t->trained->grads, t->trained->n_weights, s);

@@ -19,7 +19,7 @@ typedef struct ConvPath {
     void (*bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
 } ConvPath;
 
-extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd);
+extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd), K(conv_winograd3);
 
 /* Partial sums of a weight gradient: `chunks` depends on shapes only. */
 enum { CONV_CHUNKS = 8, CONV_PARTIAL = 8 << 20 /* reals, all partial sums together */ };

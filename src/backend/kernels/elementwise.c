@@ -10,13 +10,13 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* One loop for full vectors and the tail, so that an element is rounded in the same way wherever it lies. */
 ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)
 {
-    size_t i = 0;
-    for (; i + VW <= len; i += VW)
-        vstore(y + i, vact(vload(x + i), act));
-    if (i < len)
-        vstore_n(y + i, vact(vload_n(x + i, (int)(len - i)), act), (int)(len - i));
+    for (size_t i = 0; i < len; i += VW) {
+        const int m = len - i < (size_t)VW ? (int)(len - i) : VW;
+        vstore_n(y + i, vact(vload_n(x + i, m), act), m);
+    }
 }
 
 void K(act_fwd)(real *y, const real *x, size_t numel, Act act)

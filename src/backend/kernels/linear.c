@@ -40,22 +40,25 @@ static void fill_rows(real *y, const real *b, const real *res, int rows, int out
         }
 }
 
-/* nr x no elements of y at once. */
-ALWAYS_INLINE void dot_tile(real *y, const real *x, const real *w, const real *b, const real *res, int in, int out,
-                            int nr, int no)
+/* nr x no elements of y (at most DOT_ROWS x DOT_OUTS). A smaller tile computes its last row and column several times:
+ * with one piece of code for all, the compiler cannot round the rest of a batch differently. */
+static void dot_tile(real *y, const real *x, const real *w, const real *b, const real *res, int in, int out, int nr,
+                     int no)
 {
-    vf acc[DOT_ROWS][DOT_OUTS];
-    for (int r = 0; r < nr; r++)
-        for (int o = 0; o < no; o++)
-            acc[r][o] = (vf){0};
+    vf acc[DOT_ROWS][DOT_OUTS] = {0};
+    const real *xr[DOT_ROWS], *wo[DOT_OUTS];
+    for (int r = 0; r < DOT_ROWS; r++)
+        xr[r] = x + (size_t)min_int(r, nr - 1) * in;
+    for (int o = 0; o < DOT_OUTS; o++)
+        wo[o] = w + (size_t)min_int(o, no - 1) * in;
     for (int k = 0; k < in; k += VW) {
         const int m = min_int(VW, in - k);
         vf xv[DOT_ROWS];
-        for (int r = 0; r < nr; r++)
-            xv[r] = vload_n(x + (size_t)r * in + k, m);
-        for (int o = 0; o < no; o++) {
-            const vf wv = vload_n(w + (size_t)o * in + k, m);
-            for (int r = 0; r < nr; r++)
+        for (int r = 0; r < DOT_ROWS; r++)
+            xv[r] = vload_n(xr[r] + k, m);
+        for (int o = 0; o < DOT_OUTS; o++) {
+            const vf wv = vload_n(wo[o] + k, m);
+            for (int r = 0; r < DOT_ROWS; r++)
                 acc[r][o] += xv[r] * wv;
         }
     }
@@ -75,20 +78,9 @@ static void forward_few(real *y, const real *x, const real *w, const real *b, co
         const int r0 = job / out_jobs * DOT_ROWS, nr = min_int(DOT_ROWS, rows - r0);
         const int o0 = job % out_jobs * OUTS_PER_JOB, o1 = min_int(out, o0 + OUTS_PER_JOB);
         for (int o = o0; o < o1; o += DOT_OUTS) {
-            const int no = min_int(DOT_OUTS, o1 - o);
-            const real *bias = b ? b + o : NULL;
             const size_t at = (size_t)r0 * out + o;
-            if (nr == DOT_ROWS && no == DOT_OUTS) {
-                dot_tile(y + at, x + (size_t)r0 * in, w + (size_t)o * in, bias, res ? res + at : NULL, in, out,
-                         DOT_ROWS, DOT_OUTS);
-                continue;
-            }
-            for (int r = 0; r < nr; r++)
-                for (int i = 0; i < no; i++) {
-                    const size_t to = at + (size_t)r * out + i;
-                    dot_tile(y + to, x + (size_t)(r0 + r) * in, w + (size_t)(o + i) * in, b ? bias + i : NULL,
-                             res ? res + to : NULL, in, out, 1, 1);
-                }
+            dot_tile(y + at, x + (size_t)r0 * in, w + (size_t)o * in, b ? b + o : NULL, res ? res + at : NULL, in, out,
+                     nr, min_int(DOT_OUTS, o1 - o));
         }
     }
 }

@@ -1,5 +1,5 @@
-/* What conv_winograd.c (forward, backward-data) and conv_winograd_weight.c (backward-weight) share: the tiling, and the
- * transform of input tiles. */
+/* Convolution by Winograd for one size of tile: the file that includes this defines TILE first. Here: the tiling, and
+ * the transform of input tiles, which all passes need. */
 #ifndef SDLORA_KERNELS_WINOGRAD_H
 #define SDLORA_KERNELS_WINOGRAD_H
 
@@ -7,7 +7,7 @@
 #include "gemm_panel.h"
 #include "winograd_transform.h"
 
-/* An image is covered by th x tw tiles of 4x4 outputs; tiles are counted over all images. */
+/* An image is covered by th x tw tiles of TILE x TILE outputs; tiles are counted over all images. */
 typedef struct Tiling {
     int th, tw, count;
 } Tiling;
@@ -43,12 +43,58 @@ static inline size_t freq_stride(size_t rows, size_t cols)
     return (lines | 1) * line;
 }
 
-/* v (36 panels matrices (tiles, channels)): B^T d B of tiles [from, from+count), channels [from_c, from_c+channels) of
- * x. zeros: w*c of them. `height` is the number of rows that the panels have room for. */
-void K(winograd_input)(real *v, const real *x, const real *zeros, ConvShape s, int c, int from_c, int channels,
-                       int from, int count, int height);
+/* One run, VW channels: first down the columns of the run, into t (column, frequency), then along each tile's rows.
+ * rows: the six image rows at column c0 of the run (zeros outside the image); columns [c0,c1) lie inside. */
+static inline void transform_input(real *restrict v, size_t stride, vf *restrict t, const real *const rows[SPAN],
+                                   size_t step, int c0, int c1, int len)
+{
+    const real *row[SPAN]; /* a copy, which stores cannot change: kept in registers */
+    for (int i = 0; i < SPAN; i++)
+        row[i] = rows[i];
+    size_t at = 0;
+    for (int c = c0; c < c1; c++, at += step) {
+        _Alignas(VBYTES) vf d[SPAN];
+#pragma GCC unroll 6
+        for (int i = 0; i < SPAN; i++)
+            d[i] = vload(row[i] + at);
+        input_1d(t + c * SPAN, 1, d, 1);
+    }
+    for (int k = 0; k < len; k++, v += VW, t += TILE * SPAN)
+        for (int i = 0; i < SPAN; i++) {
+            _Alignas(VBYTES) vf f[SPAN];
+            input_1d(f, 1, t + i, SPAN);
+            for (int j = 0; j < SPAN; j++)
+                vstore(v + (size_t)(i * SPAN + j) * stride, f[j]);
+        }
+}
 
-void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
-size_t K(winograd_weight_scratch)(ConvShape s);
+/* v (FREQS matrices (tiles, channels)): B^T d B of tiles [from, from+count), channels [from_c, from_c+channels) of
+ * x. zeros: w*c of them. `height` is the number of rows that the panels have room for. */
+static void put_input(real *v, const real *x, const real *zeros, ConvShape s, int c, int from_c, int channels, int from,
+                      int count, int height)
+{
+    Tiling tiling = tiling_of(s);
+    size_t stride = freq_stride((size_t)height, (size_t)channels), step = (size_t)c;
+    _Alignas(VBYTES) vf t[RUN_COLS * SPAN];
+    for (int done = 0; done < count;) {
+        Run r = run_at(tiling, from + done, count - done, s);
+        int cols = r.len * TILE + SPAN - TILE, c0 = r.j == 0 ? 1 : 0, c1 = imin(cols, s.w + 1 - r.j);
+        const real *rows[SPAN];
+        for (int i = 0; i < SPAN; i++) {
+            int y = r.i + i - 1;
+            bool inside = y >= 0 && y < s.h;
+            size_t pixel = inside ? r.image + (size_t)y * (size_t)s.w + (size_t)(r.j - 1 + c0) : 0;
+            rows[i] = inside ? x + pixel * step + from_c : zeros;
+        }
+        memset(t, 0, (size_t)(c0 * SPAN) * sizeof(vf));
+        memset(t + c1 * SPAN, 0, (size_t)((cols - c1) * SPAN) * sizeof(vf));
+        for (int k = 0; k < channels; k += VW) {
+            transform_input(v + (size_t)k * (size_t)height + (size_t)done * VW, stride, t, rows, step, c0, c1, r.len);
+            for (int i = 0; i < SPAN; i++)
+                rows[i] += VW;
+        }
+        done += r.len;
+    }
+}
 
 #endif

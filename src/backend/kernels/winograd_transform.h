@@ -1,85 +1,92 @@
-/* Winograd's minimal filtering F(4x4,3x3): a 4x4 tile of outputs costs 36 multiplications instead of 144.
- *   Y = A^T [ (G g G^T) . (B^T d B) ] A       d 6x6 inputs, g 3x3 filter, Y 4x4 outputs
- * (Lavin & Gray 2015, Fast Algorithms for Convolutional Neural Networks, section 4.) The matrices follow from the
- * interpolation points 0, +-P, +-Q and infinity by the Toom-Cook construction. P = 5/8, Q = 3/2 lose 2.4 times less
- * precision in float than the usual 1, 2. With N(x) the product of the differences from x to the other points:
- *   B^T = [ P2Q2     0      -(P2+Q2)   0         1  0 ]     G = [ 1  0  0  ] / P2Q2          A^T = rows of the powers
- *         [ 0  -+P Q2      -Q2       +-P         1  0 ]         [ 1 +-P P2 ] / 2P2(P2-Q2)          0..3 of the points;
- *         [ 0  -+P2 Q      -P2       +-Q         1  0 ]         [ 1 +-Q Q2 ] / 2Q2(Q2-P2)          infinity: power 3
- *         [ 0     P2Q2      0      -(P2+Q2)      0  1 ]         [ 0  0  1  ]
- * Every function below is one dimension of a transform, on vectors over channels. */
+/* Winograd's minimal filtering F(TILE x TILE, 3x3), for TILE 4 and 3: a 4x4 tile of outputs costs 36 multiplications
+ * instead of 144, a 3x3 tile 25 instead of 81.
+ *   Y = A^T [ (G g G^T) . (B^T d B) ] A       d SPAN x SPAN inputs, g 3x3 filter, Y TILE x TILE outputs
+ * (Lavin & Gray 2015, Fast Algorithms for Convolutional Neural Networks, section 4.) The matrices follow from SPAN
+ * interpolation points, infinity among them, by the Toom-Cook construction. With N(x) the product of the differences
+ * from the finite point x to the others:
+ *   A^T  column of x: 1, x, x^2, ... (TILE of them); of infinity: 0, ..., 0, 1
+ *   G    row of x: 1, x, x^2, all over N(x); of infinity: 0, 0, 1
+ *   B^T  row of x: coefficients of the product of (t - other point); of infinity: of the product over all finite points
+ * TILE 4 has 0, +-5/8, +-3/2, which in float lose 2.4 times less precision than the usual 0, +-1, +-2; TILE 3 has 0,
+ * +-1, 1/2. Every function below is one dimension of a transform, on vectors over channels: from d[0], d[step], ... to
+ * t[0], t[to], ... */
 #ifndef SDLORA_KERNELS_WINOGRAD_TRANSFORM_H
 #define SDLORA_KERNELS_WINOGRAD_TRANSFORM_H
 
 #include "kernel.h"
 
-enum { TILE = 4, SPAN = TILE + 2, FREQS = SPAN * SPAN };
+enum { SPAN = TILE + 2, FREQS = SPAN * SPAN };
+
+#if TILE == 4
 
 #define P  ((real)0.625)
 #define Q  ((real)1.5)
 #define P2 (P * P)
 #define Q2 (Q * Q)
-
-/* t = B^T d; steps between elements in vectors */
-static inline void input_1d(vf *t, int ts, vf d0, vf d1, vf d2, vf d3, vf d4, vf d5)
-{
-    vf even = d4 - Q2 * d2, odd = d3 - Q2 * d1;
-    vf even2 = d4 - P2 * d2, odd2 = d3 - P2 * d1;
-    t[0] = P2 * Q2 * d0 + (d4 - (P2 + Q2) * d2);
-    t[ts] = even + P * odd;
-    t[2 * ts] = even - P * odd;
-    t[3 * ts] = even2 + Q * odd2;
-    t[4 * ts] = even2 - Q * odd2;
-    t[5 * ts] = P2 * Q2 * d1 + (d5 - (P2 + Q2) * d3);
-}
-
-/* y = A^T m */
-static inline void output_1d(vf *y, int ys, vf m0, vf m1, vf m2, vf m3, vf m4, vf m5)
-{
-    vf s1 = m1 + m2, d1 = m1 - m2, s2 = m3 + m4, d2 = m3 - m4;
-    y[0] = m0 + s1 + s2;
-    y[ys] = P * d1 + Q * d2;
-    y[2 * ys] = P2 * s1 + Q2 * s2;
-    y[3 * ys] = P * P2 * d1 + (Q * Q2 * d2 + m5);
-}
-
-/* m = A y: the transpose of output_1d, for gradients that flow back through it */
-static inline void output_back_1d(vf *m, int ms, vf y0, vf y1, vf y2, vf y3)
-{
-    vf e1 = y0 + P2 * y2, o1 = P * y1 + P * P2 * y3;
-    vf e2 = y0 + Q2 * y2, o2 = Q * y1 + Q * Q2 * y3;
-    m[0] = y0;
-    m[ms] = e1 + o1;
-    m[2 * ms] = e1 - o1;
-    m[3 * ms] = e2 + o2;
-    m[4 * ms] = e2 - o2;
-    m[5 * ms] = y3;
-}
-
 #define N0 (1 / (P2 * Q2))
 #define NP (1 / (2 * P2 * (P2 - Q2)))
 #define NQ (1 / (2 * Q2 * (Q2 - P2)))
 
-/* u = G g */
-static inline void filter_1d(vf *u, int us, vf g0, vf g1, vf g2)
+/* t = B^T d */
+static inline void input_1d(vf *t, int to, const vf *d, int step)
 {
-    vf e1 = NP * g0 + NP * P2 * g2, o1 = NP * P * g1;
-    vf e2 = NQ * g0 + NQ * Q2 * g2, o2 = NQ * Q * g1;
-    u[0] = N0 * g0;
-    u[us] = e1 + o1;
-    u[2 * us] = e1 - o1;
-    u[3 * us] = e2 + o2;
-    u[4 * us] = e2 - o2;
-    u[5 * us] = g2;
+    vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    vf even = d4 - Q2 * d2, odd = d3 - Q2 * d1;
+    vf even2 = d4 - P2 * d2, odd2 = d3 - P2 * d1;
+    t[0] = P2 * Q2 * d0 + (d4 - (P2 + Q2) * d2);
+    t[to] = even + P * odd;
+    t[2 * to] = even - P * odd;
+    t[3 * to] = even2 + Q * odd2;
+    t[4 * to] = even2 - Q * odd2;
+    t[5 * to] = P2 * Q2 * d1 + (d5 - (P2 + Q2) * d3);
+}
+
+/* y = A^T m */
+static inline void output_1d(vf *y, int to, const vf *m, int step)
+{
+    vf s1 = m[step] + m[2 * step], d1 = m[step] - m[2 * step];
+    vf s2 = m[3 * step] + m[4 * step], d2 = m[3 * step] - m[4 * step];
+    y[0] = m[0] + s1 + s2;
+    y[to] = P * d1 + Q * d2;
+    y[2 * to] = P2 * s1 + Q2 * s2;
+    y[3 * to] = P * P2 * d1 + (Q * Q2 * d2 + m[5 * step]);
+}
+
+/* m = A y: the transpose of output_1d, for gradients that flow back through it */
+static inline void output_back_1d(vf *m, int to, const vf *y, int step)
+{
+    vf y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+    vf e1 = y0 + P2 * y2, o1 = P * y1 + P * P2 * y3;
+    vf e2 = y0 + Q2 * y2, o2 = Q * y1 + Q * Q2 * y3;
+    m[0] = y0;
+    m[to] = e1 + o1;
+    m[2 * to] = e1 - o1;
+    m[3 * to] = e2 + o2;
+    m[4 * to] = e2 - o2;
+    m[5 * to] = y3;
+}
+
+/* u = G g */
+static inline void filter_1d(vf *u, int to, const vf *g, int step)
+{
+    vf e1 = NP * g[0] + NP * P2 * g[2 * step], o1 = NP * P * g[step];
+    vf e2 = NQ * g[0] + NQ * Q2 * g[2 * step], o2 = NQ * Q * g[step];
+    u[0] = N0 * g[0];
+    u[to] = e1 + o1;
+    u[2 * to] = e1 - o1;
+    u[3 * to] = e2 + o2;
+    u[4 * to] = e2 - o2;
+    u[5 * to] = g[2 * step];
 }
 
 /* g = G^T u: the transpose of filter_1d */
-static inline void filter_back_1d(vf *g, int gs, vf u0, vf u1, vf u2, vf u3, vf u4, vf u5)
+static inline void filter_back_1d(vf *g, int to, const vf *u, int step)
 {
-    vf s1 = u1 + u2, d1 = u1 - u2, s2 = u3 + u4, d2 = u3 - u4;
-    g[0] = N0 * u0 + (NP * s1 + NQ * s2);
-    g[gs] = NP * P * d1 + NQ * Q * d2;
-    g[2 * gs] = NP * P2 * s1 + (NQ * Q2 * s2 + u5);
+    vf s1 = u[step] + u[2 * step], d1 = u[step] - u[2 * step];
+    vf s2 = u[3 * step] + u[4 * step], d2 = u[3 * step] - u[4 * step];
+    g[0] = N0 * u[0] + (NP * s1 + NQ * s2);
+    g[to] = NP * P * d1 + NQ * Q * d2;
+    g[2 * to] = NP * P2 * s1 + (NQ * Q2 * s2 + u[5 * step]);
 }
 
 #undef N0
@@ -90,4 +97,64 @@ static inline void filter_back_1d(vf *g, int gs, vf u0, vf u1, vf u2, vf u3, vf 
 #undef P2
 #undef Q2
 
+#else /* TILE 3: N(0) = 1/2, N(1) = 1, N(-1) = -3, N(1/2) = -3/8 */
+
+#define HALF  ((real)0.5)
+#define THIRD ((real)1 / 3)
+#define N3    (-(real)8 / 3)
+
+/* rows of B^T: (1/2, -1, -1/2, 1, 0) (0, -1/2, 1/2, 1, 0) (0, 1/2, -3/2, 1, 0) (0, -1, 0, 1, 0) (0, 1/2, -1, -1/2, 1)
+ */
+static inline void input_1d(vf *t, int to, const vf *d, int step)
+{
+    vf d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    vf odd = d3 - d1;
+    t[0] = HALF * (d0 - d2) + odd;
+    t[to] = d3 - HALF * (d1 - d2);
+    t[2 * to] = d3 + HALF * d1 - 3 * HALF * d2;
+    t[3 * to] = odd;
+    t[4 * to] = d4 - d2 - HALF * odd;
+}
+
+static inline void output_1d(vf *y, int to, const vf *m, int step)
+{
+    vf sum = m[step] + m[2 * step];
+    y[0] = m[0] + sum + m[3 * step];
+    y[to] = m[step] - m[2 * step] + HALF * m[3 * step];
+    y[2 * to] = sum + (HALF * HALF * m[3 * step] + m[4 * step]);
+}
+
+static inline void output_back_1d(vf *m, int to, const vf *y, int step)
+{
+    vf y0 = y[0], y1 = y[step], y2 = y[2 * step], even = y0 + y2;
+    m[0] = y0;
+    m[to] = even + y1;
+    m[2 * to] = even - y1;
+    m[3 * to] = y0 + HALF * (y1 + HALF * y2);
+    m[4 * to] = y2;
+}
+
+static inline void filter_1d(vf *u, int to, const vf *g, int step)
+{
+    vf even = g[0] + g[2 * step];
+    u[0] = 2 * g[0];
+    u[to] = even + g[step];
+    u[2 * to] = THIRD * (g[step] - even);
+    u[3 * to] = N3 * (g[0] + HALF * (g[step] + HALF * g[2 * step]));
+    u[4 * to] = g[2 * step];
+}
+
+static inline void filter_back_1d(vf *g, int to, const vf *u, int step)
+{
+    vf a = u[step], b = THIRD * u[2 * step], c = N3 * u[3 * step], d = a - b;
+    g[0] = 2 * u[0] + d + c;
+    g[to] = a + b + HALF * c;
+    g[2 * to] = d + (HALF * HALF * c + u[4 * step]);
+}
+
+#undef HALF
+#undef THIRD
+#undef N3
+
+#endif
 #endif

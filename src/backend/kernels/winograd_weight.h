@@ -1,9 +1,12 @@
-/* The weight gradient of the 3x3 convolution by Winograd F(4x4,3x3), the adjoint of the forward formula:
+/* Convolution by Winograd, backward-weight: the adjoint of the forward formula,
  *   dg = G^T [ sum over tiles (B^T d B) . (A dY A^T) ] G
- * With V (tiles, ci) the transformed input and D (tiles, co) the transformed gradient, dU = V^T D at each of the 36
+ * With V (tiles, ci) the transformed input and D (tiles, co) the transformed gradient, dU = V^T D at each of the
  * frequencies. Tiles are cut into chunks whose number depends on the shape only; a chunk's dU is transformed back into
  * its own partial dw, and those are added in order. A unit of work is a chunk and a rectangle of (ci, co), which other
  * rectangles do not influence. */
+#ifndef SDLORA_KERNELS_WINOGRAD_WEIGHT_H
+#define SDLORA_KERNELS_WINOGRAD_WEIGHT_H
+
 #include "winograd.h"
 
 #include "sdlora/threads.h"
@@ -55,15 +58,15 @@ static Plan plan_of(ConvShape s)
     return p;
 }
 
-static size_t thread_reals(Plan p)
+static size_t weight_thread_reals(Plan p)
 {
     return FREQS * (p.vs + p.ds + p.us);
 }
 
-size_t K(winograd_weight_scratch)(ConvShape s)
+static size_t weight_scratch(ConvShape s)
 {
     Plan p = plan_of(s);
-    return (p.zeros + (size_t)p.chunks * p.part + thread_reals(p) * (size_t)threads_count()) * sizeof(real);
+    return (p.zeros + (size_t)p.chunks * p.part + weight_thread_reals(p) * (size_t)threads_count()) * sizeof(real);
 }
 
 /* A dY A^T of one tile, one vector of channels; `down` and `right` outputs lie inside the image */
@@ -73,14 +76,15 @@ static inline void transform_gradient(real *d, size_t stride, const real *y, siz
     _Alignas(VBYTES) vf t[SPAN * TILE], zero = {0};
     for (int j = 0; j < TILE; j++) {
         const real *col = y + (size_t)j * step;
-        bool in = j < right;
-        vf y0 = in ? vload(col) : zero, y1 = in && down > 1 ? vload(col + line) : zero;
-        vf y2 = in && down > 2 ? vload(col + 2 * line) : zero, y3 = in && down > 3 ? vload(col + 3 * line) : zero;
-        output_back_1d(t + j, TILE, y0, y1, y2, y3);
+        _Alignas(VBYTES) vf d0[TILE];
+#pragma GCC unroll 4
+        for (int i = 0; i < TILE; i++)
+            d0[i] = j < right && i < down ? vload(col + (size_t)i * line) : zero;
+        output_back_1d(t + j, TILE, d0, 1);
     }
     for (int i = 0; i < SPAN; i++) {
-        _Alignas(VBYTES) vf f[SPAN], *r = t + i * TILE;
-        output_back_1d(f, 1, r[0], r[1], r[2], r[3]);
+        _Alignas(VBYTES) vf f[SPAN];
+        output_back_1d(f, 1, t + i * TILE, 1);
         for (int j = 0; j < SPAN; j++)
             vstore(d + (size_t)(i * SPAN + j) * stride, f[j]);
     }
@@ -119,19 +123,20 @@ static void put_filters(real *dw, const real *du, size_t us, ConvShape s, int c0
             for (int j = 0; j < SPAN; j++) {
                 const real *col = u + (size_t)j * us;
                 size_t row = SPAN * us;
-                filter_back_1d(t + j, SPAN, vload(col), vload(col + row), vload(col + 2 * row), vload(col + 3 * row),
-                               vload(col + 4 * row), vload(col + 5 * row));
+                _Alignas(VBYTES) vf d[SPAN];
+#pragma GCC unroll 6
+                for (int i = 0; i < SPAN; i++)
+                    d[i] = vload(col + (size_t)i * row);
+                filter_back_1d(t + j, SPAN, d, 1);
             }
-            for (int a = 0; a < 3; a++) {
-                const vf *r = t + a * SPAN;
-                filter_back_1d(g + 3 * a, 1, r[0], r[1], r[2], r[3], r[4], r[5]);
-            }
+            for (int a = 0; a < 3; a++)
+                filter_back_1d(g + 3 * a, 1, t + a * SPAN, 1);
             for (int q = 0; q < 9; q++)
                 vstore(dw + ((size_t)(q * s.ci + c0 + k)) * (size_t)s.co + (size_t)(o0 + o), g[q]);
         }
 }
 
-void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
     Plan p = plan_of(s);
     real *zeros = scratch, *part = zeros + p.zeros, *buf = part + (size_t)p.chunks * p.part;
@@ -139,7 +144,8 @@ void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s
     memset(zeros, 0, p.zeros * sizeof(real));
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int unit = 0; unit < p.chunks * slices; unit++) {
-        real *v = buf + thread_reals(p) * (size_t)omp_get_thread_num(), *d = v + FREQS * p.vs, *du = d + FREQS * p.ds;
+        real *v = buf + weight_thread_reals(p) * (size_t)omp_get_thread_num(), *d = v + FREQS * p.vs,
+             *du = d + FREQS * p.ds;
         int j = unit / slices, c0 = unit % slices / p.cols * p.ci, o0 = unit % slices % p.cols * p.co;
         int ci = imin(p.ci, s.ci - c0), co = imin(p.co, s.co - o0);
         size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
@@ -147,7 +153,7 @@ void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s
         int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
         for (int from = first; from < last; from += p.height) {
             int count = imin(p.height, last - from);
-            K(winograd_input)(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
+            put_input(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
             gradient_tiles(d, dy, s, o0, co, from, count, p.height);
             for (size_t q = 0; q < FREQS; q++)
                 panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs, high, d + q * ds, high, ci, co, count,
@@ -157,3 +163,5 @@ void K(winograd_bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s
     }
     K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co, beta);
 }
+
+#endif

@@ -1,0 +1,111 @@
+#!/bin/bash
+# Do the tests notice? Each line of the table below is a sabotage of one line of the library: it is applied to a copy of the
+# tree, the tests named beside it are built and run there, and one of them must fail. Prints "NAME: caught by TEST" or
+# "NAME: SURVIVED"; exit status 1 when one survived, changed nothing, or did not compile.
+#   scripts/mutants.sh [PATTERN]     only sabotages whose name matches the shell pattern
+# The copy is compiled for one instruction set and without much optimisation: what is tested is the tests.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+export OMP_WAIT_POLICY=passive
+pattern=${1:-*}
+root=$(mktemp -d) || exit 1
+trap 'rm -rf "$root"' EXIT
+trap 'exit 130' INT TERM
+
+# name | file | sed expression (without '|') | tests
+table=$(cat <<'END'
+attention backward: sign|src/backend/kernels/attention.c|s/(d\[j\] - avg)/(d[j] + avg)/|test_golden_ops
+conv backward: filter not turned|src/backend/kernels/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
+conv backward: bias of one image|src/backend/kernels/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+transposed conv: square transposed|src/backend/kernels/convt.c|s/t \/ 2 \* line + t % 2 \* co/t % 2 * line + t \/ 2 * co/|test_golden_ops
+linear backward: beta ignored|src/backend/kernels/linear.c|s/vupdate_n(out + i, s, beta, m)/vupdate_n(out + i, s, 0, m)/|test_train
+batch norm: biased running variance|src/backend/kernels/norm.c|s/count > 1 ? count - 1 : 1/count/|test_golden_ops
+batch norm: gradient through the mean|src/backend/kernels/norm.c|s/c.k1\[i\] = (real)(c.scale\[i\] \* totals/c.k1[i] = 0 * (real)(c.scale[i] * totals/|test_golden_ops
+loss: gradient of L2 halved|src/backend/kernels/loss.c|s/2 \* scale \* (a\[i\] - b\[i\])/scale * (a[i] - b[i])/|test_golden_ops
+adam: first bias correction|src/backend/kernels/optim.c|s/s.lr \/ s.bias1/s.lr/|test_golden_steps
+adam: second bias correction|src/backend/kernels/optim.c|s/1 \/ sqrt(s.bias2)/1/|test_golden_steps
+adamw: decay not times lr|src/backend/kernels/optim.c|s/1 - s.lr \* s.weight_decay/1 - s.weight_decay/|test_golden_steps
+graph: micro-batches overwrite|src/core/graph.c|s/g->accumulate ? 1/g->accumulate ? 0/|test_train
+plan: second gradient overwrites|src/core/plan.c|s/written\[in->index\] ? 1 : 0/0/|test_golden_unet
+plan: backward's readers forgotten|src/core/plan.c|s/? bwd_step(p, j) : j/? j : j/|test_plan
+plan: lives that touch share|src/core/plan.c|s/a->start <= b->end/a->start < b->end/|test_plan
+param: filter rows and columns exchanged|src/core/param.c|s/((i2 \* 3 + i3) \* d1/((i3 * 3 + i2) * d1/|test_golden_ops
+lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
+lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora
+lora file: transposed spelling|src/train/lora_file.c|s/a\[i \* rank + k\] : /a[k * in + i] : /|test_golden_lora
+unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
+unet: sine and cosine|src/model/unet.c|s/row\[k\] = (real)sin/row[k] = (real)cos/|test_golden_inputs
+schedule: one step early|src/model/diffusion.c|s/cosine_f(t + 1, timesteps) \/ cosine_f(t, /cosine_f(t + 2, timesteps) \/ cosine_f(t + 1, /|test_diffusion
+diffusion: sign of v|src/model/diffusion.c|s/eps\[i\] - s \* (real)x0/eps[i] + s * (real)x0/|test_diffusion
+ddpm: variance is beta|src/model/diffusion.c|s/variance = beta \* (1 - prev) \/ (1 - ac)/variance = beta/|test_diffusion
+ddpm: clips the wrong thing|src/model/diffusion.c|s/if (clip == CLIP_X0)/if (clip == CLIP_XT)/|test_diffusion
+ddim: eta ignored in the direction|src/model/diffusion.c|s/1 - prev - sigma \* sigma/1 - prev/|test_diffusion
+sampler: noise by place in the batch|src/model/sampler.c|s/(uint64_t)(k->first + i)/(uint64_t)i/|test_sampler
+sampler: noise repeats|src/model/sampler.c|s/r.counter = (uint64_t)s << 32/r.counter = 0/|test_sampler
+sampler: guidance reversed|src/model/sampler.c|s/uncond\[i\] + s \* (out\[i\] - uncond\[i\])/uncond[i] - s * (out[i] - uncond[i])/|test_sampler
+rng: permutation repeats|src/base/rng.c|s/out\[j\] = t;/(void)t;/|test_rng
+rng: nine rounds|src/base/rng.c|s/round < 10/round < 9/|test_rng
+rng: cosine's quadrant|src/base/rng.c|s/(quarter + 1) & 2/quarter \& 2/|test_rng
+trainer: moving average not warmed up|src/train/trainer.c|s/fmin(c->ema, (1 + k) \/ (10 + k))/c->ema/|test_train_update
+trainer: clipping forgets the norm|src/train/trainer.c|s/c->clip \/ (norm + 1e-6)/c->clip/|test_train_update
+trainer: one order for all epochs|src/train/trainer.c|s/rng_stream("shuffle", (uint64_t)epoch)/rng_stream("shuffle", 0)/|test_train
+trainer: one noise for all samples|src/train/trainer.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
+trainer: nothing dropped|src/train/trainer.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
+checkpoint: step forgotten|src/train/checkpoint.c|s/t->step = json_integer_value.*/t->step = 0;/|test_resume
+checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->m, /store_get(t->trained, t->v, /|test_resume
+model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet
+safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
+safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size)/if (0)/|test_safetensors
+idx: long files pass|src/io/idx.c|s/if (got > 0)/if (0)/|test_idx
+image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
+END
+)
+
+# The tree as it is, committed or not, without the data.
+git ls-files -co --exclude-standard | grep -v -e '^data/' -e '^figure/' | while read -r f; do [ -e "$f" ] && echo "$f"; done |
+    tar cf - -T - | tar xf - -C "$root" || exit 1
+cd "$root" || exit 1
+obj=build/release
+
+build() { # TEST...
+    make -s BUILD=build ISAS=baseline KERNEL_OPT=-O1 CFLAGS=-O1 "${@/#/$obj/tests/}" >log 2>&1
+}
+
+fails() { # TEST: does it fail, crash or hang?
+    ! timeout 300 "$obj/tests/$1" >log 2>&1 </dev/null
+}
+
+names=() files=() seds=() tests=()
+while IFS='|' read -r name file sed test; do
+    # shellcheck disable=SC2254
+    case $name in $pattern) ;; *) continue ;; esac
+    names+=("$name") files+=("$file") seds+=("$sed") tests+=("$test")
+done <<<"$table"
+
+read -ra all <<<"$(printf '%s ' "${tests[@]}" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
+build "${all[@]}" || { cat log; echo "the tree does not build"; exit 1; }
+for t in "${all[@]}"; do
+    if fails "$t"; then cat log; echo "$t fails without any sabotage"; exit 1; fi
+done
+
+bad=0
+for i in "${!names[@]}"; do
+    file=${files[i]} verdict=SURVIVED
+    cp "$file" kept
+    sed -i "${seds[i]}" "$file"
+    read -ra wanted <<<"${tests[i]}"
+    if cmp -s "$file" kept; then
+        verdict="the sed expression changes nothing"
+    elif ! build "${wanted[@]}"; then
+        verdict="does not compile: $(grep -m 1 -e error -e Error log)"
+    else
+        for t in "${wanted[@]}"; do
+            if fails "$t"; then verdict="caught by $t"; break; fi
+        done
+    fi
+    echo "${names[i]}: $verdict"
+    case $verdict in caught*) ;; *) bad=$((bad + 1)) ;; esac
+    cp kept "$file" # newer than what was built from it, so that make builds it again
+done
+echo "$((${#names[@]} - bad)) of ${#names[@]} sabotages caught"
+[ "$bad" -eq 0 ] && [ "${#names[@]}" -gt 0 ]

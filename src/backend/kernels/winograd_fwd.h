@@ -1,0 +1,200 @@
+/* Convolution by Winograd, forward and backward-data. A unit of work is a block of tiles and a range of output
+ * channels. Its input tiles are transformed into FREQS matrices V (tiles, ci), multiplied by the prepared filters U
+ * (ci, co) into matrices M (tiles, co), and transformed back; V and M stay in the core's cache. All matrices are in
+ * panel layout (gemm_panel.h), whose product gives a tile the same bits whatever the other rows hold, so blocks may be
+ * cut anywhere, by the number of threads too, and images may share one. */
+#ifndef SDLORA_KERNELS_WINOGRAD_FWD_H
+#define SDLORA_KERNELS_WINOGRAD_FWD_H
+
+#include "transpose.h"
+#include "winograd.h"
+
+#include "sdlora/threads.h"
+
+enum {
+    BLOCK_BYTES = 768 << 10, /* V and M of one block: most of a core's second-level cache */
+    SPLIT_TILES = 24,        /* blocks are not made smaller than this for more threads; see also ranges_of */
+    MANY_TILES = 70,         /* enough tiles to hide the reading of filters from main memory */
+    FEW_TILES = 56,
+    BIG_FILTERS = 4 << 20 /* bytes: beyond this the filters are read from far away for every block */
+};
+
+static int block_tiles(ConvShape s)
+{
+    size_t per_tile = FREQS * (size_t)(s.ci + s.co) * sizeof(real);
+    int groups = imin((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
+    if (FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS)
+        groups = MANY_TILES / PANEL_ROWS;
+    int most = imax(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
+    while (blocks < 2 * threads_count() && tiles / (blocks + 1) >= SPLIT_TILES)
+        blocks++;
+    return (tiles + blocks - 1) / blocks;
+}
+
+static size_t filter_stride(ConvShape s)
+{
+    return freq_stride((size_t)s.ci, (size_t)s.co);
+}
+
+static size_t prep_size(ConvShape s, bool turn)
+{
+    (void)turn;
+    return FREQS * filter_stride(s);
+}
+
+/* u = G g G^T for VW filters */
+static inline void transform_filter(real *u, size_t stride, const vf g[9])
+{
+    _Alignas(VBYTES) vf t[SPAN * 3], f[FREQS];
+    for (int c = 0; c < 3; c++)
+        filter_1d(t + c, 3, g + c, 3);
+    for (int a = 0; a < SPAN; a++)
+        filter_1d(f + a * SPAN, 1, t + 3 * a, 1);
+    for (int q = 0; q < FREQS; q++)
+        vstore(u + (size_t)q * stride, f[q]);
+}
+
+/* w (3,3,ci,co) */
+static void prep_straight(real *u, const real *w, ConvShape s)
+{
+    size_t ci = (size_t)s.ci, co = (size_t)s.co, stride = filter_stride(s);
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
+    for (size_t k = 0; k < ci; k++)
+        for (size_t o = 0; o < co; o += VW) {
+            vf g[9];
+            for (size_t t = 0; t < 9; t++)
+                g[t] = vload(w + (t * ci + k) * co + o);
+            transform_filter(u + o * ci + k * VW, stride, g);
+        }
+}
+
+/* w (3,3,co,ci), to be turned by 180 degrees: vectors run along co, so squares of VW x VW are transposed first */
+static void prep_turned(real *u, const real *w, ConvShape s)
+{
+    size_t ci = (size_t)s.ci, co = (size_t)s.co, stride = filter_stride(s);
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
+    for (size_t o = 0; o < co; o += VW)
+        for (size_t k = 0; k < ci; k += VW) {
+            _Alignas(VBYTES) real square[9][VW][VW];
+            for (size_t t = 0; t < 9; t++)
+                transpose_square(square[8 - t][0], VW, w + (t * co + o) * ci + k, ci);
+            for (size_t b = 0; b < VW; b++) {
+                vf g[9];
+                for (size_t t = 0; t < 9; t++)
+                    g[t] = vload(square[t][b]);
+                transform_filter(u + o * ci + (k + b) * VW, stride, g);
+            }
+        }
+}
+
+static void prep(real *u, const real *w, ConvShape s, bool turn)
+{
+    if (turn)
+        prep_turned(u, w, s);
+    else
+        prep_straight(u, w, s);
+}
+
+/* y: where the tile's first output goes; `down` and `right` outputs lie inside the image */
+static inline void transform_output(real *y, size_t line, size_t step, const real *m, size_t stride, vf bias, real beta,
+                                    int down, int right)
+{
+    _Alignas(VBYTES) vf t[TILE * SPAN];
+    for (int j = 0; j < SPAN; j++) {
+        const real *col = m + (size_t)j * stride;
+        size_t row = SPAN * stride;
+        _Alignas(VBYTES) vf d[SPAN];
+#pragma GCC unroll 6
+        for (int i = 0; i < SPAN; i++)
+            d[i] = vload(col + (size_t)i * row);
+        output_1d(t + j, SPAN, d, 1);
+    }
+    for (int i = 0; i < down; i++, y += line) {
+        _Alignas(VBYTES) vf out[TILE];
+        output_1d(out, 1, t + i * SPAN, 1);
+        for (int j = 0; j < right; j++) {
+            vf sum = out[j] + bias;
+            if (beta != 0)
+                sum += beta * vload(y + (size_t)j * step);
+            vstore(y + (size_t)j * step, sum);
+        }
+    }
+}
+
+/* Channels [o0,o1) of the tiles [from, from+count) */
+static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real beta, int from, int count, int height,
+                      int o0, int o1)
+{
+    Tiling tiling = tiling_of(s);
+    size_t stride = freq_stride((size_t)height, (size_t)s.co), step = (size_t)s.co, line = step * (size_t)s.w;
+    for (int done = 0; done < count;) {
+        Run r = run_at(tiling, from + done, count - done, s);
+        real *to = y + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step;
+        int down = imin(TILE, s.h - r.i);
+        for (int o = o0; o < o1; o += VW) {
+            const real *mo = m + (size_t)o * (size_t)height + (size_t)done * VW;
+            vf bias = b ? vload(b + o) : (vf){0};
+            for (int k = 0; k < r.len; k++, mo += VW) {
+                int right = imin(TILE, s.w - r.j - k * TILE);
+                real *tile = to + (size_t)(k * TILE) * step + o;
+                if (down == TILE && right == TILE && beta == 0)
+                    transform_output(tile, line, step, mo, stride, bias, 0, TILE, TILE);
+                else
+                    transform_output(tile, line, step, mo, stride, bias, beta, down, right);
+            }
+        }
+        done += r.len;
+    }
+}
+
+/* Zeros, then per thread V and M. */
+static size_t zeros_reals(ConvShape s)
+{
+    return room_reals((size_t)s.w * (size_t)s.ci + VW);
+}
+
+static size_t thread_reals(ConvShape s)
+{
+    size_t t = (size_t)block_tiles(s);
+    return FREQS * (freq_stride(t, (size_t)s.ci) + freq_stride(t, (size_t)s.co));
+}
+
+static size_t scratch_size(ConvShape s)
+{
+    return (zeros_reals(s) + thread_reals(s) * (size_t)threads_count()) * sizeof(real);
+}
+
+/* Ranges of output channels: more than one only where there are too few blocks for the threads, since each range
+ * transforms the input again. Results do not depend on it. */
+static int ranges_of(ConvShape s, int blocks)
+{
+    int threads = threads_count(), pairs = (s.co + 2 * VW - 1) / (2 * VW), r = 1;
+    while (r < pairs && blocks * r < 3 * threads && (blocks * r < threads || blocks * r % threads != 0))
+        r++;
+    return r;
+}
+
+static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
+                      void *scratch)
+{
+    (void)turn;
+    int tiles = tiling_of(s).count, height = block_tiles(s), blocks = (tiles + height - 1) / height;
+    int ranges = ranges_of(s, blocks), pairs = (s.co + 2 * VW - 1) / (2 * VW);
+    real *zeros = scratch;
+    size_t vs = freq_stride((size_t)height, (size_t)s.ci), ms = freq_stride((size_t)height, (size_t)s.co);
+    memset(zeros, 0, zeros_reals(s) * sizeof(real));
+#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+    for (int unit = 0; unit < blocks * ranges; unit++) {
+        real *v = zeros + zeros_reals(s) + thread_reals(s) * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
+        int from = unit / ranges * height, count = imin(height, tiles - from), r = unit % ranges;
+        int o0 = pairs * r / ranges * 2 * VW, o1 = imin(s.co, pairs * (r + 1) / ranges * 2 * VW);
+        put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
+        for (size_t q = 0; q < FREQS; q++)
+            panel_mul(m + q * ms + (size_t)o0 * (size_t)height, (size_t)height * VW, v + q * vs, (size_t)height * VW,
+                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, count, o1 - o0, s.ci,
+                      false);
+        put_tiles(y, m, b, s, beta, from, count, height, o0, o1);
+    }
+}
+
+#endif

@@ -1,0 +1,268 @@
+/* Measurements: see bench.h. */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+#include "sdlora/rng.h"
+
+#include "term.h"
+
+#define RUN_SECONDS 0.05
+
+typedef void (*BenchFn)(void *ctx);
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds of one call: the median over runs, each of as many calls as fill RUN_SECONDS, behind one to warm up. */
+static double measure(BenchFn fn, void *ctx, int runs)
+{
+    double times[64], begin;
+    int calls = 1;
+    runs = runs < 64 ? runs : 64;
+    fn(ctx);
+    begin = term_seconds();
+    fn(ctx);
+    begin = term_seconds() - begin;
+    if (begin < RUN_SECONDS)
+        calls = (int)(RUN_SECONDS / (begin > 1e-6 ? begin : 1e-6)) + 1;
+    for (int i = 0; i < runs; i++) {
+        begin = term_seconds();
+        for (int k = 0; k < calls; k++)
+            fn(ctx);
+        times[i] = (term_seconds() - begin) / calls;
+    }
+    qsort(times, (size_t)runs, sizeof *times, by_value);
+    return times[runs / 2];
+}
+
+/* n normal values, which never become denormal by being used. */
+static real *noise(size_t n, uint64_t stream, Err *e)
+{
+    real *x = mem_alloc(n, sizeof *x, "the benchmark", e);
+    Rng r = rng_make(1, stream);
+    float four[4];
+    for (size_t i = 0; x && i < n; i++) {
+        if (i % 4 == 0)
+            rng_normal(&r, four, 4);
+        x[i] = (real)four[i % 4] * (real)0.1;
+    }
+    return x;
+}
+
+/* ---- matrix product ---- */
+
+enum { GEMM_N = 16, GEMM_SIZE = 512 };
+
+typedef struct Gemm {
+    real *x, *w, *y;
+} Gemm;
+
+static void run_gemm(void *ctx)
+{
+    Gemm *g = ctx;
+    backend_get()->linear_fwd(g->y, g->x, g->w, NULL, NULL, GEMM_N, GEMM_SIZE, GEMM_SIZE, GEMM_SIZE);
+}
+
+int bench_gemm(double *gflops, int runs, Err *e)
+{
+    size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
+    Gemm g = {noise(GEMM_N * square, 1, e), noise(square, 2, e),
+              mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e)};
+    int rc = -1;
+    if (g.x && g.w && g.y) {
+        *gflops = 2.0 * GEMM_N * GEMM_SIZE * (double)square / measure(run_gemm, &g, runs) * 1e-9;
+        rc = 0;
+    }
+    mem_free(g.x);
+    mem_free(g.w);
+    mem_free(g.y);
+    return rc;
+}
+
+/* ---- convolutions ---- */
+
+typedef struct Conv {
+    ConvShape s;
+    ConvPass pass;
+    real *x, *y, *w, *b, *dw, *db, *u[2];
+    void *scratch;
+} Conv;
+
+static void run_conv(void *ctx)
+{
+    const Conv *c = ctx;
+    const Backend *be = backend_get();
+    if (c->pass == CONV_FWD)
+        be->conv3_fwd(c->y, c->x, c->w, c->u[0], c->b, c->s, c->scratch);
+    else if (c->pass == CONV_BWD_DATA)
+        be->conv3_bwd_data(c->x, c->y, c->w, c->u[1], c->s, 0, c->scratch);
+    else
+        be->conv3_bwd_weight(c->dw, c->db, c->x, c->y, c->s, 0, c->scratch);
+}
+
+static double conv_flops(ConvShape s)
+{
+    return 2.0 * 9.0 * s.n * s.h * s.w * (double)s.ci * s.co;
+}
+
+static void conv_free(Conv *c)
+{
+    mem_free(c->x);
+    mem_free(c->y);
+    mem_free(c->w);
+    mem_free(c->b);
+    mem_free(c->dw);
+    mem_free(c->db);
+    mem_free(c->u[0]);
+    mem_free(c->u[1]);
+    mem_free(c->scratch);
+}
+
+static int conv_make(Conv *c, ConvShape s, Err *e)
+{
+    const Backend *be = backend_get();
+    size_t pixels = (size_t)s.n * (size_t)s.h * (size_t)s.w, weights = 9 * (size_t)s.ci * (size_t)s.co, scratch = 0;
+    memset(c, 0, sizeof *c);
+    c->s = s;
+    for (int p = CONV_FWD; p <= CONV_BWD_WEIGHT; p++)
+        scratch = be->conv3_scratch(s, (ConvPass)p) > scratch ? be->conv3_scratch(s, (ConvPass)p) : scratch;
+    c->x = noise(pixels * (size_t)s.ci, 3, e);
+    c->y = noise(pixels * (size_t)s.co, 4, e);
+    c->w = noise(weights, 5, e);
+    c->b = noise((size_t)s.co, 6, e);
+    c->dw = noise(weights, 7, e);
+    c->db = noise((size_t)s.co, 8, e);
+    c->scratch = mem_alloc(scratch, 1, "the benchmark", e);
+    if (!c->x || !c->y || !c->w || !c->b || !c->dw || !c->db || !c->scratch)
+        return -1;
+    for (int p = CONV_FWD; p <= CONV_BWD_DATA; p++) {
+        size_t n = be->conv3_prep_size(s, (ConvPass)p);
+        if (!n)
+            continue;
+        if (!(c->u[p] = mem_alloc(n, sizeof(real), "the benchmark", e)))
+            return -1;
+        be->conv3_prep(c->u[p], c->w, s, (ConvPass)p);
+    }
+    return 0;
+}
+
+static int bench_conv(BenchConv *out, int runs, Err *e)
+{
+    Conv c;
+    int rc = conv_make(&c, out->shape, e);
+    for (int p = CONV_FWD; !rc && p <= CONV_BWD_WEIGHT; p++) {
+        if (!out->wanted[p])
+            continue;
+        c.pass = (ConvPass)p;
+        out->algo[p] = backend_get()->conv3_algo(out->shape, c.pass);
+        out->seconds[p] = measure(run_conv, &c, runs);
+    }
+    out->flops = conv_flops(out->shape);
+    conv_free(&c);
+    return rc;
+}
+
+static bool is_conv(const Node *n)
+{
+    return !strcmp(n->op->name, "conv3x3");
+}
+
+int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e)
+{
+    int n = 0;
+    for (int i = 0; i < g->count; i++) {
+        const Node *node = g->nodes[i];
+        int k = 0;
+        if (!is_conv(node))
+            continue;
+        while (k < n && memcmp(&out[k].shape, &node->attr.conv, sizeof out[k].shape))
+            k++;
+        if (k == BENCH_CONVS_MAX)
+            continue;
+        if (k == n) {
+            out[n] = (BenchConv){.shape = node->attr.conv};
+            n++;
+        }
+        out[k].count++;
+        out[k].wanted[CONV_FWD] = out[k].wanted[CONV_BWD_WEIGHT] = true;
+        out[k].wanted[CONV_BWD_DATA] |= node_wants(node, 0);
+    }
+    for (int i = 0; i < n; i++)
+        if (bench_conv(&out[i], runs, e))
+            return -1;
+    return n;
+}
+
+/* ---- whole passes ---- */
+
+/* Flops of one run of the graph, forward and, where it is planned, backward. Convolutions apart, too. */
+static void graph_flops(BenchPass *out, const Graph *g, bool train)
+{
+    out->flops = out->conv_flops = 0;
+    for (int i = 0; i < g->count; i++) {
+        const Node *n = g->nodes[i];
+        int passes = 1;
+        double f = n->op->flops ? n->op->flops(n) : 0;
+        if (train && n->needs_grad)
+            passes += node_wants(n, 0) + node_wants(n, 1);
+        out->flops += f * passes;
+        out->conv_flops += is_conv(n) ? f * passes : 0;
+    }
+}
+
+typedef struct Step {
+    Trainer *t;
+    Err *e;
+    int rc;
+} Step;
+
+static void run_step(void *ctx)
+{
+    Step *s = ctx;
+    StepReport r;
+    if (!s->rc)
+        s->rc = trainer_step(s->t, &r, s->e);
+}
+
+int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err *e)
+{
+    Step s = {t, e, 0};
+    double passes = (double)c->batch / trainer_micro_batch(t);
+    out->images = c->batch;
+    out->seconds = measure(run_step, &s, runs);
+    out->bytes = (double)trainer_bytes(t);
+    graph_flops(out, trainer_graph(t), true);
+    out->flops *= passes;
+    out->conv_flops *= passes;
+    return s.rc;
+}
+
+static void run_graph(void *ctx)
+{
+    graph_forward(ctx);
+}
+
+int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
+{
+    int size = m->config.image_size, *t = mem_alloc((size_t)n, sizeof *t, "the benchmark", e);
+    UnetOptions o = {.n = n, .h = size, .w = size, .conv = conv};
+    Unet u;
+    if (!t || unet_build(&u, m, &o, e)) {
+        mem_free(t);
+        return -1;
+    }
+    unet_set_time(&u, t);
+    out->images = n;
+    out->seconds = measure(run_graph, u.g, runs);
+    out->bytes = (double)graph_bytes(u.g);
+    graph_flops(out, u.g, false);
+    unet_free(&u);
+    mem_free(t);
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* Measurements of `sdlora bench`. Each is the median of several runs; a run repeats its subject for a while. Rates of
+ * convolutions are effective ones: flops of the direct algorithm / time, so that Winograd can pass the peak. */
+#ifndef SDLORA_CLI_BENCH_H
+#define SDLORA_CLI_BENCH_H
+
+#include "sdlora/train.h"
+
+typedef struct BenchConv {
+    ConvShape shape;
+    int count;           /* such layers in the model */
+    bool wanted[3];      /* by ConvPass: the first layer's input needs no gradient */
+    const char *algo[3]; /* by ConvPass */
+    double seconds[3];   /* one call; forward, backward-data, backward-weights */
+    double flops;        /* of one pass */
+} BenchConv;
+
+enum { BENCH_CONVS_MAX = 64 };
+
+typedef struct BenchPass { /* a training step, or a network evaluation */
+    int images;
+    double seconds, flops, conv_flops; /* of one pass over all images */
+    double bytes;                      /* memory of the plan */
+} BenchPass;
+
+/* GFLOP/s of a large matrix product on all threads. */
+int bench_gemm(double *gflops, int runs, Err *e);
+
+/* The distinct 3x3 convolutions of the graph with their times; their number, or -1. */
+int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e);
+
+/* A whole optimiser step of `c->batch` images made of noise. micro: images a pass of the network, for bench_convs. */
+int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err *e);
+
+/* One evaluation of the network for n images, as sampling does it. */
+int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e);
+
+#endif

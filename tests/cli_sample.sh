@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Drawing and looking: image i depends on (seed, i) only; grids, IDX files, trajectories, adapters, predict, info.
+. "$(dirname "$0")/lib_cli.sh"
+idx_data data train 40
+idx_data data t10k 6
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data data --out run --steps 10 --sample-every 0 >/dev/null 2>&1 || fail 'no model'
+"$SDLORA" finetune --model run/model.safetensors --data data --steps 5 --lr 0.1 --batch-size 8 --progress none \
+    --sample-every 0 --out run/lora >/dev/null 2>&1 || fail 'no adapter'
+
+sample() { "$SDLORA" sample --model run/model.safetensors "$@" >out.txt 2>err.txt </dev/null; }
+pixels() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | cksum; }
+size() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4 "x" $7 * 256 + $8 }'; } # of a PNG
+
+# names and sizes: two pixels around and between images
+check 'the default grid' sample --steps 2
+check 'its name' test "$(cat out.txt)" = sample.png
+check 'its size: 10 columns, 3 classes, twice magnified' test "$(size sample.png)" = "182x56"
+check 'one digit' sample --steps 2 --digit 1
+check 'its name' test "$(cat out.txt)" = sample-1.png
+check 'its size: 8x8' test "$(size sample-1.png)" = "146x146"
+check 'rows and columns' sample --steps 2 --digit 1 --rows 2 --cols 5 --scale 1 -o grid.png
+check 'their size' test "$(size grid.png)" = "52x22"
+check 'the seed is written into the picture' grep -qa 'seed' grid.png
+check 'no class' sample --steps 2 --class none -n 2
+check 'its name' test "$(cat out.txt)" = sample-none.png
+check 'an adapter' sample --steps 2 --digit 1 --lora
+check 'its name' test "$(cat out.txt)" = sample-1-lora.png
+check 'it changes the picture' test "$(cmp sample-1.png sample-1-lora.png | wc -l)" -eq 1
+check 'scale 0 does not' sample --steps 2 --digit 1 --lora run/lora:0 -o zero.png --format png
+check 'both in one' sample --steps 2 --digit 1 --lora --compare
+check 'their size' test "$(size sample-1-compare.png)" = "300x146"
+check 'a trajectory' sample --trajectory 5 --scale 1
+check 'its size: 5 columns, 3 classes' test "$(size trajectory.png)" = "52x32"
+check 'to standard output' sample --steps 1 -n 1 -o -
+check 'is a PNG' test "$(head -c 4 out.txt | od -An -c | tr -d ' ')" = '211PNG'
+
+# image i depends on (seed, i) only
+sample --steps 4 --digit 2 -n 20 --format idx -o a
+check 'IDX files' test "$(cat out.txt)" = "$(printf 'a-images-idx3-ubyte.gz\na-labels-idx1-ubyte.gz')"
+sample --steps 4 --digit 2 -n 20 --format idx -o b --batch-size 8 --threads 2
+check 'the same images in other batches and threads' test "$(pixels a)" = "$(pixels b)"
+sample --steps 4 --digit 2 -n 5 --format idx -o c
+head5() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | head -c 320 | cksum; }
+check 'the first five of twenty are the five' test "$(head5 a)" = "$(head5 c)"
+sample --steps 4 --digit 2 -n 20 --format idx -o d --seed 1
+check 'another seed, other images' test "$(pixels a)" != "$(pixels d)"
+sample --steps 4 --digit 2 -n 20 --format idx -o e --lora :0
+check 'an adapter of scale 0 changes nothing' test "$(pixels a)" = "$(pixels e)"
+sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
+sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
+check 'ddpm' sample --sampler ddpm --digit 0 -n 2
+check 'guidance' sample --steps 4 --cfg-scale 2 --digit 0 -n 2
+expect 0 'labels: U8 (20)' info a-labels-idx1-ubyte.gz
+expect 0 'per class: 0 0 20' info a-labels-idx1-ubyte.gz
+mkdir fake
+sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --format idx -o fake/t10k
+# shellcheck disable=SC2086
+expect 0 runs/fake/model.safetensors train $SMALL --data fake --steps 1
+
+# the reference's kind of model: BatchNorm, no null class, ddpm by default
+# shellcheck disable=SC2086
+expect 0 '' train ${SMALL/--groups 2/} --preset seed --data data --out seed --steps 6
+expect 0 'ddpm in 20 steps' sample --model seed/model.safetensors -n 1
+expect 0 'ddim in 5 steps' sample --model seed/model.safetensors -n 1 --steps 5 --bn batch
+expect 2 'needs a null class' sample --model seed/model.safetensors --digit none
+expect 2 'needs a null class' sample --model seed/model.safetensors --cfg-scale 2
+expect 2 'needs a null class' finetune --model seed/model.safetensors --data data --cond-drop 0.1
+
+# predict: what it writes is read by itself only here; golden files hold it against another implementation
+expect 0 noise.png noise --data data --image-size 8 --cols 4 --rows 2 --scale 1
+check 'its size' test "$(size noise.png)" = "42x22"
+st_file() { # st_file PATH BYTES HEADER-JSON: BYTES zeros are the data
+    local path=$1 bytes=$2 header=$3
+    {
+        printf '%b' "\\0$(printf %o $((${#header} & 255)))\\0$(printf %o $((${#header} >> 8)))" '\0\0\0\0\0\0'
+        printf '%s' "$header"
+        head -c "$bytes" /dev/zero
+    } >"$path"
+}
+tensor() { echo "\"$1\":{\"dtype\":\"$2\",\"shape\":[$3],\"data_offsets\":[$4]}"; }
+st_file in.safetensors 816 "{$(tensor x F32 3,1,8,8 48,816),$(tensor t I64 3 0,24),$(tensor y I64 3 24,48)}"
+predict() { "$SDLORA" predict --model run/model.safetensors --input in.safetensors "$@" >out.txt 2>err.txt; }
+check 'predict' predict --output eps.safetensors
+expect 0 '(3,1,8,8)' info eps.safetensors
+check 'with an adapter' predict --output merged.safetensors --lora
+check 'that changes it' test "$(cmp eps.safetensors merged.safetensors | wc -l)" -eq 1
+check 'unmerged' predict --output beside.safetensors --lora run/lora:1 --unmerged
+expect 2 'needs one adapter' predict --model run/model.safetensors --input in.safetensors --output o --unmerged
+st_file bad.safetensors 792 "{$(tensor x F32 3,1,8,8 24,792),$(tensor t I64 3 0,24)}"
+expect 3 "'bad.safetensors' has no tensor 'y'" predict --model run/model.safetensors --input bad.safetensors --output o
+st_file bad.safetensors 240 "{$(tensor x F32 1,1,7,8 16,240),$(tensor t I64 1 0,8),$(tensor y I64 1 8,16)}"
+expect 3 'multiples of 2' predict --model run/model.safetensors --input bad.safetensors --output o
+check 'refused predictions write nothing' test ! -e o
+
+# bench
+expect 0 "\"sgemm_gflops\"" bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --json --threads 1 -q
+
+# info
+expect 0 'safetensors, model' info run/model.safetensors
+expect 0 'safetensors, adapter' info run/lora
+expect 0 '"kind": "model"' info --json run/model.safetensors
+expect 0 'IDX, images: U8 (40,8,8)' info data/train-images-idx3-ubyte
+expect 3 '' info sample.png
+
+finish

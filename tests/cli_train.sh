@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Runs: what they write, exact resume, checkpoints, locks, signals, adapters.
+. "$(dirname "$0")/lib_cli.sh"
+idx_data data train 40
+idx_data data t10k 6
+idx_data other train 48
+idx_data other t10k 6
+
+train() { # train OUT ARGS...
+    local out=$1
+    shift
+    # shellcheck disable=SC2086
+    "$SDLORA" train $SMALL --data data --out "$out" "$@" >out.txt 2>err.txt </dev/null
+}
+same() { # same A B: runs with the same model and last checkpoint, byte for byte
+    cmp -s "$1/model.safetensors" "$2/model.safetensors" &&
+        cmp -s "$1"/checkpoints/ckpt-00000020/state.safetensors "$2"/checkpoints/ckpt-00000020/state.safetensors
+}
+steps() { grep -o '"step": [0-9]*' "$1/metrics.jsonl" | tr -dc '0-9\n' | tr '\n' ' '; }
+
+# ---- one run ----
+check 'a run of 20 steps' train whole --steps 20 --save-every 7s
+check 'its model' test -s whole/model.safetensors
+check 'its samples' test -s whole/samples/epoch-0001.png -a -s whole/samples/epoch-0004.png
+check 'every step is in the metrics' test "$(steps whole)" = "$(seq -s ' ' 20) "
+check 'validation at epoch ends' test "$(grep -c val_loss whole/metrics.jsonl)" -eq 4
+check 'the last two checkpoints are kept' \
+    test "$(echo whole/checkpoints/*)" = "$(echo whole/checkpoints/{best.json,ckpt-00000014,ckpt-00000020})"
+check 'the same again' train again --steps 20 --sample-every 0
+check 'the same seed gives the same bytes' same whole again
+check 'on two threads' train threads --steps 20 --threads 2
+check 'the same bytes at any number of threads' same whole threads
+check 'another seed' train seeded --steps 20 --seed 1
+check 'gives others' test "$(cmp whole/model.safetensors seeded/model.safetensors | wc -l)" -eq 1
+
+check 'without a moving average' train raw --steps 20 --ema 0 --sample-every 0
+check 'the model is another: it holds the average' test "$(cmp whole/model.safetensors raw/model.safetensors | wc -l)" -eq 1
+
+# ---- resume ----
+check 'resume where nothing is begins' train part --steps 11 --save-every 4s --lr-schedule constant --resume
+check 'and says so' grep -q "no checkpoint in 'part' yet" err.txt
+check 'the whole of it' train straight --steps 20 --lr-schedule constant
+check 'resume to 20' train part --steps 20 --resume
+check 'mid-epoch resume is exact' same straight part
+check 'and continues the metrics' test "$(steps part)" = "$(seq -s ' ' 20) "
+check 'a finished run' train part --steps 20 --resume
+check 'says that it is' grep -q 'already at its last step (20 of 20)' err.txt
+
+train killed --steps 20 --lr-schedule constant --save-every 3s
+cp -r killed killed.copy
+rm -r killed/checkpoints/ckpt-00000020 killed/model.safetensors # as if killed after step 18 was saved
+mkdir killed/checkpoints/ckpt-00000019.tmp && touch killed/checkpoints/ckpt-00000019.tmp/state.safetensors
+check 'resume after a kill' train killed --steps 20 --resume latest --threads 2
+check 'a partial checkpoint is not chosen' grep -q 'behind step 18' err.txt
+check 'and is cleaned away' test ! -e killed/checkpoints/ckpt-00000019.tmp
+check 'lost steps are not twice in the metrics' test "$(steps killed)" = "$(seq -s ' ' 20) "
+check 'resume after a kill is exact' same straight killed
+
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data data --out hard --steps 3000 --lr-schedule constant --save-every 3s --sample-every 0 \
+    >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 600); do
+    [ -d hard/checkpoints/ckpt-00000006 ] && break
+    sleep 0.05
+done
+refuse 1 'another run' train --data data --out hard --batch-size 8
+kill -9 $pid
+wait $pid 2>/dev/null
+at=$(basename "$(printf '%s\n' hard/checkpoints/ckpt-????????/ | tail -n 1)")
+at=$((10#${at#ckpt-}))
+check "SIGKILL with step $at saved; resume" train hard --steps $((at + 7)) --resume
+check 'the whole of it' train easy --steps $((at + 7)) --lr-schedule constant --sample-every 0
+check 'resume after SIGKILL is exact' cmp hard/model.safetensors easy/model.safetensors
+
+refuse_resume() {
+    local text=$1
+    shift
+    train whole --resume "$@" && fail "resume with $*"
+    check "resume with $* says '$text'" grep -qF -- "$text" err.txt
+}
+before=$(find whole -type f ! -name lock -exec cksum {} + | sort)
+refuse_resume '--channels was 4,8, now 8,8' --channels 8,8
+refuse_resume '--lr was 0.002, now 0.1' --channels 8,8 --lr 0.1
+refuse_resume '--seed was 0, now 3' --seed 3
+refuse_resume 'data_sha256' --data other --steps 25
+check 'a refused resume changes nothing' test "$before" = "$(find whole -type f ! -name lock -exec cksum {} + | sort)"
+check 'other data by force' train whole --resume --data other --steps 25 --force
+check 'an unknown checkpoint' test "$(train whole --resume nix; echo $?)" = 3
+
+# ---- a second run in one directory ----
+cp whole/model.safetensors old.safetensors
+check 'a new run where one was' train whole --steps 2
+check 'puts the old one aside' cmp old.safetensors whole/previous/model.safetensors
+check 'and starts its metrics anew' test "$(steps whole)" = '1 2 '
+
+# ---- signals ----
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data data --out stopped --steps 100000 --sample-every 0 >/dev/null 2>err.txt &
+pid=$!
+for _ in $(seq 600); do
+    [ -s stopped/metrics.jsonl ] && break
+    sleep 0.05
+done
+kill -TERM $pid
+wait $pid
+check 'SIGTERM ends with 143' test $? -eq 143
+check 'a checkpoint is there' test -n "$(ls -d stopped/checkpoints/ckpt-* 2>/dev/null)"
+check 'and the way on' grep -q -- '--resume' err.txt
+
+# ---- a loss that explodes ----
+train wild --steps 30 --lr 100 --grad-clip 0 --lr-schedule constant --warmup 0 --save-every 1s --weight-decay 10
+status=$?
+if [ $status -ne 0 ]; then
+    check 'a diverged run ends with 4' test $status -eq 4
+    check 'and says so' grep -q 'not finite' err.txt
+fi
+check 'memory limits are kept' test "$(train big --mem 1KB; echo $?)" -ne 0
+
+# ---- adapters ----
+base=$(cksum <again/model.safetensors)
+tune() {
+    local out=$1
+    shift
+    "$SDLORA" finetune --model again/model.safetensors --data other --out "$out" --rank 2 --batch-size 8 --log-every 1 \
+        --threads 1 --progress none "$@" >out.txt 2>err.txt </dev/null
+}
+check 'an adapter' tune lora --steps 9
+check 'says what it trains' grep -q 'adapter: 416 trainable weights' err.txt
+check 'its files' test -s lora/adapter_model.safetensors -a -s lora/adapter_config.json -a -s lora/metrics.jsonl
+check 'the base is as it was' test "$base" = "$(cksum <again/model.safetensors)"
+check 'half an adapter' tune parts --steps 4 --lr-schedule constant
+check 'the other half' tune parts --steps 9 --resume
+check 'all of it' tune one --steps 9 --lr-schedule constant
+check 'resumed adapters are exact' cmp parts/adapter_model.safetensors one/adapter_model.safetensors
+"$SDLORA" finetune --data other --out parts --steps 12 --resume --model straight/model.safetensors >out.txt 2>err.txt
+check 'not on another base' test $? -eq 3
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data data --out onetoken --steps 2 --context-tokens 1 >out.txt 2>err.txt
+"$SDLORA" finetune --model onetoken/model.safetensors --data data --steps 1 --batch-size 8 --progress none \
+    >out.txt 2>err.txt
+check 'one token: queries and keys cannot learn' grep -q 'w_q and w_k get no gradient' err.txt
+check 'the default directory of an adapter' test -s runs/data/lora/adapter_model.safetensors
+
+finish

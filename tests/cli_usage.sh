@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The command line: help, version, options and their refusals. Nothing here needs data or a model.
+. "$(dirname "$0")/lib_cli.sh"
+
+expect 0 'Usage: sdlora COMMAND' --help
+check 'help goes to standard output' test -s out.txt -a ! -s err.txt
+expect 0 'Usage: sdlora COMMAND' help
+expect 2 'Usage: sdlora COMMAND'
+check 'without a command usage goes to standard error' test -s err.txt -a ! -s out.txt
+expect 0 'sdlora 0.' --version
+check 'the first line is name and version' test "$(head -n 1 out.txt | cut -d' ' -f1)" = sdlora
+expect 0 'OpenBLAS core' --version --verbose
+refuse 2 "unknown command 'trian'; did you mean 'train'" trian
+refuse 2 "unknown option '--hepl'" --hepl
+for command in train finetune sample predict noise info bench; do
+    expect 0 "Usage: sdlora $command" $command --help
+    expect 0 "Usage: sdlora $command" help $command
+    expect 0 "Usage: sdlora $command" $command -h --no-such-option
+    refuse 2 "unknown option '--no-such-option'" $command --no-such-option
+    check "refusal of $command names its help" grep -q "Try 'sdlora $command --help'" err.txt
+done
+
+# names
+refuse 2 "did you mean '--batch-size'" train --batchsize 8
+refuse 2 "did you mean '--epochs'" train --epcohs=8
+refuse 2 "did you mean '--channels'" train --chan 8
+refuse 2 "unknown option '-z'" train -z
+refuse 2 "unexpected argument 'data/mnist'" train data/mnist
+refuse 2 "option '--lr' needs a value" train --lr
+refuse 2 "option '--lr' needs a value" train --lr --epochs 3
+refuse 2 "takes no value" train --skip=1
+refuse 2 "unknown option '--no-lr'" train --no-lr
+refuse 2 "'info' needs a FILE" info
+refuse 2 "takes one FILE" info a b
+
+# numbers: to the end, in range, finite
+refuse 2 "'--batch-size' needs a whole number, got '8x'" train --batch-size 8x
+refuse 2 "'--batch-size' needs a whole number, got ''" train --batch-size=
+refuse 2 "'--batch-size' needs a whole number, got ' 8'" train --batch-size ' 8'
+refuse 2 "'--batch-size' needs a whole number, got '1e3'" train --batch_size=1e3
+refuse 2 "'--batch-size' must lie in 1.." train --batch-size 0
+refuse 2 "'--batch-size' must lie in 1.." train --batch-size 99999999999999999999
+refuse 2 "'--rank' must lie in 1..1024, got '0'" finetune --rank 0
+refuse 2 "'--rank' must lie in 1..1024, got '-3'" finetune --rank -3
+for bad in nan inf -inf 1e999 0x 1,5 '' abc; do
+    refuse 2 "'--lr' needs a number" train --lr="$bad"
+done
+refuse 2 "'--lr' must lie in" train --lr 0
+refuse 2 "'--lr' must lie in" train --lr=-1e-3
+refuse 2 "'--seed' needs a whole number" train --seed -1
+refuse 2 "'--seed' needs a whole number" train --seed 18446744073709551616
+refuse 2 "'--mem' needs a size with its unit" train --mem 512
+refuse 2 "'--mem' needs a size with its unit" train --mem 512MBs
+refuse 2 "'--mem' needs a size with its unit" train --mem -1GB
+refuse 2 "'--save-every' needs a number of steps or epochs" train --save-every 5x
+refuse 2 "'--channels' needs a whole number" train --channels 32,,64
+refuse 2 "'--channels' takes at most 8" train --channels 1,2,3,4,5,6,7,8,9
+refuse 2 "'--norm' must be one of group, batch, got 'layer'" train --norm layer
+refuse 2 "'--preset' must be one of mnist, tiny, seed" train --preset huge
+refuse 2 "'--eta' must lie in 0..1" sample --eta 1.5
+
+# contradictions
+refuse 2 'give --epochs or --steps, not both' train --epochs 2 --steps 5
+refuse 2 'needs the null class that --no-null-class leaves out' train --cond-drop 0.1 --no-null-class
+refuse 2 'belongs to --norm group' train --norm batch --groups 4
+refuse 2 'multiple of' train --image-size 27 --channels 4,8
+refuse 2 '--compare needs an adapter' sample --compare
+refuse 2 'ddpm takes all steps' sample --sampler ddpm --steps 10
+refuse 2 'belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
+refuse 2 'leave out' sample --trajectory 5 --rows 3
+refuse 2 'leave out' sample --format idx --rows 3
+refuse 2 "'predict' needs --input" predict
+refuse 2 'needs one adapter' predict --input a --output b --unmerged
+check 'refusals wrote nothing' test ! -e runs
+
+finish

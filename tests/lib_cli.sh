@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# For the tests of the command line: a scratch directory, small data, checks. Sourced by tests/cli_*.sh; the program is
+# $SDLORA.
+set -u
+SDLORA=${SDLORA:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/sdlora}
+export OMP_WAIT_POLICY=passive # tests share their processors with others
+WORK=$(mktemp -d) || exit 1
+trap 'rm -rf "$WORK"' EXIT
+cd "$WORK" || exit 1
+passed=0
+failed=0
+
+fail() {
+    echo "FAIL: $*" >&2
+    failed=$((failed + 1))
+}
+
+# check WHAT COMMAND...: the command succeeds.
+check() {
+    local what=$1
+    shift
+    if "$@"; then passed=$((passed + 1)); else fail "$what"; fi
+}
+
+# expect STATUS TEXT ARGS...: the program ends with STATUS, and says TEXT (a fixed string) on either stream.
+expect() {
+    local status=$1 text=$2 got
+    shift 2
+    "$SDLORA" "$@" >out.txt 2>err.txt </dev/null
+    got=$?
+    if [ "$got" -ne "$status" ]; then
+        fail "'$*' ended with $got, not $status: $(head -c 300 err.txt)"
+    elif [ -n "$text" ] && ! grep -qF -- "$text" out.txt err.txt; then
+        fail "'$*' does not say '$text' but: $(head -c 300 err.txt)"
+    else
+        passed=$((passed + 1))
+    fi
+}
+
+# refuse STATUS TEXT ARGS...: expect, and the refusal is one sentence (and a line that says where help is), nothing on
+# standard output.
+refuse() {
+    expect "$@"
+    if [ "$(grep -c '^sdlora: ' err.txt)" -ne 1 ] || grep -qv -e '^sdlora: ' -e "^Try 'sdlora " err.txt ||
+        [ -s out.txt ]; then
+        fail "'${*:3}' does not refuse in one sentence: $(cat out.txt err.txt)"
+    fi
+}
+
+be32() { # a big-endian u32
+    printf '%b' "$(printf '\\0%o' $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) $(($1 >> 8 & 255)) $(($1 & 255)))"
+}
+
+# idx_data DIR SPLIT N: N images of 8x8 in three classes, which differ in where they are bright.
+idx_data() {
+    local dir=$1 split=$2 n=$3 i
+    mkdir -p "$dir"
+    {
+        printf '\000\000\010\003'
+        be32 "$n" && be32 8 && be32 8
+        for ((i = 0; i < n; i++)); do
+            case $((i % 3)) in
+            0) printf '%32s%32s' '' '' | tr ' ' '\360' ;;
+            1) printf '%32s' '' | tr ' ' '\020' && printf '%32s' '' | tr ' ' '\340' ;;
+            2) printf '%8s%8s%8s%8s%8s%8s%8s%8s' aab aab aab aab aab aab aab aab | tr 'ab ' '\300\377\001' ;;
+            esac
+        done
+    } >"$dir/$split-images-idx3-ubyte"
+    {
+        printf '\000\000\010\001'
+        be32 "$n"
+        for ((i = 0; i < n; i++)); do printf '%b' "\\0$((i % 3))"; done
+    } >"$dir/$split-labels-idx1-ubyte"
+}
+
+# The smallest model that has every part of a real one.
+# shellcheck disable=SC2034
+SMALL="--preset tiny --image-size 8 --channels 4,8 --groups 2 --time-dim 16 --context-dim 8 --timesteps 20
+       --batch-size 8 --warmup 2 --log-every 1 --threads 1 --progress none"
+
+finish() {
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ]
+}

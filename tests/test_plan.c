@@ -1,0 +1,298 @@
+/* The memory plan: no two lives that meet share bytes, and sharing changes nothing that is computed. */
+#include "check.h"
+
+#include "sdlora/mem.h"
+#include "sdlora/model.h"
+#include "sdlora/threads.h"
+
+static bool both_alive(const PlanItem *a, const PlanItem *b)
+{
+    return a->start <= b->end && b->start <= a->end;
+}
+
+static bool share_bytes(const PlanItem *a, const PlanItem *b)
+{
+    return a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+}
+
+/* The most bytes alive at one step: no plan is smaller. */
+static size_t lower_bound(const PlanItem *items, int n, int steps)
+{
+    size_t most = 0;
+    for (int s = 0; s <= steps; s++) {
+        size_t now = 0;
+        for (int i = 0; i < n; i++)
+            now += items[i].start <= s && s <= items[i].end ? items[i].bytes : 0;
+        most = now > most ? now : most;
+    }
+    return most;
+}
+
+static void check_plan(const PlanItem *items, int n, size_t total)
+{
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(items[i].offset % MEM_ALIGN, 0);
+        assert_true(items[i].offset + items[i].bytes <= total);
+        for (int k = 0; k < i; k++)
+            if (both_alive(&items[i], &items[k]) && share_bytes(&items[i], &items[k]))
+                fail_msg("items %d and %d meet in steps and in bytes", k, i);
+    }
+}
+
+static void random_case(uint64_t seed, int n, int steps)
+{
+    PlanItem *items = calloc((size_t)n, sizeof *items);
+    size_t shared, plain, bound;
+    Rng r = rng_make(seed, 0);
+
+    for (int i = 0; i < n; i++) {
+        items[i].bytes = MEM_ALIGN * (1 + rng_below(&r, 1 + rng_below(&r, 64)));
+        items[i].start = (int)rng_below(&r, (uint32_t)steps);
+        items[i].end = items[i].start + (int)rng_below(&r, (uint32_t)(steps - items[i].start));
+    }
+    bound = lower_bound(items, n, steps);
+    plan_pack(items, n, true, &plain);
+    check_plan(items, n, plain);
+    plan_pack(items, n, false, &shared);
+    check_plan(items, n, shared);
+    assert_true(shared <= plain);
+    assert_true(shared >= bound);
+    if (shared > 2 * bound)
+        fail_msg("%zu bytes where %zu are alive at once", shared, bound);
+    free(items);
+}
+
+static void test_random_lives(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 200; seed++)
+        random_case(seed, 1 + (int)(seed % 97), 2 + (int)(seed % 31));
+    random_case(1000, 600, 400);
+}
+
+static void test_known_lives(void **state)
+{
+    /* one after another: one place; all at once: one place each; equal ends and starts meet */
+    PlanItem chain[] = {{64, 0, 0, 1}, {64, 0, 2, 3}, {128, 0, 4, 5}},
+             at_once[] = {{64, 0, 0, 9}, {128, 0, 3, 4}, {64, 0, 2, 3}};
+    PlanItem touching[] = {{64, 0, 0, 1}, {64, 0, 1, 2}};
+    size_t total;
+
+    (void)state;
+    plan_pack(chain, 3, false, &total);
+    assert_int_equal(total, 128);
+    plan_pack(chain, 3, true, &total);
+    assert_int_equal(total, 256);
+    plan_pack(at_once, 3, false, &total);
+    assert_int_equal(total, 256);
+    plan_pack(touching, 2, false, &total);
+    assert_int_equal(total, 128);
+    plan_pack(touching, 0, false, &total);
+    assert_int_equal(total, 0);
+}
+
+/* ---- a whole network ---- */
+
+static ModelConfig small(Preset p)
+{
+    ModelConfig c = model_preset(p);
+
+    memset(c.channels, 0, sizeof c.channels);
+    memcpy(c.channels, (int[]){8, 8, 12}, 3 * sizeof(int));
+    c.levels = 3;
+    c.image_size = 8;
+    c.time_dim = 16;
+    c.classes = 3;
+    return c;
+}
+
+typedef struct Result {
+    double loss;
+    real *grads, *out;
+    size_t slab, naive;
+} Result;
+
+enum { IMAGES = 3, PIXELS = IMAGES * 8 * 8 };
+
+/* Two passes (the second meets what the first left behind), then what came out. */
+static Result run(Model *m, Lora *lora, bool plain, bool poison)
+{
+    UnetOptions o = {
+        .n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain, .lora = lora};
+    const ParamStore *s = lora ? lora->params : m->params;
+    Result r;
+    Unet u;
+    Err err;
+
+    check_ok(unet_build(&u, m, &o, &err), err);
+    check_plan(u.g->items, u.g->n_items, u.g->slab_bytes);
+    u.g->poison = poison;
+    if (lora)
+        fill_random(s->values, s->n_weights, 8, 0.3);
+    memset(s->grads, 0xff, s->n_weights * sizeof(real)); /* NaN: nothing relies on cleared gradients */
+    fill_random(u.x->val.data, PIXELS, 1, 1);
+    fill_random(u.target->val.data, PIXELS, 2, 1);
+    memcpy(u.y, (int[]){2, 0, 1}, sizeof(int[IMAGES]));
+    unet_set_time(&u, (int[]){3, 500, 900});
+    for (int pass = 0; pass < 2; pass++) {
+        graph_forward(u.g);
+        graph_backward(u.g);
+    }
+    r.loss = u.g->loss_value;
+    r.slab = u.g->slab_bytes;
+    r.naive = u.g->naive_bytes;
+    r.grads = malloc(s->n_weights * sizeof(real));
+    memcpy(r.grads, s->grads, s->n_weights * sizeof(real));
+    r.out = malloc(PIXELS * sizeof(real));
+    memcpy(r.out, u.out->val.data, PIXELS * sizeof(real)); /* kept behind the backward pass */
+    unet_free(&u);
+    return r;
+}
+
+static void same(const Result *a, const Result *b, size_t weights)
+{
+    assert_true(isfinite(a->loss));
+    assert_true(a->loss == b->loss);
+    for (size_t i = 0; i < weights; i++)
+        assert_true(isfinite((double)a->grads[i]));
+    assert_memory_equal(a->grads, b->grads, weights * sizeof(real));
+    assert_memory_equal(a->out, b->out, PIXELS * sizeof(real));
+}
+
+static void result_free(Result *r)
+{
+    free(r->grads);
+    free(r->out);
+}
+
+static void network_case(Preset preset, const char *targets)
+{
+    ModelConfig c = small(preset);
+    LoraConfig lc = {.rank = 2, .alpha = 3};
+    Result planned, plain, poisoned, both;
+    Lora *lora = NULL;
+    Err err;
+    Model *m = model_new(&c, !targets, 4, &err);
+    size_t weights;
+
+    check_ptr(m, err);
+    if (targets) {
+        snprintf(lc.targets, sizeof lc.targets, "%s", targets);
+        lora = lora_new(&lc, true, &err);
+        check_ptr(lora, err);
+    }
+    if (lora) { /* the first building declares and allocates its parameters */
+        UnetOptions o = {.n = 1, .h = 4, .w = 4, .train = true, .loss_scale = 1, .lora = lora};
+        Unet u;
+        check_ok(unet_build(&u, m, &o, &err), err);
+        unet_free(&u);
+    }
+    weights = lora ? lora->params->n_weights : m->params->n_weights;
+    planned = run(m, lora, false, false);
+    plain = run(m, lora, true, false);
+    poisoned = run(m, lora, false, true);
+    both = run(m, lora, true, true);
+    same(&planned, &plain, weights);
+    same(&planned, &poisoned, weights);
+    same(&planned, &both, weights);
+    assert_int_equal(plain.slab, plain.naive);
+    assert_int_equal(planned.naive, plain.naive);
+    assert_true(planned.slab < plain.slab * 2 / 3);
+    result_free(&planned);
+    result_free(&plain);
+    result_free(&poisoned);
+    result_free(&both);
+    lora_free(lora);
+    model_free(m);
+}
+
+static void test_planned_is_unplanned(void **state)
+{
+    (void)state;
+    network_case(PRESET_MNIST, NULL);
+    network_case(PRESET_SEED, NULL);
+    network_case(PRESET_MNIST, "w_q,w_k,w_v");
+    network_case(PRESET_MNIST, "feed_forward.2");
+    network_case(PRESET_SEED, "w_v,time_embedding_linear");
+}
+
+static void test_inference_needs_less(void **state)
+{
+    ModelConfig c = small(PRESET_MNIST);
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8};
+    real out[2][PIXELS];
+    size_t bytes[3];
+    Err err;
+    Model *m = model_new(&c, true, 4, &err);
+    Unet u;
+
+    (void)state;
+    check_ptr(m, err);
+    for (int plain = 0; plain < 2; plain++) {
+        o.plain = plain;
+        check_ok(unet_build(&u, m, &o, &err), err);
+        check_plan(u.g->items, u.g->n_items, u.g->slab_bytes);
+        u.g->poison = true;
+        bytes[plain] = u.g->slab_bytes;
+        fill_random(u.x->val.data, PIXELS, 1, 1);
+        memcpy(u.y, (int[]){2, 3, 1}, sizeof(int[IMAGES]));
+        unet_set_time(&u, (int[]){3, 500, 900});
+        graph_forward(u.g);
+        graph_forward(u.g); /* inputs have lived through the first */
+        memcpy(out[plain], u.out->val.data, sizeof out[plain]);
+        unet_free(&u);
+    }
+    o.train = true;
+    o.plain = false;
+    check_ok(unet_build(&u, m, &o, &err), err);
+    bytes[2] = u.g->slab_bytes;
+    unet_free(&u);
+    assert_memory_equal(out[0], out[1], sizeof out[0]);
+    assert_true(isfinite((double)out[0][0]));
+    assert_true(bytes[0] < bytes[1] / 3);
+    assert_true(bytes[0] < bytes[2] / 2);
+    model_free(m);
+}
+
+static void test_limit(void **state)
+{
+    ModelConfig c = small(PRESET_MNIST);
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1};
+    Err err;
+    Model *m = model_new(&c, true, 4, &err);
+    size_t bytes;
+    Unet u;
+
+    (void)state;
+    check_ptr(m, err);
+    check_ok(unet_build(&u, m, &o, &err), err);
+    bytes = graph_bytes(u.g);
+    unet_free(&u);
+    o.max_bytes = bytes;
+    check_ok(unet_build(&u, m, &o, &err), err);
+    unet_free(&u);
+    o.max_bytes = bytes - 1;
+    assert_int_equal(unet_build(&u, m, &o, &err), -1);
+    assert_int_equal(err.code, ERR_USAGE);
+    model_free(m);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    threads_init(1);
+    backend_init();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_known_lives),
+        cmocka_unit_test(test_random_lives),
+        cmocka_unit_test(test_planned_is_unplanned),
+        cmocka_unit_test(test_inference_needs_less),
+        cmocka_unit_test(test_limit),
+    };
+    return cmocka_run_group_tests(tests, start, NULL);
+}
