@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
+export TMPDIR=$root # failing tests leave their files behind
 trap 'rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
 

@@ -3,8 +3,14 @@
 
 static void test_conv3x3(void **state)
 {
-    static const int shapes[][5] = {/* n h w ci co */ {2, 5, 7, 3, 4}, {1, 6, 6, 16, 16}, {3, 3, 3, 8, 8}, {2, 8, 8, 1, 8},
-                                    {2, 13, 9, 32, 16}, {9, 4, 4, 16, 32}, {1, 1, 1, 2, 2}, {2, 14, 14, 16, 16}};
+    static const int shapes[][5] = {/* n h w ci co */ {2, 5, 7, 3, 4},
+                                    {1, 6, 6, 16, 16},
+                                    {3, 3, 3, 8, 8},
+                                    {2, 8, 8, 1, 8},
+                                    {2, 13, 9, 32, 16},
+                                    {9, 4, 4, 16, 32},
+                                    {1, 1, 1, 2, 2},
+                                    {2, 14, 14, 16, 16}};
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int algo = CONV_AUTO; algo <= CONV_WINOGRAD; algo++) {

@@ -18,7 +18,12 @@ static ModelConfig small(Preset p)
 
 static void run(ModelConfig config, ParamStore *checked, Model *m, Lora *lora, const char *zero)
 {
-    UnetOptions o = {.n = 3, .h = config.image_size, .w = config.image_size, .train = true, .loss_scale = 0.5, .lora = lora,
+    UnetOptions o = {.n = 3,
+                     .h = config.image_size,
+                     .w = config.image_size,
+                     .train = true,
+                     .loss_scale = 0.5,
+                     .lora = lora,
                      .lora_seed = 5};
     Unet u;
     Err err;

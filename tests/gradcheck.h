@@ -76,8 +76,8 @@ static inline void check_gradients(Graph *g, const ParamStore *s, int samples, d
             down = loss_now(g);
             *v = was;
             if (!(fabs((up - down) / (2 * h) - (double)grads[p->offset + k]) <= rtol * fmax(most, 1e-3)))
-                fail_msg("gradient of %s[%zu]: %.10g, by differences %.10g", p->name, k,
-                         (double)grads[p->offset + k], (up - down) / (2 * h));
+                fail_msg("gradient of %s[%zu]: %.10g, by differences %.10g", p->name, k, (double)grads[p->offset + k],
+                         (up - down) / (2 * h));
         }
     }
     free(grads);

@@ -4,7 +4,7 @@
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
 
-enum { SIDE = 8, PIXELS = SIDE * SIDE, MOST = 11, CLASSES = 3 };
+enum { SIDE = 12, PIXELS = SIDE * SIDE, MOST = 11, CLASSES = 3 };
 
 static Model *make_model(Preset p)
 {
@@ -13,8 +13,8 @@ static Model *make_model(Preset p)
     Model *m;
 
     memset(c.channels, 0, sizeof c.channels);
-    memcpy(c.channels, (int[]){8, 12}, 2 * sizeof(int));
-    c.levels = 2;
+    memcpy(c.channels, (int[]){8, 12, 20}, 3 * sizeof(int)); /* the coarsest images, 3x3, share blocks */
+    c.levels = 3;
     c.image_size = SIDE;
     c.time_dim = 16;
     c.classes = CLASSES;

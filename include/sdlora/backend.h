@@ -52,16 +52,16 @@ typedef struct NormShape {
 } NormShape;
 
 typedef struct AttnShape {
-    int n, p, t;   /* images, pixels (queries), tokens (keys) */
-    int dq, dv;    /* width of queries and keys; of values */
+    int n, p, t; /* images, pixels (queries), tokens (keys) */
+    int dq, dv;  /* width of queries and keys; of values */
 } AttnShape;
 
 typedef struct AdamStep {
     double lr, beta1, beta2, eps; /* double, because 1 - beta2 in float is not what it says */
-    double weight_decay; /* decoupled (AdamW): w -= lr*weight_decay*w */
-    double bias1, bias2; /* 1-beta1^t, 1-beta2^t */
-    double grad_scale;   /* the gradient is multiplied by this first (clipping) */
-    double ema_decay;    /* ema = d*ema + (1-d)*w, where ema != NULL */
+    double weight_decay;          /* decoupled (AdamW): w -= lr*weight_decay*w */
+    double bias1, bias2;          /* 1-beta1^t, 1-beta2^t */
+    double grad_scale;            /* the gradient is multiplied by this first (clipping) */
+    double ema_decay;             /* ema = d*ema + (1-d)*w, where ema != NULL */
 } AdamStep;
 
 typedef struct Backend {
@@ -77,7 +77,8 @@ typedef struct Backend {
     void (*conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass);
     size_t (*conv3_scratch)(ConvShape s, ConvPass pass);
     void (*conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch);
-    void (*conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta, void *scratch);
+    void (*conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta,
+                           void *scratch);
     void (*conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
 
     /* ---- 2x2 transposed convolution, stride 2: x (N,H,W,Ci) -> y (N,2H,2W,Co); s.h, s.w are the input's (convt.c) ---- */
@@ -101,8 +102,8 @@ typedef struct Backend {
                            const real *res, NormShape s);
     /* dx (beta_x), dgamma and dbeta (beta_p), dtemb (beta_t), dres (beta_r); with beta_x = 0, dx may be dy */
     void (*group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
-                           const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x, real beta_p,
-                           real beta_t, real beta_r, void *scratch);
+                           const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x,
+                           real beta_p, real beta_t, real beta_r, void *scratch);
     /* stats and (NULL: not wanted) unbiased variance (c) of the batch; in eval mode the caller fills stats himself from
      * the running mean and variance */
     void (*batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch);
@@ -129,7 +130,8 @@ typedef struct Backend {
     void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */
     void (*act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta);
     void (*axpby)(real *y, const real *x, size_t numel, real a, real b); /* y = a x + b y; b = 0 overwrites */
-    void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w, int c); /* h, w: the input's, even */
+    void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w,
+                         int c); /* h, w: the input's, even */
     void (*maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
     /* rows of a (rows,ca) and b (rows,cb) side by side in y (rows,ca+cb); and back, either of da, db may be NULL */
     void (*concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);

@@ -34,11 +34,11 @@ typedef struct OpDef {
     int inplace;    /* k > 0: val may take the place of in[k-1]'s val when that dies here */
     int grad_alias; /* k > 0: d in[k-1] is the output's gradient itself, so the two may share one place; bwd then finds
                        node_grad(n, k-1) == n->grad.data and has nothing to do for it */
-    size_t (*scratch)(const Node *n, const Graph *g);  /* bytes needed during fwd or bwd; NULL: none */
-    void (*prepare)(Node *n, const Graph *g);          /* after weights changed, before fwd; NULL: nothing */
+    size_t (*scratch)(const Node *n, const Graph *g); /* bytes needed during fwd or bwd; NULL: none */
+    void (*prepare)(Node *n, const Graph *g);         /* after weights changed, before fwd; NULL: nothing */
     void (*fwd)(Node *n, const Graph *g);
-    void (*bwd)(Node *n, const Graph *g);              /* reads n->grad, writes grad of inputs that need it */
-    double (*flops)(const Node *n);                    /* of one forward pass, a multiply-add being two; NULL: not counted */
+    void (*bwd)(Node *n, const Graph *g); /* reads n->grad, writes grad of inputs that need it */
+    double (*flops)(const Node *n);       /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
 
 typedef union NodeAttr { /* constants of the node, by op */
@@ -70,27 +70,27 @@ struct Node {
     Tensor val, grad;  /* grad.data is NULL unless needs_grad */
     Node *in[NODE_MAX_IN];
     int n_in;
-    unsigned saves;         /* what bwd reads, set by the constructor: SAVE_IN(i), SAVE_OUT; aux is always kept for it */
+    unsigned saves; /* what bwd reads, set by the constructor: SAVE_IN(i), SAVE_OUT; aux is always kept for it */
     real beta[NODE_MAX_IN]; /* use node_beta */
     size_t aux_bytes[2];    /* kept from fwd to bwd: statistics, probabilities, argmax */
     void *aux[2];
     size_t prep_bytes[2]; /* kept between runs: transformed filters, [0] forward, [1] backward */
     void *prep[2];
     NodeAttr attr;
-    void *extra;       /* what an op keeps besides: a graph_block */
-    Param *param;      /* op "param" */
-    bool needs_grad;   /* some trainable parameter lies upstream */
+    void *extra;     /* what an op keeps besides: a graph_block */
+    Param *param;    /* op "param" */
+    bool needs_grad; /* some trainable parameter lies upstream */
     bool keep;
-    bool reached;      /* its gradient is part of d loss */
+    bool reached; /* its gradient is part of d loss */
 };
 
 struct Graph {
     const Backend *be;
-    bool train;       /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
+    bool train;        /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too (`--bn batch`) */
-    bool frozen_stats; /* BatchNorm uses the running statistics in training too, and leaves them alone (a frozen base) */
-    bool accumulate;  /* set by the caller before graph_backward: parameter gradients are added to, not overwritten */
-    bool prepared;    /* false: weights changed, run `prepare` of every op before the next forward */
+    bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
+    bool accumulate;   /* set by the caller before graph_backward: parameter gradients are added to, not overwritten */
+    bool prepared;     /* false: weights changed, run `prepare` of every op before the next forward */
     Node **nodes;
     int count, cap;
     Node *loss;
@@ -98,14 +98,13 @@ struct Graph {
     void *slab, *scratch, *prep_slab;
     size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what one buffer per tensor would take */
     const char *scope;
-    bool poison;                  /* fill every place with NaN when its life ends: a backward that reads what it did not
-                                     declare is caught (tests) */
-    struct PlanItem *items;       /* the plan: lives and places */
+    bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
+    struct PlanItem *items; /* the plan: lives and places */
     int n_items;
     struct GraphProfile *profile; /* NULL unless graph_profile was called */
     void **blocks;                /* every small block the graph owns */
     int n_blocks, cap_blocks;
-    Err err;                      /* the first mistake while building */
+    Err err; /* the first mistake while building */
 };
 
 Graph *graph_new(const Backend *be, bool train, Err *e);
@@ -143,7 +142,7 @@ int graph_profile(Graph *g, Err *e);
 typedef struct ProfileRow {
     const char *op, *scope;
     double fwd_s, bwd_s;
-    double fwd_flops, bwd_flops; /* multiply-adds counted twice, direct convolution; 0 where it is not a matter of flops */
+    double fwd_flops, bwd_flops; /* multiply-adds counted twice, as of direct convolution; 0: not counted */
     long calls;
 } ProfileRow;
 int graph_profile_rows(const Graph *g, ProfileRow *rows, int max); /* number of nodes written */

@@ -17,16 +17,16 @@ typedef struct ModelConfig {
     int classes;                            /* without the null class */
     bool null_class;                        /* one more row of the class table, for guidance: id = classes */
     NormKind norm;
-    int groups;                             /* GroupNorm */
-    Act act;                                /* ACT_RELU, ACT_SILU: everywhere in the network */
-    bool time_act;                          /* act(Linear(t)) in every block, else Linear(t) */
-    bool skip;                              /* a residual around the convolutions of a block */
-    bool pre_norm;                          /* cross-attention: x + Z(LN x), else LN(x + Z) */
+    int groups;    /* GroupNorm */
+    Act act;       /* ACT_RELU, ACT_SILU: everywhere in the network */
+    bool time_act; /* act(Linear(t)) in every block, else Linear(t) */
+    bool skip;     /* a residual around the convolutions of a block */
+    bool pre_norm; /* cross-attention: x + Z(LN x), else LN(x + Z) */
     /* diffusion */
     int timesteps;
     ScheduleKind schedule;
     PredictKind predict;
-    ClipKind clip;                          /* what sampling does unless told otherwise */
+    ClipKind clip; /* what sampling does unless told otherwise */
 } ModelConfig;
 
 typedef enum Preset { PRESET_SEED, PRESET_MNIST, PRESET_TINY } Preset;
@@ -50,13 +50,13 @@ void model_free(Model *m);
 /* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the
  * graph, and reads out (n,h,w,1). */
 typedef struct Unet {
-    Graph *g;      /* owned: unet_free */
-    Model *model;  /* borrowed */
-    Node *x;       /* input */
-    Node *time;    /* input (n,time_dim): sinusoidal features of t */
-    int *y;        /* (n) class ids, 0..classes-1, or classes for the null class */
+    Graph *g;     /* owned: unet_free */
+    Model *model; /* borrowed */
+    Node *x;      /* input */
+    Node *time;   /* input (n,time_dim): sinusoidal features of t */
+    int *y;       /* (n) class ids, 0..classes-1, or classes for the null class */
     Node *out;
-    Node *target;  /* input (n,h,w,1), only with a loss */
+    Node *target; /* input (n,h,w,1), only with a loss */
     int n, h, w;
 } Unet;
 
@@ -67,10 +67,10 @@ typedef struct UnetOptions {
     bool l1;          /* loss, when train: scale * sum |.| or (.)^2 */
     double loss_scale;
     ConvAlgo conv;
-    Lora *lora;       /* an adapter applied beside the weights (not merged); NULL: none */
+    Lora *lora;         /* an adapter applied beside the weights (not merged); NULL: none */
     uint64_t lora_seed; /* initialises a new adapter, whose parameters the building declares */
-    size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
-    bool plain;       /* see graph_plan */
+    size_t max_bytes;   /* refuse a larger memory plan; 0: no limit */
+    bool plain;         /* see graph_plan */
 } UnetOptions;
 
 int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);

@@ -38,8 +38,8 @@ Node *op_attention(Graph *g, Node *q, Node *k, Node *v);
 Node *op_act(Graph *g, Node *x, Act act);
 Node *op_scale(Graph *g, Node *x, real a);
 Node *op_add(Graph *g, Node *a, Node *b);
-Node *op_maxpool2(Graph *g, Node *x);           /* (N,H,W,C) -> (N,H/2,W/2,C), H and W even */
-Node *op_concat(Graph *g, Node *a, Node *b);    /* over channels */
+Node *op_maxpool2(Graph *g, Node *x);        /* (N,H,W,C) -> (N,H/2,W/2,C), H and W even */
+Node *op_concat(Graph *g, Node *a, Node *b); /* over channels */
 
 /* table (V,T*D), ids: N ints in 0..V-1 that stay where they are -> (N,T,D) */
 Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens);

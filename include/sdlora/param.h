@@ -13,11 +13,11 @@
 
 #define PARAM_NAME_MAX 120
 
-typedef enum ParamLayout { /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
-    LAYOUT_PLAIN,          /* the same */
-    LAYOUT_CONV3,          /* file (O,I,3,3), inner (3,3,I,O) */
-    LAYOUT_CONV1,          /* file (O,I,1,1), inner (O,I) */
-    LAYOUT_CONVT2,         /* file (I,O,2,2), inner (I,2,2,O) */
+typedef enum ParamLayout {                /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
+                           LAYOUT_PLAIN,  /* the same */
+                           LAYOUT_CONV3,  /* file (O,I,3,3), inner (3,3,I,O) */
+                           LAYOUT_CONV1,  /* file (O,I,1,1), inner (O,I) */
+                           LAYOUT_CONVT2, /* file (I,O,2,2), inner (I,2,2,O) */
 } ParamLayout;
 
 typedef enum ParamInit {
@@ -38,14 +38,14 @@ typedef struct Param {
     ParamLayout layout;
     ParamInit init;
     double init_arg;
-    Shape shape;       /* inner */
-    Shape file_shape;  /* PyTorch's */
+    Shape shape;      /* inner */
+    Shape file_shape; /* PyTorch's */
     size_t numel;
-    size_t offset;     /* into the slabs; weights come first */
-    real *value;       /* numel, in the store's slab; NULL before param_seal */
-    real *grad;        /* the same for weights of a trainable store, else NULL */
-    int64_t counter;   /* PARAM_COUNTER */
-    bool trainable;    /* a weight of a trainable store */
+    size_t offset;   /* into the slabs; weights come first */
+    real *value;     /* numel, in the store's slab; NULL before param_seal */
+    real *grad;      /* the same for weights of a trainable store, else NULL */
+    int64_t counter; /* PARAM_COUNTER */
+    bool trainable;  /* a weight of a trainable store */
 } Param;
 
 typedef struct ParamStore {

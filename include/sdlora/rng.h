@@ -23,8 +23,8 @@ void rng_block(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t counter
 
 /* Each call of these takes whole blocks: it starts at r->counter and leaves r->counter behind the last block used. */
 uint32_t rng_u32(Rng *r);
-double rng_uniform(Rng *r);             /* [0,1), 53 bits */
-uint32_t rng_below(Rng *r, uint32_t n); /* 0..n-1, unbiased; n >= 1 */
+double rng_uniform(Rng *r);                    /* [0,1), 53 bits */
+uint32_t rng_below(Rng *r, uint32_t n);        /* 0..n-1, unbiased; n >= 1 */
 void rng_normal(Rng *r, float *out, size_t n); /* N(0,1) by Box-Muller, four to a block, 24-bit uniforms */
 
 /* out (n) becomes a uniformly random permutation of 0..n-1 (Fisher-Yates). */

@@ -16,7 +16,7 @@ typedef struct SampleConfig {
     bool batch_stats; /* `--bn batch` */
     ConvAlgo conv;
     uint64_t seed;
-    int batch;        /* images per evaluation of the network; does not change the images */
+    int batch; /* images per evaluation of the network; does not change the images */
 } SampleConfig;
 
 SampleConfig sample_config_default(const ModelConfig *m);
@@ -30,7 +30,7 @@ typedef int (*SampleStepFn)(void *ctx, int first, int n, int step, int steps, co
 
 /* images (n,s,s) in [-1,1] (not clamped when clip is NONE), s = m->config.image_size; classes (n), each 0..classes-1, or
  * classes for the null class. step may be NULL. */
-int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step, void *ctx,
-                  Err *e);
+int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step,
+                  void *ctx, Err *e);
 
 #endif

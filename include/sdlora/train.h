@@ -8,31 +8,31 @@
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
 
 typedef struct TrainConfig {
-    int batch;       /* images per optimiser step */
-    int micro_batch; /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
-    int epochs;      /* when steps is 0 */
-    int64_t steps;   /* optimiser steps in all, absolute; 0: epochs decide */
-    double lr, lr_end;   /* lr_end: the fraction of lr that cosine and linear end at */
-    int warmup;      /* steps of linear warm-up; a fifth of the run at most */
+    int batch;         /* images per optimiser step */
+    int micro_batch;   /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
+    int epochs;        /* when steps is 0 */
+    int64_t steps;     /* optimiser steps in all, absolute; 0: epochs decide */
+    double lr, lr_end; /* lr_end: the fraction of lr that cosine and linear end at */
+    int warmup;        /* steps of linear warm-up; a fifth of the run at most */
     LrSchedule schedule;
     double beta1, beta2, adam_eps, weight_decay; /* weight_decay > 0 is AdamW */
-    double clip;     /* largest gradient norm; 0: no clipping */
-    double ema;      /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
-    bool l1;         /* loss */
-    double cond_drop; /* probability of the null class */
+    double clip;                                 /* largest gradient norm; 0: no clipping */
+    double ema;                                  /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
+    bool l1;                                     /* loss */
+    double cond_drop;                            /* probability of the null class */
     uint64_t seed;
-    int val_images;  /* of the validation split, at most; 0: no validation */
+    int val_images; /* of the validation split, at most; 0: no validation */
     ConvAlgo conv;
     size_t max_bytes; /* --mem; 0: no limit */
 } TrainConfig;
 
 TrainConfig train_preset(Preset p);
-TrainConfig finetune_preset(Preset p);                    /* lr, epochs, EMA off ... for an adapter */
-int train_config_check(const TrainConfig *c, Err *e);     /* ERR_USAGE */
+TrainConfig finetune_preset(Preset p);                /* lr, epochs, EMA off ... for an adapter */
+int train_config_check(const TrainConfig *c, Err *e); /* ERR_USAGE */
 
 typedef struct StepReport {
-    int64_t step;      /* optimiser steps done, from 1 */
-    int epoch;         /* from 1 */
+    int64_t step; /* optimiser steps done, from 1 */
+    int epoch;    /* from 1 */
     double loss, lr, grad_norm;
 } StepReport;
 
@@ -47,9 +47,9 @@ void trainer_free(Trainer *t);
 int64_t trainer_total_steps(const Trainer *t);
 int64_t trainer_steps_per_epoch(const Trainer *t);
 int64_t trainer_step_count(const Trainer *t);
-size_t trainer_bytes(const Trainer *t);       /* memory of the plan, parameters and optimiser */
+size_t trainer_bytes(const Trainer *t); /* memory of the plan, parameters and optimiser */
 int trainer_micro_batch(const Trainer *t);
-Graph *trainer_graph(const Trainer *t);       /* of a whole micro-batch, for the profile; borrowed */
+Graph *trainer_graph(const Trainer *t); /* of a whole micro-batch, for the profile; borrowed */
 
 /* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it. */
 int trainer_step(Trainer *t, StepReport *r, Err *e);

@@ -129,7 +129,7 @@ int run_train(Run *run)
 {
     Err e = {0};
     int rc;
-    run->dir.lock = -1;
+    run->dir.lock = run->dir.metrics = -1;
     rc = run_all(run, &e);
     rundir_close(&run->dir);
     trainer_free(run->loop.trainer);

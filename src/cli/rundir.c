@@ -20,7 +20,7 @@
 int rundir_init(RunDir *r, const char *path, Err *e)
 {
     memset(r, 0, sizeof *r);
-    r->lock = -1;
+    r->lock = r->metrics = -1;
     r->best_step = -1;
     r->best_loss = INFINITY;
     if (strlen(path) + 64 >= sizeof r->path)
@@ -89,12 +89,11 @@ int rundir_lock(RunDir *r, Err *e)
 
 void rundir_close(RunDir *r)
 {
-    if (r->metrics)
-        fclose(r->metrics);
+    if (r->metrics >= 0)
+        close(r->metrics);
     if (r->lock >= 0)
         close(r->lock);
-    r->metrics = NULL;
-    r->lock = -1;
+    r->lock = r->metrics = -1;
 }
 
 int rundir_set_aside(const RunDir *r, bool *moved, Err *e)
@@ -194,15 +193,22 @@ static int best_path(char *out, size_t cap, const RunDir *r, Err *e)
 
 static int read_best(RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[CLI_PATH_MAX], *text;
+    json_error_t why;
     json_t *root;
+    size_t size;
     r->best_step = -1;
     r->best_loss = INFINITY;
     if (best_path(path, sizeof path, r, e))
         return -1;
     if (!file_exists(path))
         return 0;
-    root = json_load_file(path, 0, NULL);
+    if (file_load(&text, &size, path, 1 << 16, e))
+        return -1;
+    root = json_loadb(text, size, 0, &why);
+    mem_free(text);
+    if (!root && json_error_code(&why) == json_error_out_of_memory)
+        return err_set(e, ERR_FAILED, "cannot read '%s': no memory", path);
     if (!json_is_integer(json_object_get(root, "step")) || !json_is_number(json_object_get(root, "val_loss"))) {
         json_decref(root);
         return err_set(e, ERR_INPUT, "'%s' is damaged; remove it to go on", path);
@@ -360,20 +366,27 @@ int rundir_open_metrics(RunDir *r, int64_t step, Err *e)
         }
     }
     mem_free(text);
-    r->metrics = fopen(path, "ae");
-    return r->metrics ? 0 : err_errno(e, ERR_FAILED, "cannot open '%s' for writing", path);
+    r->metrics = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    return r->metrics >= 0 ? 0 : err_errno(e, ERR_FAILED, "cannot open '%s' for writing", path);
 }
 
+/* One write a line, so that a killed run leaves whole lines (a full disk may still cut one: see lines_until). */
 int rundir_log(RunDir *r, const Metrics *m, Err *e)
 {
-    fprintf(r->metrics,
-            "{\"step\": %" PRId64
-            ", \"epoch\": %d, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, \"images_per_s\": %.1f",
-            m->step, m->epoch, m->loss, m->lr, m->grad_norm, m->images_per_s);
+    char line[256], val[40] = "";
+    size_t at = 0, n;
     if (isfinite(m->val_loss))
-        fprintf(r->metrics, ", \"val_loss\": %.9g", m->val_loss);
-    fputs("}\n", r->metrics);
-    if (fflush(r->metrics) || ferror(r->metrics))
-        return err_errno(e, ERR_FAILED, "cannot write '%s/metrics.jsonl'", r->path);
+        snprintf(val, sizeof val, ", \"val_loss\": %.9g", m->val_loss);
+    n = (size_t)snprintf(
+        line, sizeof line,
+        "{\"step\": %" PRId64
+        ", \"epoch\": %d, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, \"images_per_s\": %.1f%s}\n",
+        m->step, m->epoch, m->loss, m->lr, m->grad_norm, m->images_per_s, val);
+    while (at < n) {
+        ssize_t got = write(r->metrics, line + at, n - at);
+        if (got < 0 && errno != EINTR)
+            return err_errno(e, ERR_FAILED, "cannot write '%s/metrics.jsonl'", r->path);
+        at += got > 0 ? (size_t)got : 0;
+    }
     return 0;
 }

@@ -4,14 +4,13 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "cli.h"
 
 typedef struct RunDir {
     char path[CLI_PATH_MAX], checkpoints[CLI_PATH_MAX];
     int lock;          /* a descriptor; -1: not held */
-    FILE *metrics;     /* NULL: not open */
+    int metrics;       /* a descriptor; -1: not open */
     int64_t best_step; /* the checkpoint of the smallest validation loss; -1: none */
     double best_loss;
 } RunDir;

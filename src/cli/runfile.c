@@ -6,25 +6,43 @@
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
-int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
+/* NULL: no memory, or a text that is not UTF-8. */
+static json_t *run_json(const OptionTable *t, const void *args, const char *base_sha256)
 {
     json_t *root = json_object(), *options = json_object();
-    char path[CLI_PATH_MAX], value[CLI_PATH_MAX], *text;
-    int rc;
-    json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION));
-    json_object_set_new(root, "command", json_string(t->command));
-    for (const Option *o = t->options; o->type != OPT_END; o++)
+    char value[CLI_PATH_MAX];
+    bool bad = json_object_set_new(root, "options", options) || /* owns it now, also after a failure */
+               json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION)) ||
+               json_object_set_new(root, "command", json_string(t->command)) ||
+               (base_sha256 && json_object_set_new(root, "base_sha256", json_string(base_sha256)));
+    for (const Option *o = t->options; o->type != OPT_END && !bad; o++)
         if (o->flags & (OPT_FIXED | OPT_KEPT))
-            json_object_set_new(options, o->name, json_string(option_text(value, sizeof value, o, args)));
-    json_object_set_new(root, "options", options);
-    if (base_sha256)
-        json_object_set_new(root, "base_sha256", json_string(base_sha256));
-    text = json_dumps(root, JSON_INDENT(2));
+            bad = json_object_set_new(options, o->name, json_string(option_text(value, sizeof value, o, args)));
+    if (bad) {
+        json_decref(root);
+        return NULL;
+    }
+    return root;
+}
+
+int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
+{
+    char path[CLI_PATH_MAX], *text = NULL;
+    json_t *root;
+    size_t n;
+    int rc;
+    if (file_join(path, sizeof path, dir, "run.json", e))
+        return -1;
+    root = run_json(t, args, base_sha256);
+    n = root ? json_dumpb(root, NULL, 0, JSON_INDENT(2)) : 0; /* json_dumps can lose a name when memory runs out */
+    if (n > 0)
+        text = mem_alloc(n, 1, "run.json", e);
+    if (!text || json_dumpb(root, text, n, JSON_INDENT(2)) != n)
+        rc = err_set(e, ERR_FAILED, "cannot write '%s': no memory, or an option that is not UTF-8", path);
+    else
+        rc = file_save(path, text, n, e);
+    mem_free(text);
     json_decref(root);
-    if (!text)
-        return err_set(e, ERR_FAILED, "no memory for run.json, or a path that is not UTF-8");
-    rc = file_join(path, sizeof path, dir, "run.json", e) ? -1 : file_save(path, text, strlen(text), e);
-    free(text);
     return rc;
 }
 

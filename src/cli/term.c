@@ -34,10 +34,10 @@ int term_columns(void)
 {
     struct winsize w;
     const char *env = getenv("COLUMNS");
-    int n = env ? atoi(env) : 0;
+    long n = env ? strtol(env, NULL, 10) : 0;
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0)
         return w.ws_col;
-    return n > 0 && n < 10000 ? n : 80;
+    return n > 0 && n < 10000 ? (int)n : 80;
 }
 
 double term_seconds(void)

@@ -106,8 +106,8 @@ static void convt_bwd(Node *n, const Graph *g)
     const real *dy = n->grad.data;
 
     if (node_wants(n, 1))
-        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv,
-                                 node_beta(n, 1, g), g->scratch);
+        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1, g),
+                                 g->scratch);
     if (node_wants(n, 0))
         g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, node_beta(n, 0, g), g->scratch);
 }
@@ -141,8 +141,8 @@ Node *op_conv_transpose2x2(Graph *g, Node *x, Node *w, Node *b)
         return graph_fail(g, "conv_transpose2x2: in %d != filter %d", xs.d[3], ws.d[0]);
     if (b && b->val.numel != (size_t)ws.d[3])
         return graph_fail(g, "conv_transpose2x2: bias %zu != out %d", b->val.numel, ws.d[3]);
-    n = graph_add(g, &op_conv_transpose2x2_def, shape4(xs.d[0], 2 * xs.d[1], 2 * xs.d[2], ws.d[3]),
-                  (Node *[]){x, w, b}, 3);
+    n = graph_add(g, &op_conv_transpose2x2_def, shape4(xs.d[0], 2 * xs.d[1], 2 * xs.d[2], ws.d[3]), (Node *[]){x, w, b},
+                  3);
     if (!n)
         return NULL;
     n->attr.conv = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[0], ws.d[3], CONV_AUTO};

@@ -22,7 +22,8 @@ static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, 
     c = (size_t)xs.d[3];
     temb = c * (size_t)xs.d[0];
     if (in[1]->val.numel != c || in[2]->val.numel != c)
-        return graph_fail(g, "%s: gamma %zu or beta %zu != channels %zu", op->name, in[1]->val.numel, in[2]->val.numel, c);
+        return graph_fail(g, "%s: gamma %zu or beta %zu != channels %zu", op->name, in[1]->val.numel, in[2]->val.numel,
+                          c);
     if (groups < 0 || (groups > 0 && c % (size_t)groups))
         return graph_fail(g, "%s: %zu channels do not fall into %d groups", op->name, c, groups);
     if (in[3] && in[3]->val.numel != temb)
@@ -164,7 +165,8 @@ static size_t layer_norm_scratch(const Node *n, const Graph *g)
 static void layer_norm_fwd(Node *n, const Graph *g)
 {
     NormShape s = n->attr.norm;
-    g->be->layer_norm_fwd(n->val.data, n->aux[0], node_val(n, 0), node_val(n, 1), node_val(n, 2), s.n, s.hw, s.c, s.eps);
+    g->be->layer_norm_fwd(n->val.data, n->aux[0], node_val(n, 0), node_val(n, 1), node_val(n, 2), s.n, s.hw, s.c,
+                          s.eps);
 }
 
 static void layer_norm_bwd(Node *n, const Graph *g)

@@ -93,7 +93,8 @@ Param *param_get(ParamStore *s, const Param *want, Err *e)
         return NULL;
     }
     if (shape_numel(want->file_shape) == 0) {
-        err_set(e, ERR_USAGE, "parameter '%s' has the impossible shape %s", want->name, shape_text(want->file_shape, a));
+        err_set(e, ERR_USAGE, "parameter '%s' has the impossible shape %s", want->name,
+                shape_text(want->file_shape, a));
         return NULL;
     }
     return param_append(s, want, e);

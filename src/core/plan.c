@@ -77,7 +77,7 @@ void plan_pack(PlanItem *items, int n, bool plain, size_t *total)
 
 typedef struct Plan {
     Graph *g;
-    int n;          /* nodes */
+    int n;           /* nodes */
     int *val, *grad; /* item of each node's value and gradient, or -1 */
     int *aux[2];
     int n_items;

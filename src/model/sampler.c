@@ -113,8 +113,8 @@ static int whole_groups(int n)
     return (n + BACKEND_GROUP - 1) / BACKEND_GROUP * BACKEND_GROUP;
 }
 
-int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step, void *ctx,
-                  Err *e)
+int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step,
+                  void *ctx, Err *e)
 {
     int size = m->config.image_size, chunk = c->batch_stats ? n : whole_groups(c->batch), status = 0;
     size_t hw = (size_t)size * (size_t)size;
@@ -132,8 +132,8 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
         /* one network serves all whole chunks, a second one the rest */
         int now = n - first < chunk ? n - first : chunk;
         int half = guided ? (c->batch_stats ? now : whole_groups(now)) : 0;
-        UnetOptions o = {.n = guided ? 2 * half : now, .h = size, .w = size, .batch_stats = c->batch_stats,
-                         .conv = c->conv};
+        UnetOptions o = {
+            .n = guided ? 2 * half : now, .h = size, .w = size, .batch_stats = c->batch_stats, .conv = c->conv};
         Unet u;
 
         status = unet_build(&u, m, &o, e);

@@ -95,8 +95,8 @@ int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e)
             used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", used ? ", " : "",
                                      l->params->items[i]->name);
     if (used)
-        return err_set(e, ERR_INPUT, "the adapter does not fit the model; these tensors match nothing in it: %s%s", names,
-                       used >= sizeof names ? "..." : "");
+        return err_set(e, ERR_INPUT, "the adapter does not fit the model; these tensors match nothing in it: %s%s",
+                       names, used >= sizeof names ? "..." : "");
     for (int i = 0; i < l->params->count; i++) {
         const Param *a = l->params->items[i], *b;
         Param *w;

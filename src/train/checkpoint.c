@@ -1,7 +1,7 @@
-/* The exact state of a run: see train.h. A checkpoint is a directory: state.safetensors (weights, moments, moving average,
- * and in its metadata the counters and what the run was started with) and the model or adapter as a finished run leaves it.
- * It is written under another name, flushed to the disk, and renamed when it is complete. The random streams need no state:
- * they are pure functions of the seed and the step. */
+/* The exact state of a run: see train.h. A checkpoint is a directory: state.safetensors (weights, moments, moving
+ * average, and in its metadata the counters and what the run was started with) and the model or adapter as a finished
+ * run leaves it. It is written under another name, flushed to the disk, and renamed when it is complete. The random
+ * streams need no state: they are pure functions of the seed and the step. */
 #include "trainer_private.h"
 
 #include <jansson.h>
@@ -25,9 +25,13 @@ static json_t *describe(const Trainer *t, Err *e)
     if (model)
         o = json_pack("{s:I, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
                       t->data_sha256, "batch_size", t->c.batch, "seed", (json_int_t)t->c.seed, "ema", t->ema != NULL);
-    if (o && t->lora)
-        json_object_set_new(o, "lora", json_pack("{s:i, s:f, s:s}", "rank", t->lora->config.rank, "alpha",
-                                                 t->lora->config.alpha, "targets", t->lora->config.targets));
+    if (o && t->lora &&
+        json_object_set_new(o, "lora",
+                            json_pack("{s:i, s:f, s:s}", "rank", t->lora->config.rank, "alpha", t->lora->config.alpha,
+                                      "targets", t->lora->config.targets))) {
+        json_decref(o);
+        o = NULL;
+    }
     if (!o && model)
         err_set(e, ERR_FAILED, "cannot describe the checkpoint: no memory");
     mem_free(model);
@@ -100,11 +104,9 @@ static int write_state(const Trainer *t, const char *path, Err *e)
     StWriter *w = st_writer(e);
     FilePool pool = {NULL};
     json_t *o = w ? describe(t, e) : NULL;
-    char *meta = o ? json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *meta = o ? json_text(o, JSON_COMPACT | JSON_SORT_KEYS, "the checkpoint's description", e) : NULL;
     int status = meta ? 0 : -1;
 
-    if (o && !meta)
-        err_set(e, ERR_FAILED, "cannot describe the checkpoint: no memory");
     if (!status)
         status = st_add_meta(w, meta_key, meta, e);
     if (!status)
@@ -120,7 +122,7 @@ static int write_state(const Trainer *t, const char *path, Err *e)
     st_writer_free(w);
     pool_free(&pool);
     json_decref(o);
-    free(meta);
+    mem_free(meta);
     return status;
 }
 

@@ -63,8 +63,9 @@ int train_config_check(const TrainConfig *c, Err *e)
         between("the final fraction of the learning rate", c->lr_end, 0, 1, e) ||
         between("the warm-up", c->warmup, 0, 1e9, e) || between("beta1", c->beta1, 0, 1 - 1e-9, e) ||
         between("beta2", c->beta2, 0, 1 - 1e-9, e) || positive("Adam's epsilon", c->adam_eps, e) ||
-        between("the weight decay", c->weight_decay, 0, 1e3, e) || between("the largest gradient norm", c->clip, 0, 1e30, e) ||
-        between("the EMA decay", c->ema, 0, 1 - 1e-9, e) || between("the class dropout", c->cond_drop, 0, 1, e) ||
+        between("the weight decay", c->weight_decay, 0, 1e3, e) ||
+        between("the largest gradient norm", c->clip, 0, 1e30, e) || between("the EMA decay", c->ema, 0, 1 - 1e-9, e) ||
+        between("the class dropout", c->cond_drop, 0, 1, e) ||
         between("the number of validation images", c->val_images, 0, 1e9, e))
         return -1;
     if (c->steps == 0 && c->epochs < 1)

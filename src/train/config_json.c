@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "store_file.h"
 
 typedef enum FieldType { FIELD_INT, FIELD_BOOL, FIELD_ENUM, FIELD_CHANNELS } FieldType;
 
@@ -52,6 +53,7 @@ static void *slot(ModelConfig *c, const Field *f)
     return (char *)c + f->offset;
 }
 
+/* NULL: no memory. */
 static json_t *field_json(const ModelConfig *c, const Field *f)
 {
     const void *p = (const char *)c + f->offset;
@@ -67,7 +69,10 @@ static json_t *field_json(const ModelConfig *c, const Field *f)
     default:
         list = json_array();
         for (int i = 0; i < c->levels; i++)
-            json_array_append_new(list, json_integer(c->channels[i]));
+            if (json_array_append_new(list, json_integer(c->channels[i]))) {
+                json_decref(list);
+                return NULL;
+            }
         return list;
     }
 }
@@ -75,18 +80,14 @@ static json_t *field_json(const ModelConfig *c, const Field *f)
 char *model_config_json(const ModelConfig *c, Err *e)
 {
     json_t *o = json_object();
-    char *text, *copy = NULL;
+    bool whole = o != NULL;
+    char *text;
 
-    for (int i = 0; i < N_FIELDS; i++)
-        json_object_set_new(o, fields[i].name, field_json(c, &fields[i]));
-    text = json_dumps(o, JSON_COMPACT);
-    if (text)
-        copy = mem_strdup(text, e);
-    else
-        err_set(e, ERR_FAILED, "cannot write the configuration: no memory");
-    free(text);
+    for (int i = 0; i < N_FIELDS && whole; i++)
+        whole = !json_object_set_new(o, fields[i].name, field_json(c, &fields[i]));
+    text = json_text(whole ? o : NULL, JSON_COMPACT, "the configuration", e);
     json_decref(o);
-    return copy;
+    return text;
 }
 
 static bool read_int(int *out, const json_t *v)

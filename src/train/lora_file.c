@@ -1,8 +1,8 @@
-/* Adapters in files: see train.h. Written as PEFT does (a directory with adapter_model.safetensors and adapter_config.json;
- * lora_A (r,in), lora_B (out,r), scale lora_alpha/r). Read in three spellings:
- *   PEFT       [base_model.model.]LAYER.lora_A.weight (r,in)      .lora_B.weight (out,r)
- *   kohya      lora_unet_LAYER.lora_down.weight (r,in)            .lora_up.weight (out,r), .alpha (); LAYER's dots are _
- *   reference  LAYER.lora_a (in,r)                                .lora_b (r,out); alpha is 1 there
+/* Adapters in files: see train.h. Written as PEFT does: a directory with adapter_model.safetensors and
+ * adapter_config.json; lora_A (r,in), lora_B (out,r), scale lora_alpha/r. Read in three spellings:
+ *   PEFT       [base_model.model.]LAYER.lora_A.weight (r,in), .lora_B.weight (out,r)
+ *   kohya      lora_unet_LAYER.lora_down.weight (r,in), .lora_up.weight (out,r), .alpha (); LAYER's dots are _
+ *   reference  LAYER.lora_a (in,r), .lora_b (r,out); alpha is 1 there
  * Layers may have ranks and scales of their own: smaller ranks are filled up with zeros, scales folded into B. */
 #include "sdlora/train.h"
 
@@ -21,21 +21,28 @@ static const char meta_key[] = "sdlora.lora";
 
 /* ---- writing ---- */
 
+/* NULL: no memory. */
 static json_t *peft_config(const LoraConfig *c)
 {
     json_t *targets = json_array(), *o;
 
     for (const char *t = c->targets; *t;) {
         size_t len = strcspn(t, ",");
-        json_array_append_new(targets, json_stringn(t, len));
+        if (json_array_append_new(targets, json_stringn(t, len))) {
+            json_decref(targets);
+            return NULL;
+        }
         t += len + (t[len] == ',');
     }
-    o = json_pack("{s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:n, s:n, s:n, s:{}, s:{}}", "peft_type", "LORA", "r",
-                  c->rank, "lora_alpha", c->alpha, "target_modules", targets, "lora_dropout", 0.0, "bias", "none",
+    o = json_pack("{s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:n, s:n, s:n, s:{}, s:{}}", "peft_type", "LORA",
+                  "r", c->rank, "lora_alpha", c->alpha, "target_modules", targets, "lora_dropout", 0.0, "bias", "none",
                   "fan_in_fan_out", 0, "inference_mode", 1, "use_rslora", 0, "use_dora", 0, "task_type",
                   "modules_to_save", "base_model_name_or_path", "rank_pattern", "alpha_pattern");
-    if (o && c->alpha == floor(c->alpha) && fabs(c->alpha) < 1e9)
-        json_object_set_new(o, "lora_alpha", json_integer((json_int_t)c->alpha));
+    if (o && c->alpha == floor(c->alpha) && fabs(c->alpha) < 1e9 &&
+        json_object_set_new(o, "lora_alpha", json_integer((json_int_t)c->alpha))) {
+        json_decref(o);
+        return NULL;
+    }
     return o;
 }
 
@@ -44,13 +51,11 @@ int lora_save(const Lora *l, const char *dir, Err *e)
     char path[4096];
     FilePool pool = {NULL};
     json_t *config = peft_config(&l->config);
-    char *pretty = config ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
-    char *compact = config ? json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    StWriter *w = st_writer(e);
+    char *pretty = json_text(config, JSON_INDENT(2) | JSON_SORT_KEYS, "the adapter's configuration", e);
+    char *compact = pretty ? json_text(config, JSON_COMPACT | JSON_SORT_KEYS, "the adapter's configuration", e) : NULL;
+    StWriter *w = compact ? st_writer(e) : NULL;
     int status = w ? 0 : -1;
 
-    if (w && (!pretty || !compact))
-        status = err_set(e, ERR_FAILED, "cannot write the adapter's configuration: no memory");
     if (!status)
         status = file_mkdirs(dir, e);
     if (!status)
@@ -63,8 +68,8 @@ int lora_save(const Lora *l, const char *dir, Err *e)
         status = file_save(path, pretty, strlen(pretty), e);
     st_writer_free(w);
     pool_free(&pool);
-    free(pretty);
-    free(compact);
+    mem_free(pretty);
+    mem_free(compact);
     json_decref(config);
     return status;
 }
@@ -95,10 +100,14 @@ typedef struct Spelling {
 } Spelling;
 
 static const Spelling spellings[] = {
-    {"base_model.model.", ".lora_A.weight", 'a', false, false}, {"base_model.model.", ".lora_B.weight", 'b', false, false},
-    {"", ".lora_A.weight", 'a', false, false},                  {"", ".lora_B.weight", 'b', false, false},
-    {"lora_unet_", ".lora_down.weight", 'a', false, true},      {"lora_unet_", ".lora_up.weight", 'b', false, true},
-    {"lora_unet_", ".alpha", 'l', false, true},                 {"", ".lora_a", 'a', true, false},
+    {"base_model.model.", ".lora_A.weight", 'a', false, false},
+    {"base_model.model.", ".lora_B.weight", 'b', false, false},
+    {"", ".lora_A.weight", 'a', false, false},
+    {"", ".lora_B.weight", 'b', false, false},
+    {"lora_unet_", ".lora_down.weight", 'a', false, true},
+    {"lora_unet_", ".lora_up.weight", 'b', false, true},
+    {"lora_unet_", ".alpha", 'l', false, true},
+    {"", ".lora_a", 'a', true, false},
     {"", ".lora_b", 'b', true, false},
 };
 
@@ -160,8 +169,8 @@ static int match_names(Reading *r, Err *e)
         misses += !taken;
     }
     if (misses)
-        return err_set(e, ERR_INPUT, "'%s' holds %d tensors that match no layer of the model: %s%s", st_label(r->f), misses,
-                       names, used >= sizeof names ? "..." : "");
+        return err_set(e, ERR_INPUT, "'%s' holds %d tensors that match no layer of the model: %s%s", st_label(r->f),
+                       misses, names, used >= sizeof names ? "..." : "");
     if (r->n == 0)
         return err_set(e, ERR_INPUT, "'%s' holds no adapter", st_label(r->f));
     return 0;

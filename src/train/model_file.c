@@ -37,7 +37,8 @@ static int dim_of(int *out, const StFile *f, const char *name, int nd, int k, Er
     if (!t)
         return err_set(e, ERR_INPUT, "'%s' is not a model of this kind: it lacks tensor '%s'", st_label(f), name);
     if (t->nd != nd || t->d[k] < 1 || t->d[k] > 65536)
-        return err_set(e, ERR_INPUT, "'%s' is not a model of this kind: tensor '%s' should have %d dimensions of 1 to 65536",
+        return err_set(e, ERR_INPUT,
+                       "'%s' is not a model of this kind: tensor '%s' should have %d dimensions of 1 to 65536",
                        st_label(f), name, nd);
     *out = (int)t->d[k];
     return 0;
@@ -84,8 +85,8 @@ typedef struct NameList {
 static void list_name(NameList *l, const char *what, const char *name)
 {
     if (l->used < sizeof l->text - 40)
-        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s '%.200s'", l->used ? ", " : "", what,
-                                    name);
+        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s '%.200s'", l->used ? ", " : "",
+                                    what, name);
     else if (l->used < sizeof l->text - 4)
         l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, ", ...");
     if (l->used > sizeof l->text - 1)
@@ -109,8 +110,10 @@ static int check_names(const Model *m, const StFile *f, Err *e)
         if (!param_find(m->params, st_at(f, i)->name))
             list_name(&l, "surplus", st_at(f, i)->name);
     if (l.used)
-        return err_set(e, ERR_INPUT, "'%s' does not hold the model that its configuration describes (a shape: the one "
-                       "expected): %s", st_label(f), l.text);
+        return err_set(e, ERR_INPUT,
+                       "'%s' does not hold the model that its configuration describes (a shape: the one "
+                       "expected): %s",
+                       st_label(f), l.text);
     return 0;
 }
 

@@ -66,7 +66,8 @@ int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bo
         snprintf(name, sizeof name, "%s%s", prefix, p->name);
         t = st_find(f, name);
         if (!t || !shape_is(t, p->file_shape))
-            status = err_set(e, ERR_INPUT, "'%s' %s tensor '%s'", st_label(f), t ? "has another shape for" : "lacks", name);
+            status =
+                err_set(e, ERR_INPUT, "'%s' %s tensor '%s'", st_label(f), t ? "has another shape for" : "lacks", name);
         else if (p->kind == PARAM_COUNTER)
             status = st_read_i64(&p->counter, f, t, e);
         else if (!(status = st_read_f32(buffer, f, t, e)))
@@ -74,6 +75,22 @@ int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bo
     }
     mem_free(buffer);
     return status;
+}
+
+/* Not json_dumps: where its growing buffer finds no memory, it can lose a name unnoticed. */
+char *json_text(const json_t *value, size_t flags, const char *what, Err *e)
+{
+    size_t n = value ? json_dumpb(value, NULL, 0, flags) : 0;
+    char *text = n > 0 ? mem_alloc(n + 1, 1, what, e) : NULL;
+
+    if (n > 0 && !text)
+        return NULL;
+    if (n == 0 || json_dumpb(value, text, n, flags) != n) {
+        mem_free(text);
+        err_set(e, ERR_FAILED, "cannot write %s: no memory", what);
+        return NULL;
+    }
+    return text;
 }
 
 void *pool_get(FilePool *pool, size_t bytes, Err *e)

@@ -2,6 +2,8 @@
 #ifndef TRAIN_STORE_FILE_H
 #define TRAIN_STORE_FILE_H
 
+#include <jansson.h>
+
 #include "sdlora/param.h"
 #include "sdlora/safetensors.h"
 
@@ -25,5 +27,9 @@ int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab
 int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e);
 
 bool shape_is(const StTensor *t, Shape s);
+
+/* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no memory
+ * then. */
+char *json_text(const json_t *value, size_t flags, const char *what, Err *e);
 
 #endif

@@ -60,8 +60,15 @@ static int choose_micro_batch(const Trainer *t)
 static int build_networks(Trainer *t, Err *e)
 {
     int size = t->model->config.image_size;
-    UnetOptions o = {.n = t->c.batch, .h = size, .w = size, .train = true, .l1 = t->c.l1, .conv = t->c.conv,
-                     .lora = t->lora, .lora_seed = t->c.seed, .max_bytes = t->c.max_bytes};
+    UnetOptions o = {.n = t->c.batch,
+                     .h = size,
+                     .w = size,
+                     .train = true,
+                     .l1 = t->c.l1,
+                     .conv = t->c.conv,
+                     .lora = t->lora,
+                     .lora_seed = t->c.seed,
+                     .max_bytes = t->c.max_bytes};
 
     o.loss_scale = 1.0 / ((double)t->c.batch * (double)t->train.hw);
     t->micro = choose_micro_batch(t);
@@ -128,8 +135,10 @@ Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Datas
     }
     t->trained = lora ? lora->params : model->params;
     if (lora && t->trained->count == 0) {
-        err_set(e, ERR_USAGE, "no layer of the model is called '%s'; an adapter's targets are among w_q, w_k, w_v, z_linear, "
-                "feed_forward layers '0' and '2' and time_embedding_linear", lora->config.targets);
+        err_set(e, ERR_USAGE,
+                "no layer of the model is called '%s'; an adapter's targets are among w_q, w_k, w_v, z_linear, "
+                "feed_forward layers '0' and '2' and time_embedding_linear",
+                lora->config.targets);
         trainer_free(t);
         return NULL;
     }

@@ -4,7 +4,7 @@
 
 #include "sdlora/train.h"
 
-typedef struct Images { /* at the model's size */
+typedef struct Images {    /* at the model's size */
     uint8_t *px;           /* (n,hw), owned */
     const uint8_t *labels; /* borrowed */
     int n;

@@ -40,15 +40,15 @@ static inline size_t round_up(size_t a, size_t to)
 }
 
 /* C (m,n) = alpha op(A) op(B) + beta C, row-major, on the calling thread. */
-static inline void gemm(bool ta, bool tb, int m, int n, int k, real alpha, const real *a, int lda, const real *b, int ldb,
-                        real beta, real *c, int ldc)
+static inline void gemm(bool ta, bool tb, int m, int n, int k, real alpha, const real *a, int lda, const real *b,
+                        int ldb, real beta, real *c, int ldc)
 {
 #ifdef SDLORA_DOUBLE
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda, b,
-                ldb, beta, c, ldc);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda,
+                b, ldb, beta, c, ldc);
 #else
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda, b,
-                ldb, beta, c, ldc);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha, a, lda,
+                b, ldb, beta, c, ldc);
 #endif
 }
 
