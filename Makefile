@@ -1,6 +1,7 @@
 # make            the program, ./sdlora            make test       the whole test suite
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
+# make valgrind   the test programs under memcheck
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR.
 
 VERSION := 0.1.0
@@ -92,8 +93,24 @@ $(OBJ)/base/rng.o $(DBL)/base/rng.o: private STD := -std=c11 -ffp-contract=off -
 
 TESTS := $(patsubst tests/%.c,$(OBJ)/tests/%,$(TEST_SRC)) $(patsubst tests/%.c,$(DBL)/tests/%,$(GRAD_SRC))
 
-test: sdlora $(TESTS)
-	@SDLORA=$(CURDIR)/$(OBJ)/sdlora tests/run.sh $(TESTS)
+# The shim is loaded before the program (tests/cli_faults.sh); a sanitizer must be there first and brings its own malloc.
+ifndef SANITIZE
+  FAULT_SHIM := $(OBJ)/tests/fault_shim.so
+endif
+$(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
+
+test: sdlora $(TESTS) $(FAULT_SHIM)
+	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
+
+# valgrind 3.19 knows no AVX-512. VALGRIND_TESTS: which programs.
+VALGRIND_TESTS ?= $(TESTS)
+valgrind: $(VALGRIND_TESTS)
+	@for t in $^; do echo "valgrind: $$(basename $$t)"; \
+	    SDLORA_SIMD=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,possible \
+	    --suppressions=tests/valgrind.supp $$t >$(OBJ)/valgrind.log 2>&1 || { cat $(OBJ)/valgrind.log; exit 1; }; done
 
 check:
 	scripts/check.sh
@@ -114,7 +131,7 @@ clean:
 	rm -rf $(BUILD) sdlora
 
 FORCE:
-.PHONY: all test check mutants figures fuzz format install uninstall clean FORCE
+.PHONY: all test valgrind check mutants figures fuzz format install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

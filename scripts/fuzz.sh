@@ -18,14 +18,16 @@ dir=${BUILD:-build}/fuzz
 status=0
 total=0
 mkdir -p "$dir/crashes"
+lib=$dir/san-fuzzer-no-link-address-undefined/libsdlora.a
+make -s BUILD="$dir" CC="$clang" SANITIZE=fuzzer-no-link,address,undefined ISAS=baseline KERNEL_OPT=-O1 CFLAGS='-g -O1' \
+    "$lib" || exit 1
 for target in "$@"; do
     source=tests/fuzz/fuzz_$target.c
     [ -f "$source" ] || { echo "fuzz: no target '$target'" >&2; exit 2; }
     # shellcheck disable=SC2046
-    "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -D_GNU_SOURCE -Iinclude \
-        $(pkg-config --cflags zlib jansson libmd) "$source" src/base/err.c src/base/mem.c src/base/file.c \
-        src/io/safetensors_read.c src/io/dtype.c src/io/json_strict.c src/io/idx.c src/io/inflate.c \
-        $(pkg-config --libs zlib jansson libmd) -lm -o "$dir/$target" || exit 1
+    "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fopenmp -D_GNU_SOURCE \
+        -Iinclude $(pkg-config --cflags zlib jansson libmd) "$source" "$lib" \
+        $(pkg-config --libs openblas zlib jansson libmd) -lm -o "$dir/$target" || exit 1
     mkdir -p "$dir/corpus/$target"
     seeds=tests/fuzz/seeds/$target
     [ "$target" = safetensors ] && seeds="$seeds tests/badfiles"

@@ -16,6 +16,7 @@
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/safetensors.h"
 
 int rundir_init(RunDir *r, const char *path, Err *e)
 {
@@ -219,19 +220,44 @@ static int read_best(RunDir *r, Err *e)
     return 0;
 }
 
+static int by_step(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Does its state have all its bytes? A killed run leaves no other, but a copy may have been cut short. */
+static int check_whole(const char *checkpoint, Err *e)
+{
+    char path[CLI_PATH_MAX];
+    StFile *f;
+    if (file_join(path, sizeof path, checkpoint, "state.safetensors", e) || !(f = st_open(path, e)))
+        return -1;
+    st_close(f);
+    return 0;
+}
+
+/* The newest whole one. Where there are only damaged ones, *e tells of the newest: to begin anew would hide that. */
 static int find_latest(char *out, size_t cap, const char *dir, Err *e)
 {
-    int64_t *steps, last = -1;
-    int n = list_checkpoints(&steps, dir, e);
-    char name[40];
+    int64_t *steps;
+    int n = list_checkpoints(&steps, dir, e), rc = n < 0 ? -1 : 0;
     out[0] = '\0';
-    for (int i = 0; i < n; i++)
-        last = steps[i] > last ? steps[i] : last;
+    if (n > 1)
+        qsort(steps, (size_t)n, sizeof *steps, by_step);
+    for (int i = n - 1; i >= 0; i--) {
+        char name[40];
+        Err why = {0};
+        snprintf(name, sizeof name, "ckpt-%08" PRId64, steps[i]);
+        rc = file_join(out, cap, dir, name, &why) ? -1 : check_whole(out, &why);
+        if (!rc)
+            break;
+        out[0] = '\0';
+        if (i == n - 1)
+            *e = why;
+    }
     mem_free(steps);
-    if (n < 0)
-        return -1;
-    snprintf(name, sizeof name, "ckpt-%08" PRId64, last);
-    return last < 0 ? 0 : file_join(out, cap, dir, name, e);
+    return rc;
 }
 
 static int find_named(char *out, size_t cap, const char *dir, Err *e)
@@ -291,12 +317,6 @@ static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
     if (rename(path, gone))
         return err_errno(e, ERR_FAILED, "cannot remove '%s'", path);
     return remove_tree(gone, e);
-}
-
-static int by_step(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
 }
 
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e)

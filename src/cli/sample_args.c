@@ -44,8 +44,9 @@ static const Option OPTIONS[] = {
      .help = "steps of ddim; ddpm takes all the model's"},
     {.name = "eta", .type = OPT_REAL, F(config.eta), .min = 0, .max = 1,
      .help = "noise of ddim: 0 none, 1 as much as ddpm"},
-    {.name = "cfg-scale", .alias = "guidance", .type = OPT_REAL, F(config.cfg_scale), .min = -100, .max = 100,
-     .help = "classifier-free guidance: out_u + s (out_c - out_u)"},
+    {.name = "cfg-scale", .alias = "guidance", .type = OPT_REAL, F(config.cfg_scale), .flags = OPT_NO_DEFAULT,
+     .min = -100, .max = 100,
+     .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]"},
     {.name = "clip", .type = OPT_CHOICE, F(config.clip), .flags = OPT_NO_DEFAULT, .choices = CHOICES_CLIP,
      .help = "clamp to [-1,1] the predicted image, x_t, nothing [the model's]"},
     {.name = "bn", .type = OPT_CHOICE, F(config.batch_stats), .choices = CHOICES_BN, .help = "statistics of BatchNorm"},
@@ -124,6 +125,8 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
+    if (!options_given(g, "cfg-scale"))
+        c->cfg_scale = d.cfg_scale;
     if (c->sampler == SAMPLER_DDPM)
         c->steps = m->timesteps;
     if (c->steps > m->timesteps)

@@ -76,6 +76,7 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     ModelConfig was = model_preset(PRESET_MNIST);
     const char *model = json_string_value(json_object_get(saved, "model"));
     char list[600];
+    size_t others;
 
     if (!now)
         return -1;
@@ -89,11 +90,13 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     compare_value(&d, "batch_size", saved, now);
     compare_value(&d, "seed", saved, now);
     compare_value(&d, "ema", saved, now);
+    others = d.used;
     if (!force)
         compare_value(&d, "data_sha256", saved, now);
     json_decref(now);
     if (d.used)
-        return err_set(e, ERR_USAGE, "cannot resume '%s': it and this run differ in %s", dir, d.text);
+        return err_set(e, ERR_USAGE, "cannot resume '%s': it and this run differ in %s%s", dir, d.text,
+                       others ? "" : "; --force goes on with other data");
     return 0;
 }
 

@@ -209,23 +209,22 @@ static int check_entry(Reading *r, Entry *en, Err *e)
     return 0;
 }
 
-/* What a PEFT configuration says of the scale. */
-static int apply_config(Reading *r, const char *json, const char *label, Err *e)
+int lora_scale_from_json(double *alpha, bool *rslora, const char *json, const char *label, Err *e)
 {
     json_t *o = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
-    const json_t *alpha = json_object_get(o, "lora_alpha");
+    const json_t *value = json_object_get(o, "lora_alpha");
     int status = 0;
 
     if (!json_is_object(o))
         status = err_set(e, ERR_INPUT, "'%s' is not a JSON object", label);
-    else if (alpha && (!json_is_number(alpha) || !isfinite(json_number_value(alpha))))
+    else if (value && (!json_is_number(value) || !isfinite(json_number_value(value))))
         status = err_set(e, ERR_INPUT, "'%s': lora_alpha is not a number", label);
     else if (json_is_true(json_object_get(o, "use_dora")))
         status = err_set(e, ERR_INPUT, "'%s' asks for DoRA, which is not supported", label);
-    if (!status && alpha)
-        r->alpha = json_number_value(alpha);
+    if (!status && value)
+        *alpha = json_number_value(value);
     if (!status)
-        r->rslora = json_is_true(json_object_get(o, "use_rslora"));
+        *rslora = json_is_true(json_object_get(o, "use_rslora"));
     json_decref(o);
     return status;
 }
@@ -245,13 +244,13 @@ static int read_scale(Reading *r, const char *dir, Err *e)
         if (text && end != text && !*end && isfinite(v))
             r->alpha = v;
     }
-    if (meta && apply_config(r, meta, st_label(r->f), e))
+    if (meta && lora_scale_from_json(&r->alpha, &r->rslora, meta, st_label(r->f), e))
         return -1;
     if (meta || file_join(path, sizeof path, dir, "adapter_config.json", e) || !file_exists(path))
         return meta || file_exists(dir) ? 0 : -1;
     if (file_load(&json, &size, path, 1 << 20, e))
         return -1;
-    status = apply_config(r, json, path, e);
+    status = lora_scale_from_json(&r->alpha, &r->rslora, json, path, e);
     mem_free(json);
     return status;
 }

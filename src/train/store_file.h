@@ -3,6 +3,7 @@
 #define TRAIN_STORE_FILE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "sdlora/param.h"
 #include "sdlora/safetensors.h"
@@ -31,5 +32,8 @@ bool shape_is(const StTensor *t, Shape s);
 /* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no memory
  * then. */
 char *json_text(const json_t *value, size_t flags, const char *what, Err *e);
+
+/* What a PEFT configuration says of the scale; *alpha stays where it says nothing. ERR_INPUT where it cannot be followed. */
+int lora_scale_from_json(double *alpha, bool *rslora, const char *json, const char *label, Err *e);
 
 #endif

@@ -9,7 +9,6 @@
  *
  * Kinds: write (to regular files), fsync, rename, open (for writing), malloc (and its family; calls by libgomp,
  * OpenBLAS and the dynamic linker do not count: these end the process by themselves), any (the first four together). */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
