@@ -14,7 +14,7 @@ if [ ! -e runs/mnist/model.safetensors ]; then
 fi
 if [ ! -e runs/brief/lora/adapter_model.safetensors ]; then
     ./sdlora train --preset tiny --epochs 1 --out runs/brief
-    ./sdlora finetune --model runs/brief/model.safetensors --rank 8 --epochs 3 --out runs/brief/lora
+    ./sdlora finetune --model runs/brief/model.safetensors --rank 8 --out runs/brief/lora
 fi
 
 ./sdlora noise -o figure/noise.png

@@ -95,7 +95,7 @@ scripts/get_data.sh mnist
 
 say "training: preset tiny on MNIST"
 rm -rf "$run" # only ever made by this script
-./sdlora train --preset tiny --out "$run"
+./sdlora train --preset tiny --epochs 2 --out "$run"
 
 say "fine-tuning: LoRA, rank 8"
 ./sdlora finetune --rank 8 --model "$run/model.safetensors" --out "$run/lora"

@@ -87,14 +87,14 @@ options=(--model train.calm/model.safetensors --rank 2 --batch-size 8)
 loop finetune 400 adapter_model.safetensors adapter_config.json
 
 # ---- checkpoints that something else damaged ----
-mkdir train.killed/checkpoints/ckpt-00000998 # no state at all
-cp -r train.killed/checkpoints/ckpt-"$(printf %08d $steps)" train.killed/checkpoints/ckpt-00000999
-head -c 3000 "$(last train.killed)" >train.killed/checkpoints/ckpt-00000999/state.safetensors
+mkdir train.killed/checkpoints/ckpt-99999998 # no state at all
+cp -r train.killed/checkpoints/ckpt-"$(printf %08d $steps)" train.killed/checkpoints/ckpt-99999999
+head -c 3000 "$(last train.killed)" >train.killed/checkpoints/ckpt-99999999/state.safetensors
 cp -r train.killed damaged
 expect 0 "last step ($steps of $steps)" train --resume --data data --out train.killed --steps $steps
-rm -r damaged/checkpoints/ckpt-000000??
-refuse 3 'ckpt-00000999/state.safetensors' train --resume --data data --out damaged --steps 1000 -q
+rm -r "damaged/checkpoints/ckpt-$(printf %08d $((steps - 1)))" "damaged/checkpoints/ckpt-$(printf %08d $steps)"
+refuse 3 'ckpt-99999999/state.safetensors' train --resume --data data --out damaged --steps 1000 -q
 check 'where none is whole, nothing begins anew' cmp damaged/model.safetensors train.calm/model.safetensors
-check 'nothing is removed' test -d damaged/checkpoints/ckpt-00000998
+check 'nothing is removed' test -d damaged/checkpoints/ckpt-99999998
 
 finish
