@@ -22,7 +22,7 @@ static int by_value(const void *a, const void *b)
 /* Seconds of one call: the median over runs, each of as many calls as fill RUN_SECONDS, behind one to warm up. */
 static double measure(BenchFn fn, void *ctx, int runs)
 {
-    double times[64], begin;
+    double times[64] = {0}, begin;
     int calls = 1;
     runs = runs < 64 ? runs : 64;
     fn(ctx);

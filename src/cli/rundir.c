@@ -338,9 +338,10 @@ int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, 
     n = list_checkpoints(&steps, r->checkpoints, e);
     if (n > 1)
         qsort(steps, (size_t)n, sizeof *steps, by_step);
-    while (n > 0 && steps[n - 1] > step && !rc) /* that future's checkpoints, or "latest" would go back to it */
+    while (steps && n > 0 && steps[n - 1] > step &&
+           !rc) /* that future's checkpoints, or "latest" would go back to it */
         rc = remove_checkpoint(r, steps[--n], e);
-    for (int i = 0; keep > 0 && i < n - keep && !rc; i++)
+    for (int i = 0; steps && keep > 0 && i < n - keep && !rc; i++)
         if (steps[i] != r->best_step)
             rc = remove_checkpoint(r, steps[i], e);
     mem_free(steps);

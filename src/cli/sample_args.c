@@ -218,10 +218,10 @@ static int layout(int *each, int *cols, int kinds, const SampleArgs *a, Err *e)
 
 int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e)
 {
-    int ids[CLASSES_MAX], each;
+    int ids[CLASSES_MAX] = {0}, each;
     memset(p, 0, sizeof *p);
     p->kinds = parse_classes(ids, a, m, e);
-    if (p->kinds < 0 || layout(&each, &p->cols, p->kinds, a, e))
+    if (p->kinds < 1 || layout(&each, &p->cols, p->kinds, a, e))
         return -1;
     p->first_class = ids[0];
     p->n = each * p->kinds;

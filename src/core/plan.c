@@ -108,7 +108,9 @@ static bool runs_backward(const Node *n)
 static void mark_gradients(Graph *g, bool *written)
 {
     for (int i = 0; i < g->count; i++)
-        g->nodes[i]->reached = g->nodes[i] == g->loss;
+        g->nodes[i]->reached = false;
+    if (g->loss)
+        g->loss->reached = true;
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = g->nodes[i];
         if (!n->reached)

@@ -58,7 +58,7 @@ static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *tim
 
 static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const int *y, int n)
 {
-    Node *time, *context, *residual[MODEL_MAX_LEVELS];
+    Node *time, *context, *residual[MODEL_MAX_LEVELS] = {NULL};
     int levels = m->levels;
 
     nn_buffer(c, "time_embedding.0", "half_embedding", m->time_dim / 2);

@@ -158,7 +158,8 @@ int model_config_from_json(ModelConfig *c, const char *json, const char *label, 
         json_decref(o);
         return err_set(e, ERR_INPUT, "the configuration in '%s' is not a JSON object", label);
     }
-    json_object_foreach(o, key, v) {
+    json_object_foreach(o, key, v)
+    {
         const Field *f = find_field(key);
         if (!f)
             status = err_set(e, ERR_INPUT, "the configuration in '%s' has the unknown key '%s'", label, key);
@@ -182,7 +183,8 @@ int model_config_diff(char *out, size_t cap, const ModelConfig *a, const ModelCo
     for (int i = 0; i < N_FIELDS; i++) {
         json_t *va = field_json(a, &fields[i]), *vb = field_json(b, &fields[i]);
         if (!json_equal(va, vb)) {
-            char *ta = json_dumps(va, JSON_COMPACT | JSON_ENCODE_ANY), *tb = json_dumps(vb, JSON_COMPACT | JSON_ENCODE_ANY);
+            char *ta = json_dumps(va, JSON_COMPACT | JSON_ENCODE_ANY),
+                 *tb = json_dumps(vb, JSON_COMPACT | JSON_ENCODE_ANY);
             if (used < cap)
                 used += (size_t)snprintf(out + used, cap - used, "%s%s: %s and %s", n ? "; " : "", fields[i].name,
                                          ta ? ta : "?", tb ? tb : "?");

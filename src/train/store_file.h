@@ -13,7 +13,7 @@ typedef struct FilePool {
     struct PoolBlock {
         struct PoolBlock *next;
         void *pad; /* keeps what follows aligned to 16 bytes */
-    } *first;
+    } * first;
 } FilePool;
 
 void *pool_get(FilePool *pool, size_t bytes, Err *e);
