@@ -27,8 +27,9 @@ jobs=$(nproc 2>/dev/null || echo 2)
 
 step_format() {
     tool clang-format || { missing; return; }
-    files '*.c' '*.h' | xargs clang-format --dry-run -Werror 2>&1 | grep 'error:' | cut -d: -f1 | uniq -c |
-        awk '{ print $2 ": " $1 " places, run make format"; bad = 1 } END { exit bad }'
+    files '*.c' '*.h' | xargs clang-format --dry-run -Werror 2>&1 | awk -F: '
+        /error:/ { places[$1]++ }
+        END { for (f in places) { print f ": " places[f] " places, run make format"; bad = 1 } exit bad }'
 }
 
 step_layers() {
