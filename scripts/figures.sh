@@ -2,7 +2,7 @@
 # The pictures of the README, from the models under runs/ (trained first where they are missing). `make figures` calls it.
 #
 #   noise.png        forward noising                    trajectory.png  the reverse process, a row per class
-#   base.png         digits of runs/mnist               cfg.png         the same with guidance
+#   base.png         digits of runs/mnist
 #   lora_before.png  digits of a briefly trained model  lora_after.png  the same noise, with an adapter
 #   loss.png         training and validation loss of runs/mnist (needs gnuplot)
 set -euo pipefail
@@ -19,7 +19,6 @@ fi
 
 ./sdlora noise -o figure/noise.png
 ./sdlora sample -o figure/base.png
-./sdlora sample --cfg-scale 1.5 -o figure/cfg.png
 ./sdlora sample --trajectory 12 --sampler ddpm -o figure/trajectory.png
 ./sdlora sample --model runs/brief/model.safetensors -o figure/lora_before.png
 ./sdlora sample --model runs/brief/model.safetensors --lora=runs/brief/lora -o figure/lora_after.png
