@@ -94,8 +94,6 @@ def norm_ops(out, gen):
     record(out, "group_norm_silu", lambda **k: F.silu(group(**k)), dict(x=image(8), **affine(8)), gen, groups=4)
     record(out, "group_norm_fused", fused,
            dict(x=image(12), **affine(12), temb=normal(gen, 2, 12), res=normal(gen, 2, 12, 5, 3)), gen, groups=4)
-    record(out, "layer_norm", lambda x, gamma, beta: F.layer_norm(x, (6,), gamma, beta),
-           dict(x=normal(gen, 11, 6, scale=2, shift=0.3), **affine(6)), gen)
 
     # BatchNorm: y and gradients in training, the running statistics after that step, and the same in evaluation
     mean, var = normal(gen, 4), round32(normal(gen, 4).abs() + 0.5)
@@ -110,9 +108,36 @@ def norm_ops(out, gen):
         out[f"{name}.new_running_mean"], out[f"{name}.new_running_var"] = new_mean, new_var
 
 
+def sublayer_ops(out, gen):
+    """y = x + f(LN x) or LN(x + f(x)); f is attention over tokens between two linear layers, or an activation is."""
+    def run(x, gamma, beta, w1, b1, w2, b2, middle, pre_norm):
+        n, c, h, w = x.shape
+        rows = x.flatten(2).transpose(1, 2)
+
+        def norm(u):
+            return F.layer_norm(u, (c,), gamma, beta)
+
+        def branch(u):
+            return F.linear(middle(F.linear(u, w1, b1)), w2, b2)
+
+        y = rows + branch(norm(rows)) if pre_norm else norm(rows + branch(rows))
+        return y.transpose(1, 2).reshape(n, c, h, w)
+
+    def inputs(c, f1, f2):
+        return dict(x=normal(gen, 2, c, 5, 4, scale=2, shift=0.3), gamma=normal(gen, c, scale=0.5, shift=1),
+                    beta=normal(gen, c), w1=normal(gen, f1, c, scale=0.4), b1=normal(gen, f1),
+                    w2=normal(gen, c, f2, scale=0.4), b2=normal(gen, c))
+
+    for name, pre_norm in (("pre", True), ("post", False)):
+        record(out, f"attention_{name}",
+               lambda k, v, **a: run(**a, middle=lambda q: ref.attention(q, k, v), pre_norm=pre_norm),
+               dict(**inputs(6, 5, 3), k=normal(gen, 2, 4, 5), v=normal(gen, 2, 4, 3)), gen)
+        for act in (F.silu, F.relu):
+            record(out, f"feed_forward_{act.__name__}_{name}", lambda **a: run(**a, middle=act, pre_norm=pre_norm),
+                   inputs(17, 7, 7), gen)
+
+
 def other_ops(out, gen):
-    record(out, "attention", ref.attention,
-           dict(q=normal(gen, 2, 9, 5), k=normal(gen, 2, 4, 5), v=normal(gen, 2, 4, 3)), gen)
     record(out, "maxpool", lambda x: F.max_pool2d(x, 2), dict(x=normal(gen, 2, 3, 6, 4)), gen)
     record(out, "silu", lambda x: F.silu(x), dict(x=normal(gen, 5, 7, scale=3)), gen)
     record(out, "relu", lambda x: F.relu(x), dict(x=normal(gen, 5, 7, scale=3)), gen)
@@ -137,7 +162,8 @@ def make_ops(write):
     conv_ops(out, gen)
     norm_ops(out, gen)
     other_ops(out, gen)
-    write("ops", out, "operations: OP.x .w .b .gamma .beta .q .k .v inputs; OP.y; OP.dy upstream gradient; OP.dNAME gradient "
+    sublayer_ops(out, gen)
+    write("ops", out, "operations: OP.x .w .b .gamma .beta .w1 .b1 .w2 .b2 .k .v inputs; OP.y; OP.dy upstream gradient; OP.dNAME gradient "
           "of <y,dy>. Norms: eps 1e-5, momentum 0.1. group_norm_fused: silu(gn(x)) + temb + res. Losses are means. "
           "bilinear: 28 to 48 pixels, half-pixel centres. time_D: sin, cos of float32(t*freq)")
 

@@ -102,38 +102,71 @@ static void test_batch_norm(void **state)
     batch_norm_case(true, ACT_SILU);
 }
 
-static void test_layer_norm(void **state)
+/* tokens 0: feed-forward */
+static void sublayer_case(int c, int pixels, int f1, int f2, int tokens, Act act, bool pre_norm)
 {
     Fixture f = fixture_new();
-    (void)state;
-    finish(&f,
-           op_layer_norm(f.g, leaf(&f, "x", shape4(2, 3, 5, 19)), leaf(&f, "gamma", shape1(19)),
-                         leaf(&f, "beta", shape1(19)), (real)1e-5),
-           NULL);
+    /* over one token the softmax is 1: the query's weights (the reference's w_q) and the keys learn nothing */
+    const char *zero = tokens == 1 ? "zero_*" : NULL;
+    bool blind = tokens == 1 && pre_norm; /* the normalisation then feeds nothing else */
+    Node *x = leaf(&f, "x", shape4(3, 1, pixels, c)), *gamma = leaf(&f, blind ? "zero_gamma" : "gamma", shape1(c));
+    Node *beta = leaf(&f, blind ? "zero_beta" : "beta", shape1(c));
+    Node *w1 = leaf(&f, tokens == 1 ? "zero_w1" : "w1", shape2(f1, c));
+    Node *b1 = leaf(&f, tokens == 1 ? "zero_b1" : "b1", shape1(f1));
+    Node *w2 = leaf(&f, "w2", shape2(c, f2)), *b2 = leaf(&f, "b2", shape1(c));
+    Node *k = tokens ? leaf(&f, tokens == 1 ? "zero_k" : "k", shape3(3, tokens, f1)) : NULL;
+    Node *v = tokens ? leaf(&f, "v", shape3(3, tokens, f2)) : NULL;
+    finish(&f, op_sublayer(f.g, x, gamma, beta, w1, b1, w2, b2, k, v, act, pre_norm, (real)1e-5), zero);
 }
 
-static void test_attention(void **state)
+static void test_sublayer(void **state)
 {
-    static const int tokens[] = {2, 4, 7};
+    static const int shapes[][5] = {/* c pixels f1 f2 tokens */ {6, 20, 6, 5, 4},
+                                    {16, 70, 8, 16, 2},
+                                    {19, 3, 5, 7, 7},
+                                    {8, 33, 4, 4, 1},
+                                    {130, 9, 16, 16, 3},
+                                    {7, 20, 9, 9, 0},
+                                    {16, 64, 32, 32, 0},
+                                    {33, 100, 3, 3, 0}};
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
-        Fixture f = fixture_new();
-        finish(&f,
-               op_attention(f.g, leaf(&f, "q", shape4(3, 4, 5, 6)), leaf(&f, "k", shape3(3, tokens[i], 6)),
-                            leaf(&f, "v", shape3(3, tokens[i], 5))),
-               NULL);
-    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int pre = 0; pre < 2; pre++) {
+            const int *s = shapes[i];
+            sublayer_case(s[0], s[1], s[2], s[3], s[4], ACT_SILU, pre);
+            sublayer_case(s[0], s[1], s[2], s[3], s[4], ACT_RELU, pre);
+        }
 }
 
-static void test_attention_over_one_token_ignores_queries(void **state)
+static void test_sublayer_reads_its_input_elsewhere(void **state)
 {
-    /* softmax over one key is 1: the reference's w_q and w_k learn nothing */
+    /* x is used twice, so its gradient is added to; keys come from a computed node */
     Fixture f = fixture_new();
+    Node *x = leaf(&f, "x", shape4(2, 3, 4, 6)), *g = leaf(&f, "gamma", shape1(6)), *b = leaf(&f, "beta", shape1(6));
+    Node *k = op_scale(f.g, leaf(&f, "k", shape3(2, 3, 5)), 2), *v = leaf(&f, "v", shape3(2, 3, 4)), *y;
     (void)state;
-    finish(&f,
-           op_attention(f.g, leaf(&f, "zero_q", shape4(2, 4, 5, 6)), leaf(&f, "zero_k", shape3(2, 1, 6)),
-                        leaf(&f, "v", shape3(2, 1, 5))),
-           "zero_*");
+    y = op_sublayer(f.g, x, g, b, leaf(&f, "w1", shape2(5, 6)), leaf(&f, "b1", shape1(5)), leaf(&f, "w2", shape2(6, 4)),
+                    leaf(&f, "b2", shape1(6)), k, v, ACT_NONE, true, (real)1e-5);
+    y = op_sublayer(f.g, y, g, b, leaf(&f, "v1", shape2(3, 6)), leaf(&f, "c1", shape1(3)), leaf(&f, "v2", shape2(6, 3)),
+                    leaf(&f, "c2", shape1(6)), NULL, NULL, ACT_SILU, true, (real)1e-5);
+    finish(&f, op_add(f.g, y, op_scale(f.g, x, (real)0.7)), NULL);
+}
+
+static void test_lora(void **state)
+{
+    /* the adapted weight is used by a linear layer, twice, and by a sublayer; the base is trained along */
+    Fixture f = fixture_new();
+    Node *x = leaf(&f, "x", shape4(2, 3, 4, 6));
+    Node *w =
+        op_lora(f.g, leaf(&f, "w", shape2(5, 6)), leaf(&f, "A", shape2(2, 6)), leaf(&f, "B", shape2(5, 2)), (real)0.6);
+    Node *w2 =
+        op_lora(f.g, leaf(&f, "w2", shape2(6, 5)), leaf(&f, "A2", shape2(3, 5)), leaf(&f, "B2", shape2(6, 3)), 2);
+    Node *y;
+    (void)state;
+    y = op_linear(f.g, op_linear(f.g, x, w, NULL, NULL), w2, NULL, NULL);
+    y = op_sublayer(f.g, y, leaf(&f, "gamma", shape1(6)), leaf(&f, "beta", shape1(6)), w, leaf(&f, "b1", shape1(5)), w2,
+                    leaf(&f, "b2", shape1(6)), NULL, NULL, ACT_SILU, true, (real)1e-5);
+    finish(&f, y, NULL);
 }
 
 static void test_act(void **state)
@@ -186,9 +219,9 @@ int main(void)
         cmocka_unit_test(test_linear_chain_accumulates),
         cmocka_unit_test(test_group_norm),
         cmocka_unit_test(test_batch_norm),
-        cmocka_unit_test(test_layer_norm),
-        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_attention_over_one_token_ignores_queries),
+        cmocka_unit_test(test_sublayer),
+        cmocka_unit_test(test_sublayer_reads_its_input_elsewhere),
+        cmocka_unit_test(test_lora),
         cmocka_unit_test(test_act),
         cmocka_unit_test(test_pool_concat_embedding),
         cmocka_unit_test(test_l1_loss),

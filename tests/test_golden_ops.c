@@ -43,7 +43,7 @@ typedef struct Case {
     ParamStore *s;
     Graph *g;
     Err err;
-    bool image[8]; /* of parameter i: NCHW in the file */
+    bool image[16]; /* of parameter i: NCHW in the file */
 } Case;
 
 static Case case_new(const char *op, const Backend *be)
@@ -234,16 +234,6 @@ static void test_group_norm(void **state)
         }
 }
 
-static void test_layer_norm(void **state)
-{
-    (void)state;
-    for (const Backend *const *be = backends(); *be; be++) {
-        Case c = case_new("layer_norm", *be);
-        Node *x = plain(&c, "x"), *gamma = plain(&c, "gamma");
-        finish(&c, op_layer_norm(c.g, x, gamma, plain(&c, "beta"), (real)1e-5));
-    }
-}
-
 /* "batch_norm" of "batch_norm.train" */
 static char *statistic(const Case *c, const char *leaf)
 {
@@ -297,13 +287,25 @@ static void test_batch_norm(void **state)
     }
 }
 
-static void test_attention(void **state)
+static void sublayer_case(const char *op, const Backend *be, bool attention, Act act, bool pre_norm)
+{
+    Case c = case_new(op, be);
+    Node *x = image(&c, "x"), *gamma = plain(&c, "gamma"), *beta = plain(&c, "beta");
+    Node *w1 = plain(&c, "w1"), *b1 = plain(&c, "b1"), *w2 = plain(&c, "w2"), *b2 = plain(&c, "b2");
+    Node *k = attention ? plain(&c, "k") : NULL, *v = attention ? plain(&c, "v") : NULL;
+    finish(&c, op_sublayer(c.g, x, gamma, beta, w1, b1, w2, b2, k, v, act, pre_norm, (real)1e-5));
+}
+
+static void test_sublayer(void **state)
 {
     (void)state;
     for (const Backend *const *be = backends(); *be; be++) {
-        Case c = case_new("attention", *be);
-        Node *q = leaf_of(&c, "q", LAYOUT_PLAIN, shape4(2, 3, 3, 5), false), *k = plain(&c, "k");
-        finish(&c, op_attention(c.g, q, k, plain(&c, "v")));
+        sublayer_case("attention_pre", *be, true, ACT_NONE, true);
+        sublayer_case("attention_post", *be, true, ACT_NONE, false);
+        sublayer_case("feed_forward_silu_pre", *be, false, ACT_SILU, true);
+        sublayer_case("feed_forward_silu_post", *be, false, ACT_SILU, false);
+        sublayer_case("feed_forward_relu_pre", *be, false, ACT_RELU, true);
+        sublayer_case("feed_forward_relu_post", *be, false, ACT_RELU, false);
     }
 }
 
@@ -351,13 +353,9 @@ static void test_losses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv3x3),
-        cmocka_unit_test(test_linear_layers),
-        cmocka_unit_test(test_group_norm),
-        cmocka_unit_test(test_layer_norm),
-        cmocka_unit_test(test_batch_norm),
-        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_maxpool_and_activations),
+        cmocka_unit_test(test_conv3x3),    cmocka_unit_test(test_linear_layers),
+        cmocka_unit_test(test_group_norm), cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_sublayer),   cmocka_unit_test(test_maxpool_and_activations),
         cmocka_unit_test(test_losses),
     };
     return cmocka_run_group_tests(tests, start, NULL);

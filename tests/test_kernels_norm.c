@@ -1,4 +1,4 @@
-/* Group, batch and layer normalisation of every instruction set against their definitions in double. */
+/* Group and batch normalisation of every instruction set against their definitions in double. */
 #include "kernel_test.h"
 
 static double act(double u, Act a)
@@ -318,79 +318,11 @@ static void test_group_batch(void **state)
     each_simd(group_batch);
 }
 
-typedef struct LayerRun {
-    int n, rows, c;
-    const real *x, *gamma, *beta, *dy;
-    real add;
-} LayerRun;
-
-/* y, stats, dx, dgamma, dbeta */
-static void *run_layer(const Backend *be, void *ctx)
-{
-    const LayerRun *r = ctx;
-    const size_t rows = (size_t)r->n * (size_t)r->rows, c = (size_t)r->c, numel = rows * c;
-    real *out = output(2 * numel + 2 * rows + 2 * c, r->add), *y = out, *stats = y + numel;
-    real *dx = output(numel, r->add), *dg = output(c, r->add), *db = output(c, r->add);
-    void *scratch = scratch_room(be->layer_norm_bwd_scratch(r->n, r->rows, r->c));
-    be->layer_norm_fwd(y, stats, r->x, r->gamma, r->beta, r->n, r->rows, r->c, (real)1e-5);
-    be->layer_norm_bwd(dx, dg, db, r->dy, r->x, stats, r->gamma, r->n, r->rows, r->c, r->add, r->add, scratch);
-    memcpy(stats + 2 * rows, dx, numel * sizeof(real));
-    memcpy(stats + 2 * rows + numel, dg, c * sizeof(real));
-    memcpy(stats + 2 * rows + numel + c, db, c * sizeof(real));
-    mem_free(dx);
-    mem_free(dg);
-    mem_free(db);
-    mem_free(scratch);
-    return out;
-}
-
-static void layer_case(const Backend *be, int n, int rows, int c)
-{
-    const size_t total = (size_t)n * (size_t)rows, numel = total * (size_t)c;
-    /* a layer norm is a group norm of images with one pixel and one group */
-    Case k = case_make((NormShape){(int)total, 1, c, 1, ACT_NONE, (real)1e-5}, 0.4);
-    reference(&k, true);
-    for (int add = 0; add < 2; add++) {
-        LayerRun r = {n, rows, c, k.x, k.gamma, k.beta, k.dy, (real)add};
-        real *y = run_layer(be, &r), *stats = y + numel, *dx = stats + 2 * total, *dg = dx + numel;
-        check("layer y", be, y, k.y, numel, 0, 1e-5);
-        check("layer stats", be, stats, k.stats, 2 * total, 0, 1e-5);
-        check("layer dx", be, dx, k.dx, numel, add, 1e-5);
-        check("layer dgamma", be, dg, k.dgamma, (size_t)c, add, 1e-5);
-        check("layer dbeta", be, dg + c, k.dbeta, (size_t)c, add, 1e-5);
-        void *scratch = scratch_room(be->layer_norm_bwd_scratch(n, rows, c));
-        be->layer_norm_bwd(dx, NULL, NULL, k.dy, k.x, stats, k.gamma, n, rows, c, 0, 0, scratch);
-        check("layer dx alone", be, dx, k.dx, numel, 0, 1e-5);
-        be->layer_norm_bwd(NULL, dg, NULL, k.dy, k.x, stats, k.gamma, n, rows, c, 0, 0, scratch);
-        check("layer dgamma alone", be, dg, k.dgamma, (size_t)c, 0, 1e-5);
-        mem_free(scratch);
-        mem_free(y);
-        same_at_any_threads("layer norm", be, run_layer, &r, (2 * numel + 2 * total + 2 * (size_t)c) * sizeof(real));
-    }
-    case_free(&k);
-}
-
-static void layer(const Backend *be)
-{
-    layer_case(be, 2, 49, 32);
-    layer_case(be, 3, 5, 19);
-    layer_case(be, 1, 300, 64);
-    layer_case(be, 1, 1, 130);
-    layer_case(be, 4, 70, 3);
-}
-
-static void test_layer(void **state)
-{
-    (void)state;
-    each_simd(layer);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_group),   cmocka_unit_test(test_batch), cmocka_unit_test(test_unbiased),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_alone), cmocka_unit_test(test_group_batch),
-        cmocka_unit_test(test_layer),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

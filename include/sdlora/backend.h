@@ -8,7 +8,7 @@
  * (nn/param.h converts from and to PyTorch's shapes.)
  *
  * Accumulation. A kernel that writes a gradient takes `beta`: 0 overwrites (whatever was there, NaN included), 1 adds.
- * Where a kernel of linear, normalisation, attention or concat writes several gradients, NULL means: not wanted. Outputs
+ * Where a kernel of linear, normalisation, sublayer or concat writes several gradients, NULL means: not wanted. Outputs
  * never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and then
  * costs nothing.
  *
@@ -51,10 +51,20 @@ typedef struct NormShape {
     real eps;
 } NormShape;
 
-typedef struct AttnShape {
-    int n, p, t; /* images, pixels (queries), tokens (keys) */
-    int dq, dv;  /* width of queries and keys; of values */
-} AttnShape;
+/* One residual sublayer of a transformer block, the whole of it:
+ *   pre_norm: y = x + f(LN x)    else: y = LN(x + f(x))    f(u) = W2 mid(W1 u + b1) + b2
+ * mid is act, or where tokens > 0 attention of the pixels over the image's tokens: softmax_t(k q / sqrt(f1)) v. */
+typedef struct SublayerShape {
+    int n, p, c; /* images, pixels, channels */
+    int f1, f2;  /* width of W1's output and of W2's input: of queries and keys, of values; equal without attention */
+    int tokens;  /* 0: no attention */
+    Act act;
+    bool pre_norm;
+    real eps;
+} SublayerShape;
+
+/* Its inputs: x (n,p,c); LN's gamma and beta (c); W1 (f1,c), b1 (f1), W2 (c,f2), b2 (c); k (n,tokens,f1), v (n,tokens,f2). */
+enum { SUB_X, SUB_GAMMA, SUB_BETA, SUB_W1, SUB_B1, SUB_W2, SUB_B2, SUB_K, SUB_V, SUB_INPUTS };
 
 typedef struct AdamStep {
     double lr, beta1, beta2, eps; /* double, because 1 - beta2 in float is not what it says */
@@ -96,7 +106,7 @@ typedef struct Backend {
     void (*linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,
                               real beta, void *scratch);
 
-    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2); LayerNorm (rows,2) ---- */
+    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2) ---- */
     size_t (*norm_scratch)(NormShape s); /* for every group_norm_* and batch_norm_* call */
     void (*group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
                            const real *res, NormShape s);
@@ -113,18 +123,15 @@ typedef struct Backend {
     void (*batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
                            const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
                            real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
-    void (*layer_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, int n, int rows,
-                           int c, real eps);
-    size_t (*layer_norm_bwd_scratch)(int n, int rows, int c);
-    void (*layer_norm_bwd)(real *dx, real *dgamma, real *dbeta, const real *dy, const real *x, const real *stats,
-                           const real *gamma, int n, int rows, int c, real beta_x, real beta_p, void *scratch);
 
-    /* ---- attention of p pixels over t tokens (attention.c): q (n,p,dq), k (n,t,dq), v (n,t,dv), z (n,p,dv),
-     * probs (n,p,t) = softmax_t(q k^T / sqrt(dq)); z = probs v ---- */
-    void (*attn_fwd)(real *z, real *probs, const real *q, const real *k, const real *v, AttnShape s);
-    size_t (*attn_bwd_scratch)(AttnShape s);
-    void (*attn_bwd)(real *dq, real *dk, real *dv, const real *dz, const real *probs, const real *q, const real *k,
-                     const real *v, AttnShape s, real beta_q, real beta_k, real beta_v, void *scratch);
+    /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; y may be x. kept:
+     * sublayer_kept reals that backward wants from forward (NULL: no backward); d[i] NULL: not wanted; betas[i] as ever ---- */
+    size_t (*sublayer_kept)(SublayerShape s);
+    size_t (*sublayer_fwd_scratch)(SublayerShape s);
+    void (*sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch);
+    size_t (*sublayer_bwd_scratch)(SublayerShape s);
+    void (*sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
+                         SublayerShape s, void *scratch);
 
     /* ---- elementwise and data movement (elementwise.c); numel elements ---- */
     void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */

@@ -21,9 +21,9 @@
 #include "sdlora/backend.h"
 #include "sdlora/param.h"
 
-#define NODE_MAX_IN 6
+#define NODE_MAX_IN 9
 #define SAVE_IN(i)  (1u << (i))
-#define SAVE_OUT    (1u << 8)
+#define SAVE_OUT    (1u << NODE_MAX_IN)
 
 typedef struct Node Node;
 typedef struct Graph Graph;
@@ -44,7 +44,7 @@ typedef struct OpDef {
 typedef union NodeAttr { /* constants of the node, by op */
     ConvShape conv;
     NormShape norm;
-    AttnShape attn;
+    SublayerShape sublayer;
     struct {
         int n, rows, in, out;
     } linear;
@@ -54,6 +54,10 @@ typedef union NodeAttr { /* constants of the node, by op */
     struct {
         real a, b;
     } axpby;
+    struct {
+        int rank;
+        real scale;
+    } lora;
     struct {
         bool l1;
         double scale; /* loss = scale * sum */

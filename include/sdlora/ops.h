@@ -29,11 +29,15 @@ Node *op_group_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
 Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, Param *running_mean,
                     Param *running_var, Param *batches, real momentum, Act act, real eps);
 
-/* Over the last dimension: x (N,..,C), gamma, beta (C). Ba, Kiros & Hinton 2016. */
-Node *op_layer_norm(Graph *g, Node *x, Node *gamma, Node *beta, real eps);
+/* A residual sublayer of a transformer block (backend.h has the formulas): x (N,H,W,C), gamma, beta (C) of the layer
+ * normalisation (Ba, Kiros & Hinton 2016), w1 (F1,C), b1 (F1), w2 (C,F2), b2 (C). Attention (Vaswani et al. 2017, eq. 1)
+ * over keys k (N,T,F1) and values v (N,T,F2); where these are NULL, F1 = F2 and act lies between w1 and w2. */
+Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Node *k, Node *v,
+                  Act act, bool pre_norm, real eps);
 
-/* softmax_t(q k^T / sqrt(Dq)) v: q (N,H,W,Dq), k (N,T,Dq), v (N,T,Dv) -> (N,H,W,Dv). Vaswani et al. 2017, eq. 1. */
-Node *op_attention(Graph *g, Node *q, Node *k, Node *v);
+/* An adapted weight, w (O,I) + scale B A: A (R,I), B (O,R). Hu et al. 2021, section 4.1. Costs O*I*R per pass, whatever the
+ * number of rows that the weight is applied to. */
+Node *op_lora(Graph *g, Node *w, Node *a, Node *b, real scale);
 
 Node *op_act(Graph *g, Node *x, Act act);
 Node *op_scale(Graph *g, Node *x, real a);

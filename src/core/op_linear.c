@@ -76,6 +76,6 @@ Node *op_linear(Graph *g, Node *x, Node *w, Node *b, Node *res)
     n->attr.linear.rows = rows;
     n->attr.linear.in = in;
     n->attr.linear.out = ws.d[0];
-    n->saves = (w->needs_grad ? SAVE_IN(0) : 0);
+    n->saves = (w->needs_grad ? SAVE_IN(0) : 0) | (x->needs_grad ? SAVE_IN(1) : 0);
     return n;
 }

@@ -18,24 +18,10 @@
 static Node *cross_attention(Nn *c, const ModelConfig *m, Node *x, Node *context)
 {
     size_t mark = nn_enter(c, "cross_attention");
-    int channels = x ? x->val.shape.d[3] : 0;
-    Node *u, *q, *k, *v, *z;
+    Node *k = nn_linear(c, "w_k", context, m->qsize), *v = nn_linear(c, "w_v", context, m->vsize);
 
-    u = m->pre_norm ? nn_layer_norm(c, "norm1", x) : x;
-    q = nn_linear(c, "w_q", u, m->qsize, NULL);
-    k = nn_linear(c, "w_k", context, m->qsize, NULL);
-    v = nn_linear(c, "w_v", context, m->vsize, NULL);
-    z = op_attention(c->g, q, k, v);
-    x = nn_linear(c, "z_linear", z, channels, x);
-    if (!m->pre_norm)
-        x = nn_layer_norm(c, "norm1", x);
-
-    u = m->pre_norm ? nn_layer_norm(c, "norm2", x) : x;
-    u = nn_linear(c, "feed_forward.0", u, m->fsize, NULL);
-    u = op_act(c->g, u, m->act);
-    x = nn_linear(c, "feed_forward.2", u, channels, x);
-    if (!m->pre_norm)
-        x = nn_layer_norm(c, "norm2", x);
+    x = nn_attention(c, "norm1", "w_q", "z_linear", x, k, v, m->pre_norm);
+    x = nn_feed_forward(c, "norm2", "feed_forward.0", "feed_forward.2", x, m->fsize, m->act, m->pre_norm);
     nn_leave(c, mark);
     return x;
 }
@@ -44,7 +30,7 @@ static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *tim
 {
     Node *h, *t, *skip = NULL;
 
-    t = nn_linear(c, "time_embedding_linear", time, channels, NULL);
+    t = nn_linear(c, "time_embedding_linear", time, channels);
     if (m->time_act)
         t = op_act(c->g, t, m->act);
     if (m->skip)
@@ -62,7 +48,7 @@ static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const i
     int levels = m->levels;
 
     nn_buffer(c, "time_embedding.0", "half_embedding", m->time_dim / 2);
-    time = op_act(c->g, nn_linear(c, "time_embedding.1", features, m->time_dim, NULL), m->act);
+    time = op_act(c->g, nn_linear(c, "time_embedding.1", features, m->time_dim), m->act);
     context = nn_embedding(c, "class_embedding", m->classes + m->null_class, m->context_tokens, m->context_dim, y, n);
 
     for (int i = 0; i < levels; i++) {

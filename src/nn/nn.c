@@ -61,24 +61,59 @@ static double default_bound(int fan_in)
     return 1.0 / sqrt((double)fan_in);
 }
 
-/* y + (alpha/r) (x A^T) B^T, the low rank first. */
-static Node *adapted(Nn *c, Node *x, Node *y, int in, int out)
+/* w + (alpha/r) B A where an adapter targets this layer, else w. */
+static Node *adapted(const Nn *c, Node *w, int in, int out)
 {
-    int r = c->lora->config.rank;
-    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM, .init_arg = default_bound(in), .file_shape = shape2(r, in)};
-    Param b = {.kind = PARAM_WEIGHT, .init = INIT_CONST, .file_shape = shape2(out, r)};
-    Param *pa = find_or_declare(c, c->lora->params, "lora_A.weight", a);
-    Param *pb = find_or_declare(c, c->lora->params, "lora_B.weight", b);
-    Node *low;
+    int r;
+    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM, .init_arg = default_bound(in)};
+    Param b = {.kind = PARAM_WEIGHT, .init = INIT_CONST};
+    Param *pa, *pb;
 
+    if (!c->lora || !lora_targets(&c->lora->config, c->scope))
+        return w;
+    r = c->lora->config.rank;
+    a.file_shape = shape2(r, in);
+    b.file_shape = shape2(out, r);
+    pa = find_or_declare(c, c->lora->params, "lora_A.weight", a);
+    pb = find_or_declare(c, c->lora->params, "lora_B.weight", b);
     if (!pa || !pb)
         return NULL;
-    low = op_linear(c->g, x, op_param(c->g, pa), NULL, NULL);
-    low = op_scale(c->g, low, (real)lora_scale(&c->lora->config));
-    return op_linear(c->g, low, op_param(c->g, pb), NULL, y);
+    return op_lora(c->g, w, op_param(c->g, pa), op_param(c->g, pb), (real)lora_scale(&c->lora->config));
 }
 
-static Node *linear_layout(Nn *c, const char *name, Node *x, int out, Node *res, bool conv1x1)
+/* The weight and the bias of the linear layer SCOPE.name. */
+static void linear_params(Nn *c, const char *name, int in, int out, Node **w, Node **b)
+{
+    size_t mark = nn_enter(c, "%s", name);
+    *w = weight(c, "weight", shape2(out, in), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
+    *b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
+    *w = adapted(c, *w, in, out);
+    nn_leave(c, mark);
+}
+
+static void norm_params(Nn *c, const char *name, int channels, Node **gamma, Node **beta)
+{
+    size_t mark = nn_enter(c, "%s", name);
+    *gamma = weight(c, "weight", shape1(channels), LAYOUT_PLAIN, INIT_CONST, 1);
+    *beta = weight(c, "bias", shape1(channels), LAYOUT_PLAIN, INIT_CONST, 0);
+    nn_leave(c, mark);
+}
+
+Node *nn_linear(Nn *c, const char *name, Node *x, int out)
+{
+    Node *w, *b, *y;
+    size_t mark;
+
+    if (!x)
+        return NULL;
+    linear_params(c, name, last_dim(x), out, &w, &b);
+    mark = nn_enter(c, "%s", name);
+    y = op_linear(c->g, x, w, b, NULL);
+    nn_leave(c, mark);
+    return y;
+}
+
+Node *nn_conv1x1(Nn *c, const char *name, Node *x, int out)
 {
     size_t mark;
     Node *y, *w, *b;
@@ -88,24 +123,11 @@ static Node *linear_layout(Nn *c, const char *name, Node *x, int out, Node *res,
         return NULL;
     in = last_dim(x);
     mark = nn_enter(c, "%s", name);
-    w = weight(c, "weight", conv1x1 ? shape4(out, in, 1, 1) : shape2(out, in), conv1x1 ? LAYOUT_CONV1 : LAYOUT_PLAIN,
-               INIT_UNIFORM, default_bound(in));
+    w = weight(c, "weight", shape4(out, in, 1, 1), LAYOUT_CONV1, INIT_UNIFORM, default_bound(in));
     b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
-    y = op_linear(c->g, x, w, b, res);
-    if (c->lora && !conv1x1 && lora_targets(&c->lora->config, c->scope))
-        y = adapted(c, x, y, in, out);
+    y = op_linear(c->g, x, w, b, NULL);
     nn_leave(c, mark);
     return y;
-}
-
-Node *nn_linear(Nn *c, const char *name, Node *x, int out, Node *res)
-{
-    return linear_layout(c, name, x, out, res, false);
-}
-
-Node *nn_conv1x1(Nn *c, const char *name, Node *x, int out)
-{
-    return linear_layout(c, name, x, out, NULL, true);
 }
 
 Node *nn_conv3x3(Nn *c, const char *name, Node *x, int out)
@@ -158,9 +180,8 @@ Node *nn_norm(Nn *c, const char *name, NormKind kind, int groups, Node *x, Node 
     if (!x)
         return NULL;
     ch = last_dim(x);
+    norm_params(c, name, ch, &gamma, &beta);
     mark = nn_enter(c, "%s", name);
-    gamma = weight(c, "weight", shape1(ch), LAYOUT_PLAIN, INIT_CONST, 1);
-    beta = weight(c, "bias", shape1(ch), LAYOUT_PLAIN, INIT_CONST, 0);
     if (kind == NORM_BATCH) {
         Param *mean = statistic(c, "running_mean", PARAM_BUFFER, shape1(ch), 0);
         Param *var = statistic(c, "running_var", PARAM_BUFFER, shape1(ch), 1);
@@ -175,19 +196,33 @@ Node *nn_norm(Nn *c, const char *name, NormKind kind, int groups, Node *x, Node 
     return y;
 }
 
-Node *nn_layer_norm(Nn *c, const char *name, Node *x)
+static Node *sublayer(Nn *c, const char *norm, const char *first, const char *last, Node *x, int f1, int f2, Node *k,
+                      Node *v, Act act, bool pre_norm)
 {
-    size_t mark;
-    Node *y, *gamma, *beta;
+    Node *gamma, *beta, *w1, *b1, *w2, *b2;
+    int channels;
 
     if (!x)
         return NULL;
-    mark = nn_enter(c, "%s", name);
-    gamma = weight(c, "weight", shape1(last_dim(x)), LAYOUT_PLAIN, INIT_CONST, 1);
-    beta = weight(c, "bias", shape1(last_dim(x)), LAYOUT_PLAIN, INIT_CONST, 0);
-    y = op_layer_norm(c->g, x, gamma, beta, (real)1e-5);
-    nn_leave(c, mark);
-    return y;
+    channels = last_dim(x);
+    norm_params(c, norm, channels, &gamma, &beta);
+    linear_params(c, first, channels, f1, &w1, &b1);
+    linear_params(c, last, f2, channels, &w2, &b2);
+    return op_sublayer(c->g, x, gamma, beta, w1, b1, w2, b2, k, v, act, pre_norm, (real)1e-5);
+}
+
+Node *nn_attention(Nn *c, const char *norm, const char *query, const char *out, Node *x, Node *k, Node *v,
+                   bool pre_norm)
+{
+    if (!k || !v)
+        return NULL;
+    return sublayer(c, norm, query, out, x, last_dim(k), last_dim(v), k, v, ACT_NONE, pre_norm);
+}
+
+Node *nn_feed_forward(Nn *c, const char *norm, const char *first, const char *last, Node *x, int width, Act act,
+                      bool pre_norm)
+{
+    return sublayer(c, norm, first, last, x, width, width, NULL, NULL, act, pre_norm);
 }
 
 Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, const int *ids, int n)

@@ -43,18 +43,13 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
                        const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
                        real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
 
-/* ---- layer_norm.c ---- */
-void K(layer_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, int n, int rows, int c,
-                       real eps);
-size_t K(layer_norm_bwd_scratch)(int n, int rows, int c);
-void K(layer_norm_bwd)(real *dx, real *dgamma, real *dbeta, const real *dy, const real *x, const real *stats,
-                       const real *gamma, int n, int rows, int c, real beta_x, real beta_p, void *scratch);
-
-/* ---- attention.c ---- */
-void K(attn_fwd)(real *z, real *probs, const real *q, const real *k, const real *v, AttnShape s);
-size_t K(attn_bwd_scratch)(AttnShape s);
-void K(attn_bwd)(real *dq, real *dk, real *dv, const real *dz, const real *probs, const real *q, const real *k,
-                 const real *v, AttnShape s, real beta_q, real beta_k, real beta_v, void *scratch);
+/* ---- sublayer.c ---- */
+size_t K(sublayer_kept)(SublayerShape s);
+size_t K(sublayer_fwd_scratch)(SublayerShape s);
+void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch);
+size_t K(sublayer_bwd_scratch)(SublayerShape s);
+void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
+                     SublayerShape s, void *scratch);
 
 /* ---- elementwise.c ---- */
 void K(act_fwd)(real *y, const real *x, size_t numel, Act act);

@@ -140,6 +140,21 @@ ALWAYS_INLINE real vsum(vf a)
 #endif
 }
 
+ALWAYS_INLINE vf vrsqrt(vf x)
+{
+#if VBYTES == 64 && !defined(SDLORA_DOUBLE)
+    return (real)1 / (vf)_mm512_sqrt_ps((__m512)x);
+#elif VBYTES == 32 && !defined(SDLORA_DOUBLE)
+    return (real)1 / (vf)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__) && !defined(SDLORA_DOUBLE)
+    return (real)1 / (vf)_mm_sqrt_ps((__m128)x);
+#else
+    for (int i = 0; i < VW; i++)
+        x[i] = 1 / (real)sqrt((double)x[i]);
+    return x;
+#endif
+}
+
 ALWAYS_INLINE vf vexp(vf x)
 {
 #ifdef SDLORA_DOUBLE

@@ -1,0 +1,63 @@
+/* w' = w + s B A. Backward: dB = s dw' A^T, dA = s B^T dw', dw = dw'. In: w (O,I), A (R,I), B (O,R). The products are those of
+ * a linear layer with the rows of B as its rows. */
+#include "sdlora/ops.h"
+
+/* Reals of scratch before the linear kernel's own. */
+static size_t scaled_reals(const Node *n)
+{
+    return (n->val.numel + 15) / 16 * 16;
+}
+
+static size_t lora_scratch(const Node *n, const Graph *g)
+{
+    int out = n->val.shape.d[0], in = n->val.shape.d[1];
+    return n->needs_grad
+               ? scaled_reals(n) * sizeof(real) + g->be->linear_bwd_weight_scratch(1, out, in, n->attr.lora.rank)
+               : 0;
+}
+
+static void lora_fwd(Node *n, const Graph *g)
+{
+    int out = n->val.shape.d[0], in = n->val.shape.d[1];
+    g->be->linear_bwd_data(n->val.data, node_val(n, 2), node_val(n, 1), 1, out, in, n->attr.lora.rank, 0);
+    g->be->axpby(n->val.data, node_val(n, 0), n->val.numel, 1, n->attr.lora.scale);
+}
+
+static void lora_bwd(Node *n, const Graph *g)
+{
+    int out = n->val.shape.d[0], in = n->val.shape.d[1], rank = n->attr.lora.rank;
+    real *scaled = g->scratch;
+
+    g->be->axpby(scaled, n->grad.data, n->grad.numel, n->attr.lora.scale, 0);
+    if (node_wants(n, 1))
+        g->be->linear_bwd_weight(node_grad(n, 1), NULL, scaled, node_val(n, 2), 1, out, in, rank, node_beta(n, 1, g),
+                                 scaled + scaled_reals(n));
+    if (node_wants(n, 2))
+        g->be->linear_fwd(node_grad(n, 2), scaled, node_val(n, 1), NULL,
+                          node_beta(n, 2, g) != 0 ? node_grad(n, 2) : NULL, 1, out, in, rank);
+    if (node_wants(n, 0))
+        g->be->axpby(node_grad(n, 0), n->grad.data, n->grad.numel, 1, node_beta(n, 0, g));
+}
+
+static const OpDef op_lora_def = {.name = "lora", .scratch = lora_scratch, .fwd = lora_fwd, .bwd = lora_bwd};
+
+Node *op_lora(Graph *g, Node *w, Node *a, Node *b, real scale)
+{
+    Node *n;
+    Shape ws, as, bs;
+
+    if (!w || !a || !b)
+        return NULL;
+    ws = w->val.shape;
+    as = a->val.shape;
+    bs = b->val.shape;
+    if (ws.nd != 2 || as.nd != 2 || bs.nd != 2 || as.d[1] != ws.d[1] || bs.d[0] != ws.d[0] || as.d[0] != bs.d[1])
+        return graph_fail(g, "lora: A and B do not fit the weight");
+    n = graph_add(g, &op_lora_def, ws, (Node *[]){w, a, b}, 3);
+    if (!n)
+        return NULL;
+    n->attr.lora.rank = as.d[0];
+    n->attr.lora.scale = scale;
+    n->saves = SAVE_IN(1) | SAVE_IN(2);
+    return n;
+}

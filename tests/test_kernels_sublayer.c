@@ -1,0 +1,298 @@
+/* The fused transformer sublayer against its formula in double, written pixel by pixel; gradients against central differences
+ * of that formula. Every instruction set, the same bytes at any number of threads and in any batch. */
+#include "kernel_test.h"
+
+typedef struct Run {
+    SublayerShape s;
+    size_t len[SUB_INPUTS];
+    real *in[SUB_INPUTS], *dy;
+    real beta;
+} Run;
+
+static void lengths(size_t len[SUB_INPUTS], SublayerShape s)
+{
+    const size_t n = (size_t)s.n, c = (size_t)s.c, f1 = (size_t)s.f1, f2 = (size_t)s.f2, t = (size_t)s.tokens;
+    const size_t all[SUB_INPUTS] = {n * (size_t)s.p * c, c, c, f1 * c, f1, c * f2, c, n * t * f1, n * t * f2};
+    memcpy(len, all, sizeof all);
+}
+
+static Run run_make(SublayerShape s, double scale)
+{
+    Run r = {.s = s};
+    lengths(r.len, s);
+    for (int i = 0; i < SUB_INPUTS; i++)
+        r.in[i] =
+            r.len[i] ? noise(r.len[i], (uint32_t)i + 1, i == SUB_X ? 1.5 : scale, i == SUB_GAMMA ? 1 : 0.1) : NULL;
+    r.dy = noise(r.len[SUB_X], 20, 1, 0.1);
+    return r;
+}
+
+static void run_free(Run *r)
+{
+    for (int i = 0; i < SUB_INPUTS; i++)
+        mem_free(r->in[i]);
+    mem_free(r->dy);
+}
+
+static size_t run_size(const Run *r)
+{
+    size_t sum = r->len[SUB_X];
+    for (int i = 0; i < SUB_INPUTS; i++)
+        sum += r->len[i];
+    return sum;
+}
+
+/* y, then the gradient of every input in order; `only` >= 0: of that input alone */
+static real *run_all(const Backend *be, const Run *r, int only)
+{
+    const size_t nx = r->len[SUB_X];
+    real *out = room(run_size(r), sizeof(real)), *to = out + nx, *d[SUB_INPUTS], betas[SUB_INPUTS];
+    real *kept = output(be->sublayer_kept(r->s), 0);
+    void *fwd = scratch_room(be->sublayer_fwd_scratch(r->s)), *bwd = scratch_room(be->sublayer_bwd_scratch(r->s));
+    const real *const *in = (const real *const *)r->in;
+
+    be->sublayer_fwd(out, kept, in, r->s, fwd);
+    for (int i = 0; i < SUB_INPUTS; i++) {
+        d[i] = r->len[i] && (only < 0 || only == i) ? output(r->len[i], r->beta) : NULL;
+        betas[i] = d[i] ? r->beta : 0;
+    }
+    be->sublayer_bwd(d, betas, r->dy, kept, in, r->s, bwd);
+    for (int i = 0; i < SUB_INPUTS; to += r->len[i++])
+        if (d[i]) {
+            memcpy(to, d[i], r->len[i] * sizeof(real));
+            mem_free(d[i]);
+        }
+    mem_free(kept);
+    mem_free(fwd);
+    mem_free(bwd);
+    return out;
+}
+
+static void *run_every(const Backend *be, void *ctx)
+{
+    return run_all(be, ctx, -1);
+}
+
+/* ---- the formula ---- */
+
+static double activation(double x, Act act)
+{
+    if (act == ACT_RELU)
+        return x > 0 ? x : 0;
+    return act == ACT_SILU ? x / (1 + exp(-x)) : x;
+}
+
+static void layer_norm(double *u, const double *x, double *const in[], SublayerShape s)
+{
+    double mean = 0, var = 0;
+    for (int i = 0; i < s.c; i++)
+        mean += x[i] / s.c;
+    for (int i = 0; i < s.c; i++)
+        var += (x[i] - mean) * (x[i] - mean) / s.c;
+    for (int i = 0; i < s.c; i++)
+        u[i] = (x[i] - mean) / sqrt(var + (double)s.eps) * in[SUB_GAMMA][i] + in[SUB_BETA][i];
+}
+
+/* m (f2) from h (f1) of a pixel of image n */
+static void middle(double *m, const double *h, double *const in[], int n, SublayerShape s)
+{
+    double sum = 0, *p = doubles((size_t)s.tokens + 1);
+    for (int j = 0; j < s.f2; j++)
+        m[j] = s.tokens ? 0 : activation(h[j], s.act);
+    for (int t = 0; t < s.tokens; t++) {
+        double dot = 0;
+        for (int j = 0; j < s.f1; j++)
+            dot += in[SUB_K][(n * s.tokens + t) * s.f1 + j] * h[j];
+        sum += p[t] = exp(dot / sqrt(s.f1));
+    }
+    for (int t = 0; t < s.tokens; t++)
+        for (int j = 0; j < s.f2; j++)
+            m[j] += p[t] / sum * in[SUB_V][(n * s.tokens + t) * s.f2 + j];
+    mem_free(p);
+}
+
+static void pixel(double *y, const double *x, double *const in[], int n, SublayerShape s)
+{
+    double *u = doubles((size_t)s.c), *h = doubles((size_t)s.f1), *m = doubles((size_t)s.f2);
+    if (s.pre_norm)
+        layer_norm(u, x, in, s);
+    else
+        memcpy(u, x, (size_t)s.c * sizeof *u);
+    for (int j = 0; j < s.f1; j++) {
+        h[j] = in[SUB_B1][j];
+        for (int i = 0; i < s.c; i++)
+            h[j] += in[SUB_W1][j * s.c + i] * u[i];
+    }
+    middle(m, h, in, n, s);
+    for (int i = 0; i < s.c; i++) {
+        y[i] = x[i] + in[SUB_B2][i];
+        for (int j = 0; j < s.f2; j++)
+            y[i] += in[SUB_W2][i * s.f2 + j] * m[j];
+    }
+    if (!s.pre_norm) {
+        memcpy(u, y, (size_t)s.c * sizeof *u);
+        layer_norm(y, u, in, s);
+    }
+    mem_free(u);
+    mem_free(h);
+    mem_free(m);
+}
+
+static void formula(double *y, double *const in[], SublayerShape s)
+{
+    for (int i = 0; i < s.n * s.p; i++)
+        pixel(y + i * s.c, in[SUB_X] + i * s.c, in, i / s.p, s);
+}
+
+static double dot(double *y, double *const in[], const Run *r)
+{
+    double sum = 0;
+    formula(y, in, r->s);
+    for (size_t i = 0; i < r->len[SUB_X]; i++)
+        sum += y[i] * (double)r->dy[i];
+    return sum;
+}
+
+/* ---- comparisons ---- */
+
+static const char *const names[] = {"x", "gamma", "beta", "w1", "b1", "w2", "b2", "k", "v"};
+
+/* The gradient of input i, at some 40 places, against central differences of <y, dy>. */
+static void check_gradient(const Backend *be, const Run *r, const real *got, double *const in[], double *y, int i)
+{
+    double most = 0;
+    for (size_t k = 0; k < r->len[i]; k++)
+        most = fmax(most, fabs((double)got[k]));
+    for (size_t k = 0; k < r->len[i]; k += r->len[i] / 40 + 1) {
+        const double was = in[i][k], h = 1e-5;
+        in[i][k] = was + h;
+        const double up = dot(y, in, r);
+        in[i][k] = was - h;
+        const double want = (up - dot(y, in, r)) / (2 * h) + (r->beta == 0 ? 0 : (double)r->beta * before(k));
+        in[i][k] = was;
+        if (!(fabs((double)got[k] - want) <= 2e-5 * fmax(most, 1)))
+            fail_msg("gradient of %s (%s): element %zu is %.9g, want %.9g", names[i], be->simd, k, (double)got[k],
+                     want);
+    }
+}
+
+static void compare(const Backend *be, Run *r)
+{
+    double *in[SUB_INPUTS], *y = doubles(r->len[SUB_X]);
+    for (int i = 0; i < SUB_INPUTS; i++) {
+        in[i] = doubles(r->len[i] + 1);
+        for (size_t k = 0; k < r->len[i]; k++)
+            in[i][k] = (double)r->in[i][k];
+    }
+    for (int beta = 0; beta < 2; beta++) {
+        r->beta = (real)beta;
+        real *got = run_all(be, r, -1), *at = got + r->len[SUB_X];
+        formula(y, in, r->s);
+        check("sublayer", be, got, y, r->len[SUB_X], 0, 1e-5);
+        for (int i = 0; i < SUB_INPUTS; at += r->len[i++])
+            check_gradient(be, r, at, in, y, i);
+        mem_free(got);
+    }
+    for (int i = 0; i < SUB_INPUTS; i++)
+        mem_free(in[i]);
+    mem_free(y);
+}
+
+/* Each gradient alone: the same bytes. */
+static void alone(const Backend *be, const Run *r)
+{
+    real *all = run_all(be, r, -1);
+    size_t at = r->len[SUB_X];
+    for (int i = 0; i < SUB_INPUTS; at += r->len[i++]) {
+        real *one = run_all(be, r, i);
+        check_same(names[i], be, one + at, all + at, r->len[i] * sizeof(real));
+        mem_free(one);
+    }
+    mem_free(all);
+}
+
+static void sublayers(const Backend *be)
+{
+    /* the usual ones; tails of pixels, channels and widths; one token (the reference); more tokens than a vector */
+    static const SublayerShape shapes[] = {
+        {2, 49, 32, 16, 16, 4, ACT_NONE, true, (real)1e-5},    {1, 100, 32, 32, 32, 0, ACT_SILU, true, (real)1e-5},
+        {3, 7, 19, 5, 3, 1, ACT_NONE, false, (real)1e-5},      {2, 33, 7, 6, 18, 21, ACT_NONE, true, (real)1e-5},
+        {2, 17, 40, 33, 33, 0, ACT_RELU, false, (real)1e-5},   {1, 1, 3, 1, 1, 0, ACT_SILU, false, (real)1e-5},
+        {1, 20, 1000, 16, 16, 2, ACT_NONE, false, (real)1e-5}, {35, 4, 16, 8, 8, 3, ACT_NONE, true, (real)1e-5},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        Run r = run_make(shapes[i], 0.5);
+        compare(be, &r);
+        alone(be, &r);
+        same_at_any_threads("sublayer", be, run_every, &r, run_size(&r) * sizeof(real));
+        run_free(&r);
+    }
+}
+
+static void test_sublayer(void **state)
+{
+    (void)state;
+    each_simd(sublayers);
+}
+
+/* Scores of hundreds: the softmax must not overflow. */
+static void large_scores(const Backend *be)
+{
+    Run r = run_make((SublayerShape){1, 20, 8, 4, 4, 5, ACT_NONE, true, (real)1e-5}, 200);
+    real *got = run_all(be, &r, -1);
+    for (size_t i = 0; i < run_size(&r); i++)
+        assert_true(isfinite((double)got[i]));
+    mem_free(got);
+    run_free(&r);
+}
+
+static void test_large_scores(void **state)
+{
+    (void)state;
+    each_simd(large_scores);
+}
+
+/* An image's result does not depend on its batch; y may be x. */
+static void batch(const Backend *be)
+{
+    Run r = run_make((SublayerShape){11, 77, 24, 16, 20, 4, ACT_NONE, true, (real)1e-5}, 0.5);
+    const size_t image = 77 * 24;
+    void *scratch = scratch_room(be->sublayer_fwd_scratch(r.s));
+    real *all = output(r.len[SUB_X], 0);
+    const real *in[SUB_INPUTS];
+
+    memcpy(in, r.in, sizeof in);
+    be->sublayer_fwd(all, NULL, in, r.s, scratch);
+    for (int first = 0; first <= 8; first += 4) {
+        SublayerShape s = r.s;
+        real *some = room(3 * image, sizeof(real));
+        memcpy(some, r.in[SUB_X] + (size_t)first * image, 3 * image * sizeof(real));
+        s.n = 3;
+        in[SUB_X] = some;
+        in[SUB_K] = r.in[SUB_K] + first * 4 * 16;
+        in[SUB_V] = r.in[SUB_V] + first * 4 * 20;
+        be->sublayer_fwd(some, NULL, in, s, scratch);
+        check_same("sublayer of part of a batch, in place", be, some, all + (size_t)first * image,
+                   3 * image * sizeof(real));
+        mem_free(some);
+    }
+    mem_free(all);
+    mem_free(scratch);
+    run_free(&r);
+}
+
+static void test_batch(void **state)
+{
+    (void)state;
+    each_simd(batch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sublayer),
+        cmocka_unit_test(test_large_scores),
+        cmocka_unit_test(test_batch),
+    };
+    return cmocka_run_group_tests(tests, setup_backend, NULL);
+}
