@@ -253,6 +253,8 @@ void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape 
         if (kept)
             a.h = kept + (size_t)job * kept_reals(s);
         tile_in(a.x, in[SUB_X] + at, s.c, count, nr);
+        tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
+        tile_prefetch(y + at, (size_t)count * s.c);
         tile_mul(a.h, in[SUB_W1], (size_t)s.c, 1, branch(&a, in, s, nr), in[SUB_B1], s.f1, s.c, false, nr);
         middle(&a, tokens_of(in[SUB_K], n, s.tokens, s.f1), tokens_of(in[SUB_V], n, s.tokens, s.f2), s, nr);
         tile_mul(a.x, in[SUB_W2], (size_t)s.f2, 1, a.m, in[SUB_B2], s.c, s.f2, true, nr);
@@ -287,6 +289,10 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     const real *k = tokens_of(in[SUB_K], n, s.tokens, s.f1), *v = tokens_of(in[SUB_V], n, s.tokens, s.f2);
     tile_in(a->x, in[SUB_X] + at, s.c, count, nr);
     tile_in(a->d, dy + at, s.c, count, nr);
+    tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
+    tile_prefetch(dy + at + (size_t)count * s.c, (size_t)count * s.c);
+    if (d[SUB_X])
+        tile_prefetch(d[SUB_X] + at, (size_t)count * s.c);
     const real *u = branch(a, in, s, nr);
     middle(a, k, v, s, nr);
     if (!s.pre_norm) {

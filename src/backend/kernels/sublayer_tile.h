@@ -130,6 +130,13 @@ static void tile_outer(real *c, const real *a, const real *b, int m, int n, int 
         outer_columns(c + o, a, w, b + o, m, n, count, 1, n - o);
 }
 
+/* Fetches what the next tile will want while this one is computed: too long a pause for the hardware to see a stream. */
+static inline void tile_prefetch(const real *p, size_t reals)
+{
+    for (size_t i = 0; i < reals; i += 64 / sizeof(real))
+        __builtin_prefetch(p + i, 0, 2);
+}
+
 /* t (c,nr*VW) = pixels (count,c), transposed; zeros beyond count */
 static void tile_in(real *t, const real *x, int c, int count, int nr)
 {
