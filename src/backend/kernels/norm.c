@@ -24,41 +24,45 @@ static int groups_per_block(NormShape s)
     return width >= most ? 1 : most / width;
 }
 
-static void cols_affine(Cols *c, const real *gamma, const real *beta, int k, int cols)
-{
-    memset(c, 0, sizeof *c);
-    memcpy(c->gamma, gamma + k, (size_t)cols * sizeof(real));
-    memcpy(c->beta, beta + k, (size_t)cols * sizeof(real));
-}
-
 /* The columns k..k+cols-1, each with the statistics stats[2*group]. */
 static void cols_of_groups(Cols *c, const real *stats, const real *gamma, const real *beta, int k, int cols, int width)
 {
-    cols_affine(c, gamma, beta, k, cols);
-    for (int i = 0; i < cols; i++) {
-        c->mean[i] = stats[2 * ((k + i) / width)];
-        c->rstd[i] = stats[2 * ((k + i) / width) + 1];
-        c->scale[i] = c->gamma[i] * c->rstd[i];
+    memset(c, 0, sizeof *c);
+    memcpy(c->beta, beta + k, (size_t)cols * sizeof(real));
+    for (int i = 0, g = k / width; i < cols; g++) {
+        const int end = min_int(cols, (g + 1) * width - k);
+        for (const real mean = stats[2 * g], rstd = stats[2 * g + 1]; i < end; i++) {
+            c->mean[i] = mean;
+            c->rstd[i] = rstd;
+            c->scale[i] = gamma[k + i] * rstd;
+        }
     }
 }
 
-/* Mean and 1/sqrt(variance + eps) of groups g0..g1-1 of one image, from those of their channels (Chan et al. 1983). */
+/* Mean and 1/sqrt(variance + eps) of groups g0..g1-1 of one image, from those of their channels (Chan et al. 1983): the
+ * channels' means are taken from that of the group's first. */
 static void group_stats(real *stats, const real *x, NormShape s, int g0, int g1)
 {
     const int width = s.c / s.groups, k1 = g1 * width;
-    double mean[COLS], m2[COLS], gm = 0, gq = 0;
-    for (int k = g0 * width; k < k1; k += COLS) {
+    double mean[COLS], m2[COLS], first = 0, sum = 0, sq = 0;
+    for (int k = g0 * width, g = g0, place = 0; k < k1; k += COLS) {
         const int cols = min_int(COLS, k1 - k);
         cols_moments(mean, m2, x + k, s.hw, s.c, cols);
         for (int i = 0; i < cols; i++) {
-            const int g = (k + i) / width, before = (k + i) % width;
-            if (before == 0)
-                gm = gq = 0;
-            const double d = mean[i] - gm;
-            gm += d / (before + 1);
-            gq += m2[i] + d * d * s.hw * before / (before + 1);
-            stats[2 * g] = (real)gm;
-            stats[2 * g + 1] = (real)(1 / sqrt(gq / ((double)s.hw * (before + 1)) + (double)s.eps));
+            if (place == 0) {
+                first = mean[i];
+                sum = sq = 0;
+            }
+            const double d = mean[i] - first;
+            sum += d;
+            sq += m2[i] + d * d * s.hw;
+            if (++place < width)
+                continue;
+            const double rest = sq - sum * sum * s.hw / width;
+            stats[2 * g] = (real)(first + sum / width);
+            stats[2 * g + 1] = (real)(1 / sqrt((rest < 0 ? 0 : rest) / ((double)s.hw * width) + (double)s.eps));
+            place = 0;
+            g++;
         }
     }
 }
@@ -164,11 +168,12 @@ void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
         for (int k = g0 * width; k < k1; k += COLS) {
             const int cols = min_int(COLS, k1 - k);
             cols_of_groups(&c, st, gamma, beta, k, cols, width);
-            for (int i = 0; i < cols; i++) {
-                const double *a = avg + 2 * ((k + i) / width - g0);
-                c.k0[i] = c.scale[i];
-                c.k1[i] = (real)(c.rstd[i] * a[0]);
-                c.k2[i] = (real)(c.rstd[i] * a[1]);
+            for (int i = 0, g = k / width; i < cols; g++) {
+                const double *a = avg + 2 * (g - g0);
+                for (const int end = min_int(cols, (g + 1) * width - k); i < end; i++) {
+                    c.k1[i] = (real)(c.rstd[i] * a[0]);
+                    c.k2[i] = (real)(c.rstd[i] * a[1] * c.rstd[i]);
+                }
             }
             cols_backward(dx + image + k, (keep ? dx : dy) + image + k, x + image + k, &c, s.hw, s.c, cols, beta_x,
                           keep ? ACT_NONE : s.act);
@@ -251,12 +256,9 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
         const size_t at = (size_t)n * s.hw * s.c + k;
         Cols c;
         cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
-        for (int i = 0; i < cols; i++) {
-            c.k0[i] = c.scale[i];
-            if (batch_stats) {
-                c.k1[i] = (real)(c.scale[i] * totals[2 * (k + i)] / count);
-                c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count);
-            }
+        for (int i = 0; batch_stats && i < cols; i++) {
+            c.k1[i] = (real)(c.scale[i] * totals[2 * (k + i)] / count);
+            c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count * c.rstd[i]);
         }
         cols_backward(dx + at, (keep ? dx : dy) + at, x + at, &c, s.hw, s.c, cols, beta_x, keep ? ACT_NONE : s.act);
     }

@@ -11,11 +11,11 @@
 #define COLS 64 /* a multiple of VW in every build */
 #define SPAN 64 /* pixels; 16 KB of a block, which stays in L1 */
 
-/* Per channel: u = gamma xh + beta with xh = (x - mean) rstd; dx = k0 du - k1 - k2 xh, where du = dy act'(u). */
+/* Per channel: u = scale (x - mean) + beta with scale = gamma rstd; dx = scale du - k1 - k2 (x - mean), where du = dy
+ * act'(u). */
 typedef struct Cols {
-    real mean[COLS], rstd[COLS], gamma[COLS], beta[COLS];
-    real scale[COLS]; /* gamma rstd */
-    real k0[COLS], k1[COLS], k2[COLS];
+    real mean[COLS], rstd[COLS], scale[COLS], beta[COLS];
+    real k1[COLS], k2[COLS];
 } Cols;
 
 /* Sums over the image: of du, of du xh, of dy. */
@@ -25,8 +25,8 @@ typedef struct ColSums {
 
 static inline void add_lanes(double *sum, vf v)
 {
-    for (int i = 0; i < VW; i++)
-        sum[i] += v[i];
+    for (int i = 0; i < VW; i += VH)
+        *(vd *)(sum + i) += vload_d((const real *)&v + i);
 }
 
 /* mean and sum of squared deviations of each channel, in one pass: the deviations are from the first pixel, which lies
@@ -58,8 +58,9 @@ static void cols_moments(double *mean, double *m2, const real *x, int hw, int ld
             add_lanes(s2 + k, q0 + q1);
         }
     }
+    const double each = 1.0 / hw;
     for (int k = 0; k < cols; k++) {
-        const double d = s1[k] / hw, rest = s2[k] - s1[k] * d;
+        const double d = s1[k] * each, rest = s2[k] - s1[k] * d;
         mean[k] = x[k] + d;
         m2[k] = rest < 0 ? 0 : rest; /* NaN stays */
     }
@@ -128,15 +129,14 @@ typedef struct BackwardOut {
 ALWAYS_INLINE void sums_lane(ColSums *s, BackwardOut o, const real *dy, const real *x, int pixels, int ld,
                              const Cols *c, int k, Act act, int m)
 {
-    const vf mean = vload(c->mean + k), rstd = vload(c->rstd + k), gamma = vload(c->gamma + k),
-             beta = vload(c->beta + k);
-    vf sum_du = {0}, sum_duxh = {0}, sum_dy = {0};
+    const vf mean = vload(c->mean + k), scale = vload(c->scale + k), beta = vload(c->beta + k);
+    vf sum_du = {0}, sum_dux = {0}, sum_dy = {0};
     for (int p = 0; p < pixels; p++) {
         const size_t at = (size_t)p * ld;
-        const vf xh = (vload_n(x + at, m) - mean) * rstd, g = vload_n(dy + at, m);
-        const vf du = vact_bwd(g, gamma * xh + beta, act);
+        const vf xc = vload_n(x + at, m) - mean, g = vload_n(dy + at, m);
+        const vf du = vact_bwd(g, scale * xc + beta, act);
         sum_du += du;
-        sum_duxh += du * xh;
+        sum_dux += du * xc;
         sum_dy += g;
         if (o.dres)
             vupdate_n(o.dres + at, g, o.beta_r, m);
@@ -144,7 +144,7 @@ ALWAYS_INLINE void sums_lane(ColSums *s, BackwardOut o, const real *dy, const re
             vstore_n(o.du + at, du, m);
     }
     add_lanes(s->du + k, sum_du);
-    add_lanes(s->duxh + k, sum_duxh);
+    add_lanes(s->duxh + k, sum_dux * vload(c->rstd + k));
     add_lanes(s->dy + k, sum_dy);
 }
 
@@ -186,14 +186,13 @@ static void cols_sums(ColSums *s, BackwardOut o, const real *dy, const real *x, 
 ALWAYS_INLINE void backward_lane(real *dx, const real *dy, const real *x, int pixels, int ld, const Cols *c, int k,
                                  real beta_x, Act act, int m)
 {
-    const vf mean = vload(c->mean + k), rstd = vload(c->rstd + k), gamma = vload(c->gamma + k),
-             beta = vload(c->beta + k);
-    const vf k0 = vload(c->k0 + k), k1 = vload(c->k1 + k), k2 = vload(c->k2 + k);
+    const vf mean = vload(c->mean + k), scale = vload(c->scale + k), beta = vload(c->beta + k);
+    const vf k1 = vload(c->k1 + k), k2 = vload(c->k2 + k);
     for (int p = 0; p < pixels; p++) {
         const size_t at = (size_t)p * ld;
-        const vf xh = (vload_n(x + at, m) - mean) * rstd, g = vload_n(dy + at, m);
-        const vf du = vact_bwd(g, gamma * xh + beta, act);
-        vupdate_n(dx + at, k0 * du - k1 - k2 * xh, beta_x, m);
+        const vf xc = vload_n(x + at, m) - mean, g = vload_n(dy + at, m);
+        const vf du = vact_bwd(g, scale * xc + beta, act);
+        vupdate_n(dx + at, scale * du - k1 - k2 * xc, beta_x, m);
     }
 }
 
