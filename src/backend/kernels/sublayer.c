@@ -77,21 +77,33 @@ static Work work_at(real *base, SublayerShape s)
 }
 
 /* Mean and 1/sqrt(variance + eps) over the c rows. */
-static void norm_stats(Work *a, const real *x, int c, real eps, int nr)
+ALWAYS_INLINE void norm_stats_of(Work *a, const real *x, int c, real eps, int nr)
 {
     const size_t w = (size_t)nr * VW;
-    for (size_t j = 0; j < w; j += VW) {
-        vf sum = {0}, sq = {0};
-        for (int k = 0; k < c; k++)
-            sum += vload(x + k * w + j);
-        const vf mean = sum / (real)c;
-        for (int k = 0; k < c; k++) {
-            const vf d = vload(x + k * w + j) - mean;
-            sq += d * d;
+    vf mean[TILE_VECTORS] = {0}, sq[TILE_VECTORS] = {0};
+    const real *row = x;
+    for (int k = 0; k < c; k++, row += w)
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++)
+            mean[j] += vload(row + j * VW);
+    for (int j = 0; j < nr; j++)
+        mean[j] /= (real)c;
+    row = x;
+    for (int k = 0; k < c; k++, row += w)
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            const vf d = vload(row + j * VW) - mean[j];
+            sq[j] += d * d;
         }
-        vstore(a->mean + j, mean);
-        vstore(a->rstd + j, vrsqrt(sq / (real)c + eps));
+    for (int j = 0; j < nr; j++) {
+        vstore(a->mean + j * VW, mean[j]);
+        vstore(a->rstd + j * VW, vrsqrt(sq[j] / (real)c + eps));
     }
+}
+
+static void norm_stats(Work *a, const real *x, int c, real eps, int nr)
+{
+    TILE_BY_WIDTH(norm_stats_of, nr, a, x, c, eps);
 }
 
 /* u = gamma (x - mean) rstd + beta; u may be x. */
@@ -99,38 +111,56 @@ static void norm_tile(real *u, Work *a, const real *x, const real *gamma, const 
 {
     const size_t w = (size_t)nr * VW;
     norm_stats(a, x, c, eps, nr);
-    for (size_t j = 0; j < w; j += VW) {
-        const vf mean = vload(a->mean + j), rstd = vload(a->rstd + j);
-        for (int k = 0; k < c; k++)
-            vstore(u + k * w + j, (vload(x + k * w + j) - mean) * rstd * gamma[k] + beta[k]);
+    for (int k = 0; k < c; k++)
+        for (size_t j = 0; j < w; j += VW) {
+            const vf xh = (vload(x + k * w + j) - vload(a->mean + j)) * vload(a->rstd + j);
+            vstore(u + k * w + j, xh * gamma[k] + beta[k]);
+        }
+}
+
+ALWAYS_INLINE void norm_bwd_of(real *out, Work *a, const real *d, const real *x, const real *res, const real *gamma,
+                               int c, int nr)
+{
+    const size_t w = (size_t)nr * VW;
+    vf mean[TILE_VECTORS], rstd[TILE_VECTORS], sum_g[TILE_VECTORS] = {0}, sum_gxh[TILE_VECTORS] = {0};
+    for (int j = 0; j < nr; j++) {
+        mean[j] = vload(a->mean + j * VW);
+        rstd[j] = vload(a->rstd + j * VW);
     }
+    for (int k = 0; k < c; k++) {
+        vf sum_d = vload(a->beta + k * VW), sum_dxh = vload(a->gamma + k * VW);
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            const vf xh = (vload(x + k * w + (size_t)(j * VW)) - mean[j]) * rstd[j];
+            const vf dk = vload(d + k * w + (size_t)(j * VW)), dxh = dk * xh;
+            sum_d += dk;
+            sum_dxh += dxh;
+            sum_g[j] += dk * gamma[k];
+            sum_gxh[j] += dxh * gamma[k];
+        }
+        vstore(a->beta + k * VW, sum_d);
+        vstore(a->gamma + k * VW, sum_dxh);
+    }
+    for (int j = 0; j < nr; j++) {
+        sum_gxh[j] *= rstd[j] * rstd[j] / (real)c;
+        sum_g[j] *= rstd[j] / (real)c;
+    }
+    for (int k = 0; k < c; k++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nr; j++) {
+            const size_t at = k * w + (size_t)(j * VW);
+            vf dx = vload(d + at) * (gamma[k] * rstd[j]) - (vload(x + at) - mean[j]) * sum_gxh[j] - sum_g[j];
+            if (res)
+                dx += vload(res + at);
+            vstore(out + at, dx);
+        }
 }
 
 /* The gradient d of the normalised values becomes that of x, plus `res` where it is not NULL; out may be d or res. */
-static void norm_tile_bwd(real *out, Work *k, const real *d, const real *x, const real *res, const real *gamma, int c,
+static void norm_tile_bwd(real *out, Work *a, const real *d, const real *x, const real *res, const real *gamma, int c,
                           int nr)
 {
-    const size_t w = (size_t)nr * VW;
-    for (size_t j = 0; j < w; j += VW) {
-        const vf mu = vload(k->mean + j), r = vload(k->rstd + j);
-        vf sum_g = {0}, sum_gxh = {0};
-        for (int i = 0; i < c; i++) {
-            const vf xh = (vload(x + i * w + j) - mu) * r, di = vload(d + i * w + j), g = di * gamma[i];
-            sum_g += g;
-            sum_gxh += g * xh;
-            vstore(k->gamma + i * VW, vload(k->gamma + i * VW) + di * xh);
-            vstore(k->beta + i * VW, vload(k->beta + i * VW) + di);
-        }
-        sum_g /= (real)c;
-        sum_gxh /= (real)c;
-        for (int i = 0; i < c; i++) {
-            const vf xh = (vload(x + i * w + j) - mu) * r, g = vload(d + i * w + j) * gamma[i];
-            vf dx = (g - sum_g - xh * sum_gxh) * r;
-            if (res)
-                dx += vload(res + i * w + j);
-            vstore(out + i * w + j, dx);
-        }
-    }
+    TILE_BY_WIDTH(norm_bwd_of, nr, out, a, d, x, res, gamma, c);
 }
 
 /* p (t) = softmax over the tokens of the scores in p */

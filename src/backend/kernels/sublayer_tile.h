@@ -19,6 +19,19 @@
 #define TILE_ROWS 3
 #endif
 
+/* f(..., nr), compiled for every width of a tile */
+#define TILE_BY_WIDTH(f, nr, ...)                                                                                      \
+    do {                                                                                                               \
+        if ((nr) == 1)                                                                                                 \
+            f(__VA_ARGS__, 1);                                                                                         \
+        else if ((nr) == 2)                                                                                            \
+            f(__VA_ARGS__, 2);                                                                                         \
+        else if ((nr) == 3)                                                                                            \
+            f(__VA_ARGS__, 3);                                                                                         \
+        else                                                                                                           \
+            f(__VA_ARGS__, 4);                                                                                         \
+    } while (0)
+
 ALWAYS_INLINE void mul_rows(real *restrict c, const real *restrict a, size_t row, size_t col, const real *restrict b,
                             const real *restrict bias, int k, bool add, int mr, int nr)
 {
@@ -67,20 +80,7 @@ ALWAYS_INLINE void mul_all(real *restrict c, const real *restrict a, size_t row,
 static void tile_mul(real *c, const real *a, size_t row, size_t col, const real *b, const real *bias, int m, int k,
                      bool add, int nr)
 {
-    switch (nr) {
-    case 1:
-        mul_all(c, a, row, col, b, bias, m, k, add, 1);
-        break;
-    case 2:
-        mul_all(c, a, row, col, b, bias, m, k, add, 2);
-        break;
-    case 3:
-        mul_all(c, a, row, col, b, bias, m, k, add, 3);
-        break;
-    default:
-        mul_all(c, a, row, col, b, bias, m, k, add, 4);
-        break;
-    }
+    TILE_BY_WIDTH(mul_all, nr, c, a, row, col, b, bias, m, k, add);
 }
 
 /* mr rows and nr vectors of C, of which the last holds `lanes` elements */
