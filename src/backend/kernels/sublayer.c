@@ -392,15 +392,19 @@ static void backward_chunk(Work *a, real *const d[], const real betas[], real *p
     sum_lanes(vectors + 3 * s.c, a->b1, (size_t)s.f1);
 }
 
-/* d (len), or its transpose where it is (cols,len/cols), = beta*d + the sum of the chunks' parts */
-static void add_parts(real *d, const real *part, size_t stride, int chunks, size_t len, size_t cols, real beta)
+/* The first part becomes the sum of all. */
+static void add_parts(real *restrict part, size_t stride, int chunks)
 {
-    for (size_t i = 0; d && i < len; i++) {
-        real sum = part[i];
-        for (int j = 1; j < chunks; j++)
-            sum += part[(size_t)j * stride + i];
-        update(d + (cols ? i % cols * (len / cols) + i / cols : i), sum, beta);
-    }
+    for (int j = 1; j < chunks; j++)
+        for (size_t i = 0; i < stride; i++)
+            part[i] += part[(size_t)j * stride + i];
+}
+
+/* d = beta*d + sum; where cols > 0, sum (len/cols,cols) is turned first */
+static void put_gradient(real *d, const real *sum, size_t len, size_t cols, real beta)
+{
+    for (size_t i = 0; d && i < len; i++)
+        update(d + (cols ? i % cols * (len / cols) + i / cols : i), sum[i], beta);
 }
 
 void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
@@ -423,7 +427,8 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
         backward_chunk(&a, d, betas, part + (size_t)j * stride, dy, kept, in, (int)((long)s.n * j / chunks),
                        (int)((long)s.n * (j + 1) / chunks), s);
     }
+    add_parts(part, stride, chunks);
     for (int i = 0; i < 6; i++)
-        add_parts(d[which[i]], part + at[i], stride, chunks, at[i + 1] - at[i], which[i] == SUB_W1 ? s.f1 : 0,
-                  betas[which[i]]);
+        put_gradient(d[which[i]], part + at[i], at[i + 1] - at[i], which[i] == SUB_W1 ? (size_t)s.f1 : 0,
+                     betas[which[i]]);
 }

@@ -72,6 +72,8 @@ ALWAYS_INLINE void mul_all(real *restrict c, const real *restrict a, size_t row,
     int r = 0;
     for (; r + TILE_ROWS <= m; r += TILE_ROWS)
         mul_rows(c + (size_t)r * w, a + (size_t)r * row, row, col, b, bias ? bias + r : NULL, k, add, TILE_ROWS, nr);
+    for (; r + 2 <= m; r += 2)
+        mul_rows(c + (size_t)r * w, a + (size_t)r * row, row, col, b, bias ? bias + r : NULL, k, add, 2, nr);
     for (; r < m; r++)
         mul_rows(c + (size_t)r * w, a + (size_t)r * row, row, col, b, bias ? bias + r : NULL, k, add, 1, nr);
 }
