@@ -50,7 +50,7 @@ static const int classes[MOST] = {0, 1, 2, 2, 0, 1, 2, 0, 0, 2, 1};
 
 static void same_images_case(Model *m, SampleConfig c, const int *y)
 {
-    static const int batches[] = {1, 8, 9, 32};
+    static const int batches[] = {0, 1, 8, 9, 32};
     float all[MOST * PIXELS], some[MOST * PIXELS];
 
     c.batch = 8;
@@ -318,7 +318,7 @@ static void test_refusals(void **state)
     c.eta = NAN;
     refused(m, c, "eta");
     c.eta = 0;
-    c.batch = 0;
+    c.batch = -1;
     refused(m, c, "batch");
     c = base_config(seed, SAMPLER_DDPM);
     c.cfg_scale = 2;

@@ -67,6 +67,8 @@ Param *param_find(const ParamStore *s, const char *name); /* NULL: not there */
 
 /* Lay out the slabs and initialise: parameter values depend on (seed, name) only, not on the order of declaration. */
 int param_seal(ParamStore *s, uint64_t seed, Err *e);
+/* The same, all values zero: for those that a file will bring. (Drawing them takes longer than reading them.) */
+int param_seal_blank(ParamStore *s, Err *e);
 
 /* Values in PyTorch's layout to and from the inner one: numel floats. `slab` is s->values, or another slab laid out like
  * it (EMA, Adam moments). */

@@ -16,7 +16,7 @@ typedef struct SampleConfig {
     bool batch_stats; /* `--bn batch` */
     ConvAlgo conv;
     uint64_t seed;
-    int batch; /* images per evaluation of the network; does not change the images */
+    int batch; /* images per evaluation of the network, 0: chosen; does not change the images */
 } SampleConfig;
 
 SampleConfig sample_config_default(const ModelConfig *m);

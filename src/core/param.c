@@ -121,7 +121,7 @@ static void param_init_values(Param *p, uint64_t seed)
     }
 }
 
-int param_seal(ParamStore *s, uint64_t seed, Err *e)
+int param_seal_blank(ParamStore *s, Err *e)
 {
     static const ParamKind order[] = {PARAM_WEIGHT, PARAM_BUFFER};
     size_t used = 0;
@@ -151,37 +151,60 @@ int param_seal(ParamStore *s, uint64_t seed, Err *e)
         p->value = s->values + p->offset;
         if (p->trainable)
             p->grad = s->grads + p->offset;
-        param_init_values(p, seed);
     }
     s->sealed = true;
     return 0;
 }
 
-/* Where element i of the file's order lies in the inner order. */
-static size_t inner_index(const Param *p, size_t i)
+int param_seal(ParamStore *s, uint64_t seed, Err *e)
 {
-    const int *f = p->file_shape.d;
-    size_t d1 = (size_t)f[1], d2 = (size_t)f[2], d3 = (size_t)f[3];
-    size_t i3 = i % d3, i2 = i / d3 % d2, i1 = i / d3 / d2 % d1, i0 = i / d3 / d2 / d1;
+    if (param_seal_blank(s, e))
+        return -1;
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->kind != PARAM_COUNTER)
+            param_init_values(s->items[i], seed);
+    return 0;
+}
+
+/* The file's order as a matrix of rows x cols runs of `taps` values, and where value (row, col, tap) lies in the inner one:
+ * (O,I,a,c) -> (a,c,I,O), (I,O,a,c) -> (I,a,c,O), or the same. */
+typedef struct Order {
+    size_t rows, cols, taps;
+    size_t row, col, tap; /* steps in the inner order */
+} Order;
+
+static Order order_of(const Param *p)
+{
+    size_t d0 = (size_t)p->file_shape.d[0], d1 = (size_t)p->file_shape.d[1];
 
     switch (p->layout) {
-    case LAYOUT_CONV3: /* (O,I,a,c) -> (a,c,I,O) */
-        return ((i2 * 3 + i3) * d1 + i1) * (size_t)f[0] + i0;
-    case LAYOUT_CONVT2: /* (I,O,a,c) -> (I,a,c,O) */
-        return ((i0 * 2 + i2) * 2 + i3) * d1 + i1;
+    case LAYOUT_CONV3:
+        return (Order){d0, d1, 9, 1, d0, d0 * d1};
+    case LAYOUT_CONVT2:
+        return (Order){d0, d1, 4, 4 * d1, 1, d1};
     default:
-        return i;
+        return (Order){1, 1, p->numel, 0, 0, 1};
     }
 }
 
 void param_export(float *out, const Param *p, const real *slab)
 {
-    for (size_t i = 0; i < p->numel; i++)
-        out[i] = (float)slab[p->offset + inner_index(p, i)];
+    const Order o = order_of(p);
+    const real *in = slab + p->offset;
+
+    for (size_t r = 0; r < o.rows; r++)
+        for (size_t c = 0; c < o.cols; c++)
+            for (size_t k = 0; k < o.taps; k++)
+                *out++ = (float)in[r * o.row + c * o.col + k * o.tap];
 }
 
 void param_import(real *slab, const Param *p, const float *in)
 {
-    for (size_t i = 0; i < p->numel; i++)
-        slab[p->offset + inner_index(p, i)] = (real)in[i];
+    const Order o = order_of(p);
+    real *out = slab + p->offset;
+
+    for (size_t r = 0; r < o.rows; r++)
+        for (size_t c = 0; c < o.cols; c++)
+            for (size_t k = 0; k < o.taps; k++)
+                out[r * o.row + c * o.col + k * o.tap] = (real)*in++;
 }

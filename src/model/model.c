@@ -85,7 +85,7 @@ int model_config_check(const ModelConfig *c, Err *e)
     return 0;
 }
 
-static int declare(Model *m, uint64_t seed, Err *e)
+static int declare(Model *m, Err *e)
 {
     UnetOptions o = {.n = 1, .h = m->config.image_size, .w = m->config.image_size};
     int step = 1 << (m->config.levels - 1);
@@ -95,10 +95,11 @@ static int declare(Model *m, uint64_t seed, Err *e)
     if (unet_declare(&u, m, &o, e))
         return -1;
     unet_free(&u);
-    return param_seal(m->params, seed, e);
+    return 0;
 }
 
-Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e)
+/* With the parameters declared, and no values yet. */
+static Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
 {
     Model *m;
 
@@ -107,12 +108,34 @@ Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *
     m->config = *config;
     m->params = param_store_new(trainable, e);
     if (!m->params || diffusion_init(&m->diffusion, config->schedule, config->timesteps, config->predict, e) ||
-        declare(m, seed, e)) {
+        declare(m, e)) {
+        model_free(m);
+        return NULL;
+    }
+    return m;
+}
+
+/* m, with what needs no file and no seed; NULL where sealing failed. */
+static Model *finish(Model *m, int failed)
+{
+    if (failed) {
         model_free(m);
         return NULL;
     }
     unet_set_frequencies(m);
     return m;
+}
+
+Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e)
+{
+    Model *m = model_declare(config, trainable, e);
+    return m ? finish(m, param_seal(m->params, seed, e)) : NULL;
+}
+
+Model *model_blank(const ModelConfig *config, bool trainable, Err *e)
+{
+    Model *m = model_declare(config, trainable, e);
+    return m ? finish(m, param_seal_blank(m->params, e)) : NULL;
 }
 
 void model_free(Model *m)

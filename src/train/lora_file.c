@@ -337,7 +337,7 @@ static Lora *build_adapter(const Reading *r, Err *e)
         return NULL;
     }
     unet_free(&u);
-    if (param_seal(l->params, 0, e)) {
+    if (param_seal_blank(l->params, e)) {
         lora_free(l);
         return NULL;
     }

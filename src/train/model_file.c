@@ -151,7 +151,7 @@ Model *model_load(const char *path, bool trainable, Err *e)
     Model *m = NULL;
 
     if (f && (json ? model_config_from_json(&c, json, path, e) : config_from_shapes(&c, f, e)) == 0)
-        m = model_new(&c, trainable, 0, e);
+        m = model_blank(&c, trainable, e);
     if (m && (check_names(m, f, e) || read_values(m, f, e))) {
         model_free(m);
         m = NULL;
