@@ -126,6 +126,8 @@ void graph_keep(Node *n);
  * memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every tensor its
  * own place (tests compare the two). */
 int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
+/* Only work out what graph_plan would need: graph_bytes then says it. The graph cannot run, and is to be freed. */
+int graph_measure(Graph *g, Node *loss, Err *e);
 
 void graph_forward(Graph *g);  /* also g->loss_value */
 void graph_backward(Graph *g); /* fills grad of every trainable parameter that the loss depends on */

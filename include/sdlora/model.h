@@ -93,6 +93,8 @@ typedef struct UnetChunks {
 
 /* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
+/* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. */
+int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e);
 Unet *unet_chunks_next(UnetChunks *c, int left); /* for the next min(chunk, left) images: its n says how many */
 void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);

@@ -252,7 +252,7 @@ static void give_places(const Plan *p)
     }
 }
 
-static int allocate(Graph *g, size_t max_bytes, Err *e)
+static void count_bytes(Graph *g)
 {
     g->scratch_bytes = g->prep_bytes = 0;
     for (int i = 0; i < g->count; i++) {
@@ -262,19 +262,20 @@ static int allocate(Graph *g, size_t max_bytes, Err *e)
             g->scratch_bytes = s;
         g->prep_bytes += align_up(n->prep_bytes[0]) + align_up(n->prep_bytes[1]);
     }
-    if (max_bytes && graph_bytes(g) > max_bytes)
-        return err_set(e, ERR_USAGE, "the plan needs %.1f MB of memory, more than the %.1f MB allowed",
-                       (double)graph_bytes(g) / 1e6, (double)max_bytes / 1e6);
+}
+
+static int allocate(Graph *g, Err *e)
+{
     g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
     g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
     g->prep_slab = mem_alloc(g->prep_bytes, 1, "transformed filters", e);
     return g->slab && g->scratch && g->prep_slab ? 0 : -1;
 }
 
-int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
+/* Everything but the memory itself. */
+static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
 {
     size_t n = (size_t)g->count;
-    Plan p = {g, g->count, NULL, NULL, {NULL, NULL}, 0};
     int *ints = graph_block(g, 4 * n, sizeof(int));
     bool *written = graph_block(g, n, sizeof(bool));
 
@@ -284,17 +285,33 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
             *e = g->err;
         return -1;
     }
-    p.val = ints;
-    p.grad = ints + n;
-    p.aux[0] = ints + 2 * n;
-    p.aux[1] = ints + 3 * n;
+    *p = (Plan){g, g->count, ints, ints + n, {ints + 2 * n, ints + 3 * n}, 0};
     g->loss = g->train ? loss : NULL;
     mark_gradients(g, written);
-    plan_lives(&p);
-    g->n_items = p.n_items;
-    plan_pack(g->items, p.n_items, true, &g->naive_bytes);
-    plan_pack(g->items, p.n_items, plain, &g->slab_bytes);
-    if (allocate(g, max_bytes, e))
+    plan_lives(p);
+    g->n_items = p->n_items;
+    plan_pack(g->items, p->n_items, true, &g->naive_bytes);
+    plan_pack(g->items, p->n_items, plain, &g->slab_bytes);
+    count_bytes(g);
+    return 0;
+}
+
+int graph_measure(Graph *g, Node *loss, Err *e)
+{
+    Plan p;
+    return lay_out(&p, g, loss, false, e);
+}
+
+int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
+{
+    Plan p;
+
+    if (lay_out(&p, g, loss, plain, e))
+        return -1;
+    if (max_bytes && graph_bytes(g) > max_bytes)
+        return err_set(e, ERR_USAGE, "the plan needs %.1f MB of memory, more than the %.1f MB allowed",
+                       (double)graph_bytes(g) / 1e6, (double)max_bytes / 1e6);
+    if (allocate(g, e))
         return -1;
     give_places(&p);
     g->prepared = false;

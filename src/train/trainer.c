@@ -42,9 +42,9 @@ static void image_get(float *out, const Images *im, size_t i)
 
 /* ---- life ---- */
 
-static bool has_batch_norm(const Model *m)
+bool trainer_whole_batches(const Trainer *t)
 {
-    return m->config.norm == NORM_BATCH;
+    return t->model->config.norm == NORM_BATCH && !t->lora;
 }
 
 /* As many images a pass as keep their activations in cache; all of them where statistics run over the batch. */
@@ -53,25 +53,32 @@ static int choose_micro_batch(const Trainer *t)
     int wanted = t->c.micro_batch;
 
     if (wanted == 0)
-        wanted = has_batch_norm(t->model) && !t->lora ? t->c.batch : AUTO_MICRO_BATCH;
+        wanted = trainer_whole_batches(t) ? t->c.batch : AUTO_MICRO_BATCH;
     return wanted < t->c.batch ? wanted : t->c.batch;
+}
+
+UnetOptions trainer_network(const Trainer *t, int batch)
+{
+    int size = t->model->config.image_size;
+
+    return (UnetOptions){.n = batch,
+                         .h = size,
+                         .w = size,
+                         .train = true,
+                         .l1 = t->c.l1,
+                         .loss_scale = 1.0 / ((double)batch * (double)t->train.hw),
+                         .conv = t->c.conv,
+                         .lora = t->lora,
+                         .lora_seed = t->c.seed};
 }
 
 static int build_networks(Trainer *t, Err *e)
 {
-    int size = t->model->config.image_size;
-    UnetOptions o = {.n = t->c.batch,
-                     .h = size,
-                     .w = size,
-                     .train = true,
-                     .l1 = t->c.l1,
-                     .conv = t->c.conv,
-                     .lora = t->lora,
-                     .lora_seed = t->c.seed,
-                     .max_bytes = t->c.max_bytes};
+    UnetOptions o = trainer_network(t, t->c.batch);
 
-    o.loss_scale = 1.0 / ((double)t->c.batch * (double)t->train.hw);
     t->micro = choose_micro_batch(t);
+    if (t->c.max_bytes && trainer_check_memory(t, e))
+        return -1;
     if (unet_chunks_build(&t->net, t->model, &o, t->micro, e))
         return -1;
     if (t->val.n == 0)
@@ -110,7 +117,7 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
                        t->c.batch, train->n);
     if (t->c.cond_drop > 0 && !t->model->config.null_class)
         return err_set(e, ERR_USAGE, "dropping the class needs a model with a null class; use --cond-drop 0");
-    if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && has_batch_norm(t->model) && !t->lora)
+    if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && trainer_whole_batches(t))
         return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once; leave out --micro-batch");
     return 0;
 }
@@ -185,14 +192,6 @@ int64_t trainer_step_count(const Trainer *t)
 int trainer_micro_batch(const Trainer *t)
 {
     return t->micro;
-}
-
-size_t trainer_bytes(const Trainer *t)
-{
-    size_t n = t->trained->n_weights;
-    size_t slabs = t->model->params->n_values + (t->lora ? t->lora->params->n_values : 0) + n * (t->ema ? 4 : 3);
-    return unet_chunks_bytes(&t->net) + unet_chunks_bytes(&t->val_net) + slabs * sizeof(real) +
-           (size_t)(t->train.n + t->val.n) * t->train.hw;
 }
 
 Graph *trainer_graph(const Trainer *t)

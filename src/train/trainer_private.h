@@ -1,4 +1,4 @@
-/* A Trainer's inside, for trainer.c and checkpoint.c. */
+/* A Trainer's inside, for trainer.c, trainer_memory.c and checkpoint.c. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
@@ -30,5 +30,12 @@ struct Trainer {
     int *timesteps; /* (micro) */
     int64_t step;   /* optimiser steps done */
 };
+
+/* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
+bool trainer_whole_batches(const Trainer *t);
+UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
+
+/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before the networks are built. */
+int trainer_check_memory(const Trainer *t, Err *e);
 
 #endif

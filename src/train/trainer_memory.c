@@ -1,0 +1,94 @@
+/* How much memory training takes, before and after it is taken: the networks' plans, the weights with what the optimiser
+ * keeps beside them, and the images. */
+#include "trainer_private.h"
+
+static size_t count_reals(const ParamStore *s, bool weights_only)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->kind == PARAM_WEIGHT || (!weights_only && s->items[i]->kind == PARAM_BUFFER))
+            n += s->items[i]->numel;
+    return n;
+}
+
+/* All but the networks. An adapter's parameters are known once a network has been declared with it. */
+static size_t fixed_bytes(const Trainer *t)
+{
+    const ParamStore *base = t->model->params, *trained = t->lora ? t->lora->params : base;
+    size_t reals = count_reals(base, false) + (t->lora ? count_reals(trained, false) : 0);
+
+    reals += count_reals(trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
+    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->train.hw;
+}
+
+size_t trainer_bytes(const Trainer *t)
+{
+    return unet_chunks_bytes(&t->net) + unet_chunks_bytes(&t->val_net) + fixed_bytes(t);
+}
+
+/* What trainer_bytes would be with these sizes. */
+static int bytes_needed(size_t *bytes, const Trainer *t, int batch, int micro, Err *e)
+{
+    UnetOptions o = trainer_network(t, batch);
+    size_t val = 0;
+
+    if (unet_chunks_measure(bytes, t->model, &o, micro, e))
+        return -1;
+    o.train = false;
+    o.n = t->val.n;
+    if (o.n > 0 && unet_chunks_measure(&val, t->model, &o, micro, e))
+        return -1;
+    *bytes += val + fixed_bytes(t);
+    return 0;
+}
+
+/* The same for k images a pass: a smaller batch where it must pass whole, else a smaller micro-batch. */
+static int bytes_needed_for(size_t *bytes, const Trainer *t, int k, Err *e)
+{
+    return bytes_needed(bytes, t, trainer_whole_batches(t) ? k : t->c.batch, k, e);
+}
+
+/* The most images a pass, below `most`, that fit, into *k (1 where none does) and what they need into *bytes. Halving brackets
+ * it; then one by one, for a batch that k does not divide needs a second network for the rest, and so a little more. */
+static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, Err *e)
+{
+    int above = most;
+
+    do {
+        *k = above / 2 > 1 ? above / 2 : 1;
+        if (bytes_needed_for(bytes, t, *k, e))
+            return -1;
+        if (*bytes <= t->c.max_bytes)
+            break;
+        above = *k;
+    } while (*k > 1);
+    for (int try = above - 1; try > *k; try--) {
+        size_t need;
+        if (bytes_needed_for(&need, t, try, e))
+            return -1;
+        if (need <= t->c.max_bytes) {
+            *k = try;
+            *bytes = need;
+        }
+    }
+    return 0;
+}
+
+int trainer_check_memory(const Trainer *t, Err *e)
+{
+    const char *option = trainer_whole_batches(t) ? "--batch-size" : "--micro-batch";
+    size_t need, less;
+    int k;
+
+    if (bytes_needed(&need, t, t->c.batch, t->micro, e))
+        return -1;
+    if (need <= t->c.max_bytes)
+        return 0;
+    if (largest_fit(&k, &less, t, t->micro, e))
+        return -1;
+    return err_set(e, ERR_USAGE,
+                   "training needs %.1f MB of memory, more than the %.1f MB allowed; %s'%s %d' %s %.1f MB",
+                   (double)need / 1e6, (double)t->c.max_bytes / 1e6, less <= t->c.max_bytes ? "" : "even ", option, k,
+                   less <= t->c.max_bytes ? "would need" : "needs", (double)less / 1e6);
+}
