@@ -78,6 +78,10 @@ typedef struct Backend {
     const char *name; /* "cpu" */
     const char *simd; /* "avx512", "avx2", "baseline", ... */
 
+    /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done. *out
+     * depends on every one of them ---- */
+    double (*peak)(real *out, int64_t rounds);
+
     /* ---- 3x3 convolution, stride 1, zero padding 1 (conv*.c) ----
      * prep: the filter in the form that fwd (pass CONV_FWD) or bwd_data (CONV_BWD_DATA) wants, e.g. Winograd-transformed;
      * prep_size is its number of reals, 0 where the pass uses w itself. Done once per change of w. `u` below is that

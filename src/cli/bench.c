@@ -19,12 +19,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Seconds of one call: the median over runs, each of as many calls as fill RUN_SECONDS, behind one to warm up. */
-static double measure(BenchFn fn, void *ctx, int runs)
+enum { RUNS_MAX = 64 };
+
+/* Seconds of one call in each of `runs` runs, sorted, each of as many calls as fill RUN_SECONDS, behind one to warm up. */
+static void measure_runs(double times[RUNS_MAX], BenchFn fn, void *ctx, int runs)
 {
-    double times[64] = {0}, begin;
+    double begin;
     int calls = 1;
-    runs = runs < 64 ? runs : 64;
     fn(ctx);
     begin = term_seconds();
     fn(ctx);
@@ -38,6 +39,13 @@ static double measure(BenchFn fn, void *ctx, int runs)
         times[i] = (term_seconds() - begin) / calls;
     }
     qsort(times, (size_t)runs, sizeof *times, by_value);
+}
+
+static double measure(BenchFn fn, void *ctx, int runs)
+{
+    double times[RUNS_MAX] = {0};
+    runs = runs < RUNS_MAX ? runs : RUNS_MAX;
+    measure_runs(times, fn, ctx, runs);
     return times[runs / 2];
 }
 
@@ -53,6 +61,29 @@ static real *noise(size_t n, uint64_t stream, Err *e)
         x[i] = (real)four[i % 4] * (real)0.1;
     }
     return x;
+}
+
+/* ---- peak ---- */
+
+enum { PEAK_ROUNDS = 2000 };
+
+typedef struct Peak {
+    real out;
+    double flops;
+} Peak;
+
+static void run_peak(void *ctx)
+{
+    Peak *p = ctx;
+    p->flops = backend_get()->peak(&p->out, PEAK_ROUNDS);
+}
+
+double bench_peak(int runs)
+{
+    Peak p = {0, 0};
+    double times[RUNS_MAX] = {0};
+    measure_runs(times, run_peak, &p, runs < RUNS_MAX ? runs : RUNS_MAX);
+    return p.flops / times[0] * 1e-9; /* a disturbance can only hide it */
 }
 
 /* ---- matrix product ---- */
@@ -168,9 +199,11 @@ static int bench_conv(BenchConv *out, int runs, Err *e)
     return rc;
 }
 
+static const char conv_op[] = "conv3x3";
+
 static bool is_conv(const Node *n)
 {
-    return !strcmp(n->op->name, "conv3x3");
+    return !strcmp(n->op->name, conv_op);
 }
 
 int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e)
@@ -216,6 +249,28 @@ static void graph_flops(BenchPass *out, const Graph *g, bool train)
     }
 }
 
+/* Which part of the graph's time its convolutions take, by a profile of some more runs. */
+static int measure_conv_share(double *share, Graph *g, BenchFn fn, void *ctx, int runs, Err *e)
+{
+    ProfileRow *rows = mem_alloc((size_t)g->count, sizeof *rows, "the benchmark", e);
+    double convs = 0, all = 0, begin;
+    int n;
+    if (!rows || graph_profile(g, e)) {
+        mem_free(rows);
+        return -1;
+    }
+    begin = term_seconds();
+    for (int i = 0; i < runs; i++)
+        fn(ctx);
+    all = term_seconds() - begin;
+    n = graph_profile_rows(g, rows, g->count);
+    for (int i = 0; i < n; i++)
+        convs += strcmp(rows[i].op, conv_op) ? 0 : rows[i].fwd_s + rows[i].bwd_s;
+    *share = all > 0 ? convs / all : 0;
+    mem_free(rows);
+    return 0;
+}
+
 typedef struct Step {
     Trainer *t;
     Err *e;
@@ -240,7 +295,7 @@ int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err 
     graph_flops(out, trainer_graph(t), true);
     out->flops *= passes;
     out->conv_flops *= passes;
-    return s.rc;
+    return s.rc || measure_conv_share(&out->conv_share, trainer_graph(t), run_step, &s, runs, e) || s.rc ? -1 : 0;
 }
 
 static void run_graph(void *ctx)
@@ -253,6 +308,7 @@ int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
     int size = m->config.image_size, *t = mem_alloc((size_t)n, sizeof *t, "the benchmark", e);
     UnetOptions o = {.n = n, .h = size, .w = size, .conv = conv};
     Unet u;
+    int rc;
     if (!t || unet_build(&u, m, &o, e)) {
         mem_free(t);
         return -1;
@@ -262,7 +318,8 @@ int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
     out->seconds = measure(run_graph, u.g, runs);
     out->bytes = (double)graph_bytes(u.g);
     graph_flops(out, u.g, false);
+    rc = measure_conv_share(&out->conv_share, u.g, run_graph, u.g, runs, e);
     unet_free(&u);
     mem_free(t);
-    return 0;
+    return rc;
 }

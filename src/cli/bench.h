@@ -19,8 +19,12 @@ enum { BENCH_CONVS_MAX = 64 };
 typedef struct BenchPass { /* a training step, or a network evaluation */
     int images;
     double seconds, flops, conv_flops; /* of one pass over all images */
+    double conv_share;                 /* of the time, spent in 3x3 convolutions */
     double bytes;                      /* memory of the plan */
 } BenchPass;
+
+/* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run counts. */
+double bench_peak(int runs);
 
 /* GFLOP/s of a large matrix product on all threads. */
 int bench_gemm(double *gflops, int runs, Err *e);

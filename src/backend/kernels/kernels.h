@@ -6,6 +6,9 @@
 
 extern const Backend K(backend_table);
 
+/* ---- peak.c ---- */
+double K(peak)(real *out, int64_t rounds);
+
 /* ---- conv*.c ---- */
 const char *K(conv3_algo)(ConvShape s, ConvPass pass);
 size_t K(conv3_prep_size)(ConvShape s, ConvPass pass);

@@ -8,6 +8,7 @@
 const Backend K(backend_table) = {
     .name = "cpu",
     .simd = TEXT(ISA),
+    ENTRY(peak),
     ENTRY(conv3_algo),
     ENTRY(conv3_prep_size),
     ENTRY(conv3_prep),
