@@ -1,18 +1,25 @@
 #!/usr/bin/env python3
 """sdlora against PyTorch on the same cores. Started by scripts/bench_vs_torch.sh.
 
-    bench_torch.py compare --sdlora ./sdlora [options]     both sides, interleaved; a Markdown table on stdout
+    bench_torch.py compare --sdlora ./sdlora [options]     both sides, interleaved; Markdown tables on stdout
     bench_torch.py measure train|sample|start [options]    one measurement of PyTorch, in a process of its own: JSON
 
 The models are those of torch_ref.py. PyTorch runs as it comes (NCHW, eager, no environment) and tuned: the malloc
 thresholds and the OpenBLAS core set right, the better of two memory formats, and torch.compile where the version has it.
-Every measurement is a process; the sides take turns (A B A B), and the table shows medians over the rounds.
+Every measurement is a process; the sides take turns (A B A B), and the tables show medians over the rounds. A contender
+that fails (torch.compile without a C++ compiler) or takes too long is reported and left out of that row.
+
+What is timed. Training: single optimiser steps inside the process, after a warm-up, on both sides. Sampling: PyTorch inside
+the process, behind a warm-up of two steps; sdlora the whole process, from start through the model's file to the PNG, and,
+in the rows "sampling only", what it says it took to draw. One image: the median of five, of PyTorch in one process, of
+sdlora in five. "start to PNG" is the whole process on both sides.
 """
 import argparse
 import json
 import os
 import platform
 import re
+import signal
 import statistics
 import struct
 import subprocess
@@ -66,7 +73,9 @@ def measure_train(args):
     y = torch.arange(args.batch) % config.classes
     model.train()
     seconds = []
-    for _ in range(args.warmup + args.steps):
+    for step in range(args.warmup + args.steps):
+        if step > args.warmup and sum(seconds[args.warmup:]) > args.budget:
+            break
         begin = time.perf_counter()
         eps, t = torch.randn_like(x0), torch.randint(0, config.timesteps, (args.batch,))
         loss = loss_of(run(diffusion.noise(x0, eps, t), t, y), diffusion.target(x0, eps, t))
@@ -84,16 +93,23 @@ def measure_train(args):
 
 
 def measure_sample(args):
-    """DDIM without guidance, all images as one batch: seconds for the whole run."""
+    """DDIM without guidance, all images as one batch: seconds for 50 steps (scaled up where the budget allows fewer)."""
     torch, ref, config, model, run = build(args)
     diffusion = ref.Diffusion(config.schedule, config.timesteps, config.predict)
     model.eval()
     y = torch.arange(args.batch) % config.classes
-    with torch.inference_mode():
-        diffusion.sample(run, images(torch, args, config, args.batch), y, steps=2, clip=config.clip)
+
+    def draw(steps):
         begin = time.perf_counter()
-        diffusion.sample(run, images(torch, args, config, args.batch), y, steps=args.steps, clip=config.clip)
-    return {"seconds": time.perf_counter() - begin}
+        diffusion.sample(run, images(torch, args, config, args.batch), y, steps=steps, clip=config.clip)
+        return time.perf_counter() - begin
+
+    with torch.inference_mode():
+        draw(2)
+        one = draw(2) / 2
+        steps = max(2, min(50, int(args.budget / args.repeats / one)))
+        times = [draw(steps) for _ in range(args.repeats)]
+    return {"seconds": statistics.median(times) * 50 / steps, "steps": steps}
 
 
 def measure_start(args):
@@ -108,22 +124,41 @@ def measure_start(args):
 
 # ---- both sides ----
 
-def run_process(command, env=None):
-    """(stdout, seconds, peak resident MB) of a child; its failure is ours.
+class Failure(Exception):
+    """A measurement that gave nothing, and why."""
+
+
+def run_process(command, env=None, timeout=None, stop_after=None):
+    """(stdout, stderr, seconds, peak resident MB) of a child. After stop_after seconds it gets SIGINT, which is no failure.
 
     A child's peak counts from the fork, so it is never below this process's own, about 20 MB: do not import torch here.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         begin = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(env or {})})
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - begin
+        stopped = late = False
+        while True:
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG if timeout or stop_after else 0)
+            seconds = time.perf_counter() - begin
+            if pid:
+                break
+            if stop_after and not stopped and seconds > stop_after:
+                child.send_signal(signal.SIGINT)
+                stopped = True
+            if timeout and not late and seconds > timeout:
+                child.kill()
+                late = True
+            time.sleep(0.0005 if seconds < 1 else 0.005)
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        if child.returncode != 0:
-            sys.exit(f"bench: '{' '.join(map(str, command))}' failed ({child.returncode}):\n{err.read()}")
-        return out.read(), seconds, usage.ru_maxrss / 1024
+        text = err.read()
+        if late:
+            raise Failure(f"not done after {timeout:.0f} s")
+        if child.returncode != 0 and not stopped:
+            lines = text.strip().splitlines() or ["nothing on stderr"]
+            raise Failure(f"exit status {child.returncode}: {lines[-1]}")
+        return out.read(), text, seconds, usage.ru_maxrss / 1024
 
 
 class Torch:
@@ -131,22 +166,26 @@ class Torch:
         self.label, self.env = label, dict(env)
         self.flags = ["--format", fmt] + (["--compile"] if compiled else [])
 
-    def measure(self, args, what, preset, batch, steps, warmup=2):
-        command = [sys.executable, __file__, "measure", what, "--preset", preset, "--batch", str(batch),
-                   "--steps", str(steps), "--warmup", str(warmup), "--threads", str(args.threads),
-                   "--png", str(args.work / "start.png")]
-        out, seconds, rss = run_process(command + self.flags, {**self.env, "OMP_NUM_THREADS": str(args.threads)})
-        result = json.loads(out.strip().splitlines()[-1])
-        return {"rss": rss, "wall": seconds, **result}
+    def measure(self, args, what, **options):
+        command = [sys.executable, __file__, "measure", what, "--threads", str(args.threads), "--budget", str(args.budget),
+                   "--png", str(args.work / "start.png"), *self.flags]
+        for key, value in options.items():
+            command += ["--" + key, str(value)]
+        env = {**self.env, "OMP_NUM_THREADS": str(args.threads)}
+        out, _, seconds, rss = run_process(command, env, args.timeout)
+        return {"rss": rss, "wall": seconds, **json.loads(out.strip().splitlines()[-1])}
 
     def train(self, args, preset, batch, steps):
-        return self.measure(args, "train", preset, batch, steps)
+        return self.measure(args, "train", preset=preset, batch=batch, steps=steps)
 
-    def sample(self, args, n, steps):
-        return self.measure(args, "sample", "mnist", n, steps)
+    def sample(self, args, classes, each):
+        """Only inside the process: the same number stands against the whole process of sdlora and against its drawing."""
+        n = classes * each
+        result = self.measure(args, "sample", batch=n, repeats=1 if n > 1 else REPEATS)
+        return {**result, "drawing": result["seconds"]}
 
     def start(self, args):
-        return self.measure(args, "start", "mnist", 1, 1)
+        return self.measure(args, "start", batch=1)
 
 
 class Sdlora:
@@ -154,26 +193,36 @@ class Sdlora:
 
     def train(self, args, preset, batch, steps):
         out = args.work / f"run-{preset}"
-        command = [args.sdlora, "train", "--preset", preset, "--batch-size", str(batch), "--steps", str(steps + 2),
+        command = [args.sdlora, "train", "--preset", preset, "--batch-size", str(batch), "--steps", str(steps + WARMUP),
                    "--out", str(out), "--data", str(args.data), "--threads", str(args.threads), "--val-images", "0",
                    "--sample-every", "0", "--log-every", "1", "--quiet"]
         if out.exists():
             subprocess.run(["rm", "-rf", str(out)], check=True)
-        _, seconds, rss = run_process(command)
+        _, _, seconds, rss = run_process(command, timeout=args.timeout, stop_after=args.budget + 2)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        rates = [line["images_per_s"] for line in lines if "images_per_s" in line][2:]
-        return {"images_per_s": statistics.median(rates), "rss": rss, "wall": seconds}
+        rates = [line["images_per_s"] for line in lines if "images_per_s" in line]
+        if not rates:
+            raise Failure("no step within the budget")
+        return {"images_per_s": statistics.median(rates[WARMUP:] or rates), "rss": rss, "wall": seconds}
 
-    def sample(self, args, n, steps):
-        """The whole process, from start to PNG: more than what PyTorch is timed for."""
-        command = [args.sdlora, "sample", "--model", str(args.work / "run-mnist" / "model.safetensors"), "-n", str(n),
-                   "--steps", str(steps), "--cfg-scale", "1", "--threads", str(args.threads), "-o", str(args.work / "sample.png")]
-        _, seconds, rss = run_process(command)
-        return {"seconds": seconds, "rss": rss}
+    def draw(self, args, digits, each, steps):
+        command = [args.sdlora, "sample", "--model", str(args.model), "--digit", digits, "-n", str(each), "--steps",
+                   str(steps), "--cfg-scale", "1", "--threads", str(args.threads), "--progress", "none",
+                   "-o", str(args.work / "sample.png")]
+        _, text, seconds, rss = run_process(command, timeout=args.timeout)
+        return {"seconds": seconds, "wall": seconds, "drawing": float(re.search(r"drawn in (\S+) s", text).group(1)),
+                "rss": rss}
+
+    def sample(self, args, classes, each):
+        digits = "5" if classes == 1 else ",".join(map(str, range(classes)))
+        results = [self.draw(args, digits, each, 50) for _ in range(1 if classes * each > 1 else REPEATS)]
+        return {key: statistics.median(r[key] for r in results) for key in results[0]}
 
     def start(self, args):
-        result = self.sample(args, 1, 1)
-        return {"wall": result["seconds"], "rss": result["rss"]}
+        return self.draw(args, "5", 1, 1)
+
+
+WARMUP, REPEATS = 2, 5
 
 
 def tuned_environment():
@@ -188,10 +237,15 @@ def tuned_environment():
 
 
 def torch_facts():
-    """(version, has compile), asked of another process."""
-    out, _, _ = run_process([sys.executable, "-c", "import torch; print(torch.__version__, hasattr(torch, 'compile'))"])
-    version, compiles = out.split()
-    return version, compiles == "True"
+    """(version and libraries, has compile), asked of another process."""
+    out, _, _, _ = run_process([sys.executable, "-c", "import torch; print(torch.__version__, hasattr(torch, 'compile'));"
+                                "print(torch.__config__.show())"])
+    version, compiles = out.splitlines()[0].split()
+    blas = re.search(r"BLAS_INFO=(\w+)", out)
+    dnnl = re.search(r"MKL-DNN v([\d.]+)|oneDNN v([\d.]+)", out)
+    found = [f"BLAS {blas.group(1)}"] if blas else []
+    found += [f"oneDNN {dnnl.group(1) or dnnl.group(2)}"] if dnnl else []
+    return f"PyTorch {version}" + (f" ({', '.join(found)})" if found else ""), compiles == "True"
 
 
 def contenders(compiles):
@@ -203,52 +257,47 @@ def contenders(compiles):
     return found
 
 
-def tasks(args):
-    """(row of the table, key of a result, unit, higher is better, function of a side)."""
-    steps, evaluations = (3, 5) if args.quick else (8, 50)
-    scale = 50 / evaluations
+# Rows of the table: name of --only, title, function of a side, and of each result: title, key, unit, more is better.
+def rows_of(args):
+    steps = 3 if args.quick else 8
+    return {
+        "train": ("training, preset mnist, batch 128", lambda side: side.train(args, "mnist", 128, steps),
+                  [("", "images_per_s", "images/s", True), (": peak memory", "rss", "MB", False)]),
+        "train-seed": ("training, preset seed, batch 16", lambda side: side.train(args, "seed", 16, max(2, steps // 2)),
+                       [("", "images_per_s", "images/s", True), (": peak memory", "rss", "MB", False)]),
+        "sample": ("100 images, DDIM-50", lambda side: side.sample(args, 10, 10),
+                   [("", "seconds", "s", False), (", sampling only", "drawing", "s", False),
+                    (": peak memory", "rss", "MB", False)]),
+        "latency": ("1 image, DDIM-50", lambda side: side.sample(args, 1, 1),
+                    [("", "seconds", "s", False), (", sampling only", "drawing", "s", False)]),
+        "start": ("1 image, 1 step, start to PNG", lambda side: side.start(args), [("", "wall", "s", False)]),
+    }
 
-    def trained(preset, batch, n):
-        return lambda side: side.train(args, preset, batch, n)
 
-    def sampled(n):
-        def run(side):
-            result = side.sample(args, n, evaluations)
-            result["seconds"] *= scale
-            return result
+OWN = ("scaling", "convs")  # tables of sdlora alone
+SLOW = ("train-seed",)      # only when named
 
-        return run
 
-    return [
-        ("training, preset mnist, batch 128", trained("mnist", 128, steps),
-         [("images_per_s", "images/s", True), ("rss", "MB, peak", False)]),
-        ("training, preset seed, batch 16", trained("seed", 16, max(2, steps // 2)),
-         [("images_per_s", "images/s", True), ("rss", "MB, peak", False)]),
-        ("sampling 100 images, DDIM-50", sampled(100), [("seconds", "s", False), ("rss", "MB, peak", False)]),
-        ("sampling 1 image, DDIM-50", sampled(1), [("seconds", "s", False)]),
-        ("`sample --steps 1`, start to PNG", lambda side: side.start(args), [("wall", "s", False)]),
-    ]
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def show(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def table(rows, sides):
-    """Markdown: stock PyTorch, the best tuned one, sdlora, ratios (how many times better sdlora is)."""
-    print("| | unit | PyTorch as it comes | PyTorch tuned | sdlora | x as it comes | x tuned | best tuned |")
-    print("|---|---|---:|---:|---:|---:|---:|---|")
-    for name, unit, higher, results in rows:
-        middle = {side.label: statistics.median(results[side.label]) for side in sides}
-        own = middle.pop("sdlora")
-        stock = middle.pop("as it comes")
-        best = (max if higher else min)(middle, key=middle.get)
+def print_row(title, unit, higher, results):
+    """Stock PyTorch, the best tuned one, sdlora, ratios (how many times better sdlora is)."""
+    middle = {label: statistics.median(values) for label, values in results.items() if values}
+    own, stock = middle.pop("sdlora"), middle.pop("as it comes", None)
+    best = (max if higher else min)(middle, key=middle.get) if middle else None
 
-        def ratio(other):
-            return own / other if higher else other / own
+    def pair(other):
+        return ("failed", "") if other is None else (show(other), f"{own / other if higher else other / own:.1f}")
 
-        print(f"| {name} | {unit} | {show(stock)} | {show(middle[best])} | **{show(own)}** | {ratio(stock):.1f} | "
-              f"{ratio(middle[best]):.1f} | {best} |")
+    (stock_text, stock_ratio), (best_text, best_ratio) = pair(stock), pair(middle.get(best))
+    print(f"| {title} | {unit} | {stock_text} | {best_text} | **{show(own)}** | {stock_ratio} | {best_ratio} | "
+          f"{best or ''} |", flush=True)
 
 
 def cpu_name():
@@ -258,38 +307,127 @@ def cpu_name():
         return platform.processor() or platform.machine()
 
 
-def compare_at(args, sides):
-    rows = []
-    for name, function, wanted in tasks(args):
-        results = {key: {side.label: [] for side in sides} for key, _, _ in wanted}
-        for r in range(args.rounds):
-            for side in sides:
+def measure_row(args, sides, title, function, wanted):
+    """{key: {label: [one value a round]}}; a side that fails once is left out of the row."""
+    results = {key: {side.label: [] for side in sides} for _, key, _, _ in wanted}
+    failed = set()
+    for r in range(args.rounds):
+        for side in sides:
+            if side.label in failed:
+                continue
+            try:
                 result = function(side)
-                for key, _, _ in wanted:
-                    results[key][side.label].append(result[key])
-                values = "  ".join(f"{show(result[key])} {unit}" for key, unit, _ in wanted)
-                print(f"bench: {name}, round {r + 1}, {side.label}: {values}", file=sys.stderr)
-        rows += [(name, unit, higher, results[key]) for key, unit, higher in wanted]
-    table(rows, sides)
+            except Failure as why:
+                if side.label == "sdlora":
+                    sys.exit(f"bench: {title}: sdlora: {why}")
+                say(f"{title}: {side.label} left out: {why}")
+                failed.add(side.label)
+                for values in results.values():
+                    values[side.label] = []
+                continue
+            for _, key, _, _ in wanted:
+                results[key][side.label].append(result[key])
+            values = "  ".join(f"{show(result[key])} {unit}" for _, key, unit, _ in wanted)
+            fewer = f"  ({result['steps']} steps, scaled)" if result.get("steps", 50) < 50 else ""
+            say(f"{title}, round {r + 1}, {side.label}: {values}{fewer}")
+    return results
+
+
+def compare_at(args, sides, names):
+    print(f"\n{args.threads} thread{'s' if args.threads > 1 else ''}:\n")
+    print("| | unit | PyTorch as it comes | PyTorch tuned | sdlora | x as it comes | x tuned | best tuned |")
+    print("|---|---|---:|---:|---:|---:|---:|---|", flush=True)
+    for name in names:
+        title, function, wanted = rows_of(args)[name]
+        results = measure_row(args, sides, title, function, wanted)
+        for suffix, key, unit, higher in wanted:
+            print_row(title + suffix, unit, higher, results[key])
+
+
+def scaling(args):
+    """Training images/s at one thread and at more, in turns."""
+    counts = sorted({1, *args.thread_list})
+    rates = {n: [] for n in counts}
+    for r in range(args.rounds):
+        for n in counts:
+            args.threads = n
+            rates[n].append(Sdlora().train(args, "mnist", 128, 3 if args.quick else 8)["images_per_s"])
+            say(f"scaling, round {r + 1}, {n} threads: {show(rates[n][-1])} images/s")
+    one = statistics.median(rates[1])
+    print("\nsdlora, training, preset mnist, batch 128:\n\n| threads | images/s | x 1 thread |\n|---:|---:|---:|")
+    for n in counts:
+        middle = statistics.median(rates[n])
+        print(f"| {n} | {show(middle)} | {middle / one:.2f} |", flush=True)
+
+
+def convs(args):
+    """Direct convolution's flops over time, within a training step, against the measured peak of multiply-adds."""
+    print("\nsdlora, 3x3 convolutions in a training step, preset mnist, batch 128 (GFLOP/s of the direct algorithm):\n")
+    print("| threads | peak of multiply-adds | while they run | share of peak | share of the step | over the whole step | "
+          "share of peak |\n|---:|---:|---:|---:|---:|---:|---:|")
+    for n in args.thread_list:
+        command = [args.sdlora, "bench", "--preset", "mnist", "--threads", str(n), "--json", "--quiet", "--eval-size", "8",
+                   "--runs", "3" if args.quick else "5"]
+        found = json.loads(run_process(command, timeout=args.timeout)[0])
+        peak, step = found["peak_gflops"], found["train_step"]
+        whole = step["conv_gflops"] * step["conv_share_of_time"]
+        print(f"| {n} | {show(peak)} | {show(step['conv_gflops'])} | {step['conv_gflops'] / peak:.0%} | "
+              f"{step['conv_share_of_time']:.0%} | {show(whole)} | {whole / peak:.0%} |", flush=True)
+
+
+def make_model(args):
+    """Any model of preset mnist: what it draws does not matter."""
+    out = args.work / "run-model"
+    run_process([args.sdlora, "train", "--preset", "mnist", "--steps", "1", "--batch-size", "8", "--out", str(out), "--data",
+                 str(args.data), "--val-images", "0", "--sample-every", "0", "--quiet"], timeout=args.timeout)
+    return out / "model.safetensors"
+
+
+def header(args, facts):
+    version, _, _, _ = run_process([args.sdlora, "--version"])
+    load = os.getloadavg()[0]
+    if load > 0.3:
+        say(f"the machine is busy (load {load:.2f}): figures will be unreliable")
+    print(f"{cpu_name()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}; {facts}; "
+          f"{version.splitlines()[0]}; {date.today()}; medians of {args.rounds} interleaved "
+          f"round{'s' if args.rounds > 1 else ''}{', quick' if args.quick else ''}.", flush=True)
 
 
 def compare(args):
-    torch_version, compiles = torch_facts()
+    torch_rows = [name for name in args.only if name not in OWN]
+    facts, compiles = torch_facts() if torch_rows else ("", False)
+    if args.quick:
+        args.budget = min(args.budget, 8)
+    args.timeout = args.timeout or 120 + 10 * args.budget
+    header(args, facts or "PyTorch not measured")
     sides = contenders(compiles)
     sides.insert(1, Sdlora())  # between the two that matter most
-    version, _, _ = run_process([args.sdlora, "--version"])
-    load, cores = os.getloadavg()[0], os.cpu_count()
-    if load > 0.3:
-        print(f"bench: the machine is busy (load {load:.2f}): figures will be unreliable", file=sys.stderr)
-    print(f"{cpu_name()}, {cores} processors, {platform.system()} {platform.machine()}; PyTorch {torch_version}, "
-          f"{version.splitlines()[0]}; {date.today()}; {args.rounds} interleaved rounds, medians"
-          + (", quick: sampling times scaled up from 5 steps" if args.quick else "") + ".")
     with tempfile.TemporaryDirectory() as work:
         args.work = Path(work)
-        for threads in args.thread_list:
+        args.model = make_model(args)
+        for threads in args.thread_list if torch_rows else ():
             args.threads = threads
-            print(f"\n{threads} thread{'s' if threads > 1 else ''}:\n")
-            compare_at(args, sides)
+            compare_at(args, sides, torch_rows)
+        if "scaling" in args.only:
+            scaling(args)
+        if "convs" in args.only:
+            convs(args)
+
+
+def numbers(text):
+    found = [int(n) for n in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError("thread counts begin at 1")
+    return found
+
+
+def row_names(text):
+    known = [*rows_of(argparse.Namespace(quick=False)), *OWN]
+    names = [name for name in known if name not in SLOW] if text == "default" else known if text == "all" else text.split(",")
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"no row '{name}'; there are {', '.join(known)}, and all")
+    return names
 
 
 def main():
@@ -299,24 +437,33 @@ def main():
     c.add_argument("--sdlora", default="./sdlora")
     c.add_argument("--data", type=Path, default=Path(__file__).resolve().parent.parent / "data" / "mnist")
     c.add_argument("--rounds", type=int, default=3)
-    c.add_argument("--threads", dest="thread_list", default=str(os.cpu_count()), help="one number or several: 1,2,4",
-                   type=lambda text: [int(n) for n in text.split(",")])
-    c.add_argument("--quick", action="store_true", help="fewer steps: a first look in a few minutes")
+    c.add_argument("--threads", dest="thread_list", default=str(os.cpu_count()), type=numbers,
+                   help="one number or several: 1,2,4")
+    c.add_argument("--only", default="default", type=row_names,
+                   help="rows: train,train-seed,sample,latency,start,scaling,convs; all; default: all but train-seed")
+    c.add_argument("--budget", type=float, default=60, help="seconds that one measurement may take, start-up apart")
+    c.add_argument("--timeout", type=float, default=0, help="seconds after which a process is given up; 0: from the budget")
+    c.add_argument("--quick", action="store_true", help="fewer steps, a budget of 8 s: a first look in a few minutes")
     m = commands.add_parser("measure")
     m.add_argument("what", choices=("train", "sample", "start"))
     m.add_argument("--preset", default="mnist")
     m.add_argument("--batch", type=int, default=128)
     m.add_argument("--steps", type=int, default=8)
-    m.add_argument("--warmup", type=int, default=2)
+    m.add_argument("--warmup", type=int, default=WARMUP)
+    m.add_argument("--repeats", type=int, default=1)
+    m.add_argument("--budget", type=float, default=60)
     m.add_argument("--threads", type=int, default=os.cpu_count())
     m.add_argument("--format", choices=("contiguous", "channels_last"), default="contiguous")
     m.add_argument("--compile", action="store_true")
     m.add_argument("--png", default=os.devnull)
     args = parser.parse_args()
-    if args.command == "compare":
-        compare(args)
-    else:
+    if args.command == "measure":
         print(json.dumps({"train": measure_train, "sample": measure_sample, "start": measure_start}[args.what](args)))
+        return
+    try:
+        compare(args)
+    except Failure as why:
+        sys.exit(f"bench: {why}")
 
 
 if __name__ == "__main__":

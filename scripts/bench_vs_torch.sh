@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# sdlora against PyTorch on this machine: the same models, the same cores, measured in turns; prints a Markdown table.
+# sdlora against PyTorch on this machine: the same models, the same cores, measured in turns; prints Markdown tables.
 #
-#   scripts/bench_vs_torch.sh [--quick] [--rounds N] [--threads 1,2,4]
+#   scripts/bench_vs_torch.sh [--quick] [--rounds N] [--threads 1,2,4] [--only ROW,ROW,...] [--budget SECONDS]
 #
-# PYTHON names the interpreter that has PyTorch (Debian: apt install python3-torch); SDLORA another program than ./sdlora.
-# Takes 10 to 20 minutes per thread count; run nothing else meanwhile.
+#   --only     train, train-seed, sample, latency, start: against PyTorch; scaling, convs: of sdlora alone; all.
+#              By default all but train-seed, which takes long
+#   --budget   seconds that one measurement may take, start-up and torch.compile apart [60]
+#   --quick    fewer steps and a budget of 8 s
+#
+# PYTHON names the interpreter that has PyTorch (Debian: apt install python3-torch); SDLORA another program than ./sdlora, which
+# is built otherwise. Takes 10 to 20 minutes per thread count; run nothing else meanwhile. What exactly is timed stands at the
+# top of bench_torch.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -242,6 +242,7 @@ static int sample(Job *j, SampleArgs *a, const Given *g, Err *e)
 {
     char name[64], first[CLI_PATH_MAX];
     const char *output = name;
+    double begin;
     cli_threads(a->threads);
     if (sample_args_check(a, g, e) || !(j->model = cli_load_model(a->model, e)) ||
         sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
@@ -257,8 +258,11 @@ static int sample(Job *j, SampleArgs *a, const Given *g, Err *e)
     if (!a->quiet)
         fprintf(stderr, "%d image%s, %s in %d steps, seed %" PRIu64 "\n", j->plan.n, j->plan.n == 1 ? "" : "s",
                 a->config.sampler == SAMPLER_DDPM ? "ddpm" : "ddim", a->config.steps, a->config.seed);
+    begin = term_seconds();
     if (draw_all(j, e))
         return -1;
+    if (!a->quiet)
+        fprintf(stderr, "drawn in %.4g s\n", term_seconds() - begin);
     return a->format == FORMAT_PNG ? write_png(output, j, e) : write_idx(output, j, e);
 }
 
