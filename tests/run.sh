@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the test programs given as arguments, then every tests/cli_*.sh (executables, with the program in $SDLORA), all of them even
-# after a failure. A program that passes gets one line, one that fails is shown in full. The last line is always
-# "N passed, M failed", counting single tests; exit status 1 when a test failed, or when none ran.
+# after a failure. A program that passes gets one line and those of its own that begin with 'note: ', one that fails is shown
+# in full. The last line is always "N passed, M failed", counting single tests; exit status 1 when a test failed, or when none ran.
 cd "$(dirname "$0")/.." || exit 1
 export CMOCKA_MESSAGE_OUTPUT=stdout
 log=$(mktemp) || exit 1
@@ -30,6 +30,7 @@ run() {
     failed=$((failed + bad))
     if [ "$status" -eq 0 ] && [ "$bad" -eq 0 ]; then
         echo "ok    $name ($good)"
+        sed -n 's/^note: /          /p' "$log"
     else
         echo "FAIL  $name (exit status $status)"
         sed 's/^/    /' "$log"

@@ -178,14 +178,38 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
     mem_free(scratch);
 }
 
-static double worst[3]; /* per pass, over everything that ran */
+typedef struct Worst { /* relative L2 errors over everything that ran, by path and pass */
+    const char *path;
+    double err[3];
+} Worst;
+enum { PATHS = 16 };
+static Worst worst[PATHS];
+
+static void note_error(const char *path, ConvPass pass, double err)
+{
+    int i = 0;
+    while (worst[i].path && strcmp(worst[i].path, path))
+        i++;
+    assert_true(i < PATHS - 1);
+    worst[i].path = path;
+    if (!(err <= worst[i].err[pass]))
+        worst[i].err[pass] = err;
+}
+
+static void report_errors(void)
+{
+    static const char *const passes[] = {"forward", "backward-data", "backward-weight"};
+    for (const Worst *w = worst; w->path; w++)
+        for (int p = 0; p < 3; p++)
+            if (w->err[p] > 0)
+                print_message("note: %-11s %-15s relative L2 error at most %.1e\n", w->path, passes[p], w->err[p]);
+}
 
 static void check(const Backend *be, const Case *c, ConvPass pass, const real *got, const double *want, size_t n,
                   const char *what)
 {
     double err = relative_error(got, want, n);
-    if (err > worst[pass])
-        worst[pass] = err;
+    note_error(c->transposed ? "convt2" : be->conv3_algo(c->s, pass), pass, err);
     if (!(err <= TOLERANCE_PPM * 1e-6)) {
         ConvShape s = c->s;
         fail_msg("%s %s: relative error %g at n %d h %d w %d ci %d co %d, path %s, %s",
@@ -278,8 +302,7 @@ static void sweep(bool transposed)
                 check_case(&c);
                 case_free(&c);
             }
-    print_message("worst relative L2 error: forward %.2g, backward-data %.2g, backward-weight %.2g\n", worst[0],
-                  worst[1], worst[2]);
+    report_errors();
 }
 
 static void test_conv3_is_direct_convolution(void **state)
@@ -311,8 +334,7 @@ static void test_model_shapes(void **state)
         check_case(&c);
         case_free(&c);
     }
-    print_message("worst relative L2 error: forward %.2g, backward-data %.2g, backward-weight %.2g\n", worst[0],
-                  worst[1], worst[2]);
+    report_errors();
 }
 
 /* ---- bytes ---- */
