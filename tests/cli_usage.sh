@@ -73,4 +73,17 @@ refuse 2 "'predict' needs --input" predict
 refuse 2 'needs one adapter' predict --input a --output b --unmerged
 check 'refusals wrote nothing' test ! -e runs
 
+# ---- how threads wait: libgomp prints what it read at each of the program's two starts ----
+spins() {
+    env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=verbose "$@" "$SDLORA" --version 2>&1 |
+        sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | tr '\n' ' '
+}
+case $(spins env) in
+    '') ;; # another OpenMP
+    *)
+        check 'waiting threads sleep soon' test "$(spins env | sed 's/.* \([0-9]* \)$/\1/')" = '2000 '
+        check 'where the user says so, as soon as he says' test "$(spins env GOMP_SPINCOUNT=7)" = '7 '
+        ;;
+esac
+
 finish

@@ -9,6 +9,8 @@
  * (denormals are up to 200 times slower). Call it first, then backend_init. */
 void threads_init(int n);
 int threads_count(void);
+int threads_limit(int most); /* use at most so many until threads_restore gets what this returns */
+void threads_restore(int n);
 int threads_max(void); /* processors this process may run on */
 
 #endif

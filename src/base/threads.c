@@ -34,6 +34,19 @@ int threads_count(void)
     return omp_get_max_threads();
 }
 
+int threads_limit(int most)
+{
+    int n = omp_get_max_threads();
+    if (most < n)
+        omp_set_num_threads(most);
+    return n;
+}
+
+void threads_restore(int n)
+{
+    omp_set_num_threads(n);
+}
+
 int threads_max(void)
 {
     return omp_get_num_procs();

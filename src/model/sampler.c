@@ -162,7 +162,7 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
     size_t side = (size_t)m->config.image_size, values;
     bool guided = c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
     Chunk k = {.c = c, .d = &m->diffusion, .hw = side * side};
-    int status = -1;
+    int status = -1, threads;
 
     if (sample_config_check(c, &m->config, e))
         return -1;
@@ -171,8 +171,11 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
     k.timesteps = mem_alloc((size_t)k.n, sizeof *k.timesteps, "timesteps", e);
     k.noise = mem_alloc(values, sizeof *k.noise, "noise", e);
     k.uncond = guided ? mem_alloc(values, sizeof *k.uncond, "guidance", e) : NULL;
+    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
+    threads = threads_limit(2 * k.n);
     if (k.timesteps && k.noise && (k.uncond || !guided))
         status = run_chunks(&k, m, n, images, classes, step, ctx, e);
+    threads_restore(threads);
     mem_free(k.timesteps);
     mem_free(k.noise);
     mem_free(k.uncond);
