@@ -344,9 +344,13 @@ static void test_refusals(void **state)
         const ModelConfig *m;
         TrainConfig c;
         const char *says;
-    } wrong[] = {
-        {&mc, tiny_train(), "9"},          {&seed, tiny_train(), "null class"}, {&seed, tiny_train(), "micro-batch"},
-        {&few, tiny_train(), "2 classes"}, {&mc, tiny_train(), "memory"},       {&mc, tiny_train(), "learning rate"}};
+        ErrCode code;
+    } wrong[] = {{&mc, tiny_train(), "9", ERR_USAGE},
+                 {&seed, tiny_train(), "null class", ERR_USAGE},
+                 {&seed, tiny_train(), "micro-batch", ERR_USAGE},
+                 {&few, tiny_train(), "label 2, of image 2", ERR_INPUT},
+                 {&mc, tiny_train(), "memory", ERR_USAGE},
+                 {&mc, tiny_train(), "learning rate", ERR_USAGE}};
 
     (void)state;
     few.classes = 2;
@@ -361,7 +365,7 @@ static void test_refusals(void **state)
         check_ptr(m, err);
         if (trainer_new(m, NULL, &wrong[i].c, &d, NULL, &err))
             fail_msg("case %zu was accepted", i);
-        assert_int_equal(err.code, ERR_USAGE);
+        assert_int_equal(err.code, wrong[i].code);
         assert_says(err, wrong[i].says);
         model_free(m);
     }

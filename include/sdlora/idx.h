@@ -28,6 +28,7 @@ void idx_free(Idx *idx);
 typedef struct Dataset {
     int n, h, w, classes;
     uint8_t *images, *labels; /* owned */
+    char *label_path;         /* the file that the labels came from, owned; NULL: none */
     char sha256[65];          /* of images then labels: what a resumed run must find again */
 } Dataset;
 
@@ -37,5 +38,8 @@ typedef struct Dataset {
  * files and counts. */
 int dataset_read(Dataset *out, const char *dir, const char *split, Err *e);
 void dataset_free(Dataset *d);
+
+/* Does every label lie in 0..classes-1? ERR_INPUT names the file, the first label that does not, and its place. */
+int dataset_check_labels(const Dataset *d, int classes, Err *e);
 
 #endif

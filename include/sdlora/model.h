@@ -45,8 +45,9 @@ typedef struct Model {
 
 /* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */
 Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e);
-/* The same with all weights zero, for a file to fill. */
-Model *model_blank(const ModelConfig *config, bool trainable, Err *e);
+/* For a file to fill, in two steps: names and shapes, which take no memory to speak of, then weights of zero. */
+Model *model_declare(const ModelConfig *config, bool trainable, Err *e);
+int model_seal_blank(Model *m, Err *e);
 void model_free(Model *m);
 
 /* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the

@@ -51,7 +51,8 @@ size_t trainer_bytes(const Trainer *t); /* memory of the plan, parameters and op
 int trainer_micro_batch(const Trainer *t);
 Graph *trainer_graph(const Trainer *t); /* of a whole micro-batch, for the profile; borrowed */
 
-/* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it. */
+/* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it, but
+ * BatchNorm's running statistics are not: neither another step nor saving is possible behind it. */
 int trainer_step(Trainer *t, StepReport *r, Err *e);
 
 /* Mean loss over the validation images with fixed noise and timesteps, with the weights that would be saved (EMA). */
@@ -66,6 +67,9 @@ void trainer_use_ema(Trainer *t, bool on);
  * Saving writes DIR.tmp, fsyncs, renames. Loading refuses another architecture or other data with the list of differences
  * (`force` lets other data pass). */
 int trainer_save(Trainer *t, const char *dir, Err *e);
+/* Saving begins with this: ERR_DIVERGED where a weight, a running statistic, a moment or the average is not finite. */
+int trainer_check(const Trainer *t, Err *e);
+/* After an error the state may be half read: nothing but trainer_free is possible then, unless another load succeeds. */
 int trainer_load(Trainer *t, const char *dir, bool force, Err *e);
 
 /* ---- files (model_file.c, lora_file.c) ---- */

@@ -23,7 +23,10 @@ const Choice CHOICES_SCHEDULE[] = {{"linear", SCHEDULE_LINEAR}, {"cosine", SCHED
 int cli_fail(const Err *e, const char *command)
 {
     fflush(stdout);
-    fprintf(stderr, "sdlora: %s\n", e->msg);
+    fputs("sdlora: ", stderr);
+    for (const char *p = e->msg; *p; p++) /* names come out of files: control characters would speak to the terminal */
+        putc((unsigned char)*p < 32 || *p == 127 ? '?' : *p, stderr);
+    putc('\n', stderr);
     if (e->code == ERR_USAGE && command)
         fprintf(stderr, "Try 'sdlora %s --help'\n", command);
     return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;

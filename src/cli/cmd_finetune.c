@@ -102,9 +102,6 @@ static int build(Run *run, Err *e)
     if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
         check_targets(&a->lora, m->params, e) || hash_base(run, e) || train_args_data(&run->train, &run->val, a, e))
         return -1;
-    if (run->train.classes > m->config.classes)
-        return err_set(e, ERR_INPUT, "'%s' has labels up to %d, the model '%s' knows 0 to %d", a->data,
-                       run->train.classes - 1, a->model_path, m->config.classes - 1);
     run->loop.lora = lora_new(&a->lora, true, e);
     return run->loop.lora ? 0 : -1;
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <jansson.h>
 #include <zlib.h>
@@ -223,9 +224,12 @@ static json_t *idx_json(const char *path, int nd, Err *e)
 /* The first bytes, unpacked where they are gzipped. Returns their number. */
 static int first_bytes(unsigned char *head, int cap, bool *zipped, const char *path, Err *e)
 {
-    gzFile f = gzopen(path, "rb");
+    struct stat st;
+    gzFile f;
     int n;
-    if (!f)
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* it is opened twice, which a pipe does not survive */
+        return err_set(e, ERR_INPUT, "cannot read '%s': it is not a regular file", path);
+    if (!(f = gzopen(path, "rb")))
         return err_errno(e, ERR_INPUT, "cannot open '%s'", path);
     n = gzread(f, head, (unsigned)cap);
     *zipped = !gzdirect(f);

@@ -35,7 +35,7 @@ static int save_result(const Loop *l, Err *e)
 {
     char path[CLI_PATH_MAX];
     int rc;
-    if (loop_result_path(path, sizeof path, l, e))
+    if (loop_result_path(path, sizeof path, l, e) || trainer_check(l->trainer, e))
         return -1;
     trainer_use_ema(l->trainer, true);
     rc = l->lora ? lora_save(l->lora, path, e) : model_save(l->model, path, e);

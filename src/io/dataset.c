@@ -73,7 +73,10 @@ int dataset_read(Dataset *out, const char *dir, const char *split, Err *e)
     if (idx_read(&images, image_path, 3, e) == 0 && idx_read(&labels, label_path, 1, e) == 0 &&
         check_counts(&images, &labels, image_path, label_path, e) == 0) {
         fill(out, &images, &labels);
-        result = 0;
+        out->label_path = mem_strdup(label_path, e);
+        result = out->label_path ? 0 : -1;
+        if (result)
+            dataset_free(out);
     }
     idx_free(&images);
     idx_free(&labels);
@@ -84,5 +87,15 @@ void dataset_free(Dataset *d)
 {
     mem_free(d->images);
     mem_free(d->labels);
+    mem_free(d->label_path);
     memset(d, 0, sizeof *d);
+}
+
+int dataset_check_labels(const Dataset *d, int classes, Err *e)
+{
+    for (int i = 0; i < d->n; i++)
+        if (d->labels[i] >= classes)
+            return err_set(e, ERR_INPUT, "'%s': label %d, of image %d, is none of the model's classes 0 to %d",
+                           d->label_path ? d->label_path : "the data", d->labels[i], i, classes - 1);
+    return 0;
 }

@@ -98,8 +98,7 @@ static int declare(Model *m, Err *e)
     return 0;
 }
 
-/* With the parameters declared, and no values yet. */
-static Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
+Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
 {
     Model *m;
 
@@ -115,27 +114,25 @@ static Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
     return m;
 }
 
-/* m, with what needs no file and no seed; NULL where sealing failed. */
-static Model *finish(Model *m, int failed)
+int model_seal_blank(Model *m, Err *e)
 {
-    if (failed) {
-        model_free(m);
-        return NULL;
-    }
+    if (param_seal_blank(m->params, e))
+        return -1;
     unet_set_frequencies(m);
-    return m;
+    return 0;
 }
 
 Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e)
 {
     Model *m = model_declare(config, trainable, e);
-    return m ? finish(m, param_seal(m->params, seed, e)) : NULL;
-}
 
-Model *model_blank(const ModelConfig *config, bool trainable, Err *e)
-{
-    Model *m = model_declare(config, trainable, e);
-    return m ? finish(m, param_seal_blank(m->params, e)) : NULL;
+    if (m && param_seal(m->params, seed, e)) {
+        model_free(m);
+        return NULL;
+    }
+    if (m)
+        unet_set_frequencies(m);
+    return m;
 }
 
 void model_free(Model *m)

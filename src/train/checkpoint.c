@@ -5,6 +5,7 @@
 #include "trainer_private.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,35 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
 
 /* ---- saving ---- */
 
+static bool all_finite(const real *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* A loss can be finite beside such values: a moment that overflowed, a running variance, a weight after the last step. */
+int trainer_check(const Trainer *t, Err *e)
+{
+    const ParamStore *s = t->trained;
+    size_t n = s->n_weights;
+    const char *what = NULL;
+
+    if (t->unusable)
+        return err_set(e, ERR_FAILED, "an earlier error left the run in no state to be saved");
+    for (int i = 0; i < s->count && !what; i++)
+        if (s->items[i]->kind != PARAM_COUNTER && !all_finite(s->values + s->items[i]->offset, s->items[i]->numel))
+            what = s->items[i]->name;
+    if (!what && (!all_finite(t->m, n) || !all_finite(t->v, n)))
+        what = "the optimiser's moments";
+    if (!what && t->ema && !all_finite(t->ema, n))
+        what = "the moving average";
+    return what ? err_set(e, ERR_DIVERGED, "'%s' is not finite after step %lld; lower --lr or set --grad-clip", what,
+                          (long long)t->step)
+                : 0;
+}
+
 static int write_state(const Trainer *t, const char *path, Err *e)
 {
     StWriter *w = st_writer(e);
@@ -146,6 +176,8 @@ int trainer_save(Trainer *t, const char *dir, Err *e)
 {
     char tmp[4096], path[4096];
 
+    if (trainer_check(t, e))
+        return -1;
     if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", dir) >= sizeof tmp)
         return err_set(e, ERR_FAILED, "the name '%s' is too long", dir);
     if (file_remove_dir(tmp, e) || file_mkdirs(tmp, e) || file_join(path, sizeof path, tmp, "state.safetensors", e))
@@ -187,7 +219,7 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
     else
         status = compare_runs(t, o, dir, force, e);
     if (!status)
-        status = read_state(t, f, e);
+        t->unusable = (status = read_state(t, f, e)) != 0;
     if (!status)
         t->step = json_integer_value(json_object_get(o, "step"));
     json_decref(o);

@@ -156,7 +156,8 @@ int model_config_from_json(ModelConfig *c, const char *json, const char *label, 
 
     if (!json_is_object(o)) {
         json_decref(o);
-        return err_set(e, ERR_INPUT, "the configuration in '%s' is not a JSON object", label);
+        return err_set(e, ERR_INPUT, "the configuration in '%s' is not a JSON object%s%s", label, o ? "" : ": ",
+                       o ? "" : je.text);
     }
     json_object_foreach(o, key, v)
     {

@@ -181,7 +181,7 @@ static int read_scalar(double *out, const StFile *f, const StTensor *t, Err *e)
     float v;
     if (t->numel != 1)
         return err_set(e, ERR_INPUT, "'%s': tensor '%s' should be one number", st_label(f), t->name);
-    if (st_read_f32(&v, f, t, e))
+    if (read_finite(&v, f, t, e))
         return -1;
     *out = (double)v;
     return 0;
@@ -302,7 +302,7 @@ static int take_entry(Lora *l, const Reading *r, const Entry *en, Err *e)
     float *a = mem_alloc((size_t)rank * (size_t)in, sizeof *a, "an adapter", e);
     float *b = mem_alloc((size_t)rank * (size_t)out, sizeof *b, "an adapter", e);
     Param *pa, *pb;
-    int status = a && b && !st_read_f32(a, r->f, en->a, e) && !st_read_f32(b, r->f, en->b, e) ? 0 : -1;
+    int status = a && b && !read_finite(a, r->f, en->a, e) && !read_finite(b, r->f, en->b, e) ? 0 : -1;
 
     snprintf(name, sizeof name, "%.*s.lora_A.weight", stem, en->w->name);
     pa = param_find(l->params, name);

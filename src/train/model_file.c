@@ -77,25 +77,25 @@ static bool may_be_missing(const Param *p)
     return p->kind == PARAM_COUNTER || strstr(p->name, "half_embedding");
 }
 
+enum { NAMES_SHOWN = 5 };
+
 typedef struct NameList {
     char text[700];
     size_t used;
+    int n; /* names, also those behind NAMES_SHOWN, which are only counted */
 } NameList;
 
 static void list_name(NameList *l, const char *what, const char *name)
 {
-    if (l->used < sizeof l->text - 40)
-        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s '%.200s'", l->used ? ", " : "",
+    if (l->n++ < NAMES_SHOWN && l->used < sizeof l->text)
+        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s '%.100s'", l->used ? ", " : "",
                                     what, name);
-    else if (l->used < sizeof l->text - 4)
-        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, ", ...");
-    if (l->used > sizeof l->text - 1)
-        l->used = sizeof l->text - 1;
 }
 
 static int check_names(const Model *m, const StFile *f, Err *e)
 {
-    NameList l = {"", 0};
+    NameList l = {"", 0, 0};
+    char more[32] = "";
 
     for (int i = 0; i < m->params->count; i++) {
         const Param *p = m->params->items[i];
@@ -109,40 +109,27 @@ static int check_names(const Model *m, const StFile *f, Err *e)
     for (int i = 0; i < st_count(f); i++)
         if (!param_find(m->params, st_at(f, i)->name))
             list_name(&l, "surplus", st_at(f, i)->name);
-    if (l.used)
+    if (l.n > NAMES_SHOWN)
+        snprintf(more, sizeof more, " and %d more", l.n - NAMES_SHOWN);
+    if (l.n)
         return err_set(e, ERR_INPUT,
                        "'%s' does not hold the model that its configuration describes (a shape: the one "
-                       "expected): %s",
-                       st_label(f), l.text);
+                       "expected): %s%s",
+                       st_label(f), l.text, more);
     return 0;
 }
 
 static int read_values(Model *m, const StFile *f, Err *e)
 {
     for (int i = 0; i < m->params->count; i++) {
-        Param *p = m->params->items[i];
-        const StTensor *t = st_find(f, p->name);
-        float *buffer;
-        int status;
-
-        if (!t)
-            continue;
-        if (p->kind == PARAM_COUNTER) {
-            if (st_read_i64(&p->counter, f, t, e))
-                return -1;
-            continue;
-        }
-        buffer = mem_alloc(p->numel, sizeof *buffer, "a tensor", e);
-        status = buffer ? st_read_f32(buffer, f, t, e) : -1;
-        if (!status)
-            param_import(m->params->values, p, buffer);
-        mem_free(buffer);
-        if (status)
+        const StTensor *t = st_find(f, m->params->items[i]->name);
+        if (t && store_read(m->params->values, m->params->items[i], f, t, e))
             return -1;
     }
     return 0;
 }
 
+/* Names and shapes are compared before the memory is taken: a configuration can claim any size. */
 Model *model_load(const char *path, bool trainable, Err *e)
 {
     StFile *f = st_open(path, e);
@@ -151,8 +138,8 @@ Model *model_load(const char *path, bool trainable, Err *e)
     Model *m = NULL;
 
     if (f && (json ? model_config_from_json(&c, json, path, e) : config_from_shapes(&c, f, e)) == 0)
-        m = model_blank(&c, trainable, e);
-    if (m && (check_names(m, f, e) || read_values(m, f, e))) {
+        m = model_declare(&c, trainable, e);
+    if (m && (check_names(m, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
         model_free(m);
         m = NULL;
     }

@@ -1,6 +1,7 @@
 /* Parameter stores to and from safetensors: see store_file.h. */
 #include "store_file.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,19 +45,36 @@ bool shape_is(const StTensor *t, Shape s)
     return true;
 }
 
+int read_finite(float *out, const StFile *f, const StTensor *t, Err *e)
+{
+    if (st_read_f32(out, f, t, e))
+        return -1;
+    for (size_t i = 0; i < t->numel; i++)
+        if (!isfinite(out[i]))
+            return err_set(e, ERR_INPUT, "'%s': tensor '%s' holds values that are not finite (number %zu is %g)",
+                           st_label(f), t->name, i, (double)out[i]);
+    return 0;
+}
+
+int store_read(real *slab, Param *p, const StFile *f, const StTensor *t, Err *e)
+{
+    float *buffer;
+    int status;
+
+    if (p->kind == PARAM_COUNTER)
+        return st_read_i64(&p->counter, f, t, e);
+    if (!(buffer = mem_alloc(p->numel, sizeof *buffer, "a tensor", e)))
+        return -1;
+    status = read_finite(buffer, f, t, e);
+    if (!status)
+        param_import(slab, p, buffer);
+    mem_free(buffer);
+    return status;
+}
+
 int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e)
 {
-    size_t most = 1;
-    float *buffer;
-    int status = 0;
-
-    for (int i = 0; i < s->count; i++)
-        if (s->items[i]->numel > most)
-            most = s->items[i]->numel;
-    buffer = mem_alloc(most, sizeof *buffer, "a tensor", e);
-    if (!buffer)
-        return -1;
-    for (int i = 0; i < s->count && !status; i++) {
+    for (int i = 0; i < s->count; i++) {
         Param *p = s->items[i];
         char name[2 * PARAM_NAME_MAX];
         const StTensor *t;
@@ -66,15 +84,12 @@ int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bo
         snprintf(name, sizeof name, "%s%s", prefix, p->name);
         t = st_find(f, name);
         if (!t || !shape_is(t, p->file_shape))
-            status =
-                err_set(e, ERR_INPUT, "'%s' %s tensor '%s'", st_label(f), t ? "has another shape for" : "lacks", name);
-        else if (p->kind == PARAM_COUNTER)
-            status = st_read_i64(&p->counter, f, t, e);
-        else if (!(status = st_read_f32(buffer, f, t, e)))
-            param_import(slab, p, buffer);
+            return err_set(e, ERR_INPUT, "'%s' %s tensor '%s'", st_label(f), t ? "has another shape for" : "lacks",
+                           name);
+        if (store_read(slab, p, f, t, e))
+            return -1;
     }
-    mem_free(buffer);
-    return status;
+    return 0;
 }
 
 /* Not json_dumps: where its growing buffer finds no memory, it can lose a name unnoticed. */

@@ -24,10 +24,17 @@ void pool_free(FilePool *pool);
 int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
               Err *e);
 
-/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). */
+/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). After an error a part of
+ * them may have been read. */
 int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e);
 
 bool shape_is(const StTensor *t, Shape s);
+
+/* One tensor, of p's shape, into p's place in the slab (a counter: into p). */
+int store_read(real *slab, Param *p, const StFile *f, const StTensor *t, Err *e);
+
+/* st_read_f32 for weights: ERR_INPUT where a value is not finite. */
+int read_finite(float *out, const StFile *f, const StTensor *t, Err *e);
 
 /* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no memory
  * then. */

@@ -106,12 +106,10 @@ static int allocate_slabs(Trainer *t, Err *e)
 
 static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val, Err *e)
 {
-    if (train->classes > t->model->config.classes)
-        return err_set(e, ERR_USAGE, "the data has labels up to %d, the model knows %d classes", train->classes - 1,
-                       t->model->config.classes);
-    if (val && val->classes > t->model->config.classes)
-        return err_set(e, ERR_USAGE, "the validation data has labels up to %d, the model knows %d classes",
-                       val->classes - 1, t->model->config.classes);
+    int classes = t->model->config.classes;
+
+    if (dataset_check_labels(train, classes, e) || (val && dataset_check_labels(val, classes, e)))
+        return -1;
     if (t->c.batch > train->n)
         return err_set(e, ERR_USAGE, "the batch size %d is more than the %d images there are; lower --batch-size",
                        t->c.batch, train->n);
@@ -288,6 +286,8 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
 {
     double loss = 0, norm, lr = learning_rate(t, t->step);
 
+    if (t->unusable)
+        return err_set(e, ERR_FAILED, "an earlier error left the run in no state to go on from");
     for (int done = 0; done < t->c.batch;) {
         Unet *u = unet_chunks_next(&t->net, t->c.batch - done);
         if (fill_network(t, u, t->step * t->c.batch + done, e))
@@ -299,7 +299,8 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
         done += u->n;
     }
     norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
-    if (!isfinite(loss) || !isfinite(norm))
+    t->unusable = !isfinite(loss) || !isfinite(norm);
+    if (t->unusable)
         return err_set(e, ERR_DIVERGED, "the %s is not finite at step %lld; lower --lr or set --grad-clip",
                        isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
     update(t, lr, norm);

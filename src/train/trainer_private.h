@@ -29,6 +29,7 @@ struct Trainer {
     float *buffer;  /* (micro,2,hw): images and noise */
     int *timesteps; /* (micro) */
     int64_t step;   /* optimiser steps done */
+    bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
 };
 
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
