@@ -155,8 +155,7 @@ static int list_checkpoints(int64_t **steps, const char *dir, Err *e)
     int n = 0, cap = 0;
     *steps = NULL;
     if (!d)
-        return errno == ENOENT || errno == ENOTDIR ? 0
-                                                   : err_errno(e, ERR_FAILED, "cannot read the directory '%s'", dir);
+        return errno == ENOENT ? 0 : err_errno(e, ERR_INPUT, "cannot read the directory '%s'", dir);
     while ((entry = readdir(d))) {
         int64_t step = checkpoint_step(entry->d_name);
         if (step < 0)
@@ -210,7 +209,8 @@ static int read_best(RunDir *r, Err *e)
     mem_free(text);
     if (!root && json_error_code(&why) == json_error_out_of_memory)
         return err_set(e, ERR_FAILED, "cannot read '%s': no memory", path);
-    if (!json_is_integer(json_object_get(root, "step")) || !json_is_number(json_object_get(root, "val_loss"))) {
+    if (!json_is_integer(json_object_get(root, "step")) || json_integer_value(json_object_get(root, "step")) < 0 ||
+        !json_is_number(json_object_get(root, "val_loss"))) {
         json_decref(root);
         return err_set(e, ERR_INPUT, "'%s' is damaged; remove it to go on", path);
     }
@@ -285,9 +285,9 @@ int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, 
     out[0] = '\0';
     if (strcmp(which, "latest") && strcmp(which, "best"))
         return find_named(out, cap, which, e);
+    if (read_best(r, e)) /* also for "latest": rather refused now than when the next one is saved */
+        return -1;
     if (!strcmp(which, "best")) {
-        if (read_best(r, e))
-            return -1;
         if (r->best_step < 0)
             return 0;
         if (rundir_checkpoint_name(out, cap, r, r->best_step, e))
@@ -321,11 +321,13 @@ static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
 
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e)
 {
+    char best[CLI_PATH_MAX];
     int64_t *steps;
     int n, rc = 0;
-    if (read_best(r, e))
+    if (read_best(r, e) || rundir_checkpoint_name(best, sizeof best, r, r->best_step, e))
         return -1;
-    if (r->best_step > step) { /* of a future that was given up by resuming from further back */
+    /* of a future that was given up by resuming from further back, or removed by somebody */
+    if (r->best_step > step || !file_is_dir(best)) {
         r->best_step = -1;
         r->best_loss = INFINITY;
     }

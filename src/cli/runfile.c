@@ -90,16 +90,30 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     return 0;
 }
 
+/* OUT/run.json of OUT/checkpoints/ckpt-NUMBER. */
+static int run_path(char *out, size_t cap, const char *checkpoint, Err *e)
+{
+    size_t end = strlen(checkpoint);
+    int up = 0;
+    while (up < 2 && end > 0)
+        up += checkpoint[--end] == '/';
+    if (snprintf(out, cap, up == 2 ? "%.*s/run.json" : "%.*s/../../run.json",
+                 up == 2 ? (int)end : (int)strlen(checkpoint), checkpoint) >= (int)cap)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", checkpoint);
+    return 0;
+}
+
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e)
 {
     char path[CLI_PATH_MAX];
     json_error_t why;
     json_t *root, *options;
     *keep = NULL;
-    if (snprintf(path, sizeof path, "%s/../../run.json", checkpoint) >= (int)sizeof path)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", checkpoint);
+    if (run_path(path, sizeof path, checkpoint, e))
+        return -1;
     if (!file_exists(path))
-        return 0;
+        return err_set(e, ERR_INPUT, "cannot resume '%s': '%s', which holds the run's options, is missing", checkpoint,
+                       path);
     root = json_load_file(path, 0, &why);
     options = json_object_get(root, "options");
     if (!json_is_object(options)) {

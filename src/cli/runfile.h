@@ -11,7 +11,7 @@ int runfile_save(const char *dir, const OptionTable *t, const void *args, const 
 
 /* Apply the options remembered beside the checkpoint (in its run's directory, two levels up), then refuse given ones
  * that differ where they may not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the
- * end; NULL when there is no run.json, and then nothing changed. */
+ * end. ERR_INPUT where there is no run.json: a run that went on with other options would not be the same run. */
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e);
 
 /* "base_sha256" of what runfile_resume read, or NULL. */
