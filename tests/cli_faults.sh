@@ -9,24 +9,30 @@ if [ -z "${FAULT_SHIM-}" ]; then
     exit
 fi
 export OMP_NUM_THREADS=1
+best() { sed -n 's/.*"checkpoint": "\([^"]*\)".*/\1/p' "$1/checkpoints/best.json"; }
 idx_data data train 40
 idx_data data t10k 6
 
-# Step 5 ends an epoch: result, validation, metrics, checkpoint and the removal of an older one all belong to it.
+# Step 10 ends an epoch: result, validation, metrics, checkpoint, a new best one, and the removal of two older ones, the
+# best and the last of before, all belong to it.
 # shellcheck disable=SC2086
-"$SDLORA" train $SMALL --data data --out begun --steps 4 --save-every 1s --sample-every 0 --lr-schedule constant -q \
+"$SDLORA" train $SMALL --data data --out begun --steps 9 --save-every 1s --sample-every 0 --lr-schedule constant -q \
     >out.txt 2>err.txt
+# as if step 8 had been the better one
+printf '{"checkpoint": "ckpt-00000008", "step": 8, "val_loss": 100}' >begun/checkpoints/best.json
+ln -sfn ckpt-00000008 begun/checkpoints/best
 cp -r begun after
-"$SDLORA" train --resume --data data --out after --steps 5 --threads 1 -q >out.txt 2>err.txt
+"$SDLORA" train --resume --data data --out after --steps 10 --keep 1 --threads 1 -q >out.txt 2>err.txt
 cp -r after further
-"$SDLORA" train --resume --data data --out further --steps 6 --threads 1 -q >out.txt 2>err.txt
-check 'an undisturbed run' test -s further/checkpoints/ckpt-00000006/state.safetensors
+"$SDLORA" train --resume --data data --out further --steps 11 --threads 1 -q >out.txt 2>err.txt
+check 'an undisturbed run' test -s further/checkpoints/ckpt-00000011/state.safetensors
+check 'the best was replaced' test "$(best begun) $(best after)" = 'ckpt-00000008 ckpt-00000010'
 
-faulty() { # faulty ORDER: one more step of a copy of the run, under the fault
+faulty() { # faulty RUN ORDER COMMAND [STEPS]: one more step of a copy of the run, under the fault
     rm -rf run log
     cp -r "$1" run
-    SDLORA_FAULT=$2 SDLORA_FAULT_LOG=log LD_PRELOAD=$FAULT_SHIM "$SDLORA" "$3" --resume --data data --out run --steps 5 \
-        --threads 1 -q >out.txt 2>err.txt </dev/null
+    SDLORA_FAULT=$2 SDLORA_FAULT_LOG=log LD_PRELOAD=$FAULT_SHIM "$SDLORA" "$3" --resume --data data --out run --steps "${4:-10}" \
+        --keep 1 --threads 1 -q >out.txt 2>err.txt </dev/null
 }
 total() { sed -n "s/^$1 //p" log; }
 
@@ -42,7 +48,11 @@ whole_files() { # whole_files OLD NEW FILE...
         if [ -d "$old/$file" ]; then diff -rq "$at" "$old/$file" || return; else diff -rq "$at" "$new/$file" || return; fi
         found=1
     done
-    [ -n "$found" ]
+    [ -n "$found" ] || return
+    if [ -e run/checkpoints/best.json ] && [ ! -d "run/checkpoints/$(best run)" ]; then
+        echo "the best checkpoint, '$(best run)', is gone"
+        return 1
+    fi
 }
 
 # one ORDER: what must hold after one fault. In memory's case no file can always be named.
@@ -60,10 +70,10 @@ one() {
         echo "$order: status $status, $(cat err.txt)"
     fi
     whole_files begun after model.safetensors
-    "$SDLORA" train --resume --data data --out run --steps 6 --threads 1 -q >out.txt 2>err.txt </dev/null ||
+    "$SDLORA" train --resume --data data --out run --steps 11 --keep 1 --threads 1 -q >out.txt 2>err.txt </dev/null ||
         echo "$order: cannot resume: $(cat err.txt)"
     cmp run/model.safetensors further/model.safetensors
-    cmp run/checkpoints/ckpt-00000006/state.safetensors further/checkpoints/ckpt-00000006/state.safetensors
+    cmp run/checkpoints/ckpt-00000011/state.safetensors further/checkpoints/ckpt-00000011/state.safetensors
     [ -z "$(find run -name '*.tmp')" ] || echo "$order: leaves $(find run -name '*.tmp')"
 }
 
@@ -97,7 +107,7 @@ cp -r tuned tuned.after
 "$SDLORA" finetune --resume --data data --out tuned.after --steps 5 --threads 1 -q >out.txt 2>err.txt
 for kind in rename fsync open; do
     for k in 1 2 3 4 5 6 7 8; do
-        faulty tuned $kind:$k finetune
+        faulty tuned $kind:$k finetune 5
         status=$?
         grep -q '^hit' log || continue
         check "adapter, $kind:$k: status $status" test $status -eq 1

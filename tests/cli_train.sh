@@ -25,7 +25,7 @@ check 'its samples' test -s whole/samples/epoch-0001.png -a -s whole/samples/epo
 check 'every step is in the metrics' test "$(steps whole)" = "$(seq -s ' ' 20) "
 check 'validation at epoch ends' test "$(grep -c val_loss whole/metrics.jsonl)" -eq 4
 check 'the last two checkpoints are kept' \
-    test "$(echo whole/checkpoints/*)" = "$(echo whole/checkpoints/{best.json,ckpt-00000014,ckpt-00000020})"
+    test "$(echo whole/checkpoints/*)" = "$(echo whole/checkpoints/{best,best.json,ckpt-00000014,ckpt-00000020})"
 check 'the same again' train again --steps 20 --sample-every 0
 check 'the same seed gives the same bytes' same whole again
 check 'on two threads' train threads --steps 20 --threads 2

@@ -308,6 +308,28 @@ static int save_best(const RunDir *r, Err *e)
     return best_path(path, sizeof path, r, e) ? -1 : file_save(path, text, (size_t)len, e);
 }
 
+/* checkpoints/best, a link for people and for --model. best.json is what counts: a file system may have no links. */
+static int link_best(const RunDir *r, Err *e)
+{
+    char path[CLI_PATH_MAX], tmp[CLI_PATH_MAX], name[40], now[40] = "";
+    snprintf(name, sizeof name, "ckpt-%08" PRId64, r->best_step);
+    if (file_join(path, sizeof path, r->checkpoints, "best", e) ||
+        file_join(tmp, sizeof tmp, r->checkpoints, "best.tmp", e))
+        return -1;
+    if (readlink(path, now, sizeof now - 1) >= 0 && !strcmp(now, name))
+        return 0;
+    if (symlink(name, tmp))
+        return errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP
+                   ? 0
+                   : err_errno(e, ERR_FAILED, "cannot create the link '%s'", path);
+    if (rename(tmp, path)) {
+        err_errno(e, ERR_FAILED, "cannot create the link '%s'", path);
+        unlink(tmp);
+        return -1;
+    }
+    return 0;
+}
+
 static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
 {
     char path[CLI_PATH_MAX], gone[CLI_PATH_MAX + 8];
@@ -337,6 +359,9 @@ int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, 
         if (save_best(r, e))
             return -1;
     }
+    if (r->best_step >= 0 &&
+        link_best(r, e)) /* before anything is removed, also where a killed run did not come to it */
+        return -1;
     n = list_checkpoints(&steps, r->checkpoints, e);
     if (n > 1)
         qsort(steps, (size_t)n, sizeof *steps, by_step);
@@ -348,68 +373,4 @@ int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, 
             rc = remove_checkpoint(r, steps[i], e);
     mem_free(steps);
     return n < 0 ? -1 : rc;
-}
-
-/* ---- metrics ---- */
-
-/* Bytes of the lines of `text` that belong to steps up to `step`. A line cut short ends them too. */
-static size_t lines_until(const char *text, size_t size, int64_t step)
-{
-    size_t at = 0;
-    while (at < size) {
-        const char *end = memchr(text + at, '\n', size - at);
-        size_t len = end ? (size_t)(end - text) - at : size - at;
-        json_t *line = end ? json_loadb(text + at, len, 0, NULL) : NULL;
-        const json_t *value = json_object_get(line, "step");
-        bool keep = json_is_integer(value) && json_integer_value(value) <= step;
-        json_decref(line);
-        if (!keep)
-            break;
-        at += len + 1;
-    }
-    return at;
-}
-
-int rundir_open_metrics(RunDir *r, int64_t step, Err *e)
-{
-    char path[CLI_PATH_MAX], *text = NULL;
-    size_t size = 0, keep = 0;
-    if (file_join(path, sizeof path, r->path, "metrics.jsonl", e))
-        return -1;
-    if (step > 0 && file_exists(path)) {
-        if (file_load(&text, &size, path, (size_t)1 << 31, e))
-            return -1;
-        keep = lines_until(text, size, step);
-    }
-    if (keep < size || step == 0) { /* only then: a full disk must not stop a resumed run here */
-        int rc = file_save(path, text ? text : "", keep, e);
-        if (rc) {
-            mem_free(text);
-            return -1;
-        }
-    }
-    mem_free(text);
-    r->metrics = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-    return r->metrics >= 0 ? 0 : err_errno(e, ERR_FAILED, "cannot open '%s' for writing", path);
-}
-
-/* One write a line, so that a killed run leaves whole lines (a full disk may still cut one: see lines_until). */
-int rundir_log(RunDir *r, const Metrics *m, Err *e)
-{
-    char line[256], val[40] = "";
-    size_t at = 0, n;
-    if (isfinite(m->val_loss))
-        snprintf(val, sizeof val, ", \"val_loss\": %.9g", m->val_loss);
-    n = (size_t)snprintf(
-        line, sizeof line,
-        "{\"step\": %" PRId64
-        ", \"epoch\": %d, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, \"images_per_s\": %.1f%s}\n",
-        m->step, m->epoch, m->loss, m->lr, m->grad_norm, m->images_per_s, val);
-    while (at < n) {
-        ssize_t got = write(r->metrics, line + at, n - at);
-        if (got < 0 && errno != EINTR)
-            return err_errno(e, ERR_FAILED, "cannot write '%s/metrics.jsonl'", r->path);
-        at += got > 0 ? (size_t)got : 0;
-    }
-    return 0;
 }

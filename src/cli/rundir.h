@@ -34,7 +34,7 @@ int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, 
 int rundir_checkpoint_name(char *out, size_t cap, const RunDir *r, int64_t step, Err *e);
 
 /* A checkpoint of `step` was saved: note it when it is the best (val_loss NAN: not measured), remove all but the last
- * `keep` and the best. */
+ * `keep` and the best. The best is in best.json, and behind the link checkpoints/best. */
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e);
 
 /* Open metrics.jsonl behind the lines up to `step`; later ones, of work that was lost, are dropped. */
