@@ -1,7 +1,7 @@
 # make            the program, ./sdlora            make test       the whole test suite
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
-# make valgrind   the test programs under memcheck
+# make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR.
 
 VERSION := 0.1.0
@@ -104,13 +104,12 @@ $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 test: sdlora $(TESTS) $(FAULT_SHIM)
 	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
 
-# valgrind 3.19 knows no AVX-512. VALGRIND_TESTS: which programs.
-VALGRIND_TESTS ?= $(TESTS)
-valgrind: $(VALGRIND_TESTS)
-	@for t in $^; do echo "valgrind: $$(basename $$t)"; \
-	    SDLORA_SIMD=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-	    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,possible \
-	    --suppressions=tests/valgrind.supp $$t >$(OBJ)/valgrind.log 2>&1 || { cat $(OBJ)/valgrind.log; exit 1; }; done
+# Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
+# that take more than four minutes there: test_train and test_sampler (the commands train and sample stand in for them),
+# test_conv and the gradient checks in double (the same code as test_golden_*).
+VALGRIND_TESTS ?= $(filter-out %/test_train %/test_sampler %/test_conv %/grad_ops %/grad_unet %/test_kernels_linear,$(TESTS))
+valgrind: $(OBJ)/sdlora $(VALGRIND_TESTS)
+	scripts/valgrind.sh $^
 
 check:
 	scripts/check.sh
