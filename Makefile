@@ -110,6 +110,8 @@ test: sdlora $(TESTS) $(FAULT_SHIM)
 VALGRIND_TESTS ?= $(filter-out %/test_train %/test_sampler %/test_conv %/grad_ops %/grad_unet %/test_kernels_linear,$(TESTS))
 valgrind: $(OBJ)/sdlora $(VALGRIND_TESTS)
 	scripts/valgrind.sh $^
+tsan:
+	scripts/tsan.sh $(BUILD)
 
 check:
 	scripts/check.sh
@@ -130,7 +132,7 @@ clean:
 	rm -rf $(BUILD) sdlora
 
 FORCE:
-.PHONY: all test valgrind check mutants figures fuzz format install uninstall clean FORCE
+.PHONY: all test valgrind tsan check mutants figures fuzz format install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
