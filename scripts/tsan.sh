@@ -35,12 +35,12 @@ clean() { # clean NAME ARGS...: status 0, no report
 }
 idx_data data train 24
 idx_data data t10k 6
-small='--data data --batch-size 8 --progress none --image-size 8 --timesteps 20'
+small='--data data --batch-size 8 --progress none --timesteps 20'
 # shellcheck disable=SC2086
 {
-    clean 'train' train --preset tiny $small --micro-batch 3 --steps 2 --out run
+    clean 'train' train --preset tiny $small --micro-batch 3 --steps 2 --sample-every 0 --out run
     clean 'train, im2col' train --preset tiny $small --conv im2col --steps 1 --sample-every 0 --out im2col
-    clean 'train --preset seed' train --preset seed $small --channels 8,16 --steps 2 --sample-every 0 --out seed
+    clean 'train --preset seed' train --preset seed $small --image-size 8 --channels 8,16 --steps 2 --sample-every 0 --out seed
 }
 clean 'finetune' finetune --model run/model.safetensors --data data --batch-size 8 --rank 2 --steps 2 --sample-every 0 \
     --progress none --out tuned
