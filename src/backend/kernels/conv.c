@@ -5,10 +5,16 @@
 
 #include "sdlora/threads.h"
 
-/* Per pair of channels, for one image in tiles of t x t outputs */
+/* Per pair of channels, in one direction, for tiles of t outputs; see winograd_transform.h on tiles at the edge. */
+static int points_along(int len, int t)
+{
+    int rest = len % t;
+    return len / t * (t + 2) + (rest == 0 ? 0 : t == 4 && rest < 3 ? 4 : 5);
+}
+
 static int multiplications(ConvShape s, int t)
 {
-    return (s.h + t - 1) / t * ((s.w + t - 1) / t) * (t + 2) * (t + 2);
+    return points_along(s.h, t) * points_along(s.w, t);
 }
 
 /* The only place that decides how a convolution is done. */
@@ -24,8 +30,9 @@ static const ConvPath *path_of(ConvShape s, ConvPass pass)
      * what such layers have much of, are read once as they are. Winograd needs 36, of filters four times the size. */
     if (s.h <= 3 && s.w <= 3 && s.algo != CONV_WINOGRAD)
         return &K(conv_taps);
-    /* The tile that needs fewer multiplications for the whole image: 3x3 at 5, 6 and 9 pixels, 4x4 nearly elsewhere. */
-    if (s.algo != CONV_WINOGRAD && multiplications(s, 3) < multiplications(s, 4))
+    /* The tile that needs fewer multiplications for the whole image, or else less of filters: 3x3 at 5, 6 and 9 pixels, 4x4
+     * nearly elsewhere. */
+    if (s.algo != CONV_WINOGRAD && multiplications(s, 3) <= multiplications(s, 4))
         return &K(conv_winograd3);
     return &K(conv_winograd);
 }

@@ -43,10 +43,66 @@ static inline size_t freq_stride(size_t rows, size_t cols)
     return (lines | 1) * line;
 }
 
-/* One run, VW channels: first down the columns of the run, into t (column, frequency), then along each tile's rows.
- * rows: the six image rows at column c0 of the run (zeros outside the image); columns [c0,c1) lie inside. */
-static inline void transform_input(real *restrict v, size_t stride, vf *restrict t, const real *const rows[SPAN],
-                                   size_t step, int c0, int c1, int len)
+/* Calls f(..., n) for n points, a number that the compiler knows in each of the copies. */
+#define WITH_POINTS(f, n, ...)                                                                                         \
+    do {                                                                                                               \
+        if ((n) == SPAN)                                                                                               \
+            f(__VA_ARGS__, SPAN);                                                                                      \
+        else if ((n) == SPAN - 1)                                                                                      \
+            f(__VA_ARGS__, SPAN - 1);                                                                                  \
+        else                                                                                                           \
+            f(__VA_ARGS__, SPAN - 2);                                                                                  \
+    } while (0)
+
+/* Tiles at the lower and at the right edge may have fewer points (winograd_transform.h). The rows of a block's matrices
+ * are its tiles, sorted so that those which have a frequency are neighbours, whichever it is: lower edge, whole tiles,
+ * right edge, corners. Indices: [at the lower edge][at the right edge]. */
+typedef struct Order {
+    int count[2][2], begin[2][2];
+} Order;
+
+/* What a run is, of tiles that have `down` points in height: first `full` tiles that have all in width, then perhaps one
+ * that has `right`. */
+typedef struct Row {
+    int down, right, full;
+} Row;
+
+static inline Row row_of(Run r, ConvShape s)
+{
+    Row w = {points_for(s.h - r.i), points_for(s.w - r.j - (r.len - 1) * TILE), r.len};
+    if (w.right < SPAN)
+        w.full--;
+    return w;
+}
+
+static Order order_of(ConvShape s, int from, int count)
+{
+    Tiling tiling = tiling_of(s);
+    Order o = {{{0}}, {{0}}};
+    for (int done = 0; done < count;) {
+        Run r = run_at(tiling, from + done, count - done, s);
+        Row w = row_of(r, s);
+        o.count[w.down < SPAN][0] += w.full;
+        o.count[w.down < SPAN][1] += r.len - w.full;
+        done += r.len;
+    }
+    o.begin[0][0] = o.count[1][0];
+    o.begin[0][1] = o.begin[0][0] + o.count[0][0];
+    o.begin[1][1] = o.begin[0][1] + o.count[0][1];
+    return o;
+}
+
+/* The rows that have frequency q: the first, and how many. */
+static int rows_of(Order o, ConvShape s, int q, int *first)
+{
+    bool lower = q / SPAN < points_for((s.h - 1) % TILE + 1), right = q % SPAN < points_for((s.w - 1) % TILE + 1);
+    *first = lower ? 0 : o.begin[0][0];
+    return o.count[0][0] + (lower ? o.count[1][0] : 0) + (right ? o.count[0][1] : 0) +
+           (lower && right ? o.count[1][1] : 0);
+}
+
+/* Down the columns [c0,c1) of a run, VW channels, into t (column, frequency). rows: the image rows at column c0. */
+ALWAYS_INLINE void input_columns(vf *restrict t, const real *const rows[SPAN], size_t step, int c0, int c1, int n)
 {
     const real *row[SPAN]; /* a copy, which stores cannot change: kept in registers */
     for (int i = 0; i < SPAN; i++)
@@ -57,15 +113,20 @@ static inline void transform_input(real *restrict v, size_t stride, vf *restrict
 #pragma GCC unroll 6
         for (int i = 0; i < SPAN; i++)
             d[i] = vload(row[i] + at);
-        input_1d(t + c * SPAN, 1, d, 1);
+        input_1d(t + c * SPAN, 1, d, 1, n);
     }
-    for (int k = 0; k < len; k++, v += VW, t += TILE * SPAN)
-        for (int i = 0; i < SPAN; i++) {
-            _Alignas(VBYTES) vf f[SPAN];
-            input_1d(f, 1, t + i, SPAN);
-            for (int j = 0; j < SPAN; j++)
-                vstore(v + (size_t)(i * SPAN + j) * stride, f[j]);
-        }
+}
+
+/* Along the rows of one tile */
+ALWAYS_INLINE void input_tile(real *restrict v, size_t stride, const vf *restrict t, int down, int n)
+{
+    for (int i = 0; i < down; i++) {
+        _Alignas(VBYTES) vf f[SPAN];
+        input_1d(f, 1, t + i, SPAN, n);
+#pragma GCC unroll 6
+        for (int j = 0; j < n; j++)
+            vstore(v + (size_t)(i * SPAN + j) * stride, f[j]);
+    }
 }
 
 /* v (FREQS matrices (tiles, channels)): B^T d B of tiles [from, from+count), channels [from_c, from_c+channels) of
@@ -74,11 +135,14 @@ static void put_input(real *v, const real *x, const real *zeros, ConvShape s, in
                       int count, int height)
 {
     Tiling tiling = tiling_of(s);
+    Order o = order_of(s, from, count);
     size_t stride = freq_stride((size_t)height, (size_t)channels), step = (size_t)c;
     _Alignas(VBYTES) vf t[RUN_COLS * SPAN];
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
+        Row w = row_of(r, s);
         int cols = r.len * TILE + SPAN - TILE, c0 = r.j == 0 ? 1 : 0, c1 = imin(cols, s.w + 1 - r.j);
+        int *place = o.begin[w.down < SPAN];
         const real *rows[SPAN];
         for (int i = 0; i < SPAN; i++) {
             int y = r.i + i - 1;
@@ -89,10 +153,20 @@ static void put_input(real *v, const real *x, const real *zeros, ConvShape s, in
         memset(t, 0, (size_t)(c0 * SPAN) * sizeof(vf));
         memset(t + c1 * SPAN, 0, (size_t)((cols - c1) * SPAN) * sizeof(vf));
         for (int k = 0; k < channels; k += VW) {
-            transform_input(v + (size_t)k * (size_t)height + (size_t)done * VW, stride, t, rows, step, c0, c1, r.len);
+            real *to = v + (size_t)k * (size_t)height;
+            WITH_POINTS(input_columns, w.down, t, rows, step, c0, c1);
+            for (int i = 0; i < w.full; i++)
+                if (w.down == SPAN)
+                    input_tile(to + (place[0] + i) * VW, stride, t + i * TILE * SPAN, SPAN, SPAN);
+                else
+                    input_tile(to + (place[0] + i) * VW, stride, t + i * TILE * SPAN, w.down, SPAN);
+            if (w.full < r.len)
+                WITH_POINTS(input_tile, w.right, to + place[1] * VW, stride, t + w.full * TILE * SPAN, w.down);
             for (int i = 0; i < SPAN; i++)
                 rows[i] += VW;
         }
+        place[0] += w.full;
+        place[1] += r.len - w.full;
         done += r.len;
     }
 }

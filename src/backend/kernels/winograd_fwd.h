@@ -95,24 +95,28 @@ static void prep(real *u, const real *w, ConvShape s, bool turn)
         prep_straight(u, w, s);
 }
 
-/* y: where the tile's first output goes; `down` and `right` outputs lie inside the image */
-static inline void transform_output(real *y, size_t line, size_t step, const real *m, size_t stride, vf bias, real beta,
-                                    int down, int right)
+/* Down the columns of one tile, of which `right` frequencies exist */
+ALWAYS_INLINE void output_columns(vf *restrict t, const real *m, size_t stride, int right, int n)
 {
-    _Alignas(VBYTES) vf t[TILE * SPAN];
-    for (int j = 0; j < SPAN; j++) {
+    for (int j = 0; j < right; j++) {
         const real *col = m + (size_t)j * stride;
         size_t row = SPAN * stride;
         _Alignas(VBYTES) vf d[SPAN];
 #pragma GCC unroll 6
-        for (int i = 0; i < SPAN; i++)
+        for (int i = 0; i < n; i++)
             d[i] = vload(col + (size_t)i * row);
-        output_1d(t + j, SPAN, d, 1);
+        output_1d(t + j, SPAN, d, 1, n);
     }
+}
+
+/* y: where the tile's first output goes; `down` and `right` outputs lie inside the image */
+ALWAYS_INLINE void output_rows(real *y, size_t line, size_t step, const vf *restrict t, vf bias, real beta, int down,
+                               int right, int n)
+{
     for (int i = 0; i < down; i++, y += line) {
         _Alignas(VBYTES) vf out[TILE];
-        output_1d(out, 1, t + i * SPAN, 1);
-        for (int j = 0; j < right; j++) {
+        output_1d(out, 1, t + i * SPAN, 1, n);
+        for (int j = 0; j < n - 2 && j < right; j++) {
             vf sum = out[j] + bias;
             if (beta != 0)
                 sum += beta * vload(y + (size_t)j * step);
@@ -126,23 +130,34 @@ static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real b
                       int o0, int o1)
 {
     Tiling tiling = tiling_of(s);
+    Order order = order_of(s, from, count);
     size_t stride = freq_stride((size_t)height, (size_t)s.co), step = (size_t)s.co, line = step * (size_t)s.w;
+    _Alignas(VBYTES) vf t[TILE * SPAN] = {{0}};
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
+        Row w = row_of(r, s);
         real *to = y + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step;
-        int down = imin(TILE, s.h - r.i);
+        int *place = order.begin[w.down < SPAN], down = imin(TILE, s.h - r.i);
+        int right = imin(TILE, s.w - r.j - (r.len - 1) * TILE);
         for (int o = o0; o < o1; o += VW) {
-            const real *mo = m + (size_t)o * (size_t)height + (size_t)done * VW;
+            const real *mo = m + (size_t)o * (size_t)height;
             vf bias = b ? vload(b + o) : (vf){0};
-            for (int k = 0; k < r.len; k++, mo += VW) {
-                int right = imin(TILE, s.w - r.j - k * TILE);
+            for (int k = 0; k < r.len; k++) {
                 real *tile = to + (size_t)(k * TILE) * step + o;
-                if (down == TILE && right == TILE && beta == 0)
-                    transform_output(tile, line, step, mo, stride, bias, 0, TILE, TILE);
-                else
-                    transform_output(tile, line, step, mo, stride, bias, beta, down, right);
+                if (k < w.full) {
+                    WITH_POINTS(output_columns, w.down, t, mo + (place[0] + k) * VW, stride, SPAN);
+                    if (beta == 0 && down == TILE && (TILE == 4 || k < r.len - 1))
+                        output_rows(tile, line, step, t, bias, 0, TILE, TILE, SPAN);
+                    else
+                        output_rows(tile, line, step, t, bias, beta, down, k < r.len - 1 ? TILE : right, SPAN);
+                } else {
+                    WITH_POINTS(output_columns, w.down, t, mo + place[1] * VW, stride, w.right);
+                    WITH_POINTS(output_rows, w.right, tile, line, step, t, bias, beta, down, right);
+                }
             }
         }
+        place[0] += w.full;
+        place[1] += r.len - w.full;
         done += r.len;
     }
 }
@@ -188,11 +203,15 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
         real *v = zeros + zeros_reals(s) + thread_reals(s) * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
         int from = unit / ranges * height, count = imin(height, tiles - from), r = unit % ranges;
         int o0 = pairs * r / ranges * 2 * VW, o1 = imin(s.co, pairs * (r + 1) / ranges * 2 * VW);
+        Order order = order_of(s, from, count);
         put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
-        for (size_t q = 0; q < FREQS; q++)
-            panel_mul(m + q * ms + (size_t)o0 * (size_t)height, (size_t)height * VW, v + q * vs, (size_t)height * VW,
-                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, count, o1 - o0, s.ci,
+        for (size_t q = 0; q < FREQS; q++) {
+            int first, rows = rows_of(order, s, (int)q, &first);
+            panel_mul(m + q * ms + (size_t)o0 * (size_t)height + first * VW, (size_t)height * VW,
+                      v + q * vs + first * VW, (size_t)height * VW,
+                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, rows, o1 - o0, s.ci,
                       false);
+        }
         put_tiles(y, m, b, s, beta, from, count, height, o0, o1);
     }
 }

@@ -69,46 +69,62 @@ static size_t weight_scratch(ConvShape s)
     return (p.zeros + (size_t)p.chunks * p.part + weight_thread_reals(p) * (size_t)threads_count()) * sizeof(real);
 }
 
-/* A dY A^T of one tile, one vector of channels; `down` and `right` outputs lie inside the image */
-static inline void transform_gradient(real *d, size_t stride, const real *y, size_t line, size_t step, int down,
-                                      int right)
+/* Down the columns of one tile of the gradient; `down` and `right` of its pixels lie inside the image */
+ALWAYS_INLINE void gradient_columns(vf *restrict t, const real *y, size_t line, size_t step, int down, int right, int n)
 {
-    _Alignas(VBYTES) vf t[SPAN * TILE], zero = {0};
     for (int j = 0; j < TILE; j++) {
         const real *col = y + (size_t)j * step;
-        _Alignas(VBYTES) vf d0[TILE];
+        _Alignas(VBYTES) vf d[TILE], zero = {0};
 #pragma GCC unroll 4
         for (int i = 0; i < TILE; i++)
-            d0[i] = j < right && i < down ? vload(col + (size_t)i * line) : zero;
-        output_back_1d(t + j, TILE, d0, 1);
+            d[i] = j < right && i < down ? vload(col + (size_t)i * line) : zero;
+        output_back_1d(t + j, TILE, d, 1, n);
     }
-    for (int i = 0; i < SPAN; i++) {
+}
+
+/* Along its rows */
+ALWAYS_INLINE void gradient_rows(real *restrict d, size_t stride, const vf *restrict t, int down, int n)
+{
+    for (int i = 0; i < down; i++) {
         _Alignas(VBYTES) vf f[SPAN];
-        output_back_1d(f, 1, t + i * TILE, 1);
-        for (int j = 0; j < SPAN; j++)
+        output_back_1d(f, 1, t + i * TILE, 1, n);
+#pragma GCC unroll 6
+        for (int j = 0; j < n; j++)
             vstore(d + (size_t)(i * SPAN + j) * stride, f[j]);
     }
 }
 
+/* d (FREQS matrices (tiles, channels)): A dY A^T */
 static void gradient_tiles(real *d, const real *dy, ConvShape s, int o0, int channels, int from, int count, int height)
 {
     Tiling tiling = tiling_of(s);
+    Order order = order_of(s, from, count);
     size_t stride = freq_stride((size_t)height, (size_t)channels), step = (size_t)s.co, line = step * (size_t)s.w;
+    _Alignas(VBYTES) vf t[SPAN * TILE] = {{0}};
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
+        Row w = row_of(r, s);
         const real *y = dy + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step + o0;
-        int down = imin(TILE, s.h - r.i);
+        int *place = order.begin[w.down < SPAN], down = imin(TILE, s.h - r.i);
         for (int o = 0; o < channels; o += VW) {
-            real *to = d + (size_t)o * (size_t)height + (size_t)done * VW;
-            for (int k = 0; k < r.len; k++, to += VW) {
+            real *to = d + (size_t)o * (size_t)height;
+            for (int k = 0; k < r.len; k++) {
                 int right = imin(TILE, s.w - r.j - k * TILE);
                 const real *tile = y + (size_t)(k * TILE) * step + o;
                 if (down == TILE && right == TILE)
-                    transform_gradient(to, stride, tile, line, step, TILE, TILE);
+                    gradient_columns(t, tile, line, step, TILE, TILE, SPAN);
                 else
-                    transform_gradient(to, stride, tile, line, step, down, right);
+                    WITH_POINTS(gradient_columns, w.down, t, tile, line, step, down, right);
+                if (k < w.full && w.down == SPAN)
+                    gradient_rows(to + (place[0] + k) * VW, stride, t, SPAN, SPAN);
+                else if (k < w.full)
+                    gradient_rows(to + (place[0] + k) * VW, stride, t, w.down, SPAN);
+                else
+                    WITH_POINTS(gradient_rows, w.right, to + place[1] * VW, stride, t, w.down);
             }
         }
+        place[0] += w.full;
+        place[1] += r.len - w.full;
         done += r.len;
     }
 }
@@ -153,11 +169,14 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
         int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
         for (int from = first; from < last; from += p.height) {
             int count = imin(p.height, last - from);
+            Order order = order_of(s, from, count);
             put_input(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
             gradient_tiles(d, dy, s, o0, co, from, count, p.height);
-            for (size_t q = 0; q < FREQS; q++)
-                panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs, high, d + q * ds, high, ci, co, count,
-                            from > first);
+            for (size_t q = 0; q < FREQS; q++) {
+                int row, rows = rows_of(order, s, (int)q, &row);
+                panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs + row * VW, high, d + q * ds + row * VW, high,
+                            ci, co, rows, from > first);
+            }
         }
         put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
     }
