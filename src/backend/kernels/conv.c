@@ -86,9 +86,9 @@ void K(conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, C
 void K(conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
     const ConvPath *p = path_of(s, CONV_BWD_WEIGHT);
-    if (db)
+    if (db && !p->sums_bias)
         K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, beta, scratch);
-    p->bwd_weight(dw, x, dy, s, beta, (char *)scratch + K(conv_bias_scratch)(s.co));
+    p->bwd_weight(dw, db, x, dy, s, beta, (char *)scratch + K(conv_bias_scratch)(s.co));
 }
 
 void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta)

@@ -16,7 +16,8 @@ typedef struct ConvPath {
     void (*correlate)(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
                       void *scratch);
     size_t (*weight_scratch)(ConvShape s);
-    void (*bwd_weight)(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+    void (*bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+    bool sums_bias; /* bwd_weight writes db, if it is not NULL; else conv.c does */
 } ConvPath;
 
 extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd), K(conv_winograd3);

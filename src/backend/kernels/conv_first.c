@@ -132,8 +132,9 @@ static void weight_row(real *restrict dw, const real *restrict rows, const real 
     }
 }
 
-static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
+    (void)db;
     int chunks = chunks_of(s), lines = s.n * s.h;
     size_t stride = room_reals(9 * (size_t)s.co);
     real *part = (real *)((char *)scratch + scratch_size(s));
@@ -150,4 +151,4 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
     K(conv_reduce)(dw, part, stride, chunks, 9 * (size_t)s.co, beta);
 }
 
-const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight};
+const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -168,8 +168,9 @@ static void tap_gradient(real *dw, const real *x, const real *dy, ConvShape s, i
         memset(dw, 0, ci * co * sizeof(real));
 }
 
-static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
+    (void)db;
     int chunks = chunks_of(s), lines = s.n * s.h;
     size_t tap = (size_t)s.ci * (size_t)s.co, stride = room_reals(9 * tap), per_thread = weight_thread_reals(s);
     real *part = (real *)scratch + per_thread * (size_t)threads_count();
@@ -184,4 +185,4 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
     K(conv_reduce)(dw, part, stride, chunks, 9 * tap, beta);
 }
 
-const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight};
+const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight, false};

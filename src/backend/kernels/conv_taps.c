@@ -154,8 +154,9 @@ static size_t weight_scratch(ConvShape s)
 }
 
 /* A unit of work is a tap and a pair of panels of output channels; it adds block after block, straight into dw. */
-static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
+    (void)db;
     Sorted r = sorted_of(s);
     real *xs = scratch, *ys = xs + sorted_reals(s, s.ci);
     int pairs = (s.co + PAIR - 1) / PAIR;
@@ -187,4 +188,4 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
     }
 }
 
-const ConvPath K(conv_taps) = {"taps", no_prep, NULL, scratch_size, correlate, weight_scratch, bwd_weight};
+const ConvPath K(conv_taps) = {"taps", no_prep, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -5,4 +5,5 @@
 #include "winograd_fwd.h"
 #include "winograd_weight.h"
 
-const ConvPath K(conv_winograd) = {"winograd-f4", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight};
+const ConvPath K(conv_winograd) = {"winograd-f4", prep_size,      prep,       scratch_size,
+                                   correlate,     weight_scratch, bwd_weight, true};

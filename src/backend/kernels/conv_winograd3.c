@@ -4,5 +4,5 @@
 #include "winograd_fwd.h"
 #include "winograd_weight.h"
 
-const ConvPath K(conv_winograd3) = {"winograd-f3", prep_size,      prep,      scratch_size,
-                                    correlate,     weight_scratch, bwd_weight};
+const ConvPath K(conv_winograd3) = {"winograd-f3", prep_size,      prep,       scratch_size,
+                                    correlate,     weight_scratch, bwd_weight, true};

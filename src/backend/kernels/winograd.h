@@ -43,8 +43,8 @@ static inline size_t freq_stride(size_t rows, size_t cols)
     return (lines | 1) * line;
 }
 
-/* Calls f(..., n) for n points, a number that the compiler knows in each of the copies. */
-#define WITH_POINTS(f, n, ...)                                                                                         \
+/* Calls f(..., n) with a number of points that the compiler knows in each of the copies. */
+#define WITH_POINTS(n, f, ...)                                                                                         \
     do {                                                                                                               \
         if ((n) == SPAN)                                                                                               \
             f(__VA_ARGS__, SPAN);                                                                                      \
@@ -52,6 +52,17 @@ static inline size_t freq_stride(size_t rows, size_t cols)
             f(__VA_ARGS__, SPAN - 1);                                                                                  \
         else                                                                                                           \
             f(__VA_ARGS__, SPAN - 2);                                                                                  \
+    } while (0)
+
+/* f(..., points in height, points in width) */
+#define WITH_POINTS_2(down, right, f, ...)                                                                             \
+    do {                                                                                                               \
+        if ((down) == SPAN)                                                                                            \
+            WITH_POINTS(right, f, __VA_ARGS__, SPAN);                                                                  \
+        else if ((down) == SPAN - 1)                                                                                   \
+            WITH_POINTS(right, f, __VA_ARGS__, SPAN - 1);                                                              \
+        else                                                                                                           \
+            WITH_POINTS(right, f, __VA_ARGS__, SPAN - 2);                                                              \
     } while (0)
 
 /* Tiles at the lower and at the right edge may have fewer points (winograd_transform.h). The rows of a block's matrices
@@ -92,6 +103,13 @@ static Order order_of(ConvShape s, int from, int count)
     return o;
 }
 
+/* `begin` moves on to the places behind a run's. */
+static inline void next_run(Order *o, Run r, Row w)
+{
+    o->begin[w.down < SPAN][0] += w.full;
+    o->begin[w.down < SPAN][1] += r.len - w.full;
+}
+
 /* The rows that have frequency q: the first, and how many. */
 static int rows_of(Order o, ConvShape s, int q, int *first)
 {
@@ -118,13 +136,12 @@ ALWAYS_INLINE void input_columns(vf *restrict t, const real *const rows[SPAN], s
 }
 
 /* Along the rows of one tile */
-ALWAYS_INLINE void input_tile(real *restrict v, size_t stride, const vf *restrict t, int down, int n)
+ALWAYS_INLINE void input_tile(real *restrict v, size_t stride, const vf *restrict t, int down, int right)
 {
     for (int i = 0; i < down; i++) {
         _Alignas(VBYTES) vf f[SPAN];
-        input_1d(f, 1, t + i, SPAN, n);
-#pragma GCC unroll 6
-        for (int j = 0; j < n; j++)
+        input_1d(f, 1, t + i, SPAN, right);
+        for (int j = 0; j < right; j++)
             vstore(v + (size_t)(i * SPAN + j) * stride, f[j]);
     }
 }
@@ -142,7 +159,7 @@ static void put_input(real *v, const real *x, const real *zeros, ConvShape s, in
         Run r = run_at(tiling, from + done, count - done, s);
         Row w = row_of(r, s);
         int cols = r.len * TILE + SPAN - TILE, c0 = r.j == 0 ? 1 : 0, c1 = imin(cols, s.w + 1 - r.j);
-        int *place = o.begin[w.down < SPAN];
+        const int whole = o.begin[w.down < SPAN][0], edge = o.begin[w.down < SPAN][1];
         const real *rows[SPAN];
         for (int i = 0; i < SPAN; i++) {
             int y = r.i + i - 1;
@@ -154,19 +171,14 @@ static void put_input(real *v, const real *x, const real *zeros, ConvShape s, in
         memset(t + c1 * SPAN, 0, (size_t)((cols - c1) * SPAN) * sizeof(vf));
         for (int k = 0; k < channels; k += VW) {
             real *to = v + (size_t)k * (size_t)height;
-            WITH_POINTS(input_columns, w.down, t, rows, step, c0, c1);
-            for (int i = 0; i < w.full; i++)
-                if (w.down == SPAN)
-                    input_tile(to + (place[0] + i) * VW, stride, t + i * TILE * SPAN, SPAN, SPAN);
-                else
-                    input_tile(to + (place[0] + i) * VW, stride, t + i * TILE * SPAN, w.down, SPAN);
-            if (w.full < r.len)
-                WITH_POINTS(input_tile, w.right, to + place[1] * VW, stride, t + w.full * TILE * SPAN, w.down);
+            WITH_POINTS(w.down, input_columns, t, rows, step, c0, c1);
+            for (int i = 0; i < r.len; i++)
+                WITH_POINTS_2(w.down, i < w.full ? SPAN : w.right, input_tile,
+                              to + (i < w.full ? whole + i : edge) * VW, stride, t + i * TILE * SPAN);
             for (int i = 0; i < SPAN; i++)
                 rows[i] += VW;
         }
-        place[0] += w.full;
-        place[1] += r.len - w.full;
+        next_run(&o, r, w);
         done += r.len;
     }
 }

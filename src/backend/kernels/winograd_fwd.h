@@ -95,28 +95,24 @@ static void prep(real *u, const real *w, ConvShape s, bool turn)
         prep_straight(u, w, s);
 }
 
-/* Down the columns of one tile, of which `right` frequencies exist */
-ALWAYS_INLINE void output_columns(vf *restrict t, const real *m, size_t stride, int right, int n)
+/* One tile of `down` x `right` points. y: where its first output goes; h x w outputs lie inside the image */
+ALWAYS_INLINE void output_tile(real *y, size_t line, size_t step, const real *m, size_t stride, vf bias, real beta,
+                               int h, int w, int down, int right)
 {
+    _Alignas(VBYTES) vf t[TILE * SPAN];
     for (int j = 0; j < right; j++) {
         const real *col = m + (size_t)j * stride;
         size_t row = SPAN * stride;
         _Alignas(VBYTES) vf d[SPAN];
 #pragma GCC unroll 6
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < down; i++)
             d[i] = vload(col + (size_t)i * row);
-        output_1d(t + j, SPAN, d, 1, n);
+        output_1d(t + j, SPAN, d, 1, down);
     }
-}
-
-/* y: where the tile's first output goes; `down` and `right` outputs lie inside the image */
-ALWAYS_INLINE void output_rows(real *y, size_t line, size_t step, const vf *restrict t, vf bias, real beta, int down,
-                               int right, int n)
-{
-    for (int i = 0; i < down; i++, y += line) {
+    for (int i = 0; i < down - 2 && i < h; i++, y += line) {
         _Alignas(VBYTES) vf out[TILE];
-        output_1d(out, 1, t + i * SPAN, 1, n);
-        for (int j = 0; j < n - 2 && j < right; j++) {
+        output_1d(out, 1, t + i * SPAN, 1, right);
+        for (int j = 0; j < right - 2 && j < w; j++) {
             vf sum = out[j] + bias;
             if (beta != 0)
                 sum += beta * vload(y + (size_t)j * step);
@@ -132,32 +128,26 @@ static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real b
     Tiling tiling = tiling_of(s);
     Order order = order_of(s, from, count);
     size_t stride = freq_stride((size_t)height, (size_t)s.co), step = (size_t)s.co, line = step * (size_t)s.w;
-    _Alignas(VBYTES) vf t[TILE * SPAN] = {{0}};
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
-        Row w = row_of(r, s);
+        Row p = row_of(r, s);
         real *to = y + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step;
-        int *place = order.begin[w.down < SPAN], down = imin(TILE, s.h - r.i);
-        int right = imin(TILE, s.w - r.j - (r.len - 1) * TILE);
+        const int whole = order.begin[p.down < SPAN][0], edge = order.begin[p.down < SPAN][1];
+        const int h = imin(TILE, s.h - r.i);
         for (int o = o0; o < o1; o += VW) {
             const real *mo = m + (size_t)o * (size_t)height;
             vf bias = b ? vload(b + o) : (vf){0};
             for (int k = 0; k < r.len; k++) {
+                const int w = imin(TILE, s.w - r.j - k * TILE);
                 real *tile = to + (size_t)(k * TILE) * step + o;
-                if (k < w.full) {
-                    WITH_POINTS(output_columns, w.down, t, mo + (place[0] + k) * VW, stride, SPAN);
-                    if (beta == 0 && down == TILE && (TILE == 4 || k < r.len - 1))
-                        output_rows(tile, line, step, t, bias, 0, TILE, TILE, SPAN);
-                    else
-                        output_rows(tile, line, step, t, bias, beta, down, k < r.len - 1 ? TILE : right, SPAN);
-                } else {
-                    WITH_POINTS(output_columns, w.down, t, mo + place[1] * VW, stride, w.right);
-                    WITH_POINTS(output_rows, w.right, tile, line, step, t, bias, beta, down, right);
-                }
+                if (h == TILE && w == TILE && beta == 0)
+                    output_tile(tile, line, step, mo + (whole + k) * VW, stride, bias, 0, TILE, TILE, SPAN, SPAN);
+                else
+                    WITH_POINTS_2(p.down, k < p.full ? SPAN : p.right, output_tile, tile, line, step,
+                                  mo + (k < p.full ? whole + k : edge) * VW, stride, bias, beta, h, w);
             }
         }
-        place[0] += w.full;
-        place[1] += r.len - w.full;
+        next_run(&order, r, p);
         done += r.len;
     }
 }

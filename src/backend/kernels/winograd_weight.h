@@ -60,71 +60,70 @@ static Plan plan_of(ConvShape s)
 
 static size_t weight_thread_reals(Plan p)
 {
-    return FREQS * (p.vs + p.ds + p.us);
+    return FREQS * (p.vs + p.ds + p.us) + room_reals((size_t)p.co);
 }
 
 static size_t weight_scratch(ConvShape s)
 {
     Plan p = plan_of(s);
-    return (p.zeros + (size_t)p.chunks * p.part + weight_thread_reals(p) * (size_t)threads_count()) * sizeof(real);
+    return (p.zeros + (size_t)p.chunks * (p.part + room_reals((size_t)s.co)) +
+            weight_thread_reals(p) * (size_t)threads_count()) *
+           sizeof(real);
 }
 
-/* Down the columns of one tile of the gradient; `down` and `right` of its pixels lie inside the image */
-ALWAYS_INLINE void gradient_columns(vf *restrict t, const real *y, size_t line, size_t step, int down, int right, int n)
+/* A dY A^T of one tile of `down` x `right` points; h x w of its pixels lie inside the image. sum: += them all */
+ALWAYS_INLINE void gradient_tile(real *d, size_t stride, vf *sum, const real *y, size_t line, size_t step, int h, int w,
+                                 int down, int right)
 {
-    for (int j = 0; j < TILE; j++) {
+    _Alignas(VBYTES) vf t[SPAN * TILE];
+    for (int j = 0; j < right - 2; j++) {
         const real *col = y + (size_t)j * step;
-        _Alignas(VBYTES) vf d[TILE], zero = {0};
+        _Alignas(VBYTES) vf g[TILE];
+        vf all = {0};
 #pragma GCC unroll 4
-        for (int i = 0; i < TILE; i++)
-            d[i] = j < right && i < down ? vload(col + (size_t)i * line) : zero;
-        output_back_1d(t + j, TILE, d, 1, n);
+        for (int i = 0; i < down - 2; i++) {
+            g[i] = j < w && i < h ? vload(col + (size_t)i * line) : (vf){0};
+            all += g[i];
+        }
+        *sum += all;
+        output_back_1d(t + j, TILE, g, 1, down);
     }
-}
-
-/* Along its rows */
-ALWAYS_INLINE void gradient_rows(real *restrict d, size_t stride, const vf *restrict t, int down, int n)
-{
     for (int i = 0; i < down; i++) {
         _Alignas(VBYTES) vf f[SPAN];
-        output_back_1d(f, 1, t + i * TILE, 1, n);
-#pragma GCC unroll 6
-        for (int j = 0; j < n; j++)
+        output_back_1d(f, 1, t + i * TILE, 1, right);
+        for (int j = 0; j < right; j++)
             vstore(d + (size_t)(i * SPAN + j) * stride, f[j]);
     }
 }
 
-/* d (FREQS matrices (tiles, channels)): A dY A^T */
-static void gradient_tiles(real *d, const real *dy, ConvShape s, int o0, int channels, int from, int count, int height)
+/* d (FREQS matrices (tiles, channels)); sums (channels) += the sums of dY */
+static void gradient_tiles(real *d, real *sums, const real *dy, ConvShape s, int o0, int channels, int from, int count,
+                           int height)
 {
     Tiling tiling = tiling_of(s);
     Order order = order_of(s, from, count);
     size_t stride = freq_stride((size_t)height, (size_t)channels), step = (size_t)s.co, line = step * (size_t)s.w;
-    _Alignas(VBYTES) vf t[SPAN * TILE] = {{0}};
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
-        Row w = row_of(r, s);
+        Row p = row_of(r, s);
         const real *y = dy + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step + o0;
-        int *place = order.begin[w.down < SPAN], down = imin(TILE, s.h - r.i);
+        const int whole = order.begin[p.down < SPAN][0], edge = order.begin[p.down < SPAN][1];
+        const int h = imin(TILE, s.h - r.i);
         for (int o = 0; o < channels; o += VW) {
             real *to = d + (size_t)o * (size_t)height;
+            vf sum = {0};
             for (int k = 0; k < r.len; k++) {
-                int right = imin(TILE, s.w - r.j - k * TILE);
+                const int w = imin(TILE, s.w - r.j - k * TILE);
                 const real *tile = y + (size_t)(k * TILE) * step + o;
-                if (down == TILE && right == TILE)
-                    gradient_columns(t, tile, line, step, TILE, TILE, SPAN);
+                if (h == TILE && w == TILE)
+                    gradient_tile(to + (whole + k) * VW, stride, &sum, tile, line, step, TILE, TILE, SPAN, SPAN);
                 else
-                    WITH_POINTS(gradient_columns, w.down, t, tile, line, step, down, right);
-                if (k < w.full && w.down == SPAN)
-                    gradient_rows(to + (place[0] + k) * VW, stride, t, SPAN, SPAN);
-                else if (k < w.full)
-                    gradient_rows(to + (place[0] + k) * VW, stride, t, w.down, SPAN);
-                else
-                    WITH_POINTS(gradient_rows, w.right, to + place[1] * VW, stride, t, w.down);
+                    WITH_POINTS_2(p.down, k < p.full ? SPAN : p.right, gradient_tile,
+                                  to + (k < p.full ? whole + k : edge) * VW, stride, &sum, tile, line, step, h, w);
             }
+            vstore(sums + o, vload(sums + o) + sum);
         }
-        place[0] += w.full;
-        place[1] += r.len - w.full;
+        next_run(&order, r, p);
         done += r.len;
     }
 }
@@ -152,10 +151,12 @@ static void put_filters(real *dw, const real *du, size_t us, ConvShape s, int c0
         }
 }
 
-static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
     Plan p = plan_of(s);
-    real *zeros = scratch, *part = zeros + p.zeros, *buf = part + (size_t)p.chunks * p.part;
+    real *zeros = scratch, *part = zeros + p.zeros, *part_b = part + (size_t)p.chunks * p.part;
+    size_t stride_b = room_reals((size_t)s.co);
+    real *buf = part_b + (size_t)p.chunks * stride_b;
     int slices = p.rows * p.cols;
     memset(zeros, 0, p.zeros * sizeof(real));
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
@@ -167,11 +168,14 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
         size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
         size_t us = freq_stride((size_t)ci, (size_t)co), high = (size_t)p.height * VW;
         int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
+        /* every rectangle of the same columns sums them up; the first keeps it */
+        real *sums = c0 == 0 ? part_b + (size_t)j * stride_b + o0 : du + FREQS * p.us;
+        memset(sums, 0, (size_t)co * sizeof(real));
         for (int from = first; from < last; from += p.height) {
             int count = imin(p.height, last - from);
             Order order = order_of(s, from, count);
             put_input(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
-            gradient_tiles(d, dy, s, o0, co, from, count, p.height);
+            gradient_tiles(d, sums, dy, s, o0, co, from, count, p.height);
             for (size_t q = 0; q < FREQS; q++) {
                 int row, rows = rows_of(order, s, (int)q, &row);
                 panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs + row * VW, high, d + q * ds + row * VW, high,
@@ -181,6 +185,8 @@ static void bwd_weight(real *dw, const real *x, const real *dy, ConvShape s, rea
         put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
     }
     K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co, beta);
+    if (db)
+        K(conv_reduce)(db, part_b, stride_b, p.chunks, (size_t)s.co, beta);
 }
 
 #endif
