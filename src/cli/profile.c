@@ -18,10 +18,20 @@ static double gflops(double flops, double seconds)
     return seconds > 0 ? flops / seconds * 1e-9 : 0;
 }
 
+/* Where flops are not counted, the operation moves memory rather than computes. */
+static const char *rate(char text[16], double flops, double seconds)
+{
+    if (flops > 0)
+        snprintf(text, 16, "%.1f", gflops(flops, seconds));
+    return flops > 0 ? text : "-";
+}
+
 static void put_row(FILE *f, const char *op, const char *scope, const ProfileRow *r, double total)
 {
-    fprintf(f, "%6.1f%% %10.2f %10.2f %9.1f %9.1f  %-18s %s\n", total > 0 ? 100 * row_seconds(r) / total : 0,
-            1e3 * r->fwd_s, 1e3 * r->bwd_s, gflops(r->fwd_flops, r->fwd_s), gflops(r->bwd_flops, r->bwd_s), op, scope);
+    char fwd[16], bwd[16];
+    if (row_seconds(r) > 5e-4 * total) /* leaves do nothing */
+        fprintf(f, "%6.1f%% %10.2f %10.2f %11s %11s  %-18s %s\n", 100 * row_seconds(r) / total, 1e3 * r->fwd_s,
+                1e3 * r->bwd_s, rate(fwd, r->fwd_flops, r->fwd_s), rate(bwd, r->bwd_flops, r->bwd_s), op, scope);
 }
 
 static void add_to(ProfileRow *sum, const ProfileRow *r)
@@ -66,8 +76,8 @@ int profile_print(FILE *f, const Graph *g, Err *e)
     qsort(sums, (size_t)m, sizeof *sums, by_time);
     for (int i = 0; i < n; i++)
         add_to(&all, &rows[i]);
-    fprintf(f, "%7s %10s %10s %9s %9s  %-18s %s\n", "share", "fwd ms", "bwd ms", "GFLOP/s", "GFLOP/s", "operation",
-            "scope");
+    fprintf(f, "%7s %10s %10s %11s %11s  %-18s %s\n", "share", "fwd ms", "bwd ms", "fwd GFLOP/s", "bwd GFLOP/s",
+            "operation", "scope");
     for (int i = 0; i < m; i++)
         put_row(f, sums[i].op, "(all)", &sums[i], row_seconds(&all));
     fputc('\n', f);
