@@ -130,19 +130,18 @@ static bool any_class(const int *classes, int n, int null_class)
     return false;
 }
 
-/* One network serves all whole chunks, a second one the rest. */
-static int run_chunks(Chunk *k, Model *m, int n, float *images, const int *classes, SampleStepFn step, void *ctx,
-                      Err *e)
+/* One network serves all whole chunks, a second one the rest. u is that network's place. */
+static int run_chunks(Chunk *k, Unet *u, Model *m, int n, float *images, const int *classes, SampleStepFn step,
+                      void *ctx, Err *e)
 {
     int size = m->config.image_size, chunk = k->n, status = 0;
 
+    k->u = u;
     for (k->first = 0; k->first < n && !status;) {
         UnetOptions o = {.h = size, .w = size, .batch_stats = k->c->batch_stats, .conv = k->c->conv};
-        Unet u;
 
         o.n = k->n = n - k->first < chunk ? n - k->first : chunk;
-        k->u = &u;
-        status = unet_build(&u, m, &o, e);
+        status = unet_build(u, m, &o, e);
         for (; !status && n - k->first >= k->n; k->first += k->n) {
             k->x = images + (size_t)k->first * k->hw;
             k->classes = classes + k->first;
@@ -150,8 +149,8 @@ static int run_chunks(Chunk *k, Model *m, int n, float *images, const int *class
             if (status)
                 err_set(e, ERR_NONE, "stopped");
         }
-        if (u.g)
-            unet_free(&u);
+        if (u->g)
+            unet_free(u);
     }
     return status;
 }
@@ -163,6 +162,7 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
     bool guided = c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
     Chunk k = {.c = c, .d = &m->diffusion, .hw = side * side};
     int status = -1, threads;
+    Unet u;
 
     if (sample_config_check(c, &m->config, e))
         return -1;
@@ -174,7 +174,7 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
     /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
     threads = threads_limit(2 * k.n);
     if (k.timesteps && k.noise && (k.uncond || !guided))
-        status = run_chunks(&k, m, n, images, classes, step, ctx, e);
+        status = run_chunks(&k, &u, m, n, images, classes, step, ctx, e);
     threads_restore(threads);
     mem_free(k.timesteps);
     mem_free(k.noise);
