@@ -33,7 +33,7 @@ graph: micro-batches overwrite|src/core/graph.c|s/g->accumulate ? 1/g->accumulat
 plan: second gradient overwrites|src/core/plan.c|s/written\[in->index\] ? 1 : 0/0/|test_golden_unet
 plan: backward's readers forgotten|src/core/plan.c|s/? bwd_step(p, j) : j/? j : j/|test_plan
 plan: lives that touch share|src/core/plan.c|s/a->start <= b->end/a->start < b->end/|test_plan
-param: filter rows and columns exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
+param: channels exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
 lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
 lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora
 lora file: transposed spelling|src/train/lora_file.c|s/a\[i \* rank + k\] : /a[k * in + i] : /|test_golden_lora
