@@ -43,6 +43,20 @@ static inline size_t freq_stride(size_t rows, size_t cols)
     return (lines | 1) * line;
 }
 
+/* Part q of FREQS of the pixels (about) under the tiles [from, from+count) of an image tensor: fetched meanwhile, part by
+ * part, because a block's products take too long for the hardware to see a stream in its reads and writes. */
+static inline void fetch_part(const real *x, ConvShape s, int channels, int from, int count, int q)
+{
+    const Tiling t = tiling_of(s);
+    const size_t image = (size_t)s.h * (size_t)s.w * (size_t)channels, per_image = (size_t)(t.th * t.tw);
+    const int end = imin(from + count, t.count);
+    const size_t begin = (size_t)from * image / per_image,
+                 len = from < end ? (size_t)(end - from) * image / per_image : 0;
+    const size_t stop = begin + len * (size_t)(q + 1) / FREQS;
+    for (size_t i = begin + len * (size_t)q / FREQS; i < stop; i += 64 / sizeof(real))
+        __builtin_prefetch(x + i, 0, 2);
+}
+
 /* Calls f(..., n) with a number of points that the compiler knows in each of the copies. */
 #define WITH_POINTS(n, f, ...)                                                                                         \
     do {                                                                                                               \

@@ -185,6 +185,7 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
     (void)turn;
     int tiles = tiling_of(s).count, height = block_tiles(s), blocks = (tiles + height - 1) / height;
     int ranges = ranges_of(s, blocks), pairs = (s.co + 2 * VW - 1) / (2 * VW);
+    const int threads = threads_count(); /* of which the others have the blocks in between */
     real *zeros = scratch;
     size_t vs = freq_stride((size_t)height, (size_t)s.ci), ms = freq_stride((size_t)height, (size_t)s.co);
     memset(zeros, 0, zeros_reals(s) * sizeof(real));
@@ -197,6 +198,8 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
         put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
         for (size_t q = 0; q < FREQS; q++) {
             int first, rows = rows_of(order, s, (int)q, &first);
+            fetch_part(y, s, s.co, from, count, (int)q);
+            fetch_part(x, s, s.ci, from + height * threads, height, (int)q);
             panel_mul(m + q * ms + (size_t)o0 * (size_t)height + first * VW, (size_t)height * VW,
                       v + q * vs + first * VW, (size_t)height * VW,
                       u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, rows, o1 - o0, s.ci,

@@ -178,6 +178,10 @@ static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvSh
             gradient_tiles(d, sums, dy, s, o0, co, from, count, p.height);
             for (size_t q = 0; q < FREQS; q++) {
                 int row, rows = rows_of(order, s, (int)q, &row);
+                if (slices == 1) {
+                    fetch_part(x, s, s.ci, from + p.height, p.height, (int)q);
+                    fetch_part(dy, s, s.co, from + p.height, p.height, (int)q);
+                }
                 panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs + row * VW, high, d + q * ds + row * VW, high,
                             ci, co, rows, from > first);
             }
