@@ -61,6 +61,15 @@ model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->par
 safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
 safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size)/if (0)/|test_safetensors
 idx: long files pass|src/io/idx.c|s/if (got > 0)/if (0)/|test_idx
+file: a failed write passes|src/base/file.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
+file: not synced|src/base/file.c|s/if (f->tmp && fsync(fd) != 0)/if (0)/|cli_faults
+checkpoint: written in place|src/train/checkpoint.c|s/"%s.tmp", dir) >=/"%s", dir) >=/|cli_kill
+run: a damaged checkpoint is the latest|src/cli/rundir.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
+run: the best is removed too|src/cli/rundir.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
+run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
+model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
+model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal(m, 0, e)/(model_seal(m, 0, e) ? -1 : check_names(m, f, e)/|cli_hostile
+dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
 END
 )
@@ -72,11 +81,20 @@ cd "$root" || exit 1
 obj=build/release
 
 build() { # TEST...
-    make -s BUILD=build ISAS=baseline KERNEL_OPT=-O1 CFLAGS=-O1 "${@/#/$obj/tests/}" >log 2>&1
+    local t goals=()
+    for t; do
+        case $t in
+        cli_*) goals+=("$obj/sdlora" "$obj/tests/fault_shim.so") ;;
+        *) goals+=("$obj/tests/$t") ;;
+        esac
+    done
+    make -s BUILD=build ISAS=baseline KERNEL_OPT=-O1 CFLAGS=-O1 "${goals[@]}" >log 2>&1
 }
 
 fails() { # TEST: does it fail, crash or hang?
-    ! timeout 300 "$obj/tests/$1" >log 2>&1 </dev/null
+    local program=$obj/tests/$1
+    case $1 in cli_*) program=tests/$1.sh ;; esac
+    ! SDLORA=$root/$obj/sdlora FAULT_SHIM=$root/$obj/tests/fault_shim.so timeout 300 "$program" >log 2>&1 </dev/null
 }
 
 names=() files=() seds=() tests=()

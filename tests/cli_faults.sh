@@ -92,6 +92,9 @@ each() { # each KIND EDGE STRIDE SUFFIX: the first and the last EDGE calls, and 
     echo "$kind${suffix:+ and all behind it}: $tried of $n calls"
     passed=$((passed + tried))
 }
+faulty begun count train
+# the result, run.json, best.json, the checkpoint's two, each with its directory; the checkpoint and where it lies
+check "12 times something is brought to the disk, not $(total fsync)" test "$(total fsync)" -eq 12
 each fsync 99 1
 each rename 99 1
 each open 99 1
