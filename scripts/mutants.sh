@@ -67,6 +67,8 @@ checkpoint: written in place|src/train/checkpoint.c|s/"%s.tmp", dir) >=/"%s", di
 run: a damaged checkpoint is the latest|src/cli/rundir.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
 run: the best is removed too|src/cli/rundir.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
+checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
+trainer: goes on behind a divergence|src/train/trainer.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
 model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
 model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal(m, 0, e)/(model_seal(m, 0, e) ? -1 : check_names(m, f, e)/|cli_hostile
 dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train

@@ -255,6 +255,54 @@ static void test_damaged_checkpoints(void **state)
     tmpdir_remove(&tmp);
 }
 
+static void is_unusable(Job *j, ErrCode code, const char *dir)
+{
+    StepReport r;
+    assert_int_equal(trainer_step(j->t, &r, &j->err), -1);
+    assert_int_equal(j->err.code, code);
+    assert_int_equal(trainer_save(j->t, dir, &j->err), -1);
+    assert_false(file_exists(dir));
+}
+
+/* A state that was read in part, or that a diverged step left behind, is neither trained on nor saved. */
+static void test_half_a_state_is_none(void **state)
+{
+    Dataset d = bars(20, 1);
+    TmpDir tmp;
+    Job j = start_job(&cases[1], &d, 1); /* with BatchNorm */
+    const char *file;
+    char *data;
+    size_t size;
+
+    (void)state;
+    tmpdir_make(&tmp);
+    job_steps(&j, 1);
+    save(&j, tmpdir_name(&tmp, "c"));
+    file = tmpdir_name(&tmp, "c/state.safetensors");
+    check_ok(file_load(&data, &size, file, 1 << 24, &j.err), j.err);
+    memcpy(data + size - 4, &(float){NAN}, 4); /* the last of the data: others were read before */
+    check_ok(file_save(file, data, size, &j.err), j.err);
+    assert_int_equal(trainer_load(j.t, tmpdir_name(&tmp, "c"), false, &j.err), -1);
+    assert_int_equal(j.err.code, ERR_INPUT);
+    assert_says(j.err, "not finite");
+    is_unusable(&j, ERR_FAILED, tmpdir_name(&tmp, "d"));
+    memcpy(data + size - 4, &(float){0.5f}, 4);
+    check_ok(file_save(file, data, size, &j.err), j.err);
+    check_ok(trainer_load(j.t, tmpdir_name(&tmp, "c"), false, &j.err), j.err);
+    job_steps(&j, 1);
+    save(&j, tmpdir_name(&tmp, "e"));
+    mem_free(data);
+
+    job_store(&j)->values[0] = NAN;
+    is_unusable(&j, ERR_DIVERGED, tmpdir_name(&tmp, "d"));
+    is_unusable(&j, ERR_FAILED, tmpdir_name(&tmp, "d")); /* not even with finite weights: the statistics moved */
+    job_store(&j)->values[0] = 0;
+    is_unusable(&j, ERR_FAILED, tmpdir_name(&tmp, "d"));
+    job_free(&j);
+    dataset_free(&d);
+    tmpdir_remove(&tmp);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_checkpoint_holds_the_result),
         cmocka_unit_test(test_what_differs_is_listed),
         cmocka_unit_test(test_damaged_checkpoints),
+        cmocka_unit_test(test_half_a_state_is_none),
     };
     return cmocka_run_group_tests(tests, train_start, NULL);
 }
