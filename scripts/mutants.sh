@@ -21,7 +21,7 @@ sublayer: first weight's gradient not turned|src/backend/kernels/sublayer.c|s/wh
 lora: gradient of A not scaled|src/core/op_lora.c|s/node_grad(n, 1), NULL, scaled/node_grad(n, 1), NULL, n->grad.data/|test_golden_lora
 conv backward: filter not turned|src/backend/kernels/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/kernels/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
-transposed conv: square transposed|src/backend/kernels/convt.c|s/t \/ 2 \* line + t % 2 \* co/t % 2 * line + t \/ 2 * co/|test_golden_ops
+transposed conv: taps exchanged|src/backend/kernels/convt.c|s/y + (size_t)(2 \* i + a)/y + (size_t)(2 * i + 1 - a)/|test_golden_ops
 linear backward: beta ignored|src/backend/kernels/linear.c|s/vupdate_n(out + i, s, beta, m)/vupdate_n(out + i, s, 0, m)/|test_train
 batch norm: biased running variance|src/backend/kernels/norm.c|s/count > 1 ? count - 1 : 1/count/|test_golden_ops
 batch norm: gradient through the mean|src/backend/kernels/norm.c|s/c.k1\[i\] = (real)(c.scale\[i\] \* totals/c.k1[i] = 0 * (real)(c.scale[i] * totals/|test_golden_ops

@@ -119,8 +119,8 @@ size_t K(conv_bias_scratch)(int co)
     return room((size_t)co) * 2 * CONV_CHUNKS;
 }
 
-/* acc (co) = sum of rows; blocks of 64 rows are summed first, which keeps the rounding error of long columns small. */
-static void sum_rows(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co)
+/* Blocks of 64 rows are summed first, which keeps the rounding error of long columns small. */
+void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co)
 {
     memset(acc, 0, (size_t)co * sizeof(real));
     for (size_t r0 = 0; r0 < rows; r0 += 64) {
@@ -148,8 +148,8 @@ void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta,
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int j = 0; j < CONV_CHUNKS; j++) {
         size_t from = rows * (size_t)j / CONV_CHUNKS, to = rows * (size_t)(j + 1) / CONV_CHUNKS;
-        sum_rows(part + (size_t)j * stride, part + (size_t)(CONV_CHUNKS + j) * stride, dy + from * (size_t)co,
-                 to - from, co);
+        K(conv_sum_rows)
+        (part + (size_t)j * stride, part + (size_t)(CONV_CHUNKS + j) * stride, dy + from * (size_t)co, to - from, co);
     }
     K(conv_reduce)(db, part, stride, CONV_CHUNKS, (size_t)co, beta);
 }

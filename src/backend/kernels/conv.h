@@ -49,6 +49,9 @@ static inline size_t room_reals(size_t reals)
 /* dw (len) = beta*dw + sum of `chunks` partial sums, in their order. */
 void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta);
 
+/* acc (co) = column sums of dy (rows,co); block (co): room */
+void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co);
+
 /* db (co) = beta*db + column sums of dy (rows,co). */
 size_t K(conv_bias_scratch)(int co);
 void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta, void *scratch);

@@ -1,148 +1,141 @@
-/* 2x2 transposed convolution, stride 2: x (n,h,w,ci) -> y (n,2h,2w,co), w (ci,2,2,co). No two taps meet, so it is one
- * GEMM (pixels, ci) x (ci, 4*co) whose rows are then laid out as 2x2 squares; backward reads the squares back. */
+/* 2x2 transposed convolution, stride 2: x (n,h,w,ci) -> y (n,2h,2w,co), w (ci,2,2,co). No two taps meet. With the upper
+ * (a = 0) or the lower (a = 1) two taps, an image row makes a whole row of y, in the order in which y lies in memory:
+ *   y[2i+a] (w, 2*co) = x[i] (w, ci) W_a (ci, 2*co)        dx[i] = sum_a dy[2i+a] W_a^T        dW_a = sum_i x[i]^T dy[2i+a]
+ * Image rows are counted over all images: row i of x, whichever image it lies in, belongs to the rows 2i and 2i+1 of y.
+ * The products are those of gemm_rows.h, which give a pixel the same bits wherever rows are cut into blocks. */
 #include "kernels.h"
 #include "conv.h"
+#include "gemm_rows.h"
+#include "transpose.h"
 
 #include "sdlora/threads.h"
 
-/* A forward block is one of `parts` pieces of an image, or `group` whole small images; rows is its fixed GEMM height.
- */
-typedef struct Blocks {
-    int group, parts, rows, count;
-} Blocks;
+enum { BLOCK_PIXELS = 56, PAIR = 2 * VW };
 
-static Blocks blocks_of(ConvShape s)
+/* Image rows per block of work, and blocks; they depend on the shape only. */
+static int block_rows(ConvShape s)
 {
-    int hw = s.h * s.w;
-    Blocks b = {1, 1, hw, 0};
-    if (hw >= 128) {
-        b.parts = (hw + 127) / 128;
-        b.rows = (hw + b.parts - 1) / b.parts;
-    } else {
-        while (b.group < BACKEND_GROUP && b.group * hw < 64)
-            b.group *= 2;
-        b.rows = b.group * hw;
-    }
-    b.count = (s.n + b.group - 1) / b.group * b.parts;
-    return b;
+    return imax(1, BLOCK_PIXELS / s.w);
 }
 
-/* A block's pixels: first, counted over all images, its GEMM height, and how many of them exist. */
-static int block_at(Blocks b, int k, ConvShape s, size_t *first, int *exist)
+static int blocks_of(ConvShape s)
 {
-    int hw = s.h * s.w, from = (k % b.parts) * b.rows;
-    int rows = b.parts > 1 ? imin(b.rows, hw - from) : b.rows;
-    *first = (size_t)(k / b.parts) * (size_t)(b.group * hw) + (size_t)from;
-    size_t left = (size_t)s.n * (size_t)hw - *first;
-    *exist = left < (size_t)rows ? (int)left : rows;
-    return rows;
+    return (s.n * s.h + block_rows(s) - 1) / block_rows(s);
 }
 
 static int chunks_of(ConvShape s)
 {
     size_t fit = CONV_PARTIAL / (4 * (size_t)s.ci * (size_t)s.co);
     int most = fit < CONV_CHUNKS ? imax(1, (int)fit) : CONV_CHUNKS;
-    return imin(most, blocks_of(s).count);
+    return imin(most, blocks_of(s));
 }
 
-static size_t thread_reals(ConvShape s)
+/* Reals of one W_a (forward) or W_a^T (backward) in panels */
+static size_t packed_reals(ConvShape s, ConvPass pass)
 {
-    size_t rows = (size_t)blocks_of(s).rows;
-    return room_reals(rows * 4 * (size_t)s.co) + room_reals(rows * (size_t)s.ci);
+    return pass == CONV_FWD ? round_up(2 * (size_t)s.co, VW) * (size_t)s.ci
+                            : round_up((size_t)s.ci, VW) * 2 * (size_t)s.co;
 }
 
 size_t K(convt2_scratch)(ConvShape s, ConvPass pass)
 {
-    size_t size = thread_reals(s) * sizeof(real) * (size_t)threads_count();
     if (pass == CONV_BWD_WEIGHT)
-        size += (size_t)chunks_of(s) * room(4 * (size_t)s.ci * (size_t)s.co) + K(conv_bias_scratch)(s.co);
-    return size;
+        return (size_t)chunks_of(s) * room(4 * (size_t)s.ci * (size_t)s.co) + K(conv_bias_scratch)(s.co);
+    return (2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
 }
 
-/* Where the 2x2 square of pixel p (counted over all images) begins in y. */
-static size_t square(size_t p, ConvShape s)
+/* W_0 and W_1 in panels of columns, the last filled up with zeros */
+static void pack(real *to, const real *w, ConvShape s)
 {
-    size_t w = (size_t)s.w, hw = (size_t)s.h * w, i = p % hw / w, j = p % w;
-    return (p / hw * 4 * hw + 4 * i * w + 2 * j) * (size_t)s.co;
+    int n = 2 * s.co, panels = (n + VW - 1) / VW;
+    size_t ci = (size_t)s.ci;
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int p = 0; p < 2 * panels; p++) {
+        int j = p % panels * VW, lanes = imin(VW, n - j);
+        const real *from = w + (size_t)(p / panels * n + j);
+        for (size_t k = 0; k < ci; k++)
+            vstore(to + ((size_t)p * ci + k) * VW, vload_n(from + k * 2 * (size_t)n, lanes));
+    }
+}
+
+/* W_0^T and W_1^T likewise */
+static void pack_turned(real *to, const real *w, ConvShape s)
+{
+    int n = 2 * s.co, panels = (s.ci + VW - 1) / VW;
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int p = 0; p < 2 * panels; p++) {
+        int j = p % panels * VW, lanes = imin(VW, s.ci - j);
+        const real *from = w + (size_t)j * 2 * (size_t)n + (size_t)(p / panels * n);
+        real *panel = to + (size_t)p * (size_t)n * VW;
+        for (int k = 0; k < n; k++) {
+            if (lanes == VW && k + VW <= n && k % VW == 0) {
+                transpose_square(panel + k * VW, VW, from + k, 2 * (size_t)n);
+                k += VW - 1;
+                continue;
+            }
+            for (int i = 0; i < VW; i++)
+                panel[k * VW + i] = i < lanes ? from[(size_t)i * 2 * (size_t)n + (size_t)k] : 0;
+        }
+    }
 }
 
 void K(convt2_fwd)(real *y, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
 {
-    Blocks bl = blocks_of(s);
-    size_t ci = (size_t)s.ci, co = (size_t)s.co, line = 2 * (size_t)s.w * co;
+    const size_t size = packed_reals(s, CONV_FWD), in = (size_t)s.w * (size_t)s.ci,
+                 out = 2 * (size_t)s.w * (size_t)s.co;
+    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
+    real *packed = scratch, *bias = b ? packed + 2 * size : NULL;
+    pack(packed, w, s);
+    for (int o = 0; b && o < n; o++)
+        bias[o] = b[o % s.co];
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int k = 0; k < bl.count; k++) {
-        real *out = (real *)scratch + thread_reals(s) * (size_t)omp_get_thread_num();
-        real *in = out + room_reals((size_t)bl.rows * 4 * co);
-        size_t first;
-        int exist, rows = block_at(bl, k, s, &first, &exist);
-        const real *a = x + first * ci;
-        if (exist < rows) { /* the GEMM keeps its height, over zeros */
-            memcpy(in, a, (size_t)exist * ci * sizeof(real));
-            memset(in + (size_t)exist * ci, 0, (size_t)(rows - exist) * ci * sizeof(real));
-            a = in;
-        }
-        gemm(false, false, rows, 4 * s.co, s.ci, 1, a, s.ci, w, 4 * s.co, 0, out, 4 * s.co);
-        for (int r = 0; r < exist; r++) {
-            const real *from = out + (size_t)r * 4 * co;
-            real *to = y + square(first + (size_t)r, s);
-            for (size_t t = 0; t < 4; t++)
-                for (size_t o = 0; o < co; o++)
-                    to[t / 2 * line + t % 2 * co + o] = b ? from[t * co + o] + b[o] : from[t * co + o];
-        }
-    }
-}
-
-/* rows of (rows, 4*co): the squares of dy; zeros where no pixel exists */
-static void gather_squares(real *to, const real *dy, size_t first, int rows, int exist, ConvShape s)
-{
-    size_t two = 2 * (size_t)s.co, line = two * (size_t)s.w;
-    for (int r = 0; r < exist; r++, to += 2 * two) {
-        const real *from = dy + square(first + (size_t)r, s);
-        memcpy(to, from, two * sizeof(real));
-        memcpy(to + two, from + line, two * sizeof(real));
-    }
-    memset(to, 0, (size_t)(rows - exist) * 2 * two * sizeof(real));
+    for (int from = 0; from < rows; from += step)
+        for (int a = 0; a < 2; a++)
+            for (int j = 0; j < n; j += PAIR)
+                for (int i = from; i < imin(rows, from + step); i++)
+                    rows_mul_pair(y + (size_t)(2 * i + a) * out + j, (size_t)n, x + (size_t)i * in, (size_t)s.ci,
+                                  packed + (size_t)a * size + (size_t)j * (size_t)s.ci, s.w, n - j, s.ci,
+                                  b ? bias + j : NULL, 0);
 }
 
 void K(convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch)
 {
-    Blocks bl = blocks_of(s);
-    size_t ci = (size_t)s.ci;
+    const size_t size = packed_reals(s, CONV_BWD_DATA), in = (size_t)s.w * (size_t)s.ci,
+                 out = 2 * (size_t)s.w * (size_t)s.co;
+    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
+    real *packed = scratch;
+    pack_turned(packed, w, s);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int k = 0; k < bl.count; k++) {
-        real *in = (real *)scratch + thread_reals(s) * (size_t)omp_get_thread_num();
-        real *out = in + room_reals((size_t)bl.rows * 4 * (size_t)s.co);
-        size_t first;
-        int exist, rows = block_at(bl, k, s, &first, &exist);
-        gather_squares(in, dy, first, rows, exist, s);
-        gemm(false, true, rows, s.ci, 4 * s.co, 1, in, 4 * s.co, w, 4 * s.co, 0, out, s.ci);
-        real *to = dx + first * ci;
-        for (size_t i = 0; i < (size_t)exist * ci; i++)
-            to[i] = beta == 0 ? out[i] : beta * to[i] + out[i];
-    }
+    for (int from = 0; from < rows; from += step)
+        for (int a = 0; a < 2; a++)
+            for (int j = 0; j < s.ci; j += PAIR)
+                for (int i = from; i < imin(rows, from + step); i++)
+                    rows_mul_pair(dx + (size_t)i * in + j, (size_t)s.ci, dy + (size_t)(2 * i + a) * out, (size_t)n,
+                                  packed + (size_t)a * size + (size_t)j * (size_t)n, s.w, s.ci - j, n, NULL,
+                                  a == 0 ? beta : 1);
 }
 
 void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
 {
-    Blocks bl = blocks_of(s);
-    int chunks = chunks_of(s);
-    size_t ci = (size_t)s.ci, len = 4 * ci * (size_t)s.co, stride = room_reals(len);
-    real *part = (real *)((char *)scratch + K(conv_bias_scratch)(s.co)), *buf = part + stride * (size_t)chunks;
-    if (db)
-        K(conv_bias_grad)(db, dy, 4 * (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, beta, scratch);
+    const size_t len = 4 * (size_t)s.ci * (size_t)s.co, stride = room_reals(len), stride_b = room_reals((size_t)s.co);
+    const size_t in = (size_t)s.w * (size_t)s.ci, out = 2 * (size_t)s.w * (size_t)s.co;
+    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co, chunks = chunks_of(s);
+    real *part_b = scratch, *part = part_b + K(conv_bias_scratch)(s.co) / sizeof(real);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int j = 0; j < chunks; j++) {
-        real *squares = buf + thread_reals(s) * (size_t)omp_get_thread_num();
-        int from = (int)((long)bl.count * j / chunks), to = (int)((long)bl.count * (j + 1) / chunks);
-        for (int k = from; k < to; k++) {
-            size_t first;
-            int exist;
-            block_at(bl, k, s, &first, &exist);
-            gather_squares(squares, dy, first, exist, exist, s);
-            gemm(true, false, s.ci, 4 * s.co, exist, 1, x + first * ci, s.ci, squares, 4 * s.co, k > from ? 1 : 0,
-                 part + (size_t)j * stride, 4 * s.co);
+        const int first = (int)((long)rows * j / chunks), last = (int)((long)rows * (j + 1) / chunks);
+        for (int from = first; from < last; from += step) {
+            const Lines l = {imin(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
+            for (int a = 0; a < 2; a++)
+                lines_mul_t(part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, x + (size_t)from * in,
+                            dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
         }
+        if (db)
+            K(conv_sum_rows)
+            (part_b + (size_t)j * stride_b, part_b + (size_t)(CONV_CHUNKS + j) * stride_b,
+             dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w, s.co);
     }
     K(conv_reduce)(dw, part, stride, chunks, len, beta);
+    if (db)
+        K(conv_reduce)(db, part_b, stride_b, chunks, (size_t)s.co, beta);
 }
