@@ -132,8 +132,8 @@ void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, Con
         }
         if (db)
             K(conv_sum_rows)
-            (part_b + (size_t)j * stride_b, part_b + (size_t)(CONV_CHUNKS + j) * stride_b,
-             dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w, s.co);
+        (part_b + (size_t)j * stride_b, part_b + (size_t)(CONV_CHUNKS + j) * stride_b, dy + (size_t)(2 * first) * out,
+         (size_t)(last - first) * 4 * (size_t)s.w, s.co);
     }
     K(conv_reduce)(dw, part, stride, chunks, len, beta);
     if (db)

@@ -10,10 +10,6 @@
 
 #include "kernel.h"
 
-#ifndef ALWAYS_INLINE
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#endif
-
 /* Rows of C held in registers, two vectors each: 28 of 32 registers, or 12 of 16. */
 #if VBYTES == 64
 #define PANEL_ROWS 14

@@ -15,6 +15,8 @@
 #define KCAT(name, isa)  KCAT2(name, isa)
 #define K(name)          KCAT(name, ISA)
 
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 /* A vector of VW reals, loadable from any address that is aligned for a real. */
 #define VW ((int)(VBYTES / sizeof(real)))
 typedef real vf __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));

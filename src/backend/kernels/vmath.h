@@ -13,10 +13,6 @@
 #include <immintrin.h>
 #endif
 
-#ifndef ALWAYS_INLINE
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#endif
-
 #ifdef SDLORA_DOUBLE
 typedef int64_t vi __attribute__((vector_size(VBYTES), may_alias));
 #else
