@@ -70,7 +70,7 @@ run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
 trainer: goes on behind a divergence|src/train/trainer.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
 model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
-model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal(m, 0, e)/(model_seal(m, 0, e) ? -1 : check_names(m, f, e)/|cli_hostile
+model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal_blank(m, e)/(model_seal_blank(m, e) ? -1 : check_names(m, f, e)/|cli_hostile
 dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
 END
