@@ -137,14 +137,16 @@ static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real b
         for (int o = o0; o < o1; o += VW) {
             const real *mo = m + (size_t)o * (size_t)height;
             vf bias = b ? vload(b + o) : (vf){0};
-            for (int k = 0; k < r.len; k++) {
+            int k = 0;
+            if (h == TILE && beta == 0) /* whole tiles: most of them, in a loop without choices */
+                for (; k < r.len && (k + 1) * TILE <= s.w - r.j; k++)
+                    output_tile(to + (size_t)(k * TILE) * step + o, line, step, mo + (whole + k) * VW, stride, bias, 0,
+                                TILE, TILE, SPAN, SPAN);
+            for (; k < r.len; k++) {
                 const int w = imin(TILE, s.w - r.j - k * TILE);
                 real *tile = to + (size_t)(k * TILE) * step + o;
-                if (h == TILE && w == TILE && beta == 0)
-                    output_tile(tile, line, step, mo + (whole + k) * VW, stride, bias, 0, TILE, TILE, SPAN, SPAN);
-                else
-                    WITH_POINTS_2(p.down, k < p.full ? SPAN : p.right, output_tile, tile, line, step,
-                                  mo + (k < p.full ? whole + k : edge) * VW, stride, bias, beta, h, w);
+                WITH_POINTS_2(p.down, k < p.full ? SPAN : p.right, output_tile, tile, line, step,
+                              mo + (k < p.full ? whole + k : edge) * VW, stride, bias, beta, h, w);
             }
         }
         next_run(&order, r, p);
