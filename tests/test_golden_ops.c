@@ -292,8 +292,13 @@ static void sublayer_case(const char *op, const Backend *be, bool attention, Act
     Case c = case_new(op, be);
     Node *x = image(&c, "x"), *gamma = plain(&c, "gamma"), *beta = plain(&c, "beta");
     Node *w1 = plain(&c, "w1"), *b1 = plain(&c, "b1"), *w2 = plain(&c, "w2"), *b2 = plain(&c, "b2");
-    Node *k = attention ? plain(&c, "k") : NULL, *v = attention ? plain(&c, "v") : NULL;
-    finish(&c, op_sublayer(c.g, x, gamma, beta, w1, b1, w2, b2, k, v, act, pre_norm, (real)1e-5));
+    if (attention) { /* from the weights of queries and output, as nn_attention does */
+        Node *k = op_scale(c.g, plain(&c, "k"), 1 / (real)sqrt(5)), *v = plain(&c, "v");
+        w1 = op_linear(c.g, k, op_transpose(c.g, w1), NULL, NULL);
+        b1 = op_linear(c.g, k, op_reshape(c.g, b1, shape2(1, 5)), NULL, NULL);
+        w2 = op_linear(c.g, v, w2, NULL, NULL);
+    }
+    finish(&c, op_sublayer(c.g, x, gamma, beta, w1, b1, w2, b2, act, pre_norm, (real)1e-5));
 }
 
 static void test_sublayer(void **state)

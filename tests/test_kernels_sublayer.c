@@ -11,8 +11,8 @@ typedef struct Run {
 
 static void lengths(size_t len[SUB_INPUTS], SublayerShape s)
 {
-    const size_t n = (size_t)s.n, c = (size_t)s.c, f1 = (size_t)s.f1, f2 = (size_t)s.f2, t = (size_t)s.tokens;
-    const size_t all[SUB_INPUTS] = {n * (size_t)s.p * c, c, c, f1 * c, f1, c * f2, c, n * t * f1, n * t * f2};
+    const size_t n = (size_t)s.n, c = (size_t)s.c, f = (size_t)s.f * (s.attention ? n : 1);
+    const size_t all[SUB_INPUTS] = {n * (size_t)s.p * c, c, c, f * c, f, f * c, c};
     memcpy(len, all, sizeof all);
 }
 
@@ -93,41 +93,34 @@ static void layer_norm(double *u, const double *x, double *const in[], SublayerS
         u[i] = (x[i] - mean) / sqrt(var + (double)s.eps) * in[SUB_GAMMA][i] + in[SUB_BETA][i];
 }
 
-/* m (f2) from h (f1) of a pixel of image n */
-static void middle(double *m, const double *h, double *const in[], int n, SublayerShape s)
+/* m = mid(h) of one pixel */
+static void middle(double *m, const double *h, SublayerShape s)
 {
-    double sum = 0, *p = doubles((size_t)s.tokens + 1);
-    for (int j = 0; j < s.f2; j++)
-        m[j] = s.tokens ? 0 : activation(h[j], s.act);
-    for (int t = 0; t < s.tokens; t++) {
-        double dot = 0;
-        for (int j = 0; j < s.f1; j++)
-            dot += in[SUB_K][(n * s.tokens + t) * s.f1 + j] * h[j];
-        sum += p[t] = exp(dot / sqrt(s.f1));
-    }
-    for (int t = 0; t < s.tokens; t++)
-        for (int j = 0; j < s.f2; j++)
-            m[j] += p[t] / sum * in[SUB_V][(n * s.tokens + t) * s.f2 + j];
-    mem_free(p);
+    double sum = 0;
+    for (int j = 0; j < s.f; j++)
+        sum += exp(h[j]);
+    for (int j = 0; j < s.f; j++)
+        m[j] = s.attention ? exp(h[j]) / sum : activation(h[j], s.act);
 }
 
 static void pixel(double *y, const double *x, double *const in[], int n, SublayerShape s)
 {
-    double *u = doubles((size_t)s.c), *h = doubles((size_t)s.f1), *m = doubles((size_t)s.f2);
+    double *u = doubles((size_t)s.c), *h = doubles((size_t)s.f), *m = doubles((size_t)s.f);
+    const int own = s.attention ? n * s.f : 0; /* rows of weights before this image's */
     if (s.pre_norm)
         layer_norm(u, x, in, s);
     else
         memcpy(u, x, (size_t)s.c * sizeof *u);
-    for (int j = 0; j < s.f1; j++) {
-        h[j] = in[SUB_B1][j];
+    for (int j = 0; j < s.f; j++) {
+        h[j] = in[SUB_B1][own + j];
         for (int i = 0; i < s.c; i++)
-            h[j] += in[SUB_W1][j * s.c + i] * u[i];
+            h[j] += in[SUB_W1][(own + j) * s.c + i] * u[i];
     }
-    middle(m, h, in, n, s);
+    middle(m, h, s);
     for (int i = 0; i < s.c; i++) {
         y[i] = x[i] + in[SUB_B2][i];
-        for (int j = 0; j < s.f2; j++)
-            y[i] += in[SUB_W2][i * s.f2 + j] * m[j];
+        for (int j = 0; j < s.f; j++)
+            y[i] += (s.attention ? in[SUB_W2][(own + j) * s.c + i] : in[SUB_W2][i * s.f + j]) * m[j];
     }
     if (!s.pre_norm) {
         memcpy(u, y, (size_t)s.c * sizeof *u);
@@ -155,7 +148,7 @@ static double dot(double *y, double *const in[], const Run *r)
 
 /* ---- comparisons ---- */
 
-static const char *const names[] = {"x", "gamma", "beta", "w1", "b1", "w2", "b2", "k", "v"};
+static const char *const names[] = {"x", "gamma", "beta", "w1", "b1", "w2", "b2"};
 
 /* The gradient of input i, at some 40 places, against central differences of <y, dy>. */
 static void check_gradient(const Backend *be, const Run *r, const real *got, double *const in[], double *y, int i)
@@ -215,10 +208,11 @@ static void sublayers(const Backend *be)
 {
     /* the usual ones; tails of pixels, channels and widths; one token (the reference); more tokens than a vector */
     static const SublayerShape shapes[] = {
-        {2, 49, 32, 16, 16, 4, ACT_NONE, true, (real)1e-5},    {1, 100, 32, 32, 32, 0, ACT_SILU, true, (real)1e-5},
-        {3, 7, 19, 5, 3, 1, ACT_NONE, false, (real)1e-5},      {2, 33, 7, 6, 18, 21, ACT_NONE, true, (real)1e-5},
-        {2, 17, 40, 33, 33, 0, ACT_RELU, false, (real)1e-5},   {1, 1, 3, 1, 1, 0, ACT_SILU, false, (real)1e-5},
-        {1, 20, 1000, 16, 16, 2, ACT_NONE, false, (real)1e-5}, {35, 4, 16, 8, 8, 3, ACT_NONE, true, (real)1e-5},
+        {2, 49, 32, 4, true, ACT_NONE, true, (real)1e-5},    {1, 100, 32, 32, false, ACT_SILU, true, (real)1e-5},
+        {3, 7, 19, 1, true, ACT_NONE, false, (real)1e-5},    {2, 33, 7, 21, true, ACT_NONE, true, (real)1e-5},
+        {2, 17, 40, 33, false, ACT_RELU, false, (real)1e-5}, {1, 1, 3, 1, false, ACT_SILU, false, (real)1e-5},
+        {1, 20, 1000, 2, true, ACT_NONE, false, (real)1e-5}, {35, 4, 16, 3, true, ACT_NONE, true, (real)1e-5},
+        {34, 5, 16, 9, false, ACT_SILU, true, (real)1e-5},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         Run r = run_make(shapes[i], 0.5);
@@ -238,7 +232,7 @@ static void test_sublayer(void **state)
 /* Scores of hundreds: the softmax must not overflow. */
 static void large_scores(const Backend *be)
 {
-    Run r = run_make((SublayerShape){1, 20, 8, 4, 4, 5, ACT_NONE, true, (real)1e-5}, 200);
+    Run r = run_make((SublayerShape){1, 20, 8, 5, true, ACT_NONE, true, (real)1e-5}, 200);
     real *got = run_all(be, &r, -1);
     for (size_t i = 0; i < run_size(&r); i++)
         assert_true(isfinite((double)got[i]));
@@ -255,7 +249,7 @@ static void test_large_scores(void **state)
 /* An image's result does not depend on its batch; y may be x. */
 static void batch(const Backend *be)
 {
-    Run r = run_make((SublayerShape){11, 77, 24, 16, 20, 4, ACT_NONE, true, (real)1e-5}, 0.5);
+    Run r = run_make((SublayerShape){11, 77, 24, 4, true, ACT_NONE, true, (real)1e-5}, 0.5);
     const size_t image = 77 * 24;
     void *scratch = scratch_room(be->sublayer_fwd_scratch(r.s));
     real *all = output(r.len[SUB_X], 0);
@@ -269,8 +263,9 @@ static void batch(const Backend *be)
         memcpy(some, r.in[SUB_X] + (size_t)first * image, 3 * image * sizeof(real));
         s.n = 3;
         in[SUB_X] = some;
-        in[SUB_K] = r.in[SUB_K] + first * 4 * 16;
-        in[SUB_V] = r.in[SUB_V] + first * 4 * 20;
+        in[SUB_W1] = r.in[SUB_W1] + first * 4 * 24;
+        in[SUB_B1] = r.in[SUB_B1] + first * 4;
+        in[SUB_W2] = r.in[SUB_W2] + first * 4 * 24;
         be->sublayer_fwd(some, NULL, in, s, scratch);
         check_same("sublayer of part of a batch, in place", be, some, all + (size_t)first * image,
                    3 * image * sizeof(real));

@@ -53,18 +53,19 @@ typedef struct NormShape {
 
 /* One residual sublayer of a transformer block, the whole of it:
  *   pre_norm: y = x + f(LN x)    else: y = LN(x + f(x))    f(u) = W2 mid(W1 u + b1) + b2
- * mid is act, or where tokens > 0 attention of the pixels over the image's tokens: softmax_t(k q / sqrt(f1)) v. */
+ * Feed-forward: mid is act. Attention: mid is the softmax over f tokens, and W1, b1, W2 are each image's own: the keys times
+ * the query's weight and bias, and the values through the output's weight. */
 typedef struct SublayerShape {
-    int n, p, c; /* images, pixels, channels */
-    int f1, f2;  /* width of W1's output and of W2's input: of queries and keys, of values; equal without attention */
-    int tokens;  /* 0: no attention */
+    int n, p, c, f; /* images, pixels, channels; width of the middle */
+    bool attention;
     Act act;
     bool pre_norm;
     real eps;
 } SublayerShape;
 
-/* Its inputs: x (n,p,c); LN's gamma and beta (c); W1 (f1,c), b1 (f1), W2 (c,f2), b2 (c); k (n,tokens,f1), v (n,tokens,f2). */
-enum { SUB_X, SUB_GAMMA, SUB_BETA, SUB_W1, SUB_B1, SUB_W2, SUB_B2, SUB_K, SUB_V, SUB_INPUTS };
+/* Its inputs: x (n,p,c); LN's gamma and beta (c); W1 (f,c), b1 (f), W2 (c,f), b2 (c); with attention W1 (n,f,c), b1 (n,f),
+ * W2 (n,f,c). */
+enum { SUB_X, SUB_GAMMA, SUB_BETA, SUB_W1, SUB_B1, SUB_W2, SUB_B2, SUB_INPUTS };
 
 typedef struct AdamStep {
     double lr, beta1, beta2, eps; /* double, because 1 - beta2 in float is not what it says */
@@ -147,6 +148,8 @@ typedef struct Backend {
     /* rows of a (rows,ca) and b (rows,cb) side by side in y (rows,ca+cb); and back, either of da, db may be NULL */
     void (*concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);
     void (*concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b);
+    /* y (cols,rows) = x (rows,cols) turned + beta y */
+    void (*transpose)(real *y, const real *x, int rows, int cols, real beta);
     /* y (n,d) = table[idx[i]]; dtable (vocab,d) gets the sum of the rows that used it */
     void (*embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
     void (*embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta);

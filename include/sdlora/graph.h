@@ -21,7 +21,7 @@
 #include "sdlora/backend.h"
 #include "sdlora/param.h"
 
-#define NODE_MAX_IN 9
+#define NODE_MAX_IN 7
 #define SAVE_IN(i)  (1u << (i))
 #define SAVE_OUT    (1u << NODE_MAX_IN)
 

@@ -30,10 +30,10 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
                     Param *running_var, Param *batches, real momentum, Act act, real eps);
 
 /* A residual sublayer of a transformer block (backend.h has the formulas): x (N,H,W,C), gamma, beta (C) of the layer
- * normalisation (Ba, Kiros & Hinton 2016), w1 (F1,C), b1 (F1), w2 (C,F2), b2 (C). Attention (Vaswani et al. 2017, eq. 1)
- * over keys k (N,T,F1) and values v (N,T,F2); where these are NULL, F1 = F2 and act lies between w1 and w2. */
-Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Node *k, Node *v,
-                  Act act, bool pre_norm, real eps);
+ * normalisation (Ba, Kiros & Hinton 2016), b2 (C). Feed-forward: w1 (F,C), b1 (F), w2 (C,F), with act between them.
+ * Attention over T tokens (w1 has three dimensions): w1 (N,T,C), b1 (N,T,1), w2 (N,T,C); nn_attention makes them. */
+Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Act act,
+                  bool pre_norm, real eps);
 
 /* An adapted weight, w (O,I) + scale B A: A (R,I), B (O,R). Hu et al. 2021, section 4.1. Costs O*I*R per pass, whatever the
  * number of rows that the weight is applied to. */
@@ -42,8 +42,10 @@ Node *op_lora(Graph *g, Node *w, Node *a, Node *b, real scale);
 Node *op_act(Graph *g, Node *x, Act act);
 Node *op_scale(Graph *g, Node *x, real a);
 Node *op_add(Graph *g, Node *a, Node *b);
-Node *op_maxpool2(Graph *g, Node *x);        /* (N,H,W,C) -> (N,H/2,W/2,C), H and W even */
-Node *op_concat(Graph *g, Node *a, Node *b); /* over channels */
+Node *op_reshape(Graph *g, Node *x, Shape shape); /* the same numbers in the same order */
+Node *op_transpose(Graph *g, Node *x);            /* (A,B) -> (B,A) */
+Node *op_maxpool2(Graph *g, Node *x);             /* (N,H,W,C) -> (N,H/2,W/2,C), H and W even */
+Node *op_concat(Graph *g, Node *a, Node *b);      /* over channels */
 
 /* table (V,T*D), ids: N ints in 0..V-1 that stay where they are -> (N,T,D) */
 Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens);

@@ -1,4 +1,4 @@
-/* Activation, scaling, addition, max-pooling, concatenation, embedding. */
+/* Activation, scaling, reshaping, transposition, addition, max-pooling, concatenation, embedding. */
 #include "sdlora/ops.h"
 
 static bool same_shape(const Node *a, const Node *b)
@@ -57,6 +57,50 @@ Node *op_scale(Graph *g, Node *x, real a)
     if (n)
         n->attr.axpby.a = a;
     return n;
+}
+
+/* ---- reshape: y = x in another shape ---- */
+
+static void reshape_fwd(Node *n, const Graph *g)
+{
+    if (n->val.data != node_val(n, 0))
+        g->be->axpby(n->val.data, node_val(n, 0), n->val.numel, 1, 0);
+}
+
+static void reshape_bwd(Node *n, const Graph *g)
+{
+    pass_grad(n, 0, 1, g);
+}
+
+static const OpDef op_reshape_def = {
+    .name = "reshape", .inplace = 1, .grad_alias = 1, .fwd = reshape_fwd, .bwd = reshape_bwd};
+
+Node *op_reshape(Graph *g, Node *x, Shape shape)
+{
+    if (x && x->val.numel != shape_numel(shape))
+        return graph_fail(g, "reshape: %zu numbers to %zu", x->val.numel, shape_numel(shape));
+    return x ? graph_add(g, &op_reshape_def, shape, &x, 1) : NULL;
+}
+
+/* ---- transpose: x (A,B) -> (B,A) ---- */
+
+static void transpose_fwd(Node *n, const Graph *g)
+{
+    g->be->transpose(n->val.data, node_val(n, 0), n->val.shape.d[1], n->val.shape.d[0], 0);
+}
+
+static void transpose_bwd(Node *n, const Graph *g)
+{
+    g->be->transpose(node_grad(n, 0), n->grad.data, n->val.shape.d[0], n->val.shape.d[1], node_beta(n, 0, g));
+}
+
+static const OpDef op_transpose_def = {.name = "transpose", .fwd = transpose_fwd, .bwd = transpose_bwd};
+
+Node *op_transpose(Graph *g, Node *x)
+{
+    if (x && x->val.shape.nd != 2)
+        return graph_fail(g, "transpose: wants x (A,B)");
+    return x ? graph_add(g, &op_transpose_def, shape2(x->val.shape.d[1], x->val.shape.d[0]), &x, 1) : NULL;
 }
 
 /* ---- add: y = a + b ---- */

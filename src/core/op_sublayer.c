@@ -38,7 +38,7 @@ static void sublayer_bwd(Node *n, const Graph *g)
 static double sublayer_flops(const Node *n)
 {
     SublayerShape s = n->attr.sublayer;
-    return 2.0 * s.n * s.p * ((double)s.c + s.tokens) * (s.f1 + s.f2);
+    return 4.0 * s.n * s.p * (double)s.c * s.f;
 }
 
 static const OpDef op_sublayer_def = {
@@ -50,46 +50,32 @@ static const OpDef op_sublayer_def = {
     .flops = sublayer_flops,
 };
 
-static bool is_vector(const Node *n, int len)
+static bool fits(const Node *n, Shape shape)
 {
-    return n->val.numel == (size_t)len;
+    return shape_equal(n->val.shape, shape);
 }
 
-static bool is_matrix(const Node *n, int rows, int cols)
-{
-    return n->val.shape.nd == 2 && n->val.shape.d[0] == rows && n->val.shape.d[1] == cols;
-}
-
-Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Node *k, Node *v,
-                  Act act, bool pre_norm, real eps)
+Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Act act,
+                  bool pre_norm, real eps)
 {
     Node *n;
     Shape xs;
     SublayerShape s;
+    bool own;
 
-    if (!x || !gamma || !beta || !w1 || !b1 || !w2 || !b2 || !k != !v)
+    if (!x || !gamma || !beta || !w1 || !b1 || !w2 || !b2)
         return NULL;
     xs = x->val.shape;
-    if (xs.nd != 4 || w1->val.shape.nd != 2 || w2->val.shape.nd != 2)
-        return graph_fail(g, "sublayer: wants x (N,H,W,C), w1 (F,C), w2 (C,F)");
-    s = (SublayerShape){.n = xs.d[0],
-                        .p = xs.d[1] * xs.d[2],
-                        .c = xs.d[3],
-                        .f1 = w1->val.shape.d[0],
-                        .f2 = w2->val.shape.d[1],
-                        .tokens = k ? k->val.shape.d[1] : 0,
-                        .act = act,
-                        .pre_norm = pre_norm,
-                        .eps = eps};
-    if (!is_vector(gamma, s.c) || !is_vector(beta, s.c) || !is_vector(b1, s.f1) || !is_vector(b2, s.c) ||
-        !is_matrix(w1, s.f1, s.c) || !is_matrix(w2, s.c, s.f2))
-        return graph_fail(g, "sublayer: gamma, beta, w1, b1, w2, b2 do not fit %d channels", s.c);
-    if (k ? !shape_equal(k->val.shape, shape3(s.n, s.tokens, s.f1)) ||
-                !shape_equal(v->val.shape, shape3(s.n, s.tokens, s.f2))
-          : s.f1 != s.f2)
-        return graph_fail(g, "sublayer: %d images, queries %d wide, values %d wide do not fit the keys and values", s.n,
-                          s.f1, s.f2);
-    n = graph_add(g, &op_sublayer_def, xs, (Node *[]){x, gamma, beta, w1, b1, w2, b2, k, v}, SUB_INPUTS);
+    if (xs.nd != 4 || w1->val.shape.nd < 2)
+        return graph_fail(g, "sublayer: wants x (N,H,W,C) and w1 (F,C) or (N,T,C)");
+    own = w1->val.shape.nd == 3;
+    s = (SublayerShape){xs.d[0], xs.d[1] * xs.d[2], xs.d[3], w1->val.shape.d[own], own, act, pre_norm, eps};
+    if (!fits(gamma, shape1(s.c)) || !fits(beta, shape1(s.c)) || !fits(b2, shape1(s.c)))
+        return graph_fail(g, "sublayer: gamma, beta or b2 do not fit %d channels", s.c);
+    if (own ? !fits(w1, shape3(s.n, s.f, s.c)) || !fits(b1, shape3(s.n, s.f, 1)) || !fits(w2, shape3(s.n, s.f, s.c))
+            : !fits(w1, shape2(s.f, s.c)) || !fits(b1, shape1(s.f)) || !fits(w2, shape2(s.c, s.f)))
+        return graph_fail(g, "sublayer: w1, b1, w2 do not fit %d images of %d channels, %d wide", s.n, s.c, s.f);
+    n = graph_add(g, &op_sublayer_def, xs, (Node *[]){x, gamma, beta, w1, b1, w2, b2}, SUB_INPUTS);
     if (!n)
         return NULL;
     n->attr.sublayer = s;

@@ -196,8 +196,28 @@ Node *nn_norm(Nn *c, const char *name, NormKind kind, int groups, Node *x, Node 
     return y;
 }
 
-static Node *sublayer(Nn *c, const char *norm, const char *first, const char *last, Node *x, int f1, int f2, Node *k,
-                      Node *v, Act act, bool pre_norm)
+Node *nn_attention(Nn *c, const char *norm, const char *query, const char *out, Node *x, Node *k, Node *v,
+                   bool pre_norm)
+{
+    Node *gamma, *beta, *wq, *bq, *wz, *bz, *w1, *b1;
+    int channels, width;
+
+    if (!x || !k || !v)
+        return NULL;
+    channels = last_dim(x);
+    width = last_dim(k);
+    norm_params(c, norm, channels, &gamma, &beta);
+    linear_params(c, query, channels, width, &wq, &bq);
+    linear_params(c, out, last_dim(v), channels, &wz, &bz);
+    k = op_scale(c->g, k, 1 / (real)sqrt((double)width));
+    w1 = op_linear(c->g, k, op_transpose(c->g, wq), NULL, NULL);
+    b1 = op_linear(c->g, k, op_reshape(c->g, bq, shape2(1, width)), NULL, NULL);
+    return op_sublayer(c->g, x, gamma, beta, w1, b1, op_linear(c->g, v, wz, NULL, NULL), bz, ACT_NONE, pre_norm,
+                       (real)1e-5);
+}
+
+Node *nn_feed_forward(Nn *c, const char *norm, const char *first, const char *last, Node *x, int width, Act act,
+                      bool pre_norm)
 {
     Node *gamma, *beta, *w1, *b1, *w2, *b2;
     int channels;
@@ -206,23 +226,9 @@ static Node *sublayer(Nn *c, const char *norm, const char *first, const char *la
         return NULL;
     channels = last_dim(x);
     norm_params(c, norm, channels, &gamma, &beta);
-    linear_params(c, first, channels, f1, &w1, &b1);
-    linear_params(c, last, f2, channels, &w2, &b2);
-    return op_sublayer(c->g, x, gamma, beta, w1, b1, w2, b2, k, v, act, pre_norm, (real)1e-5);
-}
-
-Node *nn_attention(Nn *c, const char *norm, const char *query, const char *out, Node *x, Node *k, Node *v,
-                   bool pre_norm)
-{
-    if (!k || !v)
-        return NULL;
-    return sublayer(c, norm, query, out, x, last_dim(k), last_dim(v), k, v, ACT_NONE, pre_norm);
-}
-
-Node *nn_feed_forward(Nn *c, const char *norm, const char *first, const char *last, Node *x, int width, Act act,
-                      bool pre_norm)
-{
-    return sublayer(c, norm, first, last, x, width, width, NULL, NULL, act, pre_norm);
+    linear_params(c, first, channels, width, &w1, &b1);
+    linear_params(c, last, width, channels, &w2, &b2);
+    return op_sublayer(c->g, x, gamma, beta, w1, b1, w2, b2, act, pre_norm, (real)1e-5);
 }
 
 Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, const int *ids, int n)

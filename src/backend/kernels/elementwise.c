@@ -168,6 +168,13 @@ void K(concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int 
     }
 }
 
+void K(transpose)(real *y, const real *x, int rows, int cols, real beta)
+{
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++)
+            update(y + (size_t)j * rows + i, x[(size_t)i * cols + j], beta);
+}
+
 void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d)
 {
     for (int i = 0; i < n; i++)

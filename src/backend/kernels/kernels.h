@@ -62,6 +62,7 @@ void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w
 void K(maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
 void K(concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);
 void K(concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b);
+void K(transpose)(real *y, const real *x, int rows, int cols, real beta);
 void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
 void K(embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta);
 

@@ -1,12 +1,14 @@
 /* A residual sublayer of a transformer, with its layer normalisation LN (Ba, Kiros & Hinton 2016):
  *   pre-norm   y = x + f(LN x)         post-norm   y = LN(x + f(x))         f(u) = W2 mid(W1 u + b1) + b2
- * The middle is an activation (feed-forward), or attention of the pixels over t tokens (Vaswani et al. 2017, eq. 1):
- *   mid(q) = v^T p, p = softmax_t(k q / sqrt(f1))        k (t,f1), v (t,f2)
+ * Feed-forward: mid is an activation. Attention of pixels over tokens (Vaswani et al. 2017, eq. 1) is of the same form, mid
+ * being the softmax over the tokens and the weights the image's own: for queries q = Wq u + bq, keys k_t, values v_t,
+ *   k_t q = (k_t Wq) u + k_t bq  and  Wz sum_t p_t v_t = sum_t p_t (Wz v_t)
+ * so a pixel meets rows of as many weights as there are tokens, not of the width of queries and values.
  * Everything between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x and h = W1 u +
  * b1, and computes the rest again. With d the gradient that reaches f's output:
- *   dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;     activation: dh = dmid act'(h)
- *   attention: dp = v dmid, ds = p (dp - sum_t p dp) / sqrt(f1), dh = k^T ds, dk = ds h^T, dv = p dmid^T
- *   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)), dgamma = sum du xh, dbeta = sum du
+ *   dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h)
+ *   dh = p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)),
+ *   dgamma = sum du xh, dbeta = sum du
  * Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their order. */
 #include "kernels.h"
 #include "sublayer_tile.h"
@@ -16,24 +18,24 @@
 #define CHUNKS_MAX 32   /* partial sums of the weights' gradients */
 #define TILE_REALS 8192 /* of the largest matrix of a tile, where a vector of pixels allows */
 
-/* One thread's matrices of one tile, each (rows,nr*VW), and its sums, each (rows,VW). */
+/* One thread's matrices of one tile, each (rows,nr*VW), and its sums over pixels, each (rows,VW). */
 typedef struct Work {
-    real *x, *u, *d; /* (c): the input, normalised or what is normalised; the gradient */
-    real *h, *m;     /* (f1), (f2): before and after the middle */
-    real *dh, *dm;
-    real *p, *ds;                   /* (t): probabilities, gradient of the scores */
-    real *rows;                     /* (pixels, f1 or f2): a transposed matrix */
-    real *mean, *rstd;              /* (1) */
-    real *gamma, *beta, *b1, *b2;   /* sums over a chunk's pixels */
-    real *k, *v;                    /* (t*f1), (t*f2): sums over an image's pixels */
-    size_t sums, image_sums, total; /* reals: of gamma..b2, of k and v, of all */
+    real *x, *u, *d;              /* (c): the input, normalised or what is normalised; the gradient */
+    real *h, *m, *dh;             /* (f): before and after the middle; a gradient of either */
+    real *rows;                   /* (pixels,f): a transposed matrix */
+    real *mean, *rstd;            /* (1) */
+    real *gamma, *beta, *b2, *b1; /* over a chunk's pixels; attention: b1 over an image's */
+    real *w1, *w2;                /* attention: (f*c), over an image's pixels */
+    size_t sums, total;           /* reals: of gamma to w2, of all */
 } Work;
 
-static real *take(real **at, size_t reals)
+static real *take(real **at, size_t *total, size_t reals)
 {
+    const size_t room = round_up(reals, 64 / sizeof(real));
     real *p = *at;
     if (p)
-        *at += round_up(reals, 64 / sizeof(real));
+        *at += room;
+    *total += room;
     return p;
 }
 
@@ -43,36 +45,42 @@ static int tile_vectors(SublayerShape s)
     return min_int(min_int(TILE_VECTORS, most), fit > 1 ? fit : 1);
 }
 
+/* The weights of image n: W1 (f,c), b1 (f), and W2, whose element (i,j) is w2[i*row + j*col]. */
+typedef struct Weights {
+    const real *w1, *b1, *w2;
+    size_t row, col;
+} Weights;
+
+static Weights weights_of(const real *const in[], int n, SublayerShape s)
+{
+    const size_t f = (size_t)s.f, c = (size_t)s.c, own = s.attention ? (size_t)n : 0;
+    return (Weights){in[SUB_W1] + own * f * c, in[SUB_B1] + own * f, in[SUB_W2] + own * f * c, s.attention ? 1 : f,
+                     s.attention ? c : 1};
+}
+
 /* base NULL: only the sizes. */
 static Work work_at(real *base, SublayerShape s)
 {
-    const size_t w = (size_t)tile_vectors(s) * VW, line = 64 / sizeof(real);
-    const size_t c = (size_t)s.c, f1 = (size_t)s.f1, f2 = (size_t)s.f2, t = (size_t)s.tokens;
+    const size_t w = (size_t)tile_vectors(s) * VW, c = (size_t)s.c, f = (size_t)s.f, own = s.attention ? f * c : 0;
     Work k = {0};
     real *at = base;
-    k.x = take(&at, c * w);
-    k.u = take(&at, c * w);
-    k.d = take(&at, c * w);
-    k.h = take(&at, f1 * w);
-    k.m = take(&at, f2 * w);
-    k.dh = take(&at, f1 * w);
-    k.dm = take(&at, f2 * w);
-    k.p = take(&at, t * w);
-    k.ds = take(&at, t * w);
-    k.rows = take(&at, (f1 > f2 ? f1 : f2) * w);
-    k.mean = take(&at, w);
-    k.rstd = take(&at, w);
-    k.gamma = take(&at, c * VW);
-    k.beta = take(&at, c * VW);
-    k.b1 = take(&at, f1 * VW);
-    k.b2 = take(&at, c * VW);
-    k.k = take(&at, t * f1 * VW);
-    k.v = take(&at, t * f2 * VW);
-    k.sums = 3 * round_up(c * VW, line) + round_up(f1 * VW, line);
-    k.image_sums = round_up(t * f1 * VW, line) + round_up(t * f2 * VW, line);
-    k.total = 3 * round_up(c * w, line) +
-              2 * (round_up(f1 * w, line) + round_up(f2 * w, line) + round_up(t * w, line)) +
-              round_up((f1 > f2 ? f1 : f2) * w, line) + 2 * round_up(w, line) + k.sums + k.image_sums;
+    k.x = take(&at, &k.total, c * w);
+    k.u = take(&at, &k.total, c * w);
+    k.d = take(&at, &k.total, c * w);
+    k.h = take(&at, &k.total, f * w);
+    k.m = take(&at, &k.total, f * w);
+    k.dh = take(&at, &k.total, f * w);
+    k.rows = take(&at, &k.total, f * w);
+    k.mean = take(&at, &k.total, w);
+    k.rstd = take(&at, &k.total, w);
+    const size_t before = k.total;
+    k.gamma = take(&at, &k.total, c * VW);
+    k.beta = take(&at, &k.total, c * VW);
+    k.b2 = take(&at, &k.total, c * VW);
+    k.b1 = take(&at, &k.total, f * VW);
+    k.w1 = take(&at, &k.total, own * VW);
+    k.w2 = take(&at, &k.total, own * VW);
+    k.sums = k.total - before;
     return k;
 }
 
@@ -163,75 +171,70 @@ static void norm_tile_bwd(real *out, Work *a, const real *d, const real *x, cons
     TILE_BY_WIDTH(norm_bwd_of, nr, out, a, d, x, res, gamma, c);
 }
 
-/* p (t) = softmax over the tokens of the scores in p */
-static void softmax_tile(real *p, int t, real scale, int nr)
+/* m = softmax over the f rows of h */
+static void softmax_tile(real *m, const real *h, int f, int nr)
 {
     const size_t w = (size_t)nr * VW;
     for (size_t j = 0; j < w; j += VW) {
-        vf top = vload(p + j), sum = {0};
-        for (int i = 1; i < t; i++)
-            top = vmax(vload(p + i * w + j), top);
-        for (int i = 0; i < t; i++) {
-            const vf e = vexp((vload(p + i * w + j) - top) * scale);
+        vf top = vload(h + j), sum = {0};
+        for (int i = 1; i < f; i++)
+            top = vmax(vload(h + i * w + j), top);
+        for (int i = 0; i < f; i++) {
+            const vf e = vexp(vload(h + i * w + j) - top);
             sum += e;
-            vstore(p + i * w + j, e);
+            vstore(m + i * w + j, e);
         }
         sum = (real)1 / sum;
-        for (int i = 0; i < t; i++)
-            vstore(p + i * w + j, vload(p + i * w + j) * sum);
+        for (int i = 0; i < f; i++)
+            vstore(m + i * w + j, vload(m + i * w + j) * sum);
     }
 }
 
-static real score_scale(SublayerShape s)
+/* m = mid(h) */
+static void middle(Work *a, SublayerShape s, int nr)
 {
-    return 1 / (real)sqrt((double)s.f1);
+    if (s.attention)
+        softmax_tile(a->m, a->h, s.f, nr);
+    else
+        for (int i = 0; i < s.f * nr * VW; i += VW)
+            vstore(a->m + i, vact(vload(a->h + i), s.act));
 }
 
-/* m = mid(h); k and v are the image's tokens */
-static void middle(Work *a, const real *k, const real *v, SublayerShape s, int nr)
+/* dh, in place of the gradient of m */
+static void middle_bwd(Work *a, SublayerShape s, int nr)
 {
-    if (!s.tokens) {
-        for (int i = 0; i < s.f1 * nr * VW; i += VW)
-            vstore(a->m + i, vact(vload(a->h + i), s.act));
+    const size_t w = (size_t)nr * VW;
+    if (!s.attention) {
+        for (size_t i = 0; i < (size_t)s.f * w; i += VW)
+            vstore(a->dh + i, vact_bwd(vload(a->dh + i), vload(a->h + i), s.act));
         return;
     }
-    tile_mul(a->p, k, (size_t)s.f1, 1, a->h, NULL, s.tokens, s.f1, false, nr);
-    softmax_tile(a->p, s.tokens, score_scale(s), nr);
-    tile_mul(a->m, v, 1, (size_t)s.f2, a->p, NULL, s.f2, s.tokens, false, nr);
+    for (size_t j = 0; j < w; j += VW) {
+        vf sum = {0};
+        for (int i = 0; i < s.f; i++)
+            sum += vload(a->m + i * w + j) * vload(a->dh + i * w + j);
+        for (int i = 0; i < s.f; i++)
+            vstore(a->dh + i * w + j, vload(a->m + i * w + j) * (vload(a->dh + i * w + j) - sum));
+    }
 }
 
-/* sums (t,f,VW) += x (t) y (f)^T, a vector of pixels at a time */
-static void token_sums(real *sums, const real *x, const real *y, int t, int f, int nr)
+/* sums (f,c,VW) += x (f) y (c)^T, a vector of pixels at a time */
+ALWAYS_INLINE void own_sums_of(real *sums, const real *x, const real *y, int f, int c, int nr)
 {
-    for (int i = 0; i < t; i++)
-        for (int d = 0; d < f; d++, sums += VW) {
+    const size_t w = (size_t)nr * VW;
+    for (int i = 0; i < f; i++)
+        for (int k = 0; k < c; k++, sums += VW) {
             vf sum = vload(sums);
-            for (int j = 0; j < nr * VW; j += VW)
-                sum += vload(x + i * nr * VW + j) * vload(y + d * nr * VW + j);
+#pragma GCC unroll 4
+            for (int j = 0; j < nr; j++)
+                sum += vload(x + i * w + (size_t)(j * VW)) * vload(y + k * w + (size_t)(j * VW));
             vstore(sums, sum);
         }
 }
 
-/* dh from dm; the sums of dk and dv */
-static void middle_bwd(Work *a, const real *k, const real *v, SublayerShape s, int nr)
+static void own_sums(real *sums, const real *x, const real *y, int f, int c, int nr)
 {
-    const int w = nr * VW, t = s.tokens;
-    if (!t) {
-        for (int i = 0; i < s.f1 * w; i += VW)
-            vstore(a->dh + i, vact_bwd(vload(a->dm + i), vload(a->h + i), s.act));
-        return;
-    }
-    tile_mul(a->ds, v, (size_t)s.f2, 1, a->dm, NULL, t, s.f2, false, nr);
-    for (int j = 0; j < w; j += VW) {
-        vf sum = {0};
-        for (int i = 0; i < t; i++)
-            sum += vload(a->p + i * w + j) * vload(a->ds + i * w + j);
-        for (int i = 0; i < t; i++)
-            vstore(a->ds + i * w + j, vload(a->p + i * w + j) * (vload(a->ds + i * w + j) - sum) * score_scale(s));
-    }
-    tile_mul(a->dh, k, 1, (size_t)s.f1, a->ds, NULL, s.f1, t, false, nr);
-    token_sums(a->k, a->ds, a->h, t, s.f1, nr);
-    token_sums(a->v, a->p, a->dm, t, s.f2, nr);
+    TILE_BY_WIDTH(own_sums_of, nr, sums, x, y, f, c);
 }
 
 /* What W1 is applied to: x, or x normalised. */
@@ -241,11 +244,6 @@ static const real *branch(Work *a, const real *const in[], SublayerShape s, int 
         return a->x;
     norm_tile(a->u, a, a->x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
     return a->u;
-}
-
-static const real *tokens_of(const real *tokens, int n, int t, int f)
-{
-    return tokens ? tokens + (size_t)n * t * f : NULL;
 }
 
 size_t K(sublayer_fwd_scratch)(SublayerShape s)
@@ -262,7 +260,7 @@ static int tiles_of(SublayerShape s)
 /* Of h of one tile. */
 static size_t kept_reals(SublayerShape s)
 {
-    return (size_t)s.f1 * (size_t)(tile_vectors(s) * VW);
+    return (size_t)s.f * (size_t)(tile_vectors(s) * VW);
 }
 
 size_t K(sublayer_kept)(SublayerShape s)
@@ -280,14 +278,15 @@ void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape 
         const int n = job / tiles, p0 = job % tiles * pixels, count = min_int(pixels, s.p - p0);
         const int nr = (count + VW - 1) / VW;
         const size_t at = ((size_t)n * s.p + p0) * s.c;
+        const Weights k = weights_of(in, n, s);
         if (kept)
             a.h = kept + (size_t)job * kept_reals(s);
         tile_in(a.x, in[SUB_X] + at, s.c, count, nr);
         tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
         tile_prefetch(y + at, (size_t)count * s.c);
-        tile_mul(a.h, in[SUB_W1], (size_t)s.c, 1, branch(&a, in, s, nr), in[SUB_B1], s.f1, s.c, false, nr);
-        middle(&a, tokens_of(in[SUB_K], n, s.tokens, s.f1), tokens_of(in[SUB_V], n, s.tokens, s.f2), s, nr);
-        tile_mul(a.x, in[SUB_W2], (size_t)s.f2, 1, a.m, in[SUB_B2], s.c, s.f2, true, nr);
+        tile_mul(a.h, k.w1, (size_t)s.c, 1, branch(&a, in, s, nr), k.b1, s.f, s.c, false, nr);
+        middle(&a, s, nr);
+        tile_mul(a.x, k.w2, k.row, k.col, a.m, in[SUB_B2], s.c, s.f, true, nr);
         if (!s.pre_norm)
             norm_tile(a.x, &a, a.x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
         tile_out(y + at, a.x, s.c, count, nr, 0);
@@ -296,10 +295,11 @@ void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape 
 
 /* ---- backward ---- */
 
-/* A chunk's partial sums, in reals: dw1 transposed (c,f1), dw2 (c,f2), dgamma, dbeta, db2 (c), db1 (f1) */
+/* A chunk's partial sums, in reals: dgamma, dbeta, db2 (c), and without attention db1 (f), dw1 transposed (c,f), dw2 (c,f) */
 static size_t part_reals(SublayerShape s)
 {
-    return round_up((size_t)s.c * (size_t)(s.f1 + s.f2 + 3) + (size_t)s.f1, 64 / sizeof(real));
+    const size_t c = (size_t)s.c, f = s.attention ? 0 : (size_t)s.f;
+    return round_up(c * (3 + 2 * f) + f, 64 / sizeof(real));
 }
 
 static int chunks_of(SublayerShape s)
@@ -312,11 +312,24 @@ size_t K(sublayer_bwd_scratch)(SublayerShape s)
     return (work_at(NULL, s).total * (size_t)threads_count() + part_reals(s) * (size_t)chunks_of(s)) * sizeof(real);
 }
 
+/* The sums of dW (f,c) or its transpose: of the image, or in this chunk's part; x (f), y (c) */
+static void weight_sums(Work *a, real *own, real *part, const real *x, const real *y, int count, SublayerShape s,
+                        int nr)
+{
+    if (s.attention) {
+        own_sums(own, x, y, s.f, s.c, nr);
+        return;
+    }
+    tile_out(a->rows, x, s.f, count, nr, 0);
+    tile_outer(part, y, a->rows, s.c, s.f, count, nr);
+}
+
 static void backward_tile(Work *a, real *const d[], real beta_x, real *part, const real *dy, const real *const in[],
                           int n, size_t at, int count, SublayerShape s)
 {
     const int nr = (count + VW - 1) / VW;
-    const real *k = tokens_of(in[SUB_K], n, s.tokens, s.f1), *v = tokens_of(in[SUB_V], n, s.tokens, s.f2);
+    const Weights k = weights_of(in, n, s);
+    real *part_w1 = part + 3 * s.c + s.f, *part_w2 = part_w1 + (size_t)s.c * s.f;
     tile_in(a->x, in[SUB_X] + at, s.c, count, nr);
     tile_in(a->d, dy + at, s.c, count, nr);
     tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
@@ -324,72 +337,74 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     if (d[SUB_X])
         tile_prefetch(d[SUB_X] + at, (size_t)count * s.c);
     const real *u = branch(a, in, s, nr);
-    middle(a, k, v, s, nr);
+    middle(a, s, nr);
     if (!s.pre_norm) {
         memcpy(a->u, a->x, (size_t)s.c * (size_t)(nr * VW) * sizeof(real));
-        tile_mul(a->u, in[SUB_W2], (size_t)s.f2, 1, a->m, in[SUB_B2], s.c, s.f2, true, nr);
+        tile_mul(a->u, k.w2, k.row, k.col, a->m, in[SUB_B2], s.c, s.f, true, nr);
         norm_stats(a, a->u, s.c, s.eps, nr);
         norm_tile_bwd(a->d, a, a->d, a->u, NULL, in[SUB_GAMMA], s.c, nr);
     }
     if (d[SUB_B2])
         tile_sum(a->b2, a->d, s.c, nr);
-    if (d[SUB_W2]) {
-        tile_out(a->rows, a->m, s.f2, count, nr, 0);
-        tile_outer(part + (size_t)s.c * s.f1, a->d, a->rows, s.c, s.f2, count, nr);
-    }
-    tile_mul(a->dm, in[SUB_W2], 1, (size_t)s.f2, a->d, NULL, s.f2, s.c, false, nr);
-    middle_bwd(a, k, v, s, nr);
+    if (d[SUB_W2])
+        weight_sums(a, a->w2, part_w2, a->m, a->d, count, s, nr);
+    tile_mul(a->dh, k.w2, k.col, k.row, a->d, NULL, s.f, s.c, false, nr);
+    middle_bwd(a, s, nr);
     if (d[SUB_B1])
-        tile_sum(a->b1, a->dh, s.f1, nr);
-    if (d[SUB_W1]) {
-        tile_out(a->rows, a->dh, s.f1, count, nr, 0);
-        tile_outer(part, u, a->rows, s.c, s.f1, count, nr);
-    }
+        tile_sum(a->b1, a->dh, s.f, nr);
+    if (d[SUB_W1])
+        weight_sums(a, a->w1, part_w1, a->dh, u, count, s, nr);
     if (s.pre_norm) {
-        tile_mul(a->u, in[SUB_W1], 1, (size_t)s.c, a->dh, NULL, s.c, s.f1, false, nr);
+        tile_mul(a->u, k.w1, 1, (size_t)s.c, a->dh, NULL, s.c, s.f, false, nr);
         norm_tile_bwd(a->d, a, a->u, a->x, a->d, in[SUB_GAMMA], s.c, nr);
     } else {
-        tile_mul(a->d, in[SUB_W1], 1, (size_t)s.c, a->dh, NULL, s.c, s.f1, true, nr);
+        tile_mul(a->d, k.w1, 1, (size_t)s.c, a->dh, NULL, s.c, s.f, true, nr);
     }
     if (d[SUB_X])
         tile_out(d[SUB_X] + at, a->d, s.c, count, nr, beta_x);
 }
 
-/* out (rows) = the sums of the lanes */
-static void sum_lanes(real *out, const real *lanes, size_t rows)
+/* out (rows) = beta*out + the sums of the lanes */
+static void sum_lanes(real *out, const real *lanes, size_t rows, real beta)
 {
-    for (size_t r = 0; r < rows; r++)
-        out[r] = vsum(vload(lanes + r * VW));
+    for (size_t r = 0; out && r < rows; r++)
+        update(out + r, vsum(vload(lanes + r * VW)), beta);
 }
 
-static void token_grad(real *d, const real *lanes, size_t n, size_t count, real beta)
+/* The gradients of an image's own weights */
+static void put_own(Work *a, real *const d[], const real betas[], size_t n, SublayerShape s)
 {
-    for (size_t i = 0; d && i < count; i++)
-        update(d + n * count + i, vsum(vload(lanes + i * VW)), beta);
+    const size_t f = (size_t)s.f, own = f * (size_t)s.c;
+    sum_lanes(d[SUB_W1] ? d[SUB_W1] + n * own : NULL, a->w1, own, betas[SUB_W1]);
+    sum_lanes(d[SUB_W2] ? d[SUB_W2] + n * own : NULL, a->w2, own, betas[SUB_W2]);
+    sum_lanes(d[SUB_B1] ? d[SUB_B1] + n * f : NULL, a->b1, f, betas[SUB_B1]);
+    memset(a->w1, 0, own * VW * sizeof(real));
+    memset(a->w2, 0, own * VW * sizeof(real));
+    memset(a->b1, 0, f * VW * sizeof(real));
 }
 
 static void backward_chunk(Work *a, real *const d[], const real betas[], real *part, const real *dy, real *kept,
                            const real *const in[], int n0, int n1, SublayerShape s)
 {
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
-    real *vectors = part + (size_t)s.c * (size_t)(s.f1 + s.f2);
+    const size_t c = (size_t)s.c;
     memset(part, 0, part_reals(s) * sizeof(real));
     memset(a->gamma, 0, a->sums * sizeof(real));
     for (int n = n0; n < n1; n++) {
-        memset(a->k, 0, a->image_sums * sizeof(real));
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
             a->h = kept + ((size_t)n * tiles + i) * kept_reals(s);
-            backward_tile(a, d, betas[SUB_X], part, dy, in, n, ((size_t)n * s.p + p0) * s.c, min_int(pixels, s.p - p0),
+            backward_tile(a, d, betas[SUB_X], part, dy, in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0),
                           s);
         }
-        token_grad(d[SUB_K], a->k, (size_t)n, (size_t)s.tokens * s.f1, betas[SUB_K]);
-        token_grad(d[SUB_V], a->v, (size_t)n, (size_t)s.tokens * s.f2, betas[SUB_V]);
+        if (s.attention)
+            put_own(a, d, betas, (size_t)n, s);
     }
-    sum_lanes(vectors, a->gamma, (size_t)s.c);
-    sum_lanes(vectors + s.c, a->beta, (size_t)s.c);
-    sum_lanes(vectors + 2 * s.c, a->b2, (size_t)s.c);
-    sum_lanes(vectors + 3 * s.c, a->b1, (size_t)s.f1);
+    sum_lanes(part, a->gamma, c, 0);
+    sum_lanes(part + c, a->beta, c, 0);
+    sum_lanes(part + 2 * c, a->b2, c, 0);
+    if (!s.attention)
+        sum_lanes(part + 3 * c, a->b1, (size_t)s.f, 0);
 }
 
 /* The first part becomes the sum of all. */
@@ -411,15 +426,7 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
                      SublayerShape s, void *scratch)
 {
     const int chunks = chunks_of(s);
-    const size_t total = work_at(NULL, s).total, stride = part_reals(s), c = (size_t)s.c;
-    const size_t at[] = {0,
-                         c * s.f1,
-                         c * (s.f1 + s.f2),
-                         c * (s.f1 + s.f2 + 1),
-                         c * (s.f1 + s.f2 + 2),
-                         c * (s.f1 + s.f2 + 3),
-                         c * (s.f1 + s.f2 + 3) + s.f1};
-    static const int which[] = {SUB_W1, SUB_W2, SUB_GAMMA, SUB_BETA, SUB_B2, SUB_B1};
+    const size_t total = work_at(NULL, s).total, stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
     real *part = (real *)scratch + total * (size_t)threads_count();
 #pragma omp parallel for schedule(static)
     for (int j = 0; j < chunks; j++) {
@@ -428,7 +435,12 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
                        (int)((long)s.n * (j + 1) / chunks), s);
     }
     add_parts(part, stride, chunks);
-    for (int i = 0; i < 6; i++)
-        put_gradient(d[which[i]], part + at[i], at[i + 1] - at[i], which[i] == SUB_W1 ? (size_t)s.f1 : 0,
-                     betas[which[i]]);
+    put_gradient(d[SUB_GAMMA], part, c, 0, betas[SUB_GAMMA]);
+    put_gradient(d[SUB_BETA], part + c, c, 0, betas[SUB_BETA]);
+    put_gradient(d[SUB_B2], part + 2 * c, c, 0, betas[SUB_B2]);
+    if (s.attention)
+        return;
+    put_gradient(d[SUB_B1], part + 3 * c, f, 0, betas[SUB_B1]);
+    put_gradient(d[SUB_W1], part + 3 * c + f, c * f, f, betas[SUB_W1]);
+    put_gradient(d[SUB_W2], part + 3 * c + f + c * f, c * f, 0, betas[SUB_W2]);
 }

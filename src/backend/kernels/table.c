@@ -42,6 +42,7 @@ const Backend K(backend_table) = {
     ENTRY(maxpool2_bwd),
     ENTRY(concat_fwd),
     ENTRY(concat_bwd),
+    ENTRY(transpose),
     ENTRY(embed_fwd),
     ENTRY(embed_bwd),
     ENTRY(loss_scratch),
