@@ -130,7 +130,7 @@ typedef struct Backend {
                            real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
 
     /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; y may be x. kept:
-     * sublayer_kept reals that backward wants from forward (NULL: no backward); d[i] NULL: not wanted; betas[i] as ever ---- */
+     * sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward); d[i] NULL: not wanted; betas[i] as ever ---- */
     size_t (*sublayer_kept)(SublayerShape s);
     size_t (*sublayer_fwd_scratch)(SublayerShape s);
     void (*sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch);

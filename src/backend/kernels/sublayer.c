@@ -200,13 +200,26 @@ static void middle(Work *a, SublayerShape s, int nr)
             vstore(a->m + i, vact(vload(a->h + i), s.act));
 }
 
+/* For backward: m = mid(h), and where it is an activation h becomes act'(h), so that there is one exp for both. */
+static void middle_again(Work *a, SublayerShape s, int nr)
+{
+    if (s.attention)
+        softmax_tile(a->m, a->h, s.f, nr);
+    else
+        for (int i = 0; i < s.f * nr * VW; i += VW) {
+            vf slope;
+            vstore(a->m + i, vact_slope(vload(a->h + i), &slope, s.act));
+            vstore(a->h + i, slope);
+        }
+}
+
 /* dh, in place of the gradient of m */
 static void middle_bwd(Work *a, SublayerShape s, int nr)
 {
     const size_t w = (size_t)nr * VW;
     if (!s.attention) {
         for (size_t i = 0; i < (size_t)s.f * w; i += VW)
-            vstore(a->dh + i, vact_bwd(vload(a->dh + i), vload(a->h + i), s.act));
+            vstore(a->dh + i, vload(a->dh + i) * vload(a->h + i));
         return;
     }
     for (size_t j = 0; j < w; j += VW) {
@@ -337,7 +350,7 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     if (d[SUB_X])
         tile_prefetch(d[SUB_X] + at, (size_t)count * s.c);
     const real *u = branch(a, in, s, nr);
-    middle(a, s, nr);
+    middle_again(a, s, nr);
     if (!s.pre_norm) {
         memcpy(a->u, a->x, (size_t)s.c * (size_t)(nr * VW) * sizeof(real));
         tile_mul(a->u, k.w2, k.row, k.col, a->m, in[SUB_B2], s.c, s.f, true, nr);

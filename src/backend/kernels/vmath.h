@@ -237,6 +237,19 @@ ALWAYS_INLINE vf vact_bwd(vf dy, vf x, Act act)
     return dy;
 }
 
+/* act(x) and *slope = act'(x) */
+ALWAYS_INLINE vf vact_slope(vf x, vf *slope, Act act)
+{
+    if (act == ACT_SILU) {
+        x = vclamp_low(x);
+        const vf s = vsigmoid(x), y = x * s;
+        *slope = s + y * ((real)1 - s);
+        return y;
+    }
+    *slope = act == ACT_RELU ? vselect((vi)(x <= (vf){0}), (vf){0}, vset1(1)) : vset1(1);
+    return vact(x, act);
+}
+
 static inline int min_int(int a, int b)
 {
     return a < b ? a : b;
