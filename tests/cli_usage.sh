@@ -81,7 +81,7 @@ spins() {
 case $(spins env) in
     '') ;; # another OpenMP
     *)
-        check 'waiting threads sleep soon' test "$(spins env | sed 's/.* \([0-9]* \)$/\1/')" = '2000 '
+        check 'waiting threads sleep soon' test "$(spins env | sed 's/.* \([0-9]* \)$/\1/')" = '20000 '
         check 'where the user says so, as soon as he says' test "$(spins env GOMP_SPINCOUNT=7)" = '7 '
         ;;
 esac
