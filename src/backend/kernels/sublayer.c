@@ -26,18 +26,7 @@ typedef struct Work {
     real *mean, *rstd;            /* (1) */
     real *gamma, *beta, *b2, *b1; /* over a chunk's pixels; attention: b1 over an image's */
     real *w1, *w2;                /* attention: (f*c), over an image's pixels */
-    size_t sums, total;           /* reals: of gamma to w2, of all */
 } Work;
-
-static real *take(real **at, size_t *total, size_t reals)
-{
-    const size_t room = round_up(reals, 64 / sizeof(real));
-    real *p = *at;
-    if (p)
-        *at += room;
-    *total += room;
-    return p;
-}
 
 static int tile_vectors(SublayerShape s)
 {
@@ -58,29 +47,37 @@ static Weights weights_of(const real *const in[], int n, SublayerShape s)
                      s.attention ? c : 1};
 }
 
-/* base NULL: only the sizes. */
-static Work work_at(real *base, SublayerShape s)
+enum { WORK_SUMS = 9, WORK_PARTS = 15 }; /* the sums are the parts from this one on */
+
+/* Reals of each part of Work, in its order */
+static void work_sizes(size_t size[WORK_PARTS], SublayerShape s)
 {
     const size_t w = (size_t)tile_vectors(s) * VW, c = (size_t)s.c, f = (size_t)s.f, own = s.attention ? f * c : 0;
-    Work k = {0};
-    real *at = base;
-    k.x = take(&at, &k.total, c * w);
-    k.u = take(&at, &k.total, c * w);
-    k.d = take(&at, &k.total, c * w);
-    k.h = take(&at, &k.total, f * w);
-    k.m = take(&at, &k.total, f * w);
-    k.dh = take(&at, &k.total, f * w);
-    k.rows = take(&at, &k.total, f * w);
-    k.mean = take(&at, &k.total, w);
-    k.rstd = take(&at, &k.total, w);
-    const size_t before = k.total;
-    k.gamma = take(&at, &k.total, c * VW);
-    k.beta = take(&at, &k.total, c * VW);
-    k.b2 = take(&at, &k.total, c * VW);
-    k.b1 = take(&at, &k.total, f * VW);
-    k.w1 = take(&at, &k.total, own * VW);
-    k.w2 = take(&at, &k.total, own * VW);
-    k.sums = k.total - before;
+    const size_t all[WORK_PARTS] = {c * w, c * w,  c * w,  f * w,  f * w,  f * w,    f * w,   w,
+                                    w,     c * VW, c * VW, c * VW, f * VW, own * VW, own * VW};
+    for (int i = 0; i < WORK_PARTS; i++)
+        size[i] = round_up(all[i], 64 / sizeof(real));
+}
+
+/* Of the parts from `first` on */
+static size_t work_reals(SublayerShape s, int first)
+{
+    size_t size[WORK_PARTS], sum = 0;
+    work_sizes(size, s);
+    for (int i = first; i < WORK_PARTS; i++)
+        sum += size[i];
+    return sum;
+}
+
+static Work work_at(real *base, SublayerShape s)
+{
+    Work k;
+    real **const part[WORK_PARTS] = {&k.x,    &k.u,     &k.d,    &k.h,  &k.m,  &k.dh, &k.rows, &k.mean,
+                                     &k.rstd, &k.gamma, &k.beta, &k.b2, &k.b1, &k.w1, &k.w2};
+    size_t size[WORK_PARTS];
+    work_sizes(size, s);
+    for (int i = 0; i < WORK_PARTS; base += size[i++])
+        *part[i] = base;
     return k;
 }
 
@@ -261,7 +258,7 @@ static const real *branch(Work *a, const real *const in[], SublayerShape s, int 
 
 size_t K(sublayer_fwd_scratch)(SublayerShape s)
 {
-    return work_at(NULL, s).total * (size_t)threads_count() * sizeof(real);
+    return work_reals(s, 0) * (size_t)threads_count() * sizeof(real);
 }
 
 static int tiles_of(SublayerShape s)
@@ -284,7 +281,7 @@ size_t K(sublayer_kept)(SublayerShape s)
 void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
-    const size_t total = work_at(NULL, s).total;
+    const size_t total = work_reals(s, 0);
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * tiles; job++) {
         Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
@@ -322,7 +319,7 @@ static int chunks_of(SublayerShape s)
 
 size_t K(sublayer_bwd_scratch)(SublayerShape s)
 {
-    return (work_at(NULL, s).total * (size_t)threads_count() + part_reals(s) * (size_t)chunks_of(s)) * sizeof(real);
+    return (work_reals(s, 0) * (size_t)threads_count() + part_reals(s) * (size_t)chunks_of(s)) * sizeof(real);
 }
 
 /* The sums of dW (f,c) or its transpose: of the image, or in this chunk's part; x (f), y (c) */
@@ -402,7 +399,7 @@ static void backward_chunk(Work *a, real *const d[], const real betas[], real *p
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
     const size_t c = (size_t)s.c;
     memset(part, 0, part_reals(s) * sizeof(real));
-    memset(a->gamma, 0, a->sums * sizeof(real));
+    memset(a->gamma, 0, work_reals(s, WORK_SUMS) * sizeof(real));
     for (int n = n0; n < n1; n++) {
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
@@ -439,7 +436,7 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
                      SublayerShape s, void *scratch)
 {
     const int chunks = chunks_of(s);
-    const size_t total = work_at(NULL, s).total, stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
+    const size_t total = work_reals(s, 0), stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
     real *part = (real *)scratch + total * (size_t)threads_count();
 #pragma omp parallel for schedule(static)
     for (int j = 0; j < chunks; j++) {
