@@ -1,0 +1,72 @@
+/* Where sublayer.c finds things: a thread's buffers for one tile, and the weights of an image. */
+#ifndef SDLORA_KERNELS_SUBLAYER_WORK_H
+#define SDLORA_KERNELS_SUBLAYER_WORK_H
+
+#include "sublayer_tile.h"
+
+#define TILE_REALS 8192 /* of the largest matrix of a tile, where a vector of pixels allows */
+
+/* One thread's matrices of one tile, each (rows,nr*VW), and its sums over pixels, each (rows,VW). */
+typedef struct Work {
+    real *x, *u, *d;              /* (c): the input, normalised or what is normalised; the gradient */
+    real *h, *m, *dh;             /* (f): before and after the middle; a gradient of either */
+    real *rows;                   /* (pixels,f): a transposed matrix */
+    real *mean, *rstd;            /* (1) */
+    real *gamma, *beta, *b2, *b1; /* over a chunk's pixels; attention: b1 over an image's */
+    real *w1, *w2;                /* attention: (f*c), over an image's pixels */
+} Work;
+
+static int tile_vectors(SublayerShape s)
+{
+    const int fit = TILE_REALS / (s.c * VW), most = (s.p + VW - 1) / VW;
+    return min_int(min_int(TILE_VECTORS, most), fit > 1 ? fit : 1);
+}
+
+/* The weights of image n: W1 (f,c), b1 (f), and W2, whose element (i,j) is w2[i*row + j*col]. */
+typedef struct Weights {
+    const real *w1, *b1, *w2;
+    size_t row, col;
+} Weights;
+
+static Weights weights_of(const real *const in[], int n, SublayerShape s)
+{
+    const size_t f = (size_t)s.f, c = (size_t)s.c, own = s.attention ? (size_t)n : 0;
+    return (Weights){in[SUB_W1] + own * f * c, in[SUB_B1] + own * f, in[SUB_W2] + own * f * c, s.attention ? 1 : f,
+                     s.attention ? c : 1};
+}
+
+enum { WORK_SUMS = 9, WORK_PARTS = 15 }; /* the sums are the parts from this one on */
+
+/* Reals of each part of Work, in its order */
+static void work_sizes(size_t size[WORK_PARTS], SublayerShape s)
+{
+    const size_t w = (size_t)tile_vectors(s) * VW, c = (size_t)s.c, f = (size_t)s.f, own = s.attention ? f * c : 0;
+    const size_t all[WORK_PARTS] = {c * w, c * w,  c * w,  f * w,  f * w,  f * w,    f * w,   w,
+                                    w,     c * VW, c * VW, c * VW, f * VW, own * VW, own * VW};
+    for (int i = 0; i < WORK_PARTS; i++)
+        size[i] = round_up(all[i], 64 / sizeof(real));
+}
+
+/* Of the parts from `first` on */
+static size_t work_reals(SublayerShape s, int first)
+{
+    size_t size[WORK_PARTS], sum = 0;
+    work_sizes(size, s);
+    for (int i = first; i < WORK_PARTS; i++)
+        sum += size[i];
+    return sum;
+}
+
+static Work work_at(real *base, SublayerShape s)
+{
+    Work k;
+    real **const part[WORK_PARTS] = {&k.x,    &k.u,     &k.d,    &k.h,  &k.m,  &k.dh, &k.rows, &k.mean,
+                                     &k.rstd, &k.gamma, &k.beta, &k.b2, &k.b1, &k.w1, &k.w2};
+    size_t size[WORK_PARTS];
+    work_sizes(size, s);
+    for (int i = 0; i < WORK_PARTS; base += size[i++])
+        *part[i] = base;
+    return k;
+}
+
+#endif
