@@ -15,9 +15,9 @@ trap 'exit 130' INT TERM
 
 # name | file | sed expression (without '|') | tests
 table=$(cat <<'END'
-attention backward: sign|src/backend/kernels/sublayer.c|s/(vload(a->ds + i \* w + j) - sum)/(vload(a->ds + i * w + j) + sum)/|test_golden_ops
-layer norm backward: average forgotten|src/backend/kernels/sublayer.c|s/(g - sum_g - xh/(g - xh/|test_golden_ops
-sublayer: first weight's gradient not turned|src/backend/kernels/sublayer.c|s/which\[i\] == SUB_W1 ? s.f1 : 0/0/|test_golden_ops
+attention backward: sign|src/backend/kernels/sublayer.c|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
+layer norm backward: average forgotten|src/backend/kernels/sublayer.c|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
+sublayer: first weight's gradient not turned|src/backend/kernels/sublayer.c|s/c \* f, f, betas/c * f, 0, betas/|test_golden_ops
 lora: gradient of A not scaled|src/core/op_lora.c|s/node_grad(n, 1), NULL, scaled/node_grad(n, 1), NULL, n->grad.data/|test_golden_lora
 conv backward: filter not turned|src/backend/kernels/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/kernels/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
