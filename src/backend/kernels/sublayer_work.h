@@ -59,7 +59,7 @@ static size_t work_reals(SublayerShape s, int first)
 
 static Work work_at(real *base, SublayerShape s)
 {
-    Work k;
+    Work k = {0};
     real **const part[WORK_PARTS] = {&k.x,    &k.u,     &k.d,    &k.h,  &k.m,  &k.dh, &k.rows, &k.mean,
                                      &k.rstd, &k.gamma, &k.beta, &k.b2, &k.b1, &k.w1, &k.w2};
     size_t size[WORK_PARTS];
