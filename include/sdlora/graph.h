@@ -14,7 +14,8 @@
  * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
  * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
  * The first writer of a gradient overwrites, later ones add (`beta`), so nothing is ever cleared.
- * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward. */
+ * Graphs over the same weights may run side by side: the later ones have the first as `twin`, all have `own_grads`.
+ * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always. */
 #ifndef SDLORA_GRAPH_H
 #define SDLORA_GRAPH_H
 
@@ -85,6 +86,7 @@ struct Node {
     Param *param;    /* op "param" */
     bool needs_grad; /* some trainable parameter lies upstream */
     bool keep;
+    bool fixed; /* outside training: depends on nothing but parameters and fixed inputs, so it runs in `prepare` only */
     bool reached; /* its gradient is part of d loss */
 };
 
@@ -93,14 +95,16 @@ struct Graph {
     bool train;        /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too (`--bn batch`) */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
-    bool accumulate;   /* set by the caller before graph_backward: parameter gradients are added to, not overwritten */
-    bool prepared;     /* false: weights changed, run `prepare` of every op before the next forward */
+    bool prepared;     /* false: weights changed, `prepare` of every op is to be run before the next forward */
+    Graph *twin;       /* whose prepared filters this one uses instead of its own; NULL: none */
+    const ParamStore *own_grads; /* of whose weights this one collects gradients beside the store's; NULL: none */
+    real *grads;                 /* those, laid out as the store's slab */
     Node **nodes;
     int count, cap;
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
-    size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what one buffer per tensor would take */
+    size_t slab_bytes, scratch_bytes, prep_bytes, grad_bytes, naive_bytes; /* naive: with one buffer per tensor */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
     struct PlanItem *items; /* the plan: lives and places */
@@ -121,6 +125,9 @@ int *graph_ints(Graph *g, int n);
 void graph_scope(Graph *g, const char *scope);
 
 void graph_keep(Node *n);
+/* An input that stays as it is from one forward to the next; graph_weights_changed says when it did not. Outside training
+ * what depends on nothing else is computed once. To be called before the input is used. */
+void graph_fix(Node *input);
 
 /* Plan memory for a forward pass (loss NULL) or a forward and a backward pass. Fails with the first building mistake or when
  * memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every tensor its
@@ -130,10 +137,13 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
 int graph_measure(Graph *g, Node *loss, Err *e);
 
 void graph_forward(Graph *g);  /* also g->loss_value */
-void graph_backward(Graph *g); /* fills grad of every trainable parameter that the loss depends on */
+void graph_backward(Graph *g); /* overwrites grad of every trainable parameter that the loss depends on */
 void graph_weights_changed(Graph *g);
+/* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same time
+ * once it has been called. */
+void graph_prepare(Graph *g);
 
-size_t graph_bytes(const Graph *g); /* slab, scratch and prepared filters */
+size_t graph_bytes(const Graph *g); /* slab, scratch, prepared filters and gradients, as far as they are its own */
 
 /* One place in the slab: bytes [offset, offset+bytes) belong to it from step `start` to step `end` (inclusive). Forward of
  * node i is step i, its backward step 2*count-1-i. */
@@ -151,7 +161,8 @@ typedef struct ProfileRow {
     double fwd_flops, bwd_flops; /* multiply-adds counted twice, as of direct convolution; 0: not counted */
     long calls;
 } ProfileRow;
-int graph_profile_rows(const Graph *g, ProfileRow *rows, int max); /* number of nodes written */
+/* Adds to rows, which begin as zeros, so that twins can be summed up; the number of nodes. */
+int graph_profile_rows(const Graph *g, ProfileRow *rows, int max);
 
 /* ---- for ops ---- */
 Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in); /* NULL: a mistake was made before */
@@ -169,6 +180,9 @@ static inline real *node_val(const Node *n, int i) /* in[i]'s value, or NULL whe
 {
     return i < n->n_in && n->in[i] ? n->in[i]->val.data : NULL;
 }
-real node_beta(const Node *n, int i, const Graph *g); /* 0: bwd must overwrite d in[i]; 1: add */
+static inline real node_beta(const Node *n, int i) /* 0: bwd must overwrite d in[i]; 1: add */
+{
+    return n->beta[i];
+}
 
 #endif

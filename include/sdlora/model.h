@@ -56,7 +56,8 @@ typedef struct Unet {
     Graph *g;     /* owned: unet_free */
     Model *model; /* borrowed */
     Node *x;      /* input */
-    Node *time;   /* input (n,time_dim): sinusoidal features of t */
+    Node *time;   /* input (n,time_dim), or (times,time_dim): sinusoidal features of t */
+    int *step;    /* (n) which row of `time` an image has, only with o.times */
     int *y;       /* (n) class ids, 0..classes-1, or classes for the null class */
     Node *out;
     Node *target; /* input (n,h,w,1), only with a loss */
@@ -72,8 +73,11 @@ typedef struct UnetOptions {
     ConvAlgo conv;
     Lora *lora;         /* an adapter applied beside the weights (not merged); NULL: none */
     uint64_t lora_seed; /* initialises a new adapter, whose parameters the building declares */
-    size_t max_bytes;   /* refuse a larger memory plan; 0: no limit */
-    bool plain;         /* see graph_plan */
+    int times; /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
+    const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
+    bool own_grads;   /* see Graph */
+    size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
+    bool plain;       /* see graph_plan */
 } UnetOptions;
 
 int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
@@ -81,24 +85,38 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e);
 void unet_free(Unet *u);
 
-/* Fill u->time for timesteps t (n): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
+/* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
  * reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
 void unet_set_time(Unet *u, const int *t);
 void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
 
-/* Networks for a number of images worked off in chunks: one for whole chunks, one for what is left over. */
+/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as threads,
+ * these are worked off side by side, each on one thread with a network of its own, so that threads wait for each other
+ * once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes either way. */
 typedef struct UnetChunks {
-    Unet whole, rest; /* .g is NULL where it is not needed */
-    int chunk;
+    Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
+    int n_workers;
+    Unet rest;    /* for the images that fill no chunk; .g NULL: there are none */
+    int n, chunk; /* images in all, in a whole chunk */
 } UnetChunks;
 
-/* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
+/* o->n is the total; chunk its part. With o->train the networks have gradients of their own where there are several chunks.
+ * *c needs unet_chunks_free, also after an error. */
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
 /* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. */
 int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e);
-Unet *unet_chunks_next(UnetChunks *c, int left); /* for the next min(chunk, left) images: its n says how many */
 void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);
 void unet_chunks_weights_changed(UnetChunks *c);
+
+/* Something to do with a chunk: images first .. first+u->n-1. worker: 0 .. n_workers-1, at most one call at a time each */
+typedef void (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
+
+/* For every chunk work(), in any order and several at a time, then collect(), one at a time in the order of the images. */
+void unet_chunks_run(UnetChunks *c, ChunkFn work, ChunkFn collect, void *ctx);
+
+/* Time per op, see graph_profile: the sum over all networks for whole chunks. */
+int unet_chunks_profile(UnetChunks *c, Err *e);
+int unet_chunks_profile_rows(const UnetChunks *c, ProfileRow *rows, int max);
 
 #endif

@@ -24,8 +24,9 @@ SampleConfig sample_config_default(const ModelConfig *m);
 /* Ranges, and what the model can do: ERR_USAGE. sample_images checks too. */
 int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e);
 
-/* Called after each step with the images of the current batch: x (n,h,w) of images first..first+n-1; step counts from 1 to
- * steps, for the whole batch; a non-zero return stops sampling (sample_images then returns -1 with code ERR_NONE). */
+/* Called after each step of each batch: x (n,h,w) of images first..first+n-1; step counts from 1 to steps. One call at a
+ * time, but batches are drawn side by side, on several threads: calls for different batches mix. A non-zero return stops
+ * sampling (sample_images then returns -1 with code ERR_NONE). */
 typedef int (*SampleStepFn)(void *ctx, int first, int n, int step, int steps, const float *x);
 
 /* images (n,s,s) in [-1,1] (not clamped when clip is NONE), s = m->config.image_size; classes (n), each 0..classes-1, or

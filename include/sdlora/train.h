@@ -49,7 +49,9 @@ int64_t trainer_steps_per_epoch(const Trainer *t);
 int64_t trainer_step_count(const Trainer *t);
 size_t trainer_bytes(const Trainer *t); /* memory of the plan, parameters and optimiser */
 int trainer_micro_batch(const Trainer *t);
-Graph *trainer_graph(const Trainer *t); /* of a whole micro-batch, for the profile; borrowed */
+Graph *trainer_graph(const Trainer *t);  /* of a whole micro-batch; borrowed */
+int trainer_profile(Trainer *t, Err *e); /* time per op from here on, of all threads: see graph_profile */
+int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
 
 /* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it, but
  * BatchNorm's running statistics are not: neither another step nor saving is possible behind it. */

@@ -47,6 +47,12 @@ void threads_restore(int n)
     omp_set_num_threads(n);
 }
 
+int threads_alone(void)
+{
+    omp_set_num_threads(1); /* of this thread, until the region ends */
+    return omp_get_thread_num();
+}
+
 int threads_max(void)
 {
     return omp_get_num_procs();

@@ -249,26 +249,16 @@ static void graph_flops(BenchPass *out, const Graph *g, bool train)
     }
 }
 
-/* Which part of the graph's time its convolutions take, by a profile of some more runs. */
-static int measure_conv_share(double *share, Graph *g, BenchFn fn, void *ctx, int runs, Err *e)
+/* Which part of the ops' time convolutions take. */
+static double conv_share(const ProfileRow *rows, int n)
 {
-    ProfileRow *rows = mem_alloc((size_t)g->count, sizeof *rows, "the benchmark", e);
-    double convs = 0, all = 0, begin;
-    int n;
-    if (!rows || graph_profile(g, e)) {
-        mem_free(rows);
-        return -1;
+    double convs = 0, all = 0;
+    for (int i = 0; i < n; i++) {
+        double seconds = rows[i].fwd_s + rows[i].bwd_s;
+        convs += strcmp(rows[i].op, conv_op) ? 0 : seconds;
+        all += seconds;
     }
-    begin = term_seconds();
-    for (int i = 0; i < runs; i++)
-        fn(ctx);
-    all = term_seconds() - begin;
-    n = graph_profile_rows(g, rows, g->count);
-    for (int i = 0; i < n; i++)
-        convs += strcmp(rows[i].op, conv_op) ? 0 : rows[i].fwd_s + rows[i].bwd_s;
-    *share = all > 0 ? convs / all : 0;
-    mem_free(rows);
-    return 0;
+    return all > 0 ? convs / all : 0;
 }
 
 typedef struct Step {
@@ -289,13 +279,21 @@ int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err 
 {
     Step s = {t, e, 0};
     double passes = (double)c->batch / trainer_micro_batch(t);
+    const int ops = trainer_graph(t)->count;
+    ProfileRow *rows;
     out->images = c->batch;
     out->seconds = measure(run_step, &s, runs);
     out->bytes = (double)trainer_bytes(t);
     graph_flops(out, trainer_graph(t), true);
     out->flops *= passes;
     out->conv_flops *= passes;
-    return s.rc || measure_conv_share(&out->conv_share, trainer_graph(t), run_step, &s, runs, e) || s.rc ? -1 : 0;
+    if (s.rc || trainer_profile(t, e) || !(rows = mem_alloc((size_t)ops, sizeof *rows, "the benchmark", e)))
+        return -1;
+    for (int i = 0; i < runs; i++)
+        run_step(&s);
+    out->conv_share = conv_share(rows, trainer_profile_rows(t, rows, ops));
+    mem_free(rows);
+    return s.rc;
 }
 
 static void run_graph(void *ctx)
@@ -307,8 +305,9 @@ int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
 {
     int size = m->config.image_size, *t = mem_alloc((size_t)n, sizeof *t, "the benchmark", e);
     UnetOptions o = {.n = n, .h = size, .w = size, .conv = conv};
+    ProfileRow *rows = NULL;
     Unet u;
-    int rc;
+    int rc = -1;
     if (!t || unet_build(&u, m, &o, e)) {
         mem_free(t);
         return -1;
@@ -318,7 +317,13 @@ int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
     out->seconds = measure(run_graph, u.g, runs);
     out->bytes = (double)graph_bytes(u.g);
     graph_flops(out, u.g, false);
-    rc = measure_conv_share(&out->conv_share, u.g, run_graph, u.g, runs, e);
+    if (!graph_profile(u.g, e) && (rows = mem_alloc((size_t)u.g->count, sizeof *rows, "the benchmark", e))) {
+        for (int i = 0; i < runs; i++)
+            graph_forward(u.g);
+        out->conv_share = conv_share(rows, graph_profile_rows(u.g, rows, u.g->count));
+        rc = 0;
+    }
+    mem_free(rows);
     unet_free(&u);
     mem_free(t);
     return rc;

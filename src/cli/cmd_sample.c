@@ -24,8 +24,8 @@ typedef struct Job {
     Plan plan;
     uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones */
     Progress progress;
-    uint8_t *capture;    /* where moments go during a trajectory */
-    int64_t images_done; /* of earlier passes */
+    uint8_t *capture;   /* where moments go during a trajectory */
+    int64_t steps_done; /* times images */
 } Job;
 
 static size_t image_values(const Job *j)
@@ -50,11 +50,11 @@ static int on_step(void *ctx, int first, int n, int step, int steps, const float
     Job *j = ctx;
     size_t hw = image_values(j);
     int columns = j->args->trajectory;
-    int64_t whole = j->images_done + first;
     for (int k = 0; k < columns; k++)
         for (int i = 0; i < n && moment(k, columns, steps) == step; i++)
             to_pixels(j->capture + ((size_t)(first + i) * (size_t)columns + (size_t)k) * hw, x + (size_t)i * hw, hw);
-    progress_update(&j->progress, whole * steps + (int64_t)n * step, "", "", false);
+    j->steps_done += n;
+    progress_update(&j->progress, j->steps_done, "", "", false);
     return 0;
 }
 
@@ -66,7 +66,6 @@ static int draw(Job *j, int pass, Err *e)
     int rc = -1;
     j->px[pass] = mem_alloc(n * (size_t)columns, hw, "the pictures", e);
     j->capture = j->px[pass];
-    j->images_done = (int64_t)pass * j->plan.n;
     if (x && j->px[pass])
         rc = sample_images(x, j->model, j->plan.classes, j->plan.n, &j->args->config, on_step, j, e);
     if (!rc && !j->args->trajectory)

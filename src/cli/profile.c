@@ -63,13 +63,14 @@ static int by_op(ProfileRow *sums, const ProfileRow *rows, int n)
     return m;
 }
 
-int profile_print(FILE *f, const Graph *g, Err *e)
+int profile_print(FILE *f, const Trainer *t, Err *e)
 {
-    ProfileRow *rows = mem_alloc(2 * (size_t)g->count + 1, sizeof *rows, "the profile", e), *sums, all = {0};
+    const int count = trainer_graph(t)->count;
+    ProfileRow *rows = mem_alloc(2 * (size_t)count + 1, sizeof *rows, "the profile", e), *sums, all = {0};
     int n, m;
     if (!rows)
         return -1;
-    n = graph_profile_rows(g, rows, g->count);
+    n = trainer_profile_rows(t, rows, count);
     sums = rows + n;
     m = by_op(sums, rows, n);
     qsort(rows, (size_t)n, sizeof *rows, by_time);

@@ -4,9 +4,10 @@
 
 #include <stdio.h>
 
-#include "sdlora/graph.h"
+#include "sdlora/train.h"
 
-/* A table of the slowest operations with time and GFLOP/s, and sums per kind of operation. */
-int profile_print(FILE *f, const Graph *g, Err *e);
+/* A table of the slowest operations with time and GFLOP/s, and sums per kind of operation. Times are those of all
+ * threads that had a network of their own, added up. */
+int profile_print(FILE *f, const Trainer *t, Err *e);
 
 #endif

@@ -95,7 +95,7 @@ static int finish(const Run *run, Err *e)
     char path[CLI_PATH_MAX];
     if (loop_result_path(path, sizeof path, l, e))
         return -1;
-    if (run->args->profile && profile_print(stderr, trainer_graph(l->trainer), e))
+    if (run->args->profile && profile_print(stderr, l->trainer, e))
         return -1;
     printf("%s\n", path);
     return 0;
@@ -115,7 +115,7 @@ static int run_all(Run *run, Err *e)
         return finish(run, e);
     }
     describe(run);
-    if (run->args->profile && graph_profile(trainer_graph(run->loop.trainer), e))
+    if (run->args->profile && trainer_profile(run->loop.trainer, e))
         return -1;
     rc = loop_run(&run->loop, e);
     if (rc > 0 && !run->args->quiet)

@@ -31,7 +31,9 @@ void graph_free(Graph *g)
     mem_free(g->items);
     mem_free(g->slab);
     mem_free(g->scratch);
-    mem_free(g->prep_slab);
+    if (!g->twin)
+        mem_free(g->prep_slab);
+    mem_free(g->grads);
     profile_free(g->profile);
     mem_free(g);
 }
@@ -122,8 +124,17 @@ Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
         if (in[i] && in[i]->needs_grad)
             n->needs_grad = true;
     }
+    n->fixed = !g->train && n_in > 0;
+    for (int i = 0; i < n_in; i++)
+        n->fixed &= !in[i] || in[i]->param || in[i]->fixed;
     g->nodes[g->count++] = n;
     return n;
+}
+
+void graph_fix(Node *input)
+{
+    if (input)
+        input->fixed = true;
 }
 
 void graph_keep(Node *n)
@@ -132,19 +143,28 @@ void graph_keep(Node *n)
         n->keep = true;
 }
 
-real node_beta(const Node *n, int i, const Graph *g)
-{
-    return n->in[i]->param && g->accumulate ? 1 : n->beta[i];
-}
-
 void graph_weights_changed(Graph *g)
 {
     g->prepared = false;
 }
 
+void graph_prepare(Graph *g)
+{
+    if (g->twin)
+        graph_prepare(g->twin);
+    for (int i = 0; i < g->count && !g->prepared; i++) {
+        Node *n = g->nodes[i];
+        if (n->op->prepare && !g->twin)
+            n->op->prepare(n, g);
+        if (n->fixed && n->op->fwd)
+            n->op->fwd(n, g);
+    }
+    g->prepared = true;
+}
+
 size_t graph_bytes(const Graph *g)
 {
-    return g->slab_bytes + g->scratch_bytes + g->prep_bytes;
+    return g->slab_bytes + g->scratch_bytes + (g->twin ? 0 : g->prep_bytes) + g->grad_bytes;
 }
 
 /* Fill what dies at this step with NaN (all bits set is a quiet NaN, in float and in double). */
@@ -157,15 +177,11 @@ static void poison(const Graph *g, int step)
 
 void graph_forward(Graph *g)
 {
-    if (!g->prepared)
-        for (int i = 0; i < g->count; i++)
-            if (g->nodes[i]->op->prepare)
-                g->nodes[i]->op->prepare(g->nodes[i], g);
-    g->prepared = true;
+    graph_prepare(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
         double t = g->profile ? profile_now() : 0;
-        if (n->op->fwd)
+        if (n->op->fwd && !n->fixed)
             n->op->fwd(n, g);
         if (g->profile)
             profile_note(g, i, false, t);

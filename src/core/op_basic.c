@@ -10,7 +10,7 @@ static bool same_shape(const Node *a, const Node *b)
 static void pass_grad(const Node *n, int i, real a, const Graph *g)
 {
     if (node_wants(n, i) && node_grad(n, i) != n->grad.data)
-        g->be->axpby(node_grad(n, i), n->grad.data, n->grad.numel, a, node_beta(n, i, g));
+        g->be->axpby(node_grad(n, i), n->grad.data, n->grad.numel, a, node_beta(n, i));
 }
 
 /* ---- act: y = act(x), dx = dy act'(x) ---- */
@@ -22,7 +22,7 @@ static void act_fwd(Node *n, const Graph *g)
 
 static void act_bwd(Node *n, const Graph *g)
 {
-    g->be->act_bwd(node_grad(n, 0), n->grad.data, node_val(n, 0), n->val.numel, n->attr.act.act, node_beta(n, 0, g));
+    g->be->act_bwd(node_grad(n, 0), n->grad.data, node_val(n, 0), n->val.numel, n->attr.act.act, node_beta(n, 0));
 }
 
 static const OpDef op_act_def = {.name = "act", .inplace = 1, .fwd = act_fwd, .bwd = act_bwd};
@@ -91,7 +91,7 @@ static void transpose_fwd(Node *n, const Graph *g)
 
 static void transpose_bwd(Node *n, const Graph *g)
 {
-    g->be->transpose(node_grad(n, 0), n->grad.data, n->val.shape.d[0], n->val.shape.d[1], node_beta(n, 0, g));
+    g->be->transpose(node_grad(n, 0), n->grad.data, n->val.shape.d[0], n->val.shape.d[1], node_beta(n, 0));
 }
 
 static const OpDef op_transpose_def = {.name = "transpose", .fwd = transpose_fwd, .bwd = transpose_bwd};
@@ -140,7 +140,7 @@ static void maxpool_fwd(Node *n, const Graph *g)
 static void maxpool_bwd(Node *n, const Graph *g)
 {
     Shape s = n->in[0]->val.shape;
-    g->be->maxpool2_bwd(node_grad(n, 0), n->grad.data, n->aux[0], s.d[0], s.d[1], s.d[2], s.d[3], node_beta(n, 0, g));
+    g->be->maxpool2_bwd(node_grad(n, 0), n->grad.data, n->aux[0], s.d[0], s.d[1], s.d[2], s.d[3], node_beta(n, 0));
 }
 
 static const OpDef op_maxpool2_def = {.name = "maxpool2", .fwd = maxpool_fwd, .bwd = maxpool_bwd};
@@ -173,7 +173,7 @@ static void concat_bwd(Node *n, const Graph *g)
 {
     int ca = n->in[0]->val.shape.d[3], cb = n->in[1]->val.shape.d[3];
     g->be->concat_bwd(node_grad(n, 0), node_grad(n, 1), n->grad.data, n->val.numel / (size_t)(ca + cb), ca, cb,
-                      node_wants(n, 0) ? node_beta(n, 0, g) : 0, node_wants(n, 1) ? node_beta(n, 1, g) : 0);
+                      node_wants(n, 0) ? node_beta(n, 0) : 0, node_wants(n, 1) ? node_beta(n, 1) : 0);
 }
 
 static const OpDef op_concat_def = {.name = "concat", .fwd = concat_fwd, .bwd = concat_bwd};
@@ -204,7 +204,7 @@ static void embedding_bwd(Node *n, const Graph *g)
     Shape t = n->in[0]->val.shape;
     if (node_wants(n, 0))
         g->be->embed_bwd(node_grad(n, 0), n->grad.data, n->attr.embed.ids, n->val.shape.d[0], t.d[1], t.d[0],
-                         node_beta(n, 0, g));
+                         node_beta(n, 0));
 }
 
 static const OpDef op_embedding_def = {.name = "embedding", .fwd = embedding_fwd, .bwd = embedding_bwd};
@@ -220,7 +220,9 @@ Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens)
     if (t.nd != 2 || tokens < 1 || t.d[1] % tokens)
         return graph_fail(g, "embedding: rows of %d are not %d tokens", t.d[1], tokens);
     node = graph_add(g, &op_embedding_def, shape3(n, tokens, t.d[1] / tokens), &table, 1);
-    if (node)
+    if (node) {
         node->attr.embed.ids = ids;
+        node->fixed = false; /* the ids may change */
+    }
     return node;
 }

@@ -33,10 +33,10 @@ static void conv3x3_bwd(Node *n, const Graph *g)
     const real *dy = n->grad.data;
 
     if (node_wants(n, 1))
-        g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1, g),
+        g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1),
                                 g->scratch);
     if (node_wants(n, 0))
-        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, node_beta(n, 0, g),
+        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, node_beta(n, 0),
                               g->scratch);
 }
 
@@ -106,10 +106,10 @@ static void convt_bwd(Node *n, const Graph *g)
     const real *dy = n->grad.data;
 
     if (node_wants(n, 1))
-        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1, g),
+        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1),
                                  g->scratch);
     if (node_wants(n, 0))
-        g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, node_beta(n, 0, g), g->scratch);
+        g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, node_beta(n, 0), g->scratch);
 }
 
 static double convt_flops(const Node *n)

@@ -24,11 +24,11 @@ static void linear_bwd(Node *n, const Graph *g)
 
     if (node_wants(n, 1))
         g->be->linear_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, images, rows, in, out,
-                                 node_beta(n, 1, g), g->scratch);
+                                 node_beta(n, 1), g->scratch);
     if (node_wants(n, 0))
-        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out, node_beta(n, 0, g));
+        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out, node_beta(n, 0));
     if (node_wants(n, 3) && node_grad(n, 3) != dy)
-        g->be->axpby(node_grad(n, 3), dy, n->grad.numel, 1, node_beta(n, 3, g));
+        g->be->axpby(node_grad(n, 3), dy, n->grad.numel, 1, node_beta(n, 3));
 }
 
 static double linear_flops(const Node *n)

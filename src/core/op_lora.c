@@ -30,13 +30,13 @@ static void lora_bwd(Node *n, const Graph *g)
 
     g->be->axpby(scaled, n->grad.data, n->grad.numel, n->attr.lora.scale, 0);
     if (node_wants(n, 1))
-        g->be->linear_bwd_weight(node_grad(n, 1), NULL, scaled, node_val(n, 2), 1, out, in, rank, node_beta(n, 1, g),
+        g->be->linear_bwd_weight(node_grad(n, 1), NULL, scaled, node_val(n, 2), 1, out, in, rank, node_beta(n, 1),
                                  scaled + scaled_reals(n));
     if (node_wants(n, 2))
-        g->be->linear_fwd(node_grad(n, 2), scaled, node_val(n, 1), NULL,
-                          node_beta(n, 2, g) != 0 ? node_grad(n, 2) : NULL, 1, out, in, rank);
+        g->be->linear_fwd(node_grad(n, 2), scaled, node_val(n, 1), NULL, node_beta(n, 2) != 0 ? node_grad(n, 2) : NULL,
+                          1, out, in, rank);
     if (node_wants(n, 0))
-        g->be->axpby(node_grad(n, 0), n->grad.data, n->grad.numel, 1, node_beta(n, 0, g));
+        g->be->axpby(node_grad(n, 0), n->grad.data, n->grad.numel, 1, node_beta(n, 0));
 }
 
 static const OpDef op_lora_def = {.name = "lora", .scratch = lora_scratch, .fwd = lora_fwd, .bwd = lora_bwd};

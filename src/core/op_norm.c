@@ -44,9 +44,9 @@ static real *residual_grad(const Node *n)
     return node_wants(n, 4) && node_grad(n, 4) != n->grad.data ? node_grad(n, 4) : NULL;
 }
 
-static real beta_or_zero(const Node *n, int i, const Graph *g)
+static real beta_or_zero(const Node *n, int i)
 {
-    return node_wants(n, i) ? node_beta(n, i, g) : 0;
+    return node_wants(n, i) ? node_beta(n, i) : 0;
 }
 
 /* ---- group_norm ---- */
@@ -61,8 +61,7 @@ static void group_norm_bwd(Node *n, const Graph *g)
 {
     g->be->group_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
                           n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
-                          beta_or_zero(n, 0, g), beta_or_zero(n, 1, g), beta_or_zero(n, 3, g), beta_or_zero(n, 4, g),
-                          g->scratch);
+                          beta_or_zero(n, 0), beta_or_zero(n, 1), beta_or_zero(n, 3), beta_or_zero(n, 4), g->scratch);
 }
 
 static const OpDef op_group_norm_def = {
@@ -124,8 +123,8 @@ static void batch_norm_bwd(Node *n, const Graph *g)
 {
     g->be->batch_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
                           n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
-                          uses_batch_stats(g), beta_or_zero(n, 0, g), beta_or_zero(n, 1, g), beta_or_zero(n, 3, g),
-                          beta_or_zero(n, 4, g), g->scratch);
+                          uses_batch_stats(g), beta_or_zero(n, 0), beta_or_zero(n, 1), beta_or_zero(n, 3),
+                          beta_or_zero(n, 4), g->scratch);
 }
 
 static const OpDef op_batch_norm_def = {

@@ -30,7 +30,7 @@ static void sublayer_bwd(Node *n, const Graph *g)
     inputs_of(in, n);
     for (int i = 0; i < SUB_INPUTS; i++) {
         d[i] = node_grad(n, i);
-        betas[i] = d[i] ? node_beta(n, i, g) : 0;
+        betas[i] = d[i] ? node_beta(n, i) : 0;
     }
     g->be->sublayer_bwd(d, betas, n->grad.data, n->aux[0], in, n->attr.sublayer, g->scratch);
 }

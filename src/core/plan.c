@@ -3,10 +3,12 @@
  * "greedy by size" of Pisarchyk & Lee 2020, "Efficient memory management for deep neural net inference", section 5.2). */
 #include "graph_private.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/threads.h"
 
 static size_t align_up(size_t n)
 {
@@ -133,7 +135,7 @@ static int last_reader(const Plan *p, const Node *n)
 {
     int end = n->index;
 
-    if (n->keep)
+    if (n->keep || n->fixed)
         return 2 * p->n;
     if (runs_backward(n) && (n->saves & SAVE_OUT))
         end = bwd_step(p, n->index);
@@ -178,7 +180,7 @@ static void plan_value(Plan *p, const Node *n)
             return;
         }
     }
-    p->val[i] = add_item(p, n->val.numel * sizeof(real), i, end);
+    p->val[i] = add_item(p, n->val.numel * sizeof(real), n->fixed ? 0 : i, end);
 }
 
 static void plan_gradient(Plan *p, const Node *n)
@@ -230,6 +232,11 @@ static void *place(const Graph *g, int item)
     return item < 0 ? NULL : (char *)g->slab + g->items[item].offset;
 }
 
+static real *param_grad(const Graph *g, const Param *p)
+{
+    return g->grads && p->grad ? g->grads + p->offset : p->grad;
+}
+
 static void give_places(const Plan *p)
 {
     Graph *g = p->g;
@@ -239,7 +246,7 @@ static void give_places(const Plan *p)
         Node *n = g->nodes[i];
         if (n->param) {
             n->val.data = n->param->value;
-            n->grad.data = n->reached && n->needs_grad ? n->param->grad : NULL;
+            n->grad.data = n->reached && n->needs_grad ? param_grad(g, n->param) : NULL;
         } else {
             n->val.data = place(g, p->val[i]);
             n->grad.data = place(g, p->grad[i]);
@@ -252,15 +259,32 @@ static void give_places(const Plan *p)
     }
 }
 
+/* Of one op, be it run by all threads or by one. */
+static size_t scratch_bytes(const Node *n, const Graph *g)
+{
+    size_t all, one;
+    int threads;
+
+    if (!n->op->scratch)
+        return 0;
+    all = n->op->scratch(n, g);
+    threads = threads_limit(1);
+    one = n->op->scratch(n, g);
+    threads_restore(threads);
+    return align_up(all > one ? all : one);
+}
+
 static void count_bytes(Graph *g)
 {
-    g->scratch_bytes = g->prep_bytes = 0;
+    g->scratch_bytes = g->prep_bytes = g->grad_bytes = 0;
     for (int i = 0; i < g->count; i++) {
         const Node *n = g->nodes[i];
-        size_t s = n->op->scratch ? align_up(n->op->scratch(n, g)) : 0;
+        size_t s = scratch_bytes(n, g);
         if (s > g->scratch_bytes)
             g->scratch_bytes = s;
         g->prep_bytes += align_up(n->prep_bytes[0]) + align_up(n->prep_bytes[1]);
+        if (g->own_grads && n->param && n->needs_grad)
+            g->grad_bytes += n->param->numel * sizeof(real);
     }
 }
 
@@ -268,8 +292,11 @@ static int allocate(Graph *g, Err *e)
 {
     g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
     g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
-    g->prep_slab = mem_alloc(g->prep_bytes, 1, "transformed filters", e);
-    return g->slab && g->scratch && g->prep_slab ? 0 : -1;
+    g->prep_slab = g->twin ? g->twin->prep_slab : mem_alloc(g->prep_bytes, 1, "transformed filters", e);
+    assert(!g->twin || g->twin->prep_bytes >= g->prep_bytes);
+    if (g->own_grads)
+        g->grads = mem_alloc(g->own_grads->n_weights, sizeof(real), "the gradients", e);
+    return g->slab && g->scratch && g->prep_slab && (g->grads || !g->own_grads) ? 0 : -1;
 }
 
 /* Everything but the memory itself. */

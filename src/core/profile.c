@@ -59,7 +59,15 @@ int graph_profile_rows(const Graph *g, ProfileRow *rows, int max)
         const Node *node = g->nodes[i];
         double flops = node->op->flops ? node->op->flops(node) * (double)p->calls : 0;
         int passes = node->reached && node->needs_grad ? node_wants(node, 0) + node_wants(node, 1) : 0;
-        rows[n++] = (ProfileRow){node->op->name, node->scope, p->fwd[i], p->bwd[i], flops, flops * passes, p->calls};
+        ProfileRow *r = &rows[n++];
+
+        r->op = node->op->name;
+        r->scope = node->scope;
+        r->fwd_s += p->fwd[i];
+        r->bwd_s += p->bwd[i];
+        r->fwd_flops += flops;
+        r->bwd_flops += flops * passes;
+        r->calls += p->calls;
     }
     return n;
 }

@@ -26,13 +26,20 @@ static Node *cross_attention(Nn *c, const ModelConfig *m, Node *x, Node *context
     return x;
 }
 
-static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *time, Node *context)
+/* What a block gets of the time: (n,channels). step: which row of `time` each image has; NULL: its own */
+static Node *block_time(Nn *c, const ModelConfig *m, Node *time, int channels, const int *step, int n)
 {
-    Node *h, *t, *skip = NULL;
+    Node *t = nn_linear(c, "time_embedding_linear", time, channels);
 
-    t = nn_linear(c, "time_embedding_linear", time, channels);
     if (m->time_act)
         t = op_act(c->g, t, m->act);
+    return step ? op_reshape(c->g, op_embedding(c->g, t, step, n, 1), shape2(n, channels)) : t;
+}
+
+static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *t, Node *context)
+{
+    Node *h, *skip = NULL;
+
     if (m->skip)
         skip = x && x->val.shape.d[3] == channels ? x : nn_conv1x1(c, "skip", x, channels);
     h = nn_conv3x3(c, "seq1.0", x, channels);
@@ -42,9 +49,9 @@ static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *tim
     return cross_attention(c, m, h, context);
 }
 
-static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const int *y, int n)
+static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const int *step, const int *y, int n)
 {
-    Node *time, *context, *residual[MODEL_MAX_LEVELS] = {NULL};
+    Node *time, *t, *context, *residual[MODEL_MAX_LEVELS] = {NULL};
     int levels = m->levels;
 
     nn_buffer(c, "time_embedding.0", "half_embedding", m->time_dim / 2);
@@ -53,7 +60,8 @@ static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const i
 
     for (int i = 0; i < levels; i++) {
         size_t mark = nn_enter(c, "encoder_convs.%d", i);
-        x = residual[i] = block(c, m, x, m->channels[i], time, context);
+        t = block_time(c, m, time, m->channels[i], step, n);
+        x = residual[i] = block(c, m, x, m->channels[i], t, context);
         nn_leave(c, mark);
         if (i < levels - 1)
             x = op_maxpool2(c->g, x);
@@ -65,7 +73,8 @@ static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const i
         x = nn_conv_transpose2x2(c, name, x, m->channels[level]);
         nn_leave(c, mark);
         mark = nn_enter(c, "decoder_convs.%d", i);
-        x = block(c, m, op_concat(c->g, residual[level], x), m->channels[level], time, context);
+        t = block_time(c, m, time, m->channels[level], step, n);
+        x = block(c, m, op_concat(c->g, residual[level], x), m->channels[level], t, context);
         nn_leave(c, mark);
     }
     return nn_conv1x1(c, "output", x, 1);
@@ -79,13 +88,20 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     u->g = graph_new(backend_get(), o->train, e);
     if (!u->g)
         return -1;
+    u->g->twin = o->twin ? o->twin->g : NULL;
+    if (o->own_grads)
+        u->g->own_grads = o->lora ? o->lora->params : m->params;
     u->g->batch_stats = o->batch_stats;
     u->g->frozen_stats = !m->params->trainable;
     c = nn_context(u->g, m->params, o->lora, o->conv);
     u->x = op_input(u->g, shape4(o->n, o->h, o->w, 1));
-    u->time = op_input(u->g, shape2(o->n, m->config.time_dim));
+    u->time = op_input(u->g, shape2(o->times ? o->times : o->n, m->config.time_dim));
+    if (o->times) {
+        graph_fix(u->time);
+        u->step = graph_ints(u->g, o->n);
+    }
     u->y = graph_ints(u->g, o->n);
-    u->out = build(&c, &m->config, u->x, u->time, u->y, o->n);
+    u->out = build(&c, &m->config, u->x, u->time, u->step, u->y, o->n);
     graph_keep(u->out);
     if (u->g->err.code) {
         if (e)
@@ -143,7 +159,9 @@ void unet_set_time(Unet *u, const int *t)
     const Param *f = frequencies(u->model);
     int half = u->model->config.time_dim / 2;
 
-    for (int i = 0; i < u->n; i++) {
+    if (u->time->fixed)
+        graph_weights_changed(u->g);
+    for (int i = 0; i < u->time->val.shape.d[0]; i++) {
         real *row = u->time->val.data + (size_t)i * 2 * (size_t)half;
         if (i > 0 && t[i] == t[i - 1]) {
             memcpy(row, row - 2 * half, 2 * (size_t)half * sizeof *row);

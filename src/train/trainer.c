@@ -2,8 +2,8 @@
  *
  * Step k draws its images from the permutation of its epoch and its noise, timesteps and dropped classes from Philox
  * streams that are named by the number of the sample (k batch + j), so step k is a pure function of (seed, k, data, state).
- * A step is a sequence of passes over micro-batches, whose gradients add up in the parameters' slab; then one pass over the
- * slabs does clipping, Adam (Kingma & Ba 2015), decoupled weight decay (Loshchilov & Hutter 2019) and EMA. */
+ * A step is a number of passes over micro-batches, side by side (unet_chunks_run), whose gradients are added up in their
+ * order; then one pass over the slabs does clipping, Adam (Kingma & Ba 2015), decoupled weight decay (Loshchilov & Hutter 2019) and EMA. */
 #include "trainer_private.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
-enum { AUTO_MICRO_BATCH = 16 };
+enum { AUTO_MICRO_BATCH = 8 };
 
 /* ---- data ---- */
 
@@ -97,7 +97,9 @@ static int allocate_slabs(Trainer *t, Err *e)
     t->ema = t->c.ema > 0 ? mem_alloc(n, sizeof(real), "the moving average", e) : NULL;
     t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
     t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n), 1, "scratch memory", e);
-    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch)
+    t->buffer = mem_alloc((size_t)t->net.n_workers * 2, t->train.hw * sizeof *t->buffer, "a batch", e);
+    t->timesteps = mem_alloc((size_t)t->net.n_workers, (size_t)t->micro * sizeof *t->timesteps, "a batch", e);
+    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps)
         return -1;
     if (t->ema)
         memcpy(t->ema, t->trained->values, n * sizeof(real));
@@ -194,7 +196,17 @@ int trainer_micro_batch(const Trainer *t)
 
 Graph *trainer_graph(const Trainer *t)
 {
-    return t->net.whole.g;
+    return t->net.workers[0].g;
+}
+
+int trainer_profile(Trainer *t, Err *e)
+{
+    return unet_chunks_profile(&t->net, e);
+}
+
+int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max)
+{
+    return unet_chunks_profile_rows(&t->net, rows, max);
 }
 
 /* ---- one step ---- */
@@ -209,40 +221,50 @@ static void order_epoch(Trainer *t, int64_t epoch)
     t->perm_epoch = epoch;
 }
 
-/* Sample number s of the run into slot i of the network: image, timestep, class, noise. */
-static void fill_sample(Trainer *t, Unet *u, int i, int64_t s, size_t image, float *x0, float *eps)
+/* Sample number s of the run into slot i of the network: image, class, noise; its timestep. */
+static int fill_sample(const Trainer *t, Unet *u, int i, int64_t s, float *x0)
 {
     const Diffusion *d = &t->model->diffusion;
-    size_t hw = t->train.hw;
+    const size_t hw = t->train.hw, image = t->perm[s % (trainer_steps_per_epoch(t) * t->c.batch)];
     Rng r = rng_make(t->c.seed, rng_stream("train", (uint64_t)s));
     int timestep = (int)rng_below(&r, (uint32_t)d->timesteps);
     bool drop = rng_uniform(&r) < t->c.cond_drop;
 
     image_get(x0, &t->train, image);
-    rng_normal(&r, eps, hw);
-    diffusion_noise(u->x->val.data + (size_t)i * hw, u->target->val.data + (size_t)i * hw, x0, eps, timestep, hw, d);
+    rng_normal(&r, x0 + hw, hw);
+    diffusion_noise(u->x->val.data + (size_t)i * hw, u->target->val.data + (size_t)i * hw, x0, x0 + hw, timestep, hw,
+                    d);
     u->y[i] = drop ? t->model->config.classes : t->train.labels[image];
-    t->timesteps[i] = timestep;
+    return timestep;
 }
 
-/* Fill a network with the samples first .. first+n-1 of the run. */
-static int fill_network(Trainer *t, Unet *u, int64_t first, Err *e)
-{
-    int64_t per_epoch = trainer_steps_per_epoch(t) * t->c.batch;
-    size_t hw = t->train.hw;
-    float *buffer = t->buffer;
+typedef struct Pass { /* of a step's chunks */
+    Trainer *t;
+    double loss;
+} Pass;
 
-    if (!buffer && !(buffer = t->buffer = mem_alloc(2 * (size_t)t->micro * hw, sizeof *buffer, "a batch", e)))
-        return -1;
-    if (!t->timesteps && !(t->timesteps = mem_alloc((size_t)t->micro, sizeof *t->timesteps, "a batch", e)))
-        return -1;
-    order_epoch(t, first / per_epoch);
-#pragma omp parallel for schedule(static)
+static void train_chunk(void *ctx, Unet *u, int first, int worker)
+{
+    const Trainer *t = ((const Pass *)ctx)->t;
+    int *timesteps = t->timesteps + (size_t)worker * (size_t)t->micro;
+
     for (int i = 0; i < u->n; i++)
-        fill_sample(t, u, i, first + i, t->perm[(first + i) % per_epoch], buffer + 2 * (size_t)i * hw,
-                    buffer + (2 * (size_t)i + 1) * hw);
-    unet_set_time(u, t->timesteps);
-    return 0;
+        timesteps[i] =
+            fill_sample(t, u, i, t->step * t->c.batch + first + i, t->buffer + (size_t)worker * 2 * t->train.hw);
+    unet_set_time(u, timesteps);
+    graph_forward(u->g);
+    graph_backward(u->g);
+}
+
+static void collect_chunk(void *ctx, Unet *u, int first, int worker)
+{
+    Pass *p = ctx;
+    const ParamStore *s = p->t->trained;
+
+    (void)worker;
+    p->loss += u->g->loss_value;
+    if (u->g->grads)
+        p->t->be->axpby(s->grads, u->g->grads, s->n_weights, 1, first > 0);
 }
 
 static double learning_rate(const Trainer *t, int64_t k)
@@ -284,28 +306,21 @@ static void update(Trainer *t, double lr, double norm)
 
 int trainer_step(Trainer *t, StepReport *r, Err *e)
 {
-    double loss = 0, norm, lr = learning_rate(t, t->step);
+    Pass pass = {t, 0};
+    double norm, lr = learning_rate(t, t->step);
 
     if (t->unusable)
         return err_set(e, ERR_FAILED, "an earlier error left the run in no state to go on from");
-    for (int done = 0; done < t->c.batch;) {
-        Unet *u = unet_chunks_next(&t->net, t->c.batch - done);
-        if (fill_network(t, u, t->step * t->c.batch + done, e))
-            return -1;
-        u->g->accumulate = done > 0;
-        graph_forward(u->g);
-        loss += u->g->loss_value;
-        graph_backward(u->g);
-        done += u->n;
-    }
+    order_epoch(t, t->step / trainer_steps_per_epoch(t));
+    unet_chunks_run(&t->net, train_chunk, collect_chunk, &pass);
     norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
-    t->unusable = !isfinite(loss) || !isfinite(norm);
+    t->unusable = !isfinite(pass.loss) || !isfinite(norm);
     if (t->unusable)
         return err_set(e, ERR_DIVERGED, "the %s is not finite at step %lld; lower --lr or set --grad-clip",
-                       isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
+                       isfinite(pass.loss) ? "gradient" : "loss", (long long)t->step + 1);
     update(t, lr, norm);
     t->step++;
-    *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, loss, lr, norm};
+    *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, pass.loss, lr, norm};
     return 0;
 }
 
@@ -325,39 +340,78 @@ void trainer_use_ema(Trainer *t, bool on)
     unet_chunks_weights_changed(&t->val_net);
 }
 
+typedef struct Validation {
+    Trainer *t;
+    float *x0;      /* (workers,2,hw): an image and its noise */
+    real *target;   /* (workers,micro,hw) */
+    int *timesteps; /* (workers,micro) */
+    char *scratch;  /* (workers,scratch_bytes) */
+    size_t scratch_bytes;
+    double loss;
+} Validation;
+
 /* The noise and the timesteps are the same at every call and for every seed: losses of runs can be compared. */
+static void validate_chunk(void *ctx, Unet *u, int first, int worker)
+{
+    const Validation *v = ctx;
+    const Trainer *t = v->t;
+    const Diffusion *d = &t->model->diffusion;
+    const size_t hw = t->train.hw, w = (size_t)worker, micro = (size_t)t->micro;
+    int *timesteps = v->timesteps + w * micro;
+    real *target = v->target + w * micro * hw;
+    float *x0 = v->x0 + w * 2 * hw;
+
+    for (int i = 0; i < u->n; i++) {
+        Rng r = rng_make(0, rng_stream("validation", (uint64_t)(first + i)));
+        timesteps[i] = (int)((int64_t)(first + i) * d->timesteps / t->val.n);
+        image_get(x0, &t->val, (size_t)(first + i));
+        rng_normal(&r, x0 + hw, hw);
+        diffusion_noise(u->x->val.data + (size_t)i * hw, target + (size_t)i * hw, x0, x0 + hw, timesteps[i], hw, d);
+        u->y[i] = t->val.labels[first + i];
+    }
+    unet_set_time(u, timesteps);
+    graph_forward(u->g);
+}
+
+static void collect_loss(void *ctx, Unet *u, int first, int worker)
+{
+    Validation *v = ctx;
+    const Trainer *t = v->t;
+    const size_t hw = t->train.hw, w = (size_t)worker;
+
+    (void)first;
+    v->loss += t->be->loss(NULL, u->out->val.data, v->target + w * (size_t)t->micro * hw, (size_t)u->n * hw, t->c.l1,
+                           1.0 / ((double)t->val.n * (double)hw), v->scratch + w * v->scratch_bytes);
+}
+
+static int validate(Trainer *t, double *loss, Err *e)
+{
+    const size_t hw = t->train.hw, micro = (size_t)t->micro, workers = (size_t)t->val_net.n_workers;
+    const size_t scratch = t->be->loss_scratch(micro * hw);
+    Validation v = {
+        .t = t,
+        .x0 = mem_alloc(workers * 2, hw * sizeof *v.x0, "a batch", e),
+        .target = mem_alloc(workers * micro, hw * sizeof *v.target, "a batch", e),
+        .timesteps = mem_alloc(workers, micro * sizeof *v.timesteps, "a batch", e),
+        .scratch = mem_alloc(workers, scratch, "a batch", e),
+        .scratch_bytes = scratch,
+    };
+    bool ok = v.x0 && v.target && v.timesteps && v.scratch, was = t->ema_in_use;
+
+    trainer_use_ema(t, true);
+    if (ok)
+        unet_chunks_run(&t->val_net, validate_chunk, collect_loss, &v);
+    trainer_use_ema(t, was);
+    *loss = v.loss;
+    mem_free(v.x0);
+    mem_free(v.target);
+    mem_free(v.timesteps);
+    mem_free(v.scratch);
+    return ok ? 0 : -1;
+}
+
 int trainer_validate(Trainer *t, double *loss, Err *e)
 {
-    const Diffusion *d = &t->model->diffusion;
-    size_t hw = t->train.hw;
-    real *target = mem_alloc((size_t)t->micro * hw, sizeof *target, "a batch", e);
-    float *x0 = mem_alloc(2 * hw, sizeof *x0, "a batch", e);
-    int *timesteps = mem_alloc((size_t)t->micro, sizeof *timesteps, "a batch", e);
-    void *scratch = mem_alloc(t->be->loss_scratch((size_t)t->micro * hw), 1, "a batch", e);
-    bool ok = target && x0 && timesteps && scratch, was = t->ema_in_use;
-
     *loss = 0;
-    trainer_use_ema(t, true);
-    for (int done = 0; ok && done < t->val.n;) {
-        Unet *u = unet_chunks_next(&t->val_net, t->val.n - done);
-        for (int i = 0; i < u->n; i++) {
-            Rng r = rng_make(0, rng_stream("validation", (uint64_t)(done + i)));
-            timesteps[i] = (int)((int64_t)(done + i) * d->timesteps / t->val.n);
-            image_get(x0, &t->val, (size_t)(done + i));
-            rng_normal(&r, x0 + hw, hw);
-            diffusion_noise(u->x->val.data + (size_t)i * hw, target + (size_t)i * hw, x0, x0 + hw, timesteps[i], hw, d);
-            u->y[i] = t->val.labels[done + i];
-        }
-        unet_set_time(u, timesteps);
-        graph_forward(u->g);
-        *loss += t->be->loss(NULL, u->out->val.data, target, (size_t)u->n * hw, t->c.l1,
-                             1.0 / ((double)t->val.n * (double)hw), scratch);
-        done += u->n;
-    }
-    trainer_use_ema(t, was);
-    mem_free(target);
-    mem_free(x0);
-    mem_free(timesteps);
-    mem_free(scratch);
-    return ok ? 0 : -1;
+    return t->val.n ? validate(t, loss, e) : 0;
 }

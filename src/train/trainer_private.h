@@ -26,8 +26,8 @@ struct Trainer {
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
-    float *buffer;  /* (micro,2,hw): images and noise */
-    int *timesteps; /* (micro) */
+    float *buffer;  /* (workers,2,hw): an image and its noise */
+    int *timesteps; /* (workers,micro) */
     int64_t step;   /* optimiser steps done */
     bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
 };
