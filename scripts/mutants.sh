@@ -73,6 +73,10 @@ model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out
 model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal_blank(m, e)/(model_seal_blank(m, e) ? -1 : check_names(m, f, e)/|cli_hostile
 dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
+chunks: collected as they come|src/model/unet_chunks.c|s/#pragma omp ordered/#pragma omp critical/|test_chunks
+chunks: only the last one's gradient|src/train/trainer.c|s/s->n_weights, 1, first > 0/s->n_weights, 1, 0/|test_chunks
+fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
+fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
 END
 )
 
