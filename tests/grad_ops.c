@@ -196,6 +196,19 @@ static void test_pool_concat_embedding(void **state)
     finish(&f, op_linear(f.g, rows, leaf(&f, "w", shape2(3, 4)), NULL, NULL), NULL);
 }
 
+static void test_concat_in_place(void **state)
+{
+    /* as in a UNet: what is joined is computed inside the concat, and one half is pooled as well */
+    Fixture f = fixture_new();
+    Node *a = op_sublayer(f.g, leaf(&f, "x", shape4(2, 4, 6, 3)), leaf(&f, "gamma", shape1(3)),
+                          leaf(&f, "beta", shape1(3)), leaf(&f, "w1", shape2(5, 3)), leaf(&f, "b1", shape1(5)),
+                          leaf(&f, "w2", shape2(3, 5)), leaf(&f, "b2", shape1(3)), ACT_SILU, true, (real)1e-5);
+    Node *b =
+        op_conv_transpose2x2(f.g, op_maxpool2(f.g, a), leaf(&f, "wt", shape4(3, 2, 2, 4)), leaf(&f, "bt", shape1(4)));
+    (void)state;
+    finish(&f, op_linear(f.g, op_concat(f.g, a, b), leaf(&f, "w", shape2(6, 7)), NULL, NULL), NULL);
+}
+
 static void test_l1_loss(void **state)
 {
     Fixture f = fixture_new();
@@ -225,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_lora),
         cmocka_unit_test(test_act),
         cmocka_unit_test(test_pool_concat_embedding),
+        cmocka_unit_test(test_concat_in_place),
         cmocka_unit_test(test_l1_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

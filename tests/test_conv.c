@@ -163,7 +163,7 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
         be->conv3_prep(u, c->w, s, pass);
     }
     if (c->transposed && pass == CONV_FWD)
-        be->convt2_fwd(out, c->x, c->w, bias, s, scratch);
+        be->convt2_fwd(out, (size_t)s.co, c->x, c->w, bias, s, scratch);
     else if (c->transposed && pass == CONV_BWD_DATA)
         be->convt2_bwd_data(out, c->dy, c->w, s, beta, scratch);
     else if (c->transposed)
@@ -272,6 +272,26 @@ static void check_forward(const Backend *be, const Case *c)
     mem_free(y);
 }
 
+/* The transposed convolution to pixels further apart: the same bytes, and none between them. */
+static void check_apart(const Backend *be, const Case *c)
+{
+    const size_t co = (size_t)c->s.co, row = co + 5, pixels = c->ny / co, bytes = be->convt2_scratch(c->s, CONV_FWD);
+    real *y = reals(c->ny), *wide = reals(pixels * row), *want = reals(pixels * row),
+         *scratch = reals(bytes / sizeof(real) + 1);
+    fill_nan(wide, pixels * row);
+    fill_nan(want, pixels * row);
+    fill_nan(scratch, bytes / sizeof(real));
+    run_pass(be, c, CONV_FWD, y, NULL, c->b, 0);
+    be->convt2_fwd(wide + 3, row, c->x, c->w, c->b, c->s, scratch);
+    be->copy_rows(want + 3, row, y, co, pixels, c->s.co, 0);
+    if (memcmp(wide, want, pixels * row * sizeof(real)) != 0)
+        fail_msg("convt2 to pixels apart: not the same bytes at n %d h %d w %d ci %d co %d, %s", c->s.n, c->s.h, c->s.w,
+                 c->s.ci, c->s.co, be->simd);
+    void *all[] = {y, wide, want, scratch};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mem_free(all[i]);
+}
+
 static void check_case(Case *c)
 {
     for (int i = 0; i < N_SIMD; i++) {
@@ -280,6 +300,8 @@ static void check_case(Case *c)
             c->s.algo = algos[a];
             check_forward(be, c);
             check_backward(be, c);
+            if (c->transposed)
+                check_apart(be, c);
         }
     }
 }

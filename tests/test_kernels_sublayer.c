@@ -51,7 +51,7 @@ static real *run_all(const Backend *be, const Run *r, int only)
     void *fwd = scratch_room(be->sublayer_fwd_scratch(r->s)), *bwd = scratch_room(be->sublayer_bwd_scratch(r->s));
     const real *const *in = (const real *const *)r->in;
 
-    be->sublayer_fwd(out, kept, in, r->s, fwd);
+    be->sublayer_fwd(out, (size_t)r->s.c, kept, in, r->s, fwd);
     for (int i = 0; i < SUB_INPUTS; i++) {
         d[i] = r->len[i] && (only < 0 || only == i) ? output(r->len[i], r->beta) : NULL;
         betas[i] = d[i] ? r->beta : 0;
@@ -204,6 +204,24 @@ static void alone(const Backend *be, const Run *r)
     mem_free(all);
 }
 
+/* Pixels of y further apart: the same bytes, and none between them. */
+static void apart(const Backend *be, const Run *r)
+{
+    const size_t c = (size_t)r->s.c, row = c + 5, pixels = r->len[SUB_X] / c;
+    real *y = output(r->len[SUB_X], 0), *wide = output(pixels * row, 0), *want = output(pixels * row, 0);
+    void *scratch = scratch_room(be->sublayer_fwd_scratch(r->s));
+    const real *const *in = (const real *const *)r->in;
+
+    be->sublayer_fwd(y, c, NULL, in, r->s, scratch);
+    be->sublayer_fwd(wide + 2, row, NULL, in, r->s, scratch);
+    be->copy_rows(want + 2, row, y, c, pixels, r->s.c, 0);
+    check_same("sublayer to pixels apart", be, wide, want, pixels * row * sizeof(real));
+    mem_free(y);
+    mem_free(wide);
+    mem_free(want);
+    mem_free(scratch);
+}
+
 static void sublayers(const Backend *be)
 {
     /* the usual ones; tails of pixels, channels and widths; one token (the reference); more tokens than a vector */
@@ -218,6 +236,7 @@ static void sublayers(const Backend *be)
         Run r = run_make(shapes[i], 0.5);
         compare(be, &r);
         alone(be, &r);
+        apart(be, &r);
         same_at_any_threads("sublayer", be, run_every, &r, run_size(&r) * sizeof(real));
         run_free(&r);
     }
@@ -256,7 +275,7 @@ static void batch(const Backend *be)
     const real *in[SUB_INPUTS];
 
     memcpy(in, r.in, sizeof in);
-    be->sublayer_fwd(all, NULL, in, r.s, scratch);
+    be->sublayer_fwd(all, 24, NULL, in, r.s, scratch);
     for (int first = 0; first <= 8; first += 4) {
         SublayerShape s = r.s;
         real *some = room(3 * image, sizeof(real));
@@ -266,7 +285,7 @@ static void batch(const Backend *be)
         in[SUB_W1] = r.in[SUB_W1] + first * 4 * 24;
         in[SUB_B1] = r.in[SUB_B1] + first * 4;
         in[SUB_W2] = r.in[SUB_W2] + first * 4 * 24;
-        be->sublayer_fwd(some, NULL, in, s, scratch);
+        be->sublayer_fwd(some, 24, NULL, in, s, scratch);
         check_same("sublayer of part of a batch, in place", be, some, all + (size_t)first * image,
                    3 * image * sizeof(real));
         mem_free(some);

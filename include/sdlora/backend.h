@@ -8,9 +8,12 @@
  * (nn/param.h converts from and to PyTorch's shapes.)
  *
  * Accumulation. A kernel that writes a gradient takes `beta`: 0 overwrites (whatever was there, NaN included), 1 adds.
- * Where a kernel of linear, normalisation, sublayer or concat writes several gradients, NULL means: not wanted. Outputs
- * never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and then
+ * Where a kernel of linear, normalisation or sublayer writes several gradients, NULL means: not wanted. Outputs never
+ * alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and then
  * costs nothing.
+ *
+ * Rows. `row` behind a pointer is the distance from one pixel's channels to the next pixel's, in reals: the number of
+ * channels, or more where the image is a part of a wider one. It changes no bit of what is computed.
  *
  * Blocks. Work is cut into blocks that depend on shapes only, never on the number of threads; partial sums are added in
  * block order. In *forward* kernels a block holds whole images (or a fixed part of one image) and each GEMM has the same
@@ -98,7 +101,7 @@ typedef struct Backend {
 
     /* ---- 2x2 transposed convolution, stride 2: x (N,H,W,Ci) -> y (N,2H,2W,Co); s.h, s.w are the input's (convt.c) ---- */
     size_t (*convt2_scratch)(ConvShape s, ConvPass pass);
-    void (*convt2_fwd)(real *y, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
+    void (*convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
     void (*convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch);
     void (*convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
 
@@ -129,11 +132,12 @@ typedef struct Backend {
                            const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
                            real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
 
-    /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; y may be x. kept:
-     * sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward); d[i] NULL: not wanted; betas[i] as ever ---- */
+    /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; where row is s.c, y may be x.
+     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward); d[i] NULL: not
+     * wanted; betas[i] as ever ---- */
     size_t (*sublayer_kept)(SublayerShape s);
     size_t (*sublayer_fwd_scratch)(SublayerShape s);
-    void (*sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch);
+    void (*sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
     size_t (*sublayer_bwd_scratch)(SublayerShape s);
     void (*sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
                          SublayerShape s, void *scratch);
@@ -142,12 +146,11 @@ typedef struct Backend {
     void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */
     void (*act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta);
     void (*axpby)(real *y, const real *x, size_t numel, real a, real b); /* y = a x + b y; b = 0 overwrites */
-    void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w,
-                         int c); /* h, w: the input's, even */
+    /* x (n,h,w,c), h and w even -> y (n,h/2,w/2,c) */
+    void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c);
     void (*maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
-    /* rows of a (rows,ca) and b (rows,cb) side by side in y (rows,ca+cb); and back, either of da, db may be NULL */
-    void (*concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);
-    void (*concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b);
+    /* y (rows,c) = x + beta y, the rows of y y_row apart and those of x x_row */
+    void (*copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta);
     /* y (cols,rows) = x (rows,cols) turned + beta y */
     void (*transpose)(real *y, const real *x, int rows, int cols, real beta);
     /* y (n,d) = table[idx[i]]; dtable (vocab,d) gets the sum of the rows that used it */

@@ -15,7 +15,12 @@
  * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
  * The first writer of a gradient overwrites, later ones add (`beta`), so nothing is ever cleared.
  * Graphs over the same weights may run side by side: the later ones have the first as `twin`, all have `own_grads`.
- * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always. */
+ * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always.
+ *
+ * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there: its
+ * rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can work on
+ * such rows (OpDef.heeds_row): the concat's place then lives from the first such input on, and the concat copies only the
+ * others. Gradients are copied: measured, what reads and writes them apart costs as much as the copies. */
 #ifndef SDLORA_GRAPH_H
 #define SDLORA_GRAPH_H
 
@@ -35,6 +40,9 @@ typedef struct OpDef {
     int inplace;    /* k > 0: val may take the place of in[k-1]'s val when that dies here */
     int grad_alias; /* k > 0: d in[k-1] is the output's gradient itself, so the two may share one place; bwd then finds
                        node_grad(n, k-1) == n->grad.data and has nothing to do for it */
+    bool concat; /* val is the inputs' vals side by side in the last dimension; fwd has nothing to do for an input that
+                    lies there already */
+    unsigned heeds_row; /* SAVE_IN(i): fwd and bwd read in[i]'s val, SAVE_OUT: fwd writes val by its Tensor.row */
     size_t (*scratch)(const Node *n, const Graph *g); /* bytes needed during fwd or bwd; NULL: none */
     void (*prepare)(Node *n, const Graph *g);         /* after weights changed, before fwd; NULL: nothing */
     void (*fwd)(Node *n, const Graph *g);
@@ -104,7 +112,7 @@ struct Graph {
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
-    size_t slab_bytes, scratch_bytes, prep_bytes, grad_bytes, naive_bytes; /* naive: with one buffer per tensor */
+    size_t slab_bytes, scratch_bytes, prep_bytes, grad_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
     struct PlanItem *items; /* the plan: lives and places */
@@ -131,7 +139,7 @@ void graph_fix(Node *input);
 
 /* Plan memory for a forward pass (loss NULL) or a forward and a backward pass. Fails with the first building mistake or when
  * memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every tensor its
- * own place (tests compare the two). */
+ * own place: nothing in place of another, nothing inside a concat (tests compare the two). */
 int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
 /* Only work out what graph_plan would need: graph_bytes then says it. The graph cannot run, and is to be freed. */
 int graph_measure(Graph *g, Node *loss, Err *e);

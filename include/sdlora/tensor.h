@@ -1,4 +1,5 @@
-/* Tensors: a shape and a pointer. Row-major, contiguous, images NHWC. A Tensor is a view and never owns its data. */
+/* Tensors: a shape and a pointer. Row-major, images NHWC, contiguous unless `row` says otherwise. A Tensor is a view and never
+ * owns its data. */
 #ifndef SDLORA_TENSOR_H
 #define SDLORA_TENSOR_H
 
@@ -29,6 +30,8 @@ typedef struct Shape {
 typedef struct Tensor {
     Shape shape;
     size_t numel;
+    size_t row; /* from one row of the last dimension to the next, in reals: that dimension, or more where the tensor is
+                   a part of a wider one (graph.h, Concat) */
     real *data;
 } Tensor;
 
@@ -38,6 +41,8 @@ Shape shape2(int a, int b);
 Shape shape3(int a, int b, int c);
 Shape shape4(int a, int b, int c, int d);
 bool shape_equal(Shape a, Shape b);
+
+int shape_width(Shape s); /* the last dimension; 1 for a scalar */
 
 /* Product of the dimensions; 0 when one of them is not positive or the product overflows. */
 size_t shape_numel(Shape s);

@@ -118,6 +118,7 @@ Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
     n->index = g->count;
     n->val.shape = n->grad.shape = out;
     n->val.numel = n->grad.numel = shape_numel(out);
+    n->val.row = n->grad.row = (size_t)shape_width(out);
     n->n_in = n_in;
     for (int i = 0; i < n_in; i++) {
         n->in[i] = in[i];

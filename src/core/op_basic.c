@@ -133,8 +133,9 @@ Node *op_add(Graph *g, Node *a, Node *b)
 
 static void maxpool_fwd(Node *n, const Graph *g)
 {
-    Shape s = n->in[0]->val.shape;
-    g->be->maxpool2_fwd(n->val.data, n->aux[0], node_val(n, 0), s.d[0], s.d[1], s.d[2], s.d[3]);
+    const Tensor *x = &n->in[0]->val;
+    const int *d = x->shape.d;
+    g->be->maxpool2_fwd(n->val.data, n->aux[0], x->data, x->row, d[0], d[1], d[2], d[3]);
 }
 
 static void maxpool_bwd(Node *n, const Graph *g)
@@ -143,7 +144,8 @@ static void maxpool_bwd(Node *n, const Graph *g)
     g->be->maxpool2_bwd(node_grad(n, 0), n->grad.data, n->aux[0], s.d[0], s.d[1], s.d[2], s.d[3], node_beta(n, 0));
 }
 
-static const OpDef op_maxpool2_def = {.name = "maxpool2", .fwd = maxpool_fwd, .bwd = maxpool_bwd};
+static const OpDef op_maxpool2_def = {
+    .name = "maxpool2", .heeds_row = SAVE_IN(0), .fwd = maxpool_fwd, .bwd = maxpool_bwd};
 
 Node *op_maxpool2(Graph *g, Node *x)
 {
@@ -161,22 +163,37 @@ Node *op_maxpool2(Graph *g, Node *x)
     return n;
 }
 
-/* ---- concat over channels ---- */
+/* ---- concat over channels: copies the inputs that the plan has not put into the output ---- */
 
 static void concat_fwd(Node *n, const Graph *g)
 {
-    int ca = n->in[0]->val.shape.d[3], cb = n->in[1]->val.shape.d[3];
-    g->be->concat_fwd(n->val.data, node_val(n, 0), node_val(n, 1), n->val.numel / (size_t)(ca + cb), ca, cb);
+    real *y = n->val.data;
+
+    for (int i = 0; i < n->n_in; i++) {
+        const Tensor *x = &n->in[i]->val;
+        int c = shape_width(x->shape);
+        if (x->data != y)
+            g->be->copy_rows(y, n->val.row, x->data, x->row, x->numel / (size_t)c, c, 0);
+        y += c;
+    }
 }
 
 static void concat_bwd(Node *n, const Graph *g)
 {
-    int ca = n->in[0]->val.shape.d[3], cb = n->in[1]->val.shape.d[3];
-    g->be->concat_bwd(node_grad(n, 0), node_grad(n, 1), n->grad.data, n->val.numel / (size_t)(ca + cb), ca, cb,
-                      node_wants(n, 0) ? node_beta(n, 0) : 0, node_wants(n, 1) ? node_beta(n, 1) : 0);
+    const real *dy = n->grad.data;
+
+    for (int i = 0; i < n->n_in; i++) {
+        const Tensor *dx = &n->in[i]->grad;
+        int c = shape_width(dx->shape);
+        if (dx->data)
+            g->be->copy_rows(dx->data, (size_t)c, dy, (size_t)shape_width(n->grad.shape), dx->numel / (size_t)c, c,
+                             node_beta(n, i));
+        dy += c;
+    }
 }
 
-static const OpDef op_concat_def = {.name = "concat", .fwd = concat_fwd, .bwd = concat_bwd};
+static const OpDef op_concat_def = {
+    .name = "concat", .concat = true, .heeds_row = SAVE_IN(0) | SAVE_IN(1), .fwd = concat_fwd, .bwd = concat_bwd};
 
 Node *op_concat(Graph *g, Node *a, Node *b)
 {

@@ -98,7 +98,8 @@ static size_t convt_scratch(const Node *n, const Graph *g)
 
 static void convt_fwd(Node *n, const Graph *g)
 {
-    g->be->convt2_fwd(n->val.data, node_val(n, 0), node_val(n, 1), node_val(n, 2), n->attr.conv, g->scratch);
+    g->be->convt2_fwd(n->val.data, n->val.row, node_val(n, 0), node_val(n, 1), node_val(n, 2), n->attr.conv,
+                      g->scratch);
 }
 
 static void convt_bwd(Node *n, const Graph *g)
@@ -120,6 +121,7 @@ static double convt_flops(const Node *n)
 
 static const OpDef op_conv_transpose2x2_def = {
     .name = "conv_transpose2x2",
+    .heeds_row = SAVE_OUT,
     .scratch = convt_scratch,
     .fwd = convt_fwd,
     .bwd = convt_bwd,

@@ -19,7 +19,7 @@ static void sublayer_fwd(Node *n, const Graph *g)
 {
     const real *in[SUB_INPUTS];
     inputs_of(in, n);
-    g->be->sublayer_fwd(n->val.data, n->aux[0], in, n->attr.sublayer, g->scratch);
+    g->be->sublayer_fwd(n->val.data, n->val.row, n->aux[0], in, n->attr.sublayer, g->scratch);
 }
 
 static void sublayer_bwd(Node *n, const Graph *g)
@@ -44,6 +44,7 @@ static double sublayer_flops(const Node *n)
 static const OpDef op_sublayer_def = {
     .name = "sublayer",
     .inplace = 1,
+    .heeds_row = SAVE_OUT,
     .scratch = sublayer_scratch,
     .fwd = sublayer_fwd,
     .bwd = sublayer_bwd,

@@ -79,8 +79,10 @@ void plan_pack(PlanItem *items, int n, bool plain, size_t *total)
 
 typedef struct Plan {
     Graph *g;
+    bool plain;
     int n;           /* nodes */
     int *val, *grad; /* item of each node's value and gradient, or -1 */
+    int *val_in;     /* the concat inside whose value it lies, or -1 */
     int *aux[2];
     int n_items;
 } Plan;
@@ -94,6 +96,12 @@ static int add_item(Plan *p, size_t bytes, int start, int end)
 {
     p->g->items[p->n_items] = (PlanItem){align_up(bytes), 0, start, end};
     return p->n_items++;
+}
+
+static void live_until(Plan *p, int item, int end)
+{
+    if (end > p->g->items[item].end)
+        p->g->items[item].end = end;
 }
 
 static bool is_leaf(const Node *n)
@@ -164,17 +172,57 @@ static int last_user(const Plan *p, const Node *n) /* the largest node that writ
     return -1;
 }
 
+static int count_uses(const Node *user, const Node *n)
+{
+    int uses = 0;
+    for (int k = 0; k < user->n_in; k++)
+        uses += user->in[k] == n;
+    return uses;
+}
+
+/* Do all who write and read n's value heed the distance of its rows? Who reads a kept value does not. */
+static bool may_lie_apart(const Plan *p, const Node *n)
+{
+    if (p->plain || n->keep || n->fixed || !(n->op->heeds_row & SAVE_OUT))
+        return false;
+    for (int j = n->index + 1; j < p->n; j++) {
+        const Node *user = p->g->nodes[j];
+        for (int k = 0; k < user->n_in; k++)
+            if (user->in[k] == n && !(user->op->heeds_row & SAVE_IN(k)))
+                return false;
+    }
+    return true;
+}
+
+/* The concat inside whose value that of n may lie, or -1. */
+static int value_home(const Plan *p, const Node *n)
+{
+    for (int j = n->index + 1; may_lie_apart(p, n) && j < p->n; j++)
+        if (p->g->nodes[j]->op->concat && count_uses(p->g->nodes[j], n) == 1)
+            return j;
+    return -1;
+}
+
 static void plan_value(Plan *p, const Node *n)
 {
     PlanItem *items = p->g->items;
-    int end = last_reader(p, n), k = n->op->inplace - 1, i = n->index;
+    int end = last_reader(p, n), k = n->op->inplace - 1, i = n->index, home = value_home(p, n);
 
-    if (k >= 0 && k < n->n_in && n->in[k] && p->val[n->in[k]->index] >= 0) {
+    if (home >= 0 && p->val[home] < 0)
+        p->val[home] = add_item(p, p->g->nodes[home]->val.numel * sizeof(real), i, end);
+    if (home >= 0) {
+        p->val[i] = p->val[home];
+        p->val_in[i] = home;
+    }
+    if (p->val[i] >= 0) { /* also a concat where an input lies */
+        live_until(p, p->val[i], end);
+        return;
+    }
+    if (!p->plain && k >= 0 && k < n->n_in && n->in[k] && p->val[n->in[k]->index] >= 0 &&
+        p->val_in[n->in[k]->index] < 0) {
         int item = p->val[n->in[k]->index];
-        int uses = 0;
-        for (int j = 0; j < n->n_in; j++)
-            uses += n->in[j] == n->in[k];
-        if (uses == 1 && items[item].end == i && items[item].bytes == align_up(n->val.numel * sizeof(real))) {
+        if (count_uses(n, n->in[k]) == 1 && items[item].end == i &&
+            items[item].bytes == align_up(n->val.numel * sizeof(real))) {
             items[item].end = end;
             p->val[i] = item;
             return;
@@ -191,11 +239,9 @@ static void plan_gradient(Plan *p, const Node *n)
 
     if (!u)
         return;
-    if (k >= 0 && k < u->n_in && u->in[k] == n && u->beta[k] == 0 && p->grad[user] >= 0) {
-        int item = p->grad[user], uses = 0;
-        for (int j = 0; j < u->n_in; j++)
-            uses += u->in[j] == n;
-        if (uses == 1 && p->g->items[item].end == bwd_step(p, user) && u->grad.numel == n->grad.numel) {
+    if (!p->plain && k >= 0 && k < u->n_in && u->in[k] == n && u->beta[k] == 0 && p->grad[user] >= 0) {
+        int item = p->grad[user];
+        if (count_uses(u, n) == 1 && p->g->items[item].end == bwd_step(p, user) && u->grad.numel == n->grad.numel) {
             p->g->items[item].end = bwd_step(p, i);
             p->grad[i] = item;
             return;
@@ -208,9 +254,11 @@ static void plan_lives(Plan *p)
 {
     Graph *g = p->g;
 
+    p->n_items = 0;
+    for (int i = 0; i < p->n; i++)
+        p->val[i] = p->grad[i] = p->val_in[i] = p->aux[0][i] = p->aux[1][i] = -1;
     for (int i = 0; i < p->n; i++) {
         Node *n = g->nodes[i];
-        p->val[i] = p->grad[i] = p->aux[0][i] = p->aux[1][i] = -1;
         if (n->param)
             continue;
         if (is_leaf(n)) {
@@ -225,6 +273,7 @@ static void plan_lives(Plan *p)
     for (int i = p->n - 1; i >= 0; i--)
         if (!g->nodes[i]->param && g->nodes[i]->needs_grad && g->nodes[i]->reached)
             plan_gradient(p, g->nodes[i]);
+    g->n_items = p->n_items;
 }
 
 static void *place(const Graph *g, int item)
@@ -235,6 +284,14 @@ static void *place(const Graph *g, int item)
 static real *param_grad(const Graph *g, const Param *p)
 {
     return g->grads && p->grad ? g->grads + p->offset : p->grad;
+}
+
+/* n's value moves from the beginning of the concat's to behind the channels of the inputs before it. */
+static void lie_inside(Node *n, const Node *concat)
+{
+    n->val.row = (size_t)shape_width(concat->val.shape);
+    for (int k = 0; concat->in[k] != n; k++)
+        n->val.data += shape_width(concat->in[k]->val.shape);
 }
 
 static void give_places(const Plan *p)
@@ -251,6 +308,8 @@ static void give_places(const Plan *p)
             n->val.data = place(g, p->val[i]);
             n->grad.data = place(g, p->grad[i]);
         }
+        if (p->val_in[i] >= 0)
+            lie_inside(n, g->nodes[p->val_in[i]]);
         for (int k = 0; k < 2; k++) {
             n->aux[k] = place(g, p->aux[k][i]);
             n->prep[k] = n->prep_bytes[k] ? prep : NULL;
@@ -303,7 +362,7 @@ static int allocate(Graph *g, Err *e)
 static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
 {
     size_t n = (size_t)g->count;
-    int *ints = graph_block(g, 4 * n, sizeof(int));
+    int *ints = graph_block(g, 5 * n, sizeof(int));
     bool *written = graph_block(g, n, sizeof(bool));
 
     g->items = g->err.code ? NULL : mem_alloc(4 * n, sizeof *g->items, "the plan", &g->err);
@@ -312,13 +371,17 @@ static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
             *e = g->err;
         return -1;
     }
-    *p = (Plan){g, g->count, ints, ints + n, {ints + 2 * n, ints + 3 * n}, 0};
+    *p = (Plan){g, true, g->count, ints, ints + n, ints + 2 * n, {ints + 3 * n, ints + 4 * n}, 0};
     g->loss = g->train ? loss : NULL;
     mark_gradients(g, written);
     plan_lives(p);
-    g->n_items = p->n_items;
     plan_pack(g->items, p->n_items, true, &g->naive_bytes);
-    plan_pack(g->items, p->n_items, plain, &g->slab_bytes);
+    g->slab_bytes = g->naive_bytes;
+    if (!plain) {
+        p->plain = false;
+        plan_lives(p);
+        plan_pack(g->items, p->n_items, false, &g->slab_bytes);
+    }
     count_bytes(g);
     return 0;
 }

@@ -43,6 +43,11 @@ bool shape_equal(Shape a, Shape b)
     return true;
 }
 
+int shape_width(Shape s)
+{
+    return s.nd ? s.d[s.nd - 1] : 1;
+}
+
 size_t shape_numel(Shape s)
 {
     size_t n = 1;

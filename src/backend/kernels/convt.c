@@ -2,7 +2,9 @@
  * (a = 0) or the lower (a = 1) two taps, an image row makes a whole row of y, in the order in which y lies in memory:
  *   y[2i+a] (w, 2*co) = x[i] (w, ci) W_a (ci, 2*co)        dx[i] = sum_a dy[2i+a] W_a^T        dW_a = sum_i x[i]^T dy[2i+a]
  * Image rows are counted over all images: row i of x, whichever image it lies in, belongs to the rows 2i and 2i+1 of y.
- * The products are those of gemm_rows.h, which give a pixel the same bits wherever rows are cut into blocks. */
+ * The products are those of gemm_rows.h, which give a pixel the same bits wherever rows are cut into blocks. They write
+ * pairs of vectors of columns. Where the pixels of y lie apart and a pair would meet two of them, a block goes through a
+ * thread's buffer, in which they are neighbours. */
 #include "kernels.h"
 #include "conv.h"
 #include "gemm_rows.h"
@@ -37,11 +39,19 @@ static size_t packed_reals(ConvShape s, ConvPass pass)
                             : round_up((size_t)s.ci, VW) * 2 * (size_t)s.co;
 }
 
+/* Of one thread: a block's upper, or lower, rows of y */
+static size_t buffer_reals(ConvShape s)
+{
+    return room_reals((size_t)block_rows(s) * 2 * (size_t)s.w * (size_t)s.co);
+}
+
 size_t K(convt2_scratch)(ConvShape s, ConvPass pass)
 {
     if (pass == CONV_BWD_WEIGHT)
         return (size_t)chunks_of(s) * room(4 * (size_t)s.ci * (size_t)s.co) + K(conv_bias_scratch)(s.co);
-    return (2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
+    if (pass == CONV_BWD_DATA)
+        return 2 * packed_reals(s, pass) * sizeof(real);
+    return ((size_t)threads_count() * buffer_reals(s) + 2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
 }
 
 /* W_0 and W_1 in panels of columns, the last filled up with zeros */
@@ -79,23 +89,43 @@ static void pack_turned(real *to, const real *w, ConvShape s)
     }
 }
 
-void K(convt2_fwd)(real *y, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
+/* The buffer's rows to the rows 2i+a of y, for the `count` image rows i from `from` on */
+static void half_out(real *y, size_t row, const real *buffer, int from, int count, int a, ConvShape s)
 {
-    const size_t size = packed_reals(s, CONV_FWD), in = (size_t)s.w * (size_t)s.ci,
-                 out = 2 * (size_t)s.w * (size_t)s.co;
+    const size_t line = 2 * (size_t)s.w * row;
+    y += (size_t)(2 * from + a) * line;
+    for (int i = 0; i < count; i++, y += 2 * line)
+        for (int j = 0; j < 2 * s.w; j++, buffer += s.co)
+            update_row(y + (size_t)j * row, buffer, s.co, 0);
+}
+
+void K(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
+{
+    const bool copy = row != (size_t)s.co && s.co % PAIR != 0;
+    const size_t size = packed_reals(s, CONV_FWD), in = (size_t)s.w * (size_t)s.ci, co = (size_t)s.co;
+    const size_t to_row = copy ? co : row, line = 2 * (size_t)s.w * to_row;
     const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
-    real *packed = scratch, *bias = b ? packed + 2 * size : NULL;
+    real *buffers = scratch, *packed = buffers + (size_t)threads_count() * buffer_reals(s),
+         *bias = b ? packed + 2 * size : NULL;
     pack(packed, w, s);
     for (int o = 0; b && o < n; o++)
         bias[o] = b[o % s.co];
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int from = 0; from < rows; from += step)
-        for (int a = 0; a < 2; a++)
+    for (int from = 0; from < rows; from += step) {
+        const int count = imin(step, rows - from);
+        real *buffer = buffers + (size_t)omp_get_thread_num() * buffer_reals(s);
+        for (int a = 0; a < 2; a++) {
+            real *to = copy ? buffer : y + (size_t)(2 * from + a) * line;
             for (int j = 0; j < n; j += PAIR)
-                for (int i = from; i < imin(rows, from + step); i++)
-                    rows_mul_pair(y + (size_t)(2 * i + a) * out + j, (size_t)n, x + (size_t)i * in, (size_t)s.ci,
+                for (int i = 0; i < count; i++)
+                    rows_mul_pair(to + (size_t)(copy ? i : 2 * i) * line + (size_t)(j / s.co) * to_row + j % s.co,
+                                  2 * to_row, x + (size_t)(from + i) * in, (size_t)s.ci,
                                   packed + (size_t)a * size + (size_t)j * (size_t)s.ci, s.w, n - j, s.ci,
                                   b ? bias + j : NULL, 0);
+            if (copy)
+                half_out(y, row, buffer, from, count, a, s);
+        }
+    }
 }
 
 void K(convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch)

@@ -1,4 +1,4 @@
-/* Elementwise kernels and data movement: activations, sums, 2x2 max-pooling, concatenation, embedding rows. All are
+/* Elementwise kernels and data movement: activations, sums, 2x2 max-pooling, copies of rows, embedding rows. All are
  * bound by memory; blocks of BLOCK elements are handed to the threads. */
 #include "kernels.h"
 #include "vmath.h"
@@ -81,9 +81,10 @@ static inline bool wins(real v, real best)
 }
 
 /* One output pixel's channels; a and b: the upper and the lower pair of inputs. */
-static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *restrict a, const real *restrict b, int c)
+static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *restrict a, const real *restrict b,
+                       size_t row, int c)
 {
-    const real *restrict a1 = a + c, *restrict b1 = b + c;
+    const real *restrict a1 = a + row, *restrict b1 = b + row;
     for (int k = 0; k < c; k++) {
         real best = a[k];
         uint8_t at = 0;
@@ -98,15 +99,15 @@ static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *re
     }
 }
 
-void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w, int c)
+void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c)
 {
     const int lines = n * (h / 2), ow = w / 2;
 #pragma omp parallel for schedule(static)
     for (int line = 0; line < lines; line++)
         for (int j = 0; j < ow; j++) {
             const size_t to = ((size_t)line * ow + j) * c;
-            const real *a = x + ((size_t)line * 2 * w + 2 * j) * c;
-            pool_pixel(y + to, where + to, a, a + (size_t)w * c, c);
+            const real *a = x + ((size_t)line * 2 * w + 2 * j) * row;
+            pool_pixel(y + to, where + to, a, a + (size_t)w * row, row, c);
         }
 }
 
@@ -137,35 +138,11 @@ void K(maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int 
         }
 }
 
-static void update_row(real *to, const real *from, int c, real beta)
+void K(copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta)
 {
-    int k = 0;
-    for (; k + VW <= c; k += VW)
-        vupdate_n(to + k, vload(from + k), beta, VW);
-    if (k < c)
-        vupdate_n(to + k, vload_n(from + k, c - k), beta, c - k);
-}
-
-void K(concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb)
-{
-    const size_t c = (size_t)ca + cb;
-#pragma omp parallel for schedule(static) if (rows * c > BLOCK)
-    for (size_t r = 0; r < rows; r++) {
-        update_row(y + r * c, a + r * ca, ca, 0);
-        update_row(y + r * c + ca, b + r * cb, cb, 0);
-    }
-}
-
-void K(concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b)
-{
-    const size_t c = (size_t)ca + cb;
-#pragma omp parallel for schedule(static) if (rows * c > BLOCK)
-    for (size_t r = 0; r < rows; r++) {
-        if (da)
-            update_row(da + r * ca, dy + r * c, ca, beta_a);
-        if (db)
-            update_row(db + r * cb, dy + r * c + ca, cb, beta_b);
-    }
+#pragma omp parallel for schedule(static) if (rows * (size_t)c > BLOCK)
+    for (size_t r = 0; r < rows; r++)
+        update_row(y + r * y_row, x + r * x_row, c, beta);
 }
 
 void K(transpose)(real *y, const real *x, int rows, int cols, real beta)

@@ -20,7 +20,7 @@ void K(conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, Conv
 
 /* ---- convt.c ---- */
 size_t K(convt2_scratch)(ConvShape s, ConvPass pass);
-void K(convt2_fwd)(real *y, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
+void K(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
 void K(convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch);
 void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
 
@@ -49,7 +49,7 @@ void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *d
 /* ---- sublayer.c ---- */
 size_t K(sublayer_kept)(SublayerShape s);
 size_t K(sublayer_fwd_scratch)(SublayerShape s);
-void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch);
+void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
 size_t K(sublayer_bwd_scratch)(SublayerShape s);
 void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
                      SublayerShape s, void *scratch);
@@ -58,10 +58,9 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
 void K(act_fwd)(real *y, const real *x, size_t numel, Act act);
 void K(act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta);
 void K(axpby)(real *y, const real *x, size_t numel, real a, real b);
-void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, int n, int h, int w, int c);
+void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c);
 void K(maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
-void K(concat_fwd)(real *y, const real *a, const real *b, size_t rows, int ca, int cb);
-void K(concat_bwd)(real *da, real *db, const real *dy, size_t rows, int ca, int cb, real beta_a, real beta_b);
+void K(copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta);
 void K(transpose)(real *y, const real *x, int rows, int cols, real beta);
 void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
 void K(embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta);

@@ -214,7 +214,7 @@ size_t K(sublayer_kept)(SublayerShape s)
     return (size_t)s.n * (size_t)tiles_of(s) * kept_reals(s);
 }
 
-void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape s, void *scratch)
+void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
     const size_t total = work_reals(s, 0);
@@ -223,19 +223,20 @@ void K(sublayer_fwd)(real *y, real *kept, const real *const in[], SublayerShape 
         Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
         const int n = job / tiles, p0 = job % tiles * pixels, count = min_int(pixels, s.p - p0);
         const int nr = (count + VW - 1) / VW;
-        const size_t at = ((size_t)n * s.p + p0) * s.c;
+        const size_t pixel = (size_t)n * s.p + p0;
+        const real *x = in[SUB_X] + pixel * s.c;
         const Weights k = weights_of(in, n, s);
         if (kept)
             a.h = kept + (size_t)job * kept_reals(s);
-        tile_in(a.x, in[SUB_X] + at, s.c, count, nr);
-        tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
-        tile_prefetch(y + at, (size_t)count * s.c);
+        tile_in(a.x, x, s.c, count, nr);
+        tile_prefetch(x + (size_t)count * s.c, (size_t)s.c, s.c, count);
+        tile_prefetch(y + pixel * row, row, s.c, count);
         tile_mul(a.h, k.w1, (size_t)s.c, 1, branch(&a, in, s, nr), k.b1, s.f, s.c, false, nr);
         middle(&a, s, nr);
         tile_mul(a.x, k.w2, k.row, k.col, a.m, in[SUB_B2], s.c, s.f, true, nr);
         if (!s.pre_norm)
             norm_tile(a.x, &a, a.x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
-        tile_out(y + at, a.x, s.c, count, nr, 0);
+        tile_out(y + pixel * row, row, a.x, s.c, count, nr, 0);
     }
 }
 
@@ -266,7 +267,7 @@ static void weight_sums(Work *a, real *own, real *part, const real *x, const rea
         own_sums(own, x, y, s.f, s.c, nr);
         return;
     }
-    tile_out(a->rows, x, s.f, count, nr, 0);
+    tile_out(a->rows, (size_t)s.f, x, s.f, count, nr, 0);
     tile_outer(part, y, a->rows, s.c, s.f, count, nr);
 }
 
@@ -278,10 +279,10 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     real *part_w1 = part + 3 * s.c + s.f, *part_w2 = part_w1 + (size_t)s.c * s.f;
     tile_in(a->x, in[SUB_X] + at, s.c, count, nr);
     tile_in(a->d, dy + at, s.c, count, nr);
-    tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)count * s.c);
-    tile_prefetch(dy + at + (size_t)count * s.c, (size_t)count * s.c);
+    tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)s.c, s.c, count);
+    tile_prefetch(dy + at + (size_t)count * s.c, (size_t)s.c, s.c, count);
     if (d[SUB_X])
-        tile_prefetch(d[SUB_X] + at, (size_t)count * s.c);
+        tile_prefetch(d[SUB_X] + at, (size_t)s.c, s.c, count);
     const real *u = branch(a, in, s, nr);
     middle_again(a, s, nr);
     if (!s.pre_norm) {
@@ -307,7 +308,7 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
         tile_mul(a->d, k.w1, 1, (size_t)s.c, a->dh, NULL, s.c, s.f, true, nr);
     }
     if (d[SUB_X])
-        tile_out(d[SUB_X] + at, a->d, s.c, count, nr, beta_x);
+        tile_out(d[SUB_X] + at, (size_t)s.c, a->d, s.c, count, nr, beta_x);
 }
 
 /* out (rows) = beta*out + the sums of the lanes */

@@ -133,10 +133,12 @@ static void tile_outer(real *c, const real *a, const real *b, int m, int n, int 
 }
 
 /* Fetches what the next tile will want while this one is computed: too long a pause for the hardware to see a stream. */
-static inline void tile_prefetch(const real *p, size_t reals)
+static inline void tile_prefetch(const real *p, size_t row, int c, int count)
 {
-    for (size_t i = 0; i < reals; i += 64 / sizeof(real))
-        __builtin_prefetch(p + i, 0, 2);
+    const size_t runs = row == (size_t)c ? 1 : (size_t)count, run = (size_t)c * (size_t)count / runs;
+    for (size_t r = 0; r < runs; r++, p += row)
+        for (size_t i = 0; i < run; i += 64 / sizeof(real))
+            __builtin_prefetch(p + i, 0, 2);
 }
 
 /* t (c,nr*VW) = pixels (count,c), transposed; zeros beyond count */
@@ -157,21 +159,21 @@ static void tile_in(real *t, const real *x, int c, int count, int nr)
         }
 }
 
-/* pixels (count,c) = beta*pixels + t (c,nr*VW) transposed */
-static void tile_out(real *y, const real *t, int c, int count, int nr, real beta)
+/* pixels (count,c), `row` apart = beta*pixels + t (c,nr*VW) transposed */
+static void tile_out(real *y, size_t row, const real *t, int c, int count, int nr, real beta)
 {
     const size_t w = (size_t)nr * VW;
     for (int p = 0; p < count; p += VW)
         for (int k = 0; k < c; k += VW) {
             const real *from = t + (size_t)k * w + p;
-            real *to = y + (size_t)p * c + k;
+            real *to = y + (size_t)p * row + k;
             if (p + VW <= count && k + VW <= c && beta == 0) {
-                transpose_square(to, (size_t)c, from, w);
+                transpose_square(to, row, from, w);
                 continue;
             }
             for (int j = 0; j < min_int(VW, count - p); j++)
                 for (int i = 0; i < min_int(VW, c - k); i++)
-                    update(to + (size_t)j * c + i, from[(size_t)i * w + j], beta);
+                    update(to + (size_t)j * row + i, from[(size_t)i * w + j], beta);
         }
 }
 

@@ -84,6 +84,16 @@ static inline void update(real *p, real v, real beta)
     *p = beta == 0 ? v : beta * *p + v;
 }
 
+/* to (c) = from + beta to */
+static inline void update_row(real *to, const real *from, int c, real beta)
+{
+    int k = 0;
+    for (; k + VW <= c; k += VW)
+        vupdate_n(to + k, vload(from + k), beta, VW);
+    if (k < c)
+        vupdate_n(to + k, vload_n(from + k, c - k), beta, c - k);
+}
+
 /* Lanes of a where the mask is -1, of b where it is 0. */
 ALWAYS_INLINE vf vselect(vi mask, vf a, vf b)
 {
