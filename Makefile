@@ -37,9 +37,12 @@ ifeq ($(ARCH),x86_64)
   ISAS := avx512 avx2 baseline
   ISA_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -DISA=avx512 -DVBYTES=64
   ISA_avx2 := -mavx2 -mfma -mbmi -mbmi2 -DISA=avx2 -DVBYTES=32
+else ifneq ($(filter aarch64 arm64,$(ARCH)),)
+  ISAS := neon
 else
   ISAS := baseline
 endif
+ISA_neon := -DISA=neon -DVBYTES=16
 ISA_baseline := -DISA=baseline -DVBYTES=16
 HAVE_ISA := $(addprefix -DHAVE_ISA_,$(ISAS))
 KERNEL_OPT := -O3

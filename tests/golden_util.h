@@ -97,8 +97,11 @@ static inline void swap_layout(float *x, int n, int c, int hw)
 static inline double largest(const float *x, size_t n)
 {
     double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)x[i]));
+    for (size_t i = 0; i < n; i++) {
+        const double size = fabs((double)x[i]);
+        if (size > most) /* fmax in this loop kills GCC 12 on AArch64 */
+            most = size;
+    }
     return most;
 }
 

@@ -85,7 +85,7 @@ static inline void check_same(const char *what, const Backend *be, const void *a
 
 static inline void each_simd(void (*test)(const Backend *be))
 {
-    static const char *const names[] = {"avx512", "avx2", "baseline"};
+    static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
     int tested = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const Backend *be = backend_by_simd(names[i]);

@@ -173,11 +173,11 @@ static void finish(Case *c, Node *y)
 /* The backends that this CPU can run, NULL behind the last. */
 static const Backend *const *backends(void)
 {
-    static const Backend *list[4];
-    static const char *const names[] = {"avx512", "avx2", "baseline"};
+    static const Backend *list[5];
+    static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
     int n = 0;
 
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if ((list[n] = backend_by_simd(names[i])))
             n++;
     assert_true(n > 0);

@@ -80,7 +80,7 @@ typedef struct AdamStep {
 
 typedef struct Backend {
     const char *name; /* "cpu" */
-    const char *simd; /* "avx512", "avx2", "baseline", ... */
+    const char *simd; /* "avx512", "avx2", "neon", "baseline" */
 
     /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done. *out
      * depends on every one of them ---- */
@@ -169,7 +169,7 @@ typedef struct Backend {
 } Backend;
 
 /* The table for this CPU: the best instruction set that it has, or the one named by the environment variable SDLORA_SIMD
- * (avx512, avx2, baseline) where the CPU has it. Never NULL. */
+ * (avx512, avx2, neon, baseline) where the CPU has it. Never NULL. */
 const Backend *backend_get(void);
 
 /* The table compiled for the named instruction set, or NULL when it was not compiled in or the CPU lacks it. */

@@ -13,7 +13,14 @@ extern const Backend backend_table_avx512;
 #ifdef HAVE_ISA_avx2
 extern const Backend backend_table_avx2;
 #endif
+/* What every CPU of the architecture has: AArch64 is never without NEON. */
+#ifdef HAVE_ISA_neon
+extern const Backend backend_table_neon;
+#define LEAST (&backend_table_neon)
+#else
 extern const Backend backend_table_baseline;
+#define LEAST (&backend_table_baseline)
+#endif
 
 /* Only in an OpenBLAS built for several CPUs (DYNAMIC_ARCH), and not in its header. */
 void gotoblas_dynamic_init(void) __attribute__((weak));
@@ -50,16 +57,16 @@ const Backend *backend_by_simd(const char *simd)
     if (!strcmp(simd, "avx2"))
         return cpu_has_avx2() ? &backend_table_avx2 : NULL;
 #endif
-    return !strcmp(simd, "baseline") ? &backend_table_baseline : NULL;
+    return !strcmp(simd, LEAST->simd) ? LEAST : NULL;
 }
 
 const Backend *backend_get(void)
 {
-    const char *const names[] = {getenv("SDLORA_SIMD"), "avx512", "avx2", "baseline"};
+    const char *const names[] = {getenv("SDLORA_SIMD"), "avx512", "avx2"};
     const Backend *be = NULL;
-    for (int i = 0; !be && i < 4; i++)
+    for (int i = 0; !be && i < 3; i++)
         be = names[i] ? backend_by_simd(names[i]) : NULL;
-    return be;
+    return be ? be : LEAST;
 }
 
 static void settle_core(void)

@@ -15,6 +15,8 @@
 /* Rows of C held in registers, TILE_VECTORS vectors each */
 #if VBYTES == 64
 #define TILE_ROWS 6
+#elif defined __aarch64__
+#define TILE_ROWS 4
 #else
 #define TILE_ROWS 3
 #endif
