@@ -26,7 +26,7 @@ static const struct {
 
 typedef struct Net {
     Fixture f;
-    Node *a, *b, *joined, *out, *input, *target;
+    Node *a, *b, *joined, *out, *x, *input, *target;
 } Net;
 
 static Node *sublayer(Net *net, Node *x, const char *name, int c)
@@ -46,9 +46,11 @@ static Net build(Kind kind, bool train)
 {
     Net net = {.f = fixture_new()};
     Graph *g = net.f.g;
-    Node *x = leaf(&net.f, "x", shape4(N, SIDE, SIDE, CA)), *conv, *y;
+    Shape image = shape4(N, SIDE, SIDE, CA);
+    Node *x, *conv, *y;
 
     g->train = train;
+    x = net.x = train ? leaf(&net.f, "x", image) : op_input(g, image); /* outside training parameters would be fixed */
     net.a = sublayer(&net, op_act(g, sublayer(&net, x, "first", CA), ACT_SILU), "second", CA);
     y = op_maxpool2(g, net.a);
     conv = net.b = op_conv_transpose2x2(g, y, leaf(&net.f, "wt", shape4(CA, 2, 2, CB)), leaf(&net.f, "bt", shape1(CB)));
@@ -102,6 +104,8 @@ static real *run(Kind kind, bool train, bool plain, bool poison, size_t *slab, s
         fill_random(net.target->val.data, net.target->val.numel, 9, 1);
         memset(s->grads, 0xff, s->n_weights * sizeof(real));
     }
+    if (!train)
+        fill_random(net.x->val.data, net.x->val.numel, 8, 1);
     if (net.input)
         fill_random(net.input->val.data, net.input->val.numel, 10, 1);
     for (int pass = 0; pass < 2; pass++) {
