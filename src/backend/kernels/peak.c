@@ -16,12 +16,13 @@ static vf run_chains(vf start)
 #pragma GCC unroll 24
     for (int i = 0; i < CHAINS; i++)
         a[i] = start / CHAINS + (real)i;
-    for (int k = 0; k < TURNS; k += 2)
+    for (int k = 0; k < TURNS; k += 2) {
 #pragma GCC unroll 24
         for (int i = 0; i < CHAINS; i++) {
             a[i] += a[i] * up;
             a[i] += a[i] * down; /* and back to where it was */
         }
+    }
 #pragma GCC unroll 24
     for (int i = 0; i < CHAINS; i++)
         sum += a[i];
