@@ -92,7 +92,8 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
      .help = "how convolutions are computed"}, \
     {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), \
      .help = "refuse to start when more memory is needed, as 512MB"}, \
-    {.name = "profile", .type = OPT_BOOL, F(profile), .help = "print time (all threads') and GFLOP/s (of one) per operation at the end"}, \
+    {.name = "profile", .type = OPT_BOOL, F(profile), \
+     .help = "print time (all threads') and GFLOP/s (of one) per operation at the end"}, \
     {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, \
      .help = "how progress is shown"}, \
     {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"}, \
