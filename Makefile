@@ -110,9 +110,10 @@ test: sdlora $(TESTS) $(FAULT_SHIM)
 	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
-# that take more than four minutes there: test_train and test_sampler (the commands train and sample stand in for them),
+# that take more than four minutes there: test_train, test_train_conv and test_sampler (the commands train and sample stand in for them),
 # test_conv and the gradient checks in double (the same code as test_golden_*).
-VALGRIND_TESTS ?= $(filter-out %/test_train %/test_sampler %/test_conv %/grad_ops %/grad_unet %/test_kernels_linear,$(TESTS))
+VALGRIND_TESTS ?= $(filter-out %/test_train %/test_train_conv %/test_sampler %/test_conv %/grad_ops %/grad_unet \
+                    %/test_kernels_linear,$(TESTS))
 valgrind: $(OBJ)/sdlora $(VALGRIND_TESTS)
 	scripts/valgrind.sh $^
 tsan:
