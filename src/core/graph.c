@@ -153,7 +153,9 @@ void graph_prepare(Graph *g)
 {
     if (g->twin)
         graph_prepare(g->twin);
-    for (int i = 0; i < g->count && !g->prepared; i++) {
+    if (g->prepared) /* others may be reading that */
+        return;
+    for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
         if (n->op->prepare && !g->twin)
             n->op->prepare(n, g);
