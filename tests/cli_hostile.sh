@@ -107,7 +107,7 @@ if [ "$(id -u)" -ne 0 ]; then
     model 'Permission denied' locked
 fi
 mkfifo pipe
-refuse 3 "'pipe': it is not a regular file" info pipe
+refuse 3 "'pipe': it is a named pipe" info pipe
 refuse 3 "'folder' is a directory without" info folder
 for file in empty giant short long negative product overlap twice wider; do
     refuse 3 "'$file'" info $file
@@ -161,7 +161,7 @@ data 'dimension 1 of 3 is 0' d_zero
 images d_product '\0\0\010\03\0377\0377\0377\0377\0377\0377\0377\0377\0377\0377\0377\0377'
 data "'d_product/$I': its header announces more" d_product
 images d_long '\0\0\010\03\0\0\0\01\0\0\0\01\0\0\0\01\01\02'
-data 'goes on behind' d_long
+data 'goes on after' d_long
 cp -r data d_swapped && cp data/$L d_swapped/$I
 data "'d_swapped/$I'" d_swapped
 cp -r data d_html && rm d_html/$I && echo '<html>' >d_html/$I.gz
@@ -169,7 +169,7 @@ data "'d_html/$I.gz' is a text or HTML page" d_html
 cp -r data d_crc && gzip d_crc/$I && printf '\0' | dd of=d_crc/$I.gz bs=1 seek=$(($(stat -c %s d_crc/$I.gz) - 6)) conv=notrunc 2>/dev/null
 data "'d_crc/$I.gz' is damaged" d_crc
 cp -r data d_bomb && rm d_bomb/$I && (head -c 16 data/$I && head -c 60000000 /dev/zero) | gzip >d_bomb/$I.gz
-(failed=0 && limit && data 'goes on behind' d_bomb && [ "$failed" -eq 0 ])
+(failed=0 && limit && data 'goes on after' d_bomb && [ "$failed" -eq 0 ])
 check 'no more is unpacked than the header announces' test $? -eq 0
 cp -r data d_folder && rm d_folder/$I && mkdir d_folder/$I
 data 'it is a directory' d_folder

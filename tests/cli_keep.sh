@@ -25,8 +25,8 @@ check 'and not the result' test "$(cmp best.safetensors run/model.safetensors | 
 expect 0 'best.png' sample --model run/checkpoints/best/model.safetensors -n 1 --steps 2 -o best.png
 expect 0 '"step": 5' info --json run/checkpoints/best/state.safetensors
 check 'resumed from the best' train run --resume best --steps 21
-check 'it goes on there' grep -q 'behind step 5' err.txt
-check 'what lay ahead is gone' \
+check 'it goes on there' grep -q 'after step 5' err.txt
+check 'what lay ahead is out of the way' \
     test "$(echo run/checkpoints/*)" = "$(echo run/checkpoints/{best,best.json,ckpt-00000005,ckpt-00000021})"
 rm -r run/checkpoints/ckpt-00000005
 check 'where somebody removed the best' train run --resume --steps 25

@@ -49,18 +49,18 @@ check 'says that it is' grep -q 'already at its last step (20 of 20)' err.txt
 train killed --steps 20 --lr-schedule constant --save-every 3s
 cp -r killed killed.copy
 rm -r killed/checkpoints/ckpt-00000020 killed/model.safetensors # as if killed after step 18 was saved
-mkdir killed/checkpoints/ckpt-00000019.tmp && touch killed/checkpoints/ckpt-00000019.tmp/state.safetensors
+half=killed/checkpoints/.sdlora-0123456789abcdef.tmp
+mkdir $half && touch $half/state.safetensors
 check 'resume after a kill' train killed --steps 20 --resume latest --threads 2
-check 'a partial checkpoint is not chosen' grep -q 'behind step 18' err.txt
-check 'and is cleaned away' test ! -e killed/checkpoints/ckpt-00000019.tmp
+check 'a partial checkpoint is not chosen' grep -q 'after step 18' err.txt
+check 'and is cleaned away' test ! -e $half
 check 'lost steps are not twice in the metrics' test "$(steps killed)" = "$(seq -s ' ' 20) "
 check 'resume after a kill is exact' same straight killed
 
 # a run holds the lock of its directory (cli_kill.sh kills runs)
-mkdir hard
-exec 8>hard/lock
+exec 8<>whole/lock
 flock -n 8
-refuse 1 'another run' train --data data --out hard --batch-size 8
+refuse 1 'another run' train --data data --out whole --batch-size 8
 exec 8>&-
 
 refuse_resume() {
@@ -81,7 +81,7 @@ check 'an unknown checkpoint' test "$(train whole --resume nix; echo $?)" = 3
 # ---- a second run in one directory ----
 cp whole/model.safetensors old.safetensors
 check 'a new run where one was' train whole --steps 2
-check 'puts the old one aside' cmp old.safetensors whole/previous/model.safetensors
+check 'puts the old one aside' cmp old.safetensors whole/previous-1/model.safetensors
 check 'and starts its metrics anew' test "$(steps whole)" = '1 2 '
 
 # ---- signals ----

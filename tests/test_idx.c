@@ -136,7 +136,7 @@ static void test_rejected(void **state)
         assert_rejected(images, n, 3, "is cut short: its header announces 12 bytes");
     memcpy(longer, images, sizeof images);
     longer[sizeof images] = 0;
-    assert_rejected(longer, sizeof longer, 3, "behind the 12");
+    assert_rejected(longer, sizeof longer, 3, "after the 12");
 }
 
 static void test_damaged_gzip(void **state)
@@ -170,13 +170,13 @@ static void test_damaged_gzip(void **state)
     memcpy(copy, packed, n);
     memcpy(copy + n, "junk", 4);
     assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
-    assert_says(e, "4 stray bytes behind its gzip stream");
+    assert_says(e, "stray bytes after its gzip stream");
     copy[n] = 0x1e;
     copy[n + 1] = 0x8b;
     assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
-    assert_says(e, "4 stray bytes behind its gzip stream");
+    assert_says(e, "stray bytes after its gzip stream");
     assert_int_equal(idx_parse(&idx, copy, n + 1, "here", 3, &e), -1);
-    assert_says(e, "1 stray bytes behind its gzip stream");
+    assert_says(e, "stray bytes after its gzip stream");
     copy[n] = 0x1f;
     copy[n + 1] = 0x8b;
     assert_int_equal(idx_parse(&idx, copy, n + 4, "here", 3, &e), -1);
@@ -212,7 +212,7 @@ static void test_bomb(void **state)
     n = cap - z.avail_out;
     deflateEnd(&z);
     assert_int_equal(idx_parse(&idx, packed, n, "here", 3, &e), -1);
-    assert_says(e, "goes on behind the 12 bytes");
+    assert_says(e, "goes on after the 12 bytes");
     n = gzip(out, sizeof out, many, sizeof many);
     assert_int_equal(idx_parse(&idx, out, n, "here", 1, &e), -1);
     assert_says(e, "announces 2147483647 bytes of data, at most ");

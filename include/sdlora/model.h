@@ -48,6 +48,8 @@ Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *
 /* For a file to fill, in two steps: names and shapes, which take no memory to speak of, then weights of zero. */
 Model *model_declare(const ModelConfig *config, bool trainable, Err *e);
 int model_seal_blank(Model *m, Err *e);
+/* A model of its own with the same weights, not trainable. */
+Model *model_copy(const Model *m, Err *e);
 void model_free(Model *m);
 
 /* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the

@@ -54,11 +54,14 @@ typedef struct StTensor {
 
 typedef struct StFile StFile;
 
-/* Open and validate; the whole file is held in memory until st_close. NULL with *e (ERR_INPUT) that names the file,
- * and the tensor and byte numbers where there is one. */
+/* Open and validate: the length first, then the header, and only when all tensors have their place the data, which is
+ * held in memory until st_close. NULL with *e (ERR_INPUT) that names the file, and the tensor and byte numbers where
+ * there is one. */
 StFile *st_open(const char *path, Err *e);
-/* The same over bytes in memory, which must outlive the result; `label` stands for the path in messages. */
+/* The same over bytes in memory; `label` stands for the path in messages. */
 StFile *st_parse(const void *bytes, size_t size, const char *label, Err *e);
+/* SHA-256 of the file as it was read. */
+void st_sha256(char hex[65], const StFile *f);
 void st_close(StFile *f); /* NULL is allowed */
 
 int st_count(const StFile *f);

@@ -54,7 +54,7 @@ int trainer_profile(Trainer *t, Err *e); /* time per op from here on, of all thr
 int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
 
 /* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it, but
- * BatchNorm's running statistics are not: neither another step nor saving is possible behind it. */
+ * BatchNorm's running statistics are not: neither another step nor saving is possible after it. */
 int trainer_step(Trainer *t, StepReport *r, Err *e);
 
 /* Mean loss over the validation images with fixed noise and timesteps, with the weights that would be saved (EMA). */
@@ -64,10 +64,11 @@ int trainer_validate(Trainer *t, double *loss, Err *e);
  * EMA. */
 void trainer_use_ema(Trainer *t, bool on);
 
-/* The exact state, to and from a directory (checkpoint.c): weights, EMA, moments, counters, configuration, data's SHA-256 in
- * state.safetensors; beside it what a finished run leaves, model.safetensors or the adapter's files, to be used at once.
- * Saving writes DIR.tmp, fsyncs, renames. Loading refuses another architecture or other data with the list of differences
- * (`force` lets other data pass). */
+/* The exact state, to and from a directory (checkpoint.c): weights, EMA, moments, counters, configuration, SHA-256 of the data
+ * (training and validation) in state.safetensors; beside it what a finished run leaves, model.safetensors or the adapter's
+ * files, to be used at once. Saving writes a directory of a temporary name beside DIR, fsyncs, renames. Loading refuses another
+ * architecture or other data with the list of differences (`force` lets other data pass). */
+extern const char *const CHECKPOINT_FILES[]; /* all that such a directory can hold; NULL-terminated */
 int trainer_save(Trainer *t, const char *dir, Err *e);
 /* Saving begins with this: ERR_DIVERGED where a weight, a running statistic, a moment or the average is not finite. */
 int trainer_check(const Trainer *t, Err *e);
@@ -81,6 +82,8 @@ int model_save(const Model *m, const char *path, Err *e);
 /* Also opens a bare state_dict of the reference model (no metadata, any channels): sizes are read off the shapes, the rest is
  * preset seed. ERR_INPUT names missing, surplus and misshapen tensors. */
 Model *model_load(const char *path, bool trainable, Err *e);
+/* The same, and the file's SHA-256 as it was read. */
+Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e);
 
 /* The configuration as one line of JSON (caller frees with mem_free), and back: what is missing keeps the value that *c has;
  * unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */

@@ -61,14 +61,15 @@ void cli_threads(int threads)
     backend_init();
 }
 
-Model *cli_load_model(const char *path, Err *e)
+Model *cli_load_model(const char *path, char sha256[65], Err *e)
 {
+    char unwanted[65];
     if (access(path, R_OK)) {
         err_set(e, ERR_INPUT, "cannot open '%s': %s; train one with 'sdlora train' or name one with --model", path,
                 strerror(errno));
         return NULL;
     }
-    return model_load(path, false, e);
+    return model_load_sha256(sha256 ? sha256 : unwanted, path, false, e);
 }
 
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)

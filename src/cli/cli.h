@@ -34,8 +34,8 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 /* --threads (0: all), and OpenBLAS. */
 void cli_threads(int threads);
 
-/* The model at `path` for reading; a missing one says how to get one. */
-Model *cli_load_model(const char *path, Err *e);
+/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
+Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
 /* DIR of DIR/FILE ("." when there is none), and DIR/name. */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);

@@ -1,10 +1,6 @@
 /* sdlora finetune: a LoRA adapter for a model that stays as it is. */
 #include <stdio.h>
-#include <stdint.h>
 #include <string.h>
-
-#include "sdlora/file.h"
-#include "sdlora/mem.h"
 
 #include "run.h"
 
@@ -71,17 +67,6 @@ static int check_targets(const LoraConfig *c, const ParamStore *params, Err *e)
     }
 }
 
-static int hash_base(Run *run, Err *e)
-{
-    char *bytes;
-    size_t size;
-    if (file_load(&bytes, &size, run->args->model_path, SIZE_MAX / 2, e))
-        return -1;
-    file_sha256(run->base_sha256, bytes, size);
-    mem_free(bytes);
-    return 0;
-}
-
 /* The model decides which preset's training settings are the defaults. */
 static Preset preset_of(const ModelConfig *c)
 {
@@ -91,7 +76,7 @@ static Preset preset_of(const ModelConfig *c)
 static int build(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
-    Model *m = run->loop.model = cli_load_model(a->model_path, e);
+    Model *m = run->loop.model = cli_load_model(a->model_path, run->base_sha256, e);
     if (!m)
         return -1;
     if (!run->remembered) {
@@ -100,7 +85,7 @@ static int build(Run *run, Err *e)
             return -1;
     }
     if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
-        check_targets(&a->lora, m->params, e) || hash_base(run, e) || train_args_data(&run->train, &run->val, a, e))
+        check_targets(&a->lora, m->params, e) || train_args_data(&run->train, &run->val, a, e))
         return -1;
     run->loop.lora = lora_new(&a->lora, true, e);
     return run->loop.lora ? 0 : -1;

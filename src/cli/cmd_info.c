@@ -4,10 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <jansson.h>
-#include <zlib.h>
 
 #include "sdlora/file.h"
 #include "sdlora/idx.h"
@@ -221,22 +219,6 @@ static json_t *idx_json(const char *path, int nd, Err *e)
 
 /* ---- which is it ---- */
 
-/* The first bytes, unpacked where they are gzipped. Returns their number. */
-static int first_bytes(unsigned char *head, int cap, bool *zipped, const char *path, Err *e)
-{
-    struct stat st;
-    gzFile f;
-    int n;
-    if (!stat(path, &st) && !S_ISREG(st.st_mode)) /* it is opened twice, which a pipe does not survive */
-        return err_set(e, ERR_INPUT, "cannot read '%s': it is not a regular file", path);
-    if (!(f = gzopen(path, "rb")))
-        return err_errno(e, ERR_INPUT, "cannot open '%s'", path);
-    n = gzread(f, head, (unsigned)cap);
-    *zipped = !gzdirect(f);
-    gzclose(f);
-    return n < 0 ? 0 : n; /* a damaged stream: the reader will say what is wrong */
-}
-
 /* What is called so and is neither (a web page, say) gets the IDX reader's sentence. */
 static bool named_idx(const char *path)
 {
@@ -249,7 +231,7 @@ static json_t *file_json(const char *path, Err *e)
     unsigned char head[9] = {0};
     char inner[CLI_PATH_MAX];
     bool zipped = false;
-    int n;
+    size_t n;
     if (file_is_dir(path)) {
         if (file_join(inner, sizeof inner, path, "adapter_model.safetensors", e))
             return NULL;
@@ -259,8 +241,7 @@ static json_t *file_json(const char *path, Err *e)
         }
         return safetensors_json(inner, e);
     }
-    n = first_bytes(head, sizeof head, &zipped, path, e);
-    if (n < 0)
+    if (idx_peek(head, &n, sizeof head, &zipped, path, e))
         return NULL;
     if (zipped || named_idx(path) || (n >= 4 && head[0] == 0 && head[1] == 0 && head[8] != '{'))
         return idx_json(path, head[3] == 1 ? 1 : 3, e);

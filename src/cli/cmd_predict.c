@@ -193,7 +193,7 @@ static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, 
     if (a->unmerged && a->loras.n != 1)
         return err_set(e, ERR_USAGE, "--unmerged needs one adapter, got %d", a->loras.n);
     cli_threads(a->threads);
-    if (cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, e)))
+    if (cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, NULL, e)))
         return -1;
     if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);

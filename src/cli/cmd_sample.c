@@ -243,7 +243,7 @@ static int sample(Job *j, SampleArgs *a, const Given *g, Err *e)
     const char *output = name;
     double begin;
     cli_threads(a->threads);
-    if (sample_args_check(a, g, e) || !(j->model = cli_load_model(a->model, e)) ||
+    if (sample_args_check(a, g, e) || !(j->model = cli_load_model(a->model, NULL, e)) ||
         sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
         cli_load_loras(&j->loras, &a->loras, j->model, a->model, e))
         return -1;

@@ -31,7 +31,7 @@ int loop_result_path(char *out, size_t cap, const Loop *l, Err *e)
     return file_join(out, cap, l->dir->path, "model.safetensors", e);
 }
 
-static int save_result(const Loop *l, Err *e)
+int loop_save_result(const Loop *l, Err *e)
 {
     char path[CLI_PATH_MAX];
     int rc;
@@ -49,8 +49,9 @@ static int save_checkpoint(State *s, int64_t step, double val_loss, Err *e)
     char path[CLI_PATH_MAX];
     if (s->saved_step == step)
         return 0;
-    if (file_mkdirs(l->dir->checkpoints, e) || rundir_checkpoint_name(path, sizeof path, l->dir, step, e) ||
-        trainer_save(l->trainer, path, e) || rundir_checkpoint_saved(l->dir, step, val_loss, l->args->keep, e))
+    if (rundir_sync_metrics(l->dir, e) || file_mkdirs(l->dir->checkpoints, e) ||
+        rundir_checkpoint_name(path, sizeof path, l->dir, step, e) || trainer_save(l->trainer, path, e) ||
+        rundir_checkpoint_saved(l->dir, step, val_loss, l->args->keep, e))
         return -1;
     s->saved_step = step;
     return 0;
@@ -68,7 +69,7 @@ static int draw_samples(State *s, const char *path, Err *e)
         rc = preview_draw(path, l->model, a->train.seed, a->train.conv, &s->progress, e);
         trainer_use_ema(l->trainer, false);
     } else {
-        Model *copy = model_load(a->model_path, false, e);
+        Model *copy = model_copy(l->model, e); /* its file may be another by now */
         if (!copy)
             return -1;
         trainer_use_ema(l->trainer, true);
@@ -144,33 +145,13 @@ static int after_step(State *s, const StepReport *r, Err *e)
     show(s, r, epoch_end || last);
     if ((r->step % a->log_every == 0 || epoch_end || last) && log_line(s, r, val, e))
         return -1;
-    if ((epoch_end || last || stop) && save_result(s->l, e))
+    if ((epoch_end || last || stop) && loop_save_result(s->l, e))
         return -1;
     if ((due(a->save_every, r, epoch_end) || last || stop) && save_checkpoint(s, r->step, val, e))
         return -1;
     if (!stop && a->sample_every > 0 && ((epoch_end && r->epoch % a->sample_every == 0) || last))
         return sample(s, r->step, r->epoch, epoch_end, e);
     return 0;
-}
-
-int loop_begin(Loop *l, const char *checkpoint, bool *complete, Err *e)
-{
-    int64_t step, total = trainer_total_steps(l->trainer);
-    *complete = false;
-    if (checkpoint && trainer_load(l->trainer, checkpoint, l->args->force, e))
-        return -1;
-    step = trainer_step_count(l->trainer);
-    if (step >= total && checkpoint) {
-        char path[CLI_PATH_MAX];
-        bool there;
-        *complete = true;
-        if (l->lora ? file_join(path, sizeof path, l->dir->path, "adapter_model.safetensors", e)
-                    : loop_result_path(path, sizeof path, l, e))
-            return -1;
-        there = file_exists(path);
-        return there ? 0 : save_result(l, e);
-    }
-    return rundir_open_metrics(l->dir, step, e);
 }
 
 int loop_run(Loop *l, Err *e)
@@ -196,7 +177,7 @@ int loop_run(Loop *l, Err *e)
     if (interrupt_signal() && trainer_step_count(l->trainer) < total) {
         /* one that came behind the last look: the step is done, but maybe not saved */
         int64_t step = trainer_step_count(l->trainer);
-        if (s.saved_step != step && (save_result(l, e) || save_checkpoint(&s, step, NAN, e)))
+        if (s.saved_step != step && (loop_save_result(l, e) || save_checkpoint(&s, step, NAN, e)))
             return -1;
         return interrupt_signal();
     }

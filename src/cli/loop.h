@@ -17,8 +17,8 @@ typedef struct Loop {
 /* Where the result of the run lies: DIR/model.safetensors, or DIR itself for an adapter. */
 int loop_result_path(char *out, size_t cap, const Loop *l, Err *e);
 
-/* Load the checkpoint (resumed), or begin: 0, or -1. *complete: the run has already reached its last step. */
-int loop_begin(Loop *l, const char *checkpoint, bool *complete, Err *e);
+/* Save the result, with the weights as they are now: the averaged ones. */
+int loop_save_result(const Loop *l, Err *e);
 
 /* Train to the end. 0; a signal's number (everything is saved); -1 with *e. */
 int loop_run(Loop *l, Err *e);

@@ -13,23 +13,47 @@
 #include "profile.h"
 #include "runfile.h"
 
+/* Where the run goes: --out, or the run of the checkpoint that --resume names, or what follows from data and model. */
+static int settle_directory(Run *run, Err *e)
+{
+    const TrainArgs *a = run->args;
+    bool adapter = run->given->table == &FINETUNE_TABLE;
+    bool named = a->resume && strcmp(a->resume, "latest") && strcmp(a->resume, "best");
+    char path[CLI_PATH_MAX];
+    if (named && !a->out) {
+        if (rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e) ||
+            rundir_of_checkpoint(path, sizeof path, run->checkpoint, e))
+            return -1;
+    } else if (train_args_out(path, sizeof path, a, run->given, e)) {
+        return -1;
+    }
+    return rundir_init(&run->dir, path, adapter, e);
+}
+
 /* With --resume: where from, and what that run's options were. */
 static int find_past(Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
-    char path[CLI_PATH_MAX];
-    if (train_args_out(path, sizeof path, a, run->given, e) || rundir_init(&run->dir, path, e))
+    char home[CLI_PATH_MAX];
+    if (settle_directory(run, e))
         return -1;
     if (!a->resume)
-        return 0;
+        return rundir_check(&run->dir, e);
+    if (rundir_recover(&run->dir, e))
+        return -1;
     if (rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
         return -1;
     if (!run->checkpoint[0]) {
+        if (rundir_check(&run->dir, e))
+            return -1;
         if (!a->quiet)
             fprintf(stderr, "there is no checkpoint in '%s' yet: starting at the beginning\n", run->dir.path);
         return 0;
     }
-    return runfile_resume(&run->remembered, run->args, run->given, run->checkpoint, e);
+    if (rundir_of_checkpoint(home, sizeof home, run->checkpoint, e) ||
+        runfile_resume(&run->remembered, run->args, run->given, home, run->checkpoint, e))
+        return -1;
+    return rundir_check(&run->dir, e);
 }
 
 static int check_base(const Run *run, Err *e)
@@ -61,30 +85,104 @@ static void describe(const Run *run)
             done ? "resumed" : "run", cli_count(n, total), a->train.batch, cli_count(m, trainer_steps_per_epoch(t)),
             a->train.seed, run->dir.path);
     if (done)
-        fprintf(stderr, "continuing behind step %s of '%s'\n", cli_count(n, done), run->checkpoint);
+        fprintf(stderr, "continuing after step %s of '%s'\n", cli_count(n, done), run->checkpoint);
+}
+
+/* Move away what this run must not lose; says so in a line. */
+static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
+{
+    const TrainArgs *a = run->args;
+    const char *inputs[4] = {a->data, NULL};
+    char about[CLI_PATH_MAX + 256];
+    int n = 1;
+    if (run->loop.lora)
+        inputs[n++] = a->model_path;
+    if (run->checkpoint[0] && !rundir_owns(&run->dir, run->checkpoint))
+        inputs[n++] = run->checkpoint;
+    if (rundir_set_aside(&run->dir, what, step, inputs, about, sizeof about, e))
+        return -1;
+    if (about[0] && !a->quiet)
+        fprintf(stderr, "set aside, %s\n", about);
+    return 0;
+}
+
+/* A state is of the step that its directory's name says. */
+static int load_checkpoint(const Run *run, Err *e)
+{
+    int64_t named = rundir_step_named(run->checkpoint), step;
+    if (trainer_load(run->loop.trainer, run->checkpoint, run->args->force, e))
+        return -1;
+    step = trainer_step_count(run->loop.trainer);
+    if (named >= 0 && named != step)
+        return err_set(e, ERR_INPUT, "'%s' holds the state of step %" PRId64 ": it was renamed, or copied over",
+                       run->checkpoint, step);
+    return 0;
+}
+
+/* A finished run: the result must be what its last checkpoint holds. A missing one is written, another one set aside before. */
+static int check_result(const Run *run, Err *e)
+{
+    bool whole = true;
+    for (int i = 0; i < rundir_results(&run->dir); i++) {
+        char mine[CLI_PATH_MAX], saved[CLI_PATH_MAX];
+        const char *name = rundir_parts(&run->dir)[i];
+        bool same = false;
+        if (file_join(mine, sizeof mine, run->dir.path, name, e) ||
+            file_join(saved, sizeof saved, run->checkpoint, name, e) ||
+            (file_exists(mine) && file_same(&same, mine, saved, e)))
+            return -1;
+        whole = whole && same;
+    }
+    if (whole)
+        return 0;
+    return set_aside(run, ASIDE_RESULT, 0, e) || loop_save_result(&run->loop, e) ? -1 : 0;
+}
+
+/* Begin anew, or where the checkpoint stands. One of another run is copied: this run can be resumed from it at once. */
+static int start_from(Run *run, bool *complete, Err *e)
+{
+    const Trainer *t = run->loop.trainer;
+    char home[CLI_PATH_MAX];
+    int64_t step;
+    *complete = false;
+    if (!run->checkpoint[0])
+        return set_aside(run, ASIDE_ALL, 0, e) || rundir_open_metrics(&run->dir, 0, NULL, e) ? -1 : 0;
+    if (!rundir_owns(&run->dir, run->checkpoint)) {
+        step = trainer_step_count(t); /* loaded already */
+        if (set_aside(run, ASIDE_ALL, 0, e) || rundir_import(&run->dir, run->checkpoint, step, e) ||
+            rundir_of_checkpoint(home, sizeof home, run->checkpoint, e) ||
+            rundir_open_metrics(&run->dir, step, home, e))
+            return -1;
+        *complete = step >= trainer_total_steps(t);
+        return *complete ? loop_save_result(&run->loop, e) : 0;
+    }
+    if (load_checkpoint(run, e))
+        return -1;
+    step = trainer_step_count(t);
+    *complete = step >= trainer_total_steps(t);
+    if (*complete)
+        return check_result(run, e);
+    return set_aside(run, ASIDE_LATER, step, e) || rundir_open_metrics(&run->dir, step, NULL, e) ? -1 : 0;
 }
 
 static int start(Run *run, bool *complete, Err *e)
 {
     Loop *l = &run->loop;
     const TrainArgs *a = run->args;
-    bool moved = false;
+    bool own;
     l->args = a;
     l->dir = &run->dir;
     l->trainer = trainer_new(l->model, l->lora, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
     if (!l->trainer)
         return -1;
     l->validate = run->val.n > 0;
-    if (rundir_lock(&run->dir, e))
+    own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
+    if ((run->checkpoint[0] && !own && load_checkpoint(run, e)) || rundir_lock(&run->dir, e))
         return -1;
     /* chosen again under the lock: another run may just have ended */
-    if (run->checkpoint[0] && rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
+    if (own && rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
         return -1;
-    if (!run->checkpoint[0] && rundir_set_aside(&run->dir, &moved, e))
-        return -1;
-    if (moved && !a->quiet)
-        fprintf(stderr, "the earlier run in '%s' is now in '%s/previous'\n", run->dir.path, run->dir.path);
-    if (loop_begin(l, run->checkpoint[0] ? run->checkpoint : NULL, complete, e))
+    if (start_from(run, complete, e))
         return -1;
     return runfile_save(run->dir.path, run->given->table, a, run->base_sha256[0] ? run->base_sha256 : NULL, e);
 }
@@ -119,7 +217,7 @@ static int run_all(Run *run, Err *e)
         return -1;
     rc = loop_run(&run->loop, e);
     if (rc > 0 && !run->args->quiet)
-        fprintf(stderr, "stopped behind step %" PRId64 " of %" PRId64 "; continue with 'sdlora %s%s%s --resume'\n",
+        fprintf(stderr, "stopped after step %" PRId64 " of %" PRId64 "; continue with 'sdlora %s%s%s --resume'\n",
                 trainer_step_count(run->loop.trainer), trainer_total_steps(run->loop.trainer),
                 run->given->table->command, run->args->out ? " --out " : "", run->args->out ? run->args->out : "");
     return rc ? rc : finish(run, e);

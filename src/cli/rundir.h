@@ -1,4 +1,10 @@
-/* A run's directory: lock, checkpoints, metrics, run.json. */
+/* A run's directory: whose it is, lock, checkpoints, metrics, what was there before.
+ *
+ * The rule: we create the directory, take an empty one, or take one whose run.json says that it is a run of the same
+ * command; anything else is refused. run.json is the first file in it and the last to change. Inside, only names that a
+ * run makes are ever renamed or removed, none through a symbolic link, and nothing that holds work is removed: another run
+ * in the same place first moves what is there to previous-1/, previous-2/, ... (rundir_previous.c). Only checkpoints go, as
+ * --keep says. */
 #ifndef SDLORA_CLI_RUNDIR_H
 #define SDLORA_CLI_RUNDIR_H
 
@@ -9,6 +15,7 @@
 
 typedef struct RunDir {
     char path[CLI_PATH_MAX], checkpoints[CLI_PATH_MAX];
+    bool adapter;      /* a run of finetune, else of train */
     int lock;          /* a descriptor; -1: not held */
     int metrics;       /* a descriptor; -1: not open */
     int64_t best_step; /* the checkpoint of the smallest validation loss; -1: none */
@@ -16,29 +23,72 @@ typedef struct RunDir {
 } RunDir;
 
 /* Names only; nothing is touched. */
-int rundir_init(RunDir *r, const char *path, Err *e);
+int rundir_init(RunDir *r, const char *path, bool adapter, Err *e);
 
-/* Create the directory, take its lock (ERR_FAILED while another run holds it), remove what a killed run left half done.
- */
+/* May a run go there? Nothing is touched. ERR_USAGE where it is not empty and no run of this command. */
+int rundir_check(const RunDir *r, Err *e);
+
+/* Create the directory or take it, lock it (ERR_FAILED while another run holds it), undo or clean away what a killed run left
+ * half done. */
 int rundir_lock(RunDir *r, Err *e);
 void rundir_close(RunDir *r);
 
-/* Move what an earlier run left to previous/ (one such is kept). *moved: there was one. */
-int rundir_set_aside(const RunDir *r, bool *moved, Err *e);
+/* What a run leaves besides run.json and its lock, NULL-terminated: the result's files first. */
+const char *const *rundir_parts(const RunDir *r);
+int rundir_results(const RunDir *r); /* how many of them are the result's */
+
+/* ---- what was there before (rundir_previous.c) ---- */
+
+typedef enum SetAside {
+    ASIDE_ALL, /* for a run that begins anew */
+    ASIDE_LATER, /* for one that goes back to an earlier checkpoint: what comes after it, and copies of what it will change */
+    ASIDE_RESULT, /* only the result's files */
+} SetAside;
+
+/* Move what the run there has to previous-K/, K the first number that is free, with a line about it in about.txt; of a crash
+ * all of it is undone by the next rundir_lock. step: of ASIDE_LATER. inputs (NULL-terminated): paths that the command reads;
+ * one that lies in what would move is an error (ERR_USAGE), and nothing moves. about (cap): that line, with the place; "" when
+ * there was nothing worth keeping (a run without a finished step). */
+int rundir_set_aside(const RunDir *r, SetAside what, int64_t step, const char *const *inputs, char *about, size_t cap,
+                     Err *e);
+/* Take back a set-aside that was not completed; the lock must be held. */
+int rundir_undo(const RunDir *r, Err *e);
+/* The same where there is one, before anything is looked for in the directory; takes the lock for that time only. */
+int rundir_recover(RunDir *r, Err *e);
+
+/* ---- checkpoints (rundir_checkpoints.c) ---- */
 
 /* The directory of the checkpoint that `which` means: "latest", "best", a checkpoint, or a run's directory (its
  * latest). Empty when there is none yet ("latest" and "best" only). */
 int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, Err *e);
 
+/* The directory of the run that a checkpoint belongs to, two levels up. */
+int rundir_of_checkpoint(char *out, size_t cap, const char *checkpoint, Err *e);
+bool rundir_owns(const RunDir *r, const char *checkpoint);
+/* The step in the directory's name ckpt-NUMBER (through a link), -1 where it is called otherwise. */
+int64_t rundir_step_named(const char *checkpoint);
+
 /* checkpoints/ckpt-00001234 */
 int rundir_checkpoint_name(char *out, size_t cap, const RunDir *r, int64_t step, Err *e);
+/* Steps of all checkpoints, in increasing order, in a block that the caller frees; their number, -1 with *e. */
+int rundir_list_checkpoints(int64_t **steps, const char *dir, Err *e);
+
+/* A copy of another run's checkpoint. */
+int rundir_import(const RunDir *r, const char *checkpoint, int64_t step, Err *e);
+
+/* What best.json says; *step -1: there is none. */
+int rundir_read_best(int64_t *step, double *val_loss, const RunDir *r, Err *e);
 
 /* A checkpoint of `step` was saved: note it when it is the best (val_loss NAN: not measured), remove all but the last
- * `keep` and the best. The best is in best.json, and behind the link checkpoints/best. */
+ * `keep` and the best, and those to which somebody added files. The best is in best.json; checkpoints/best is a link to it,
+ * for people. */
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e);
 
-/* Open metrics.jsonl behind the lines up to `step`; later ones, of work that was lost, are dropped. */
-int rundir_open_metrics(RunDir *r, int64_t step, Err *e);
+/* ---- metrics (rundir_metrics.c) ---- */
+
+/* Open metrics.jsonl after the lines up to `step`; later ones, of work that will be done again, are dropped, and so is a last
+ * line that was cut short. All else stays as it is. from: the run whose lines they are, NULL: this one. */
+int rundir_open_metrics(RunDir *r, int64_t step, const char *from, Err *e);
 
 typedef struct Metrics {
     int64_t step;
@@ -46,5 +96,8 @@ typedef struct Metrics {
     double loss, lr, grad_norm, images_per_s, val_loss; /* val_loss NAN: not measured */
 } Metrics;
 int rundir_log(RunDir *r, const Metrics *m, Err *e);
+int rundir_sync_metrics(const RunDir *r, Err *e); /* brought to the disk */
+/* The last line's step and the last validation loss (NAN: none) in a run's metrics.jsonl; false: there is no line. */
+bool rundir_last_metrics(int64_t *step, double *val_loss, const char *dir);
 
 #endif

@@ -1,10 +1,14 @@
 /* run.json: see runfile.h. */
 #include "runfile.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+
+#define RUNFILE_MAX ((size_t)1 << 20)
 
 /* NULL: no memory, or a text that is not UTF-8. */
 static json_t *run_json(const OptionTable *t, const void *args, const char *base_sha256)
@@ -90,35 +94,58 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     return 0;
 }
 
-/* OUT/run.json of OUT/checkpoints/ckpt-NUMBER. */
-static int run_path(char *out, size_t cap, const char *checkpoint, Err *e)
+/* A regular file, no link. NULL with *e. */
+static json_t *load(const char *path, Err *e)
 {
-    size_t end = strlen(checkpoint);
-    int up = 0;
-    while (up < 2 && end > 0)
-        up += checkpoint[--end] == '/';
-    if (snprintf(out, cap, up == 2 ? "%.*s/run.json" : "%.*s/../../run.json",
-                 up == 2 ? (int)end : (int)strlen(checkpoint), checkpoint) >= (int)cap)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", checkpoint);
-    return 0;
+    json_error_t why;
+    json_t *root;
+    char *text;
+    size_t size;
+    if (file_load(&text, &size, path, RUNFILE_MAX, e))
+        return NULL;
+    root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+    mem_free(text);
+    if (!root)
+        err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, why.text);
+    return root;
 }
 
-int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e)
+bool runfile_command(char *out, size_t cap, const char *dir)
 {
     char path[CLI_PATH_MAX];
-    json_error_t why;
+    struct stat st;
+    json_t *root;
+    const char *command;
+    bool ours;
+    out[0] = '\0';
+    if (file_join(path, sizeof path, dir, "run.json", NULL) || lstat(path, &st) || !S_ISREG(st.st_mode) ||
+        !(root = load(path, NULL)))
+        return false;
+    command = json_string_value(json_object_get(root, "command"));
+    ours = json_is_string(json_object_get(root, "sdlora")) && json_is_object(json_object_get(root, "options")) &&
+           command && (!strcmp(command, "train") || !strcmp(command, "finetune"));
+    if (ours)
+        snprintf(out, cap, "%s", command);
+    json_decref(root);
+    return ours;
+}
+
+int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e)
+{
+    char path[CLI_PATH_MAX];
     json_t *root, *options;
     *keep = NULL;
-    if (run_path(path, sizeof path, checkpoint, e))
+    if (file_join(path, sizeof path, dir, "run.json", e))
         return -1;
     if (!file_exists(path))
         return err_set(e, ERR_INPUT, "cannot resume '%s': '%s', which holds the run's options, is missing", checkpoint,
                        path);
-    root = json_load_file(path, 0, &why);
+    if (!(root = load(path, e)))
+        return -1;
     options = json_object_get(root, "options");
     if (!json_is_object(options)) {
         json_decref(root);
-        return err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, root ? "it has no options" : why.text);
+        return err_set(e, ERR_INPUT, "'%s' is damaged: it has no options", path);
     }
     if (apply_remembered(args, g->table, options, path, e)) {
         json_decref(root);

@@ -9,10 +9,13 @@
 /* Write DIR/run.json from the remembered options (OPT_FIXED, OPT_KEPT) of `args`. base_sha256 may be NULL. */
 int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e);
 
-/* Apply the options remembered beside the checkpoint (in its run's directory, two levels up), then refuse given ones
- * that differ where they may not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the
+/* Apply the options remembered in the checkpoint's run (its directory: dir), then refuse given ones that differ where they may
+ * not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the
  * end. ERR_INPUT where there is no run.json: a run that went on with other options would not be the same run. */
-int runfile_resume(json_t **keep, void *args, const Given *g, const char *checkpoint, Err *e);
+int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e);
+
+/* The command whose run the directory holds, as its run.json says, into out; false: it says nothing of that kind. */
+bool runfile_command(char *out, size_t cap, const char *dir);
 
 /* "base_sha256" of what runfile_resume read, or NULL. */
 const char *runfile_base(const json_t *root);

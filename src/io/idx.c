@@ -84,41 +84,60 @@ static int read_data(Idx *out, Inflate *r, size_t bytes, Err *e)
     if (inflate_read(&extra, &got, r, 1, e) != 0) /* also has the last CRC checked */
         return -1;
     if (got > 0)
-        return err_set(e, ERR_INPUT, "'%s' goes on behind the %zu bytes of data that its header announces", r->label,
+        return err_set(e, ERR_INPUT, "'%s' goes on after the %zu bytes of data that its header announces", r->label,
                        bytes);
     return 0;
 }
 
-int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e)
+/* Closes `in`. */
+static int read_input(Idx *out, FileIn *in, int nd, Err *e)
 {
     Inflate r;
     size_t n = 0;
     int result;
 
     memset(out, 0, sizeof *out);
-    if (inflate_open(&r, bytes, size, label, e) != 0)
+    if (!in)
         return -1;
-    result = read_header(out, &n, &r, nd, e);
+    result = inflate_open(&r, in, e);
+    if (result == 0)
+        result = read_header(out, &n, &r, nd, e);
     if (result == 0)
         result = read_data(out, &r, n, e);
     inflate_close(&r);
+    file_close(in);
     if (result != 0)
         idx_free(out);
     return result;
 }
 
-int idx_read(Idx *out, const char *path, int nd, Err *e)
+int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e)
 {
-    char *bytes;
-    size_t size;
+    return read_input(out, file_open_bytes(bytes, size, label, e), nd, e);
+}
+
+int idx_peek(unsigned char *head, size_t *got, size_t n, bool *zipped, const char *path, Err *e)
+{
+    FileIn *in = file_open(path, e);
+    Inflate r;
     int result;
 
-    memset(out, 0, sizeof *out);
-    if (file_load(&bytes, &size, path, MAX_DATA + ((size_t)1 << 20), e) != 0)
+    *got = 0;
+    *zipped = false;
+    if (!in)
         return -1;
-    result = idx_parse(out, bytes, size, path, nd, e);
-    mem_free(bytes);
+    result = inflate_open(&r, in, e);
+    *zipped = r.gzip;
+    if (result == 0 && inflate_read(head, got, &r, n, NULL) != 0)
+        *got = 0;
+    inflate_close(&r);
+    file_close(in);
     return result;
+}
+
+int idx_read(Idx *out, const char *path, int nd, Err *e)
+{
+    return read_input(out, file_open(path, e), nd, e);
 }
 
 void idx_free(Idx *idx)

@@ -1,5 +1,4 @@
-/* Bytes in memory, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to
- * src/io. */
+/* An input, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to src/io. */
 #ifndef SDLORA_INFLATE_H
 #define SDLORA_INFLATE_H
 
@@ -7,26 +6,27 @@
 #include <stddef.h>
 #include <zlib.h>
 
-#include "sdlora/err.h"
+#include "sdlora/file.h"
 
 typedef struct Inflate {
-    const unsigned char *in; /* what is left of the input, from zlib's point of view */
-    size_t left, total;      /* bytes left of the input; bytes given out so far */
-    bool gzip, ended;        /* ended: the last gzip member is complete, nothing follows */
-    const char *label;       /* for messages */
+    FileIn *in;                /* borrowed */
+    const unsigned char *next; /* `ready` bytes of it that were read already, in block */
+    size_t ready, read, total; /* bytes read of the input; bytes given out so far */
+    bool gzip, at_end, ended;  /* the input's end was met; the last gzip member is complete, nothing follows */
+    const char *label;         /* for messages */
     z_stream z;
+    unsigned char *block;
 } Inflate;
 
-/* Gzip is told by its two magic bytes. After a success inflate_close must be called; bytes and label must live until
- * then. */
-int inflate_open(Inflate *r, const void *bytes, size_t size, const char *label, Err *e);
+/* Gzip is told by its two magic bytes. inflate_close must be called, also after an error. */
+int inflate_open(Inflate *r, FileIn *in, Err *e);
 void inflate_close(Inflate *r);
 
 /* Up to n bytes into out; *got < n only at a clean end. Errors (ERR_INPUT): the gzip stream is damaged or cut short, or
  * something that is not gzip follows it. */
 int inflate_read(void *out, size_t *got, Inflate *r, size_t n, Err *e);
 
-/* No more bytes than this can still come: deflate never shrinks data by more than 1032. */
+/* No more bytes than this can still come: deflate never shrinks data by more than 1032. SIZE_MAX of a pipe. */
 size_t inflate_bound(const Inflate *r);
 
 #endif

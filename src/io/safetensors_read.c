@@ -24,7 +24,8 @@ typedef struct Entry {
 
 struct StFile {
     char *label;
-    char *owned;  /* st_open: the bytes */
+    char *header, *data; /* the file, less the eight bytes before the header */
+    size_t header_bytes, data_bytes;
     json_t *root; /* owns all names and metadata strings */
     Entry *tensors;
     const StTensor **by_name;
@@ -45,31 +46,46 @@ static int bad_tensor(const StFile *f, const Entry *x, const char *what, Err *e)
     return err_set(e, ERR_INPUT, "'%s': tensor '%s': %s", f->label, shown(name, x), what);
 }
 
-/* Header length and place: *n bytes at bytes+8. */
-static int check_header(size_t *n, const StFile *f, const unsigned char *bytes, size_t size, Err *e)
+/* The header's length out of the first bytes, `got` of 8. */
+static int check_length(size_t *n, const StFile *f, const unsigned char head[8], size_t got, uint64_t size, Err *e)
 {
     uint64_t length = 0;
     int i;
 
-    if (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0)
+    if (got >= 4 && memcmp(head, "PK\3\4", 4) == 0)
         return err_set(e, ERR_INPUT, "'%s' is a zip archive (a PyTorch .pt file?), not safetensors: convert it first",
                        f->label);
-    if (size < 8)
+    if (got < 8)
         return err_set(e, ERR_INPUT, "'%s' is not a safetensors file: %zu bytes, but the header's length alone takes 8",
-                       f->label, size);
+                       f->label, got);
     for (i = 0; i < 8; i++)
-        length |= (uint64_t)bytes[i] << (8 * i);
+        length |= (uint64_t)head[i] << (8 * i);
     if (length > ST_MAX_HEADER)
         return err_set(e, ERR_INPUT,
                        "'%s' is not a safetensors file: a header of %" PRIu64 " bytes is announced, %u at most",
                        f->label, length, ST_MAX_HEADER);
-    if (length > size - 8)
+    if (size != FILE_SIZE_UNKNOWN && length > size - 8)
         return err_set(e, ERR_INPUT,
-                       "'%s' is cut short: its header ends at byte %" PRIu64 ", but the file has only %zu bytes",
+                       "'%s' is cut short: its header ends at byte %" PRIu64 ", but the file has only %" PRIu64
+                       " bytes",
                        f->label, length + 8, size);
-    if (length == 0 || bytes[8] != '{')
-        return err_set(e, ERR_INPUT, "'%s' is not a safetensors file: its header does not begin with '{'", f->label);
     *n = (size_t)length;
+    return 0;
+}
+
+static int read_header(StFile *f, FileIn *in, Err *e)
+{
+    unsigned char head[8];
+    size_t got, n = 0;
+
+    if (file_read(head, &got, in, sizeof head, e) != 0 || check_length(&n, f, head, got, file_size(in), e) != 0 ||
+        file_read_block(&f->header, &f->header_bytes, in, n, e) != 0)
+        return -1;
+    if (f->header_bytes < n)
+        return err_set(e, ERR_INPUT, "'%s' is cut short: its header ends at byte %zu, but the file has only %zu bytes",
+                       f->label, n + 8, f->header_bytes + 8);
+    if (n == 0 || f->header[0] != '{')
+        return err_set(e, ERR_INPUT, "'%s' is not a safetensors file: its header does not begin with '{'", f->label);
     return 0;
 }
 
@@ -200,7 +216,18 @@ static int compare_names(const void *a, const void *b)
     return strcmp((*(const StTensor *const *)a)->name, (*(const StTensor *const *)b)->name);
 }
 
-static int place_tensors(StFile *f, const unsigned char *data, size_t size, Err *e)
+static int too_short(const StFile *f, const Entry *x, uint64_t size, Err *e)
+{
+    char name[NAME_CAP];
+    return err_set(e, ERR_INPUT,
+                   "'%s' is cut short: tensor '%s' ends at data byte %" PRIu64 ", but only %" PRIu64
+                   " bytes of data are there (an unfinished download or copy?)",
+                   f->label, shown(name, x), x->end, size);
+}
+
+/* In the order of their offsets, each tensor begins where the one before it ends; size: the bytes of data, where the file
+ * says so before they are read. */
+static int place_tensors(StFile *f, uint64_t size, Err *e)
 {
     char name[NAME_CAP];
     uint64_t at = 0;
@@ -209,24 +236,28 @@ static int place_tensors(StFile *f, const unsigned char *data, size_t size, Err 
     if (f->count > 1)
         qsort(f->tensors, (size_t)f->count, sizeof *f->tensors, compare_offsets);
     for (i = 0; i < f->count; i++) {
-        Entry *x = &f->tensors[i];
+        const Entry *x = &f->tensors[i];
         if (x->begin != at)
             return err_set(e, ERR_INPUT,
                            "'%s': tensor '%s' begins at data byte %" PRIu64 ", but the one before it ends at %" PRIu64
                            ": %s",
                            f->label, shown(name, x), x->begin, at, x->begin > at ? "a hole" : "they overlap");
-        if (x->end > size)
-            return err_set(e, ERR_INPUT,
-                           "'%s' is cut short: tensor '%s' ends at data byte %" PRIu64
-                           ", but only %zu bytes of data are there (an unfinished download or copy?)",
-                           f->label, shown(name, x), x->end, size);
-        x->t.data = data + x->begin;
+        if (x->end > size || x->end > SIZE_MAX / 4)
+            return too_short(f, x, size, e);
         at = x->end;
     }
-    if (at != size)
+    if (size != FILE_SIZE_UNKNOWN && at != size)
         return err_set(e, ERR_INPUT,
-                       "'%s' has %" PRIu64 " stray bytes behind its last tensor, which ends at data byte %" PRIu64,
+                       "'%s' has %" PRIu64 " stray bytes after its last tensor, which ends at data byte %" PRIu64,
                        f->label, size - at, at);
+    f->data_bytes = (size_t)at;
+    return 0;
+}
+
+static int index_names(StFile *f, Err *e)
+{
+    int i;
+
     f->by_name = mem_alloc((size_t)f->count, sizeof *f->by_name, "an index of tensors", e);
     if (!f->by_name)
         return -1;
@@ -237,50 +268,76 @@ static int place_tensors(StFile *f, const unsigned char *data, size_t size, Err 
     return 0;
 }
 
-static int parse_file(StFile *f, const unsigned char *bytes, size_t size, Err *e)
+static int read_data(StFile *f, FileIn *in, Err *e)
 {
-    char why[256];
-    size_t n = 0;
+    size_t got, extra;
+    char byte;
+    int i;
 
-    if (check_header(&n, f, bytes, size, e) != 0)
+    if (file_read_block(&f->data, &got, in, f->data_bytes, e) != 0 || file_read(&byte, &extra, in, 1, e) != 0)
         return -1;
-    f->root = json_strict_parse((const char *)bytes + 8, n, why, sizeof why);
+    for (i = 0; i < f->count; i++) { /* a pipe, or a file that shrinks */
+        Entry *x = &f->tensors[i];
+        if (x->end > got)
+            return too_short(f, x, got, e);
+        x->t.data = (const unsigned char *)f->data + x->begin;
+    }
+    if (extra)
+        return err_set(e, ERR_INPUT, "'%s' has stray bytes after its last tensor, which ends at data byte %zu",
+                       f->label, f->data_bytes);
+    return 0;
+}
+
+static int read_file(StFile *f, FileIn *in, Err *e)
+{
+    uint64_t size = file_size(in);
+    char why[256];
+
+    if (read_header(f, in, e) != 0)
+        return -1;
+    f->root = json_strict_parse(f->header, f->header_bytes, why, sizeof why);
     if (!f->root)
         return err_set(e, ERR_INPUT, "'%s': its header is not valid JSON: %s", f->label, why);
-    if (parse_entries(f, e) != 0)
+    if (parse_entries(f, e) != 0 ||
+        place_tensors(f, size == FILE_SIZE_UNKNOWN ? size : size - 8 - f->header_bytes, e) != 0)
         return -1;
-    return place_tensors(f, bytes + 8 + n, size - 8 - n, e);
+    return index_names(f, e) != 0 ? -1 : read_data(f, in, e);
+}
+
+/* Read, not mapped: a file that shrinks or a disk that fails is an error here and not a signal later. */
+static StFile *read_input(FileIn *in, Err *e)
+{
+    StFile *f = in ? mem_alloc(1, sizeof *f, "a safetensors file", e) : NULL;
+
+    if (f)
+        f->label = mem_strdup(file_label(in), e);
+    if (f && (!f->label || read_file(f, in, e) != 0)) {
+        st_close(f);
+        f = NULL;
+    }
+    file_close(in);
+    return f;
 }
 
 StFile *st_parse(const void *bytes, size_t size, const char *label, Err *e)
 {
-    StFile *f = mem_alloc(1, sizeof *f, "a safetensors file", e);
-
-    if (!f)
-        return NULL;
-    f->label = mem_strdup(label, e);
-    if (!f->label || parse_file(f, bytes, size, e) != 0) {
-        st_close(f);
-        return NULL;
-    }
-    return f;
+    return read_input(file_open_bytes(bytes, size, label, e), e);
 }
 
 StFile *st_open(const char *path, Err *e)
 {
-    char *bytes;
-    size_t size;
-    StFile *f;
+    return read_input(file_open(path, e), e);
+}
 
-    /* Read, not mapped: a file that shrinks or a disk that fails is an error here and not a signal later. */
-    if (file_load(&bytes, &size, path, SIZE_MAX / 4, e) != 0)
-        return NULL;
-    f = st_parse(bytes, size, path, e);
-    if (f)
-        f->owned = bytes;
-    else
-        mem_free(bytes);
-    return f;
+void st_sha256(char hex[65], const StFile *f)
+{
+    unsigned char length[8];
+    FileSpan spans[] = {{length, sizeof length}, {f->header, f->header_bytes}, {f->data, f->data_bytes}};
+    int i;
+
+    for (i = 0; i < 8; i++)
+        length[i] = (unsigned char)((uint64_t)f->header_bytes >> (8 * i));
+    file_sha256_spans(hex, spans, 3);
 }
 
 void st_close(StFile *f)
@@ -291,7 +348,8 @@ void st_close(StFile *f)
     mem_free(f->meta);
     mem_free(f->tensors);
     mem_free((void *)f->by_name);
-    mem_free(f->owned);
+    mem_free(f->header);
+    mem_free(f->data);
     mem_free(f->label);
     mem_free(f);
 }

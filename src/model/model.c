@@ -135,6 +135,22 @@ Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *
     return m;
 }
 
+Model *model_copy(const Model *m, Err *e)
+{
+    Model *copy = model_declare(&m->config, false, e);
+
+    if (copy && model_seal_blank(copy, e)) {
+        model_free(copy);
+        return NULL;
+    }
+    if (copy) { /* declared by the same function, so laid out the same */
+        memcpy(copy->params->values, m->params->values, m->params->n_values * sizeof *m->params->values);
+        for (int i = 0; i < m->params->count; i++)
+            copy->params->items[i]->counter = m->params->items[i]->counter;
+    }
+    return copy;
+}
+
 void model_free(Model *m)
 {
     if (!m)

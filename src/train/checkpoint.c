@@ -14,7 +14,12 @@
 #include "sdlora/mem.h"
 #include "store_file.h"
 
+enum { PATH_CAP = 4096 };
+
 static const char meta_key[] = "sdlora.checkpoint";
+
+const char *const CHECKPOINT_FILES[] = {"state.safetensors", "model.safetensors", "adapter_model.safetensors",
+                                        "adapter_config.json", NULL};
 
 /* ---- what a run must find again ---- */
 
@@ -24,8 +29,9 @@ static json_t *describe(const Trainer *t, Err *e)
     json_t *o = NULL;
 
     if (model)
-        o = json_pack("{s:I, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
-                      t->data_sha256, "batch_size", t->c.batch, "seed", (json_int_t)t->c.seed, "ema", t->ema != NULL);
+        o = json_pack("{s:I, s:s, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
+                      t->data_sha256, "val_sha256", t->val_sha256, "batch_size", t->c.batch, "seed",
+                      (json_int_t)t->c.seed, "ema", t->ema != NULL);
     if (o && t->lora &&
         json_object_set_new(o, "lora",
                             json_pack("{s:i, s:f, s:s}", "rank", t->lora->config.rank, "alpha", t->lora->config.alpha,
@@ -94,6 +100,8 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     others = d.used;
     if (!force)
         compare_value(&d, "data_sha256", saved, now);
+    if (!force && json_object_get(saved, "val_sha256")) /* states of version 0.1.0 do not say */
+        compare_value(&d, "val_sha256", saved, now);
     json_decref(now);
     if (d.used)
         return err_set(e, ERR_USAGE, "cannot resume '%s': it and this run differ in %s%s", dir, d.text,
@@ -161,7 +169,7 @@ static int write_state(const Trainer *t, const char *path, Err *e)
 
 static int write_result(Trainer *t, const char *dir, Err *e)
 {
-    char path[4096];
+    char path[PATH_CAP];
     int status;
 
     if (!t->lora && file_join(path, sizeof path, dir, "model.safetensors", e))
@@ -174,16 +182,14 @@ static int write_result(Trainer *t, const char *dir, Err *e)
 
 int trainer_save(Trainer *t, const char *dir, Err *e)
 {
-    char tmp[4096], path[4096];
+    char tmp[PATH_CAP], path[PATH_CAP];
+    bool removed;
 
-    if (trainer_check(t, e))
+    if (trainer_check(t, e) || file_dir(path, sizeof path, dir, e) || dir_make_temporary(tmp, sizeof tmp, path, e))
         return -1;
-    if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", dir) >= sizeof tmp)
-        return err_set(e, ERR_FAILED, "the name '%s' is too long", dir);
-    if (file_remove_dir(tmp, e) || file_mkdirs(tmp, e) || file_join(path, sizeof path, tmp, "state.safetensors", e))
-        return -1;
-    if (write_state(t, path, e) || write_result(t, tmp, e) || file_replace_dir(dir, tmp, e)) {
-        file_remove_dir(tmp, NULL);
+    if (file_join(path, sizeof path, tmp, "state.safetensors", e) || write_state(t, path, e) ||
+        write_result(t, tmp, e) || dir_replace(dir, tmp, CHECKPOINT_FILES, e)) {
+        dir_remove(tmp, CHECKPOINT_FILES, &removed, NULL);
         return -1;
     }
     return 0;
@@ -204,7 +210,7 @@ static int read_state(Trainer *t, const StFile *f, Err *e)
 
 int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
 {
-    char path[4096];
+    char path[PATH_CAP];
     StFile *f;
     const char *meta;
     json_t *o;

@@ -130,7 +130,7 @@ static int read_values(Model *m, const StFile *f, Err *e)
 }
 
 /* Names and shapes are compared before the memory is taken: a configuration can claim any size. */
-Model *model_load(const char *path, bool trainable, Err *e)
+Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
 {
     StFile *f = st_open(path, e);
     const char *json = f ? st_meta(f, config_key) : NULL;
@@ -143,6 +143,14 @@ Model *model_load(const char *path, bool trainable, Err *e)
         model_free(m);
         m = NULL;
     }
+    if (m)
+        st_sha256(hex, f);
     st_close(f);
     return m;
+}
+
+Model *model_load(const char *path, bool trainable, Err *e)
+{
+    char hex[65];
+    return model_load_sha256(hex, path, trainable, e);
 }

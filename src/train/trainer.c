@@ -135,6 +135,8 @@ Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Datas
     t->be = backend_get();
     t->perm_epoch = -1;
     memcpy(t->data_sha256, train->sha256, sizeof t->data_sha256);
+    if (val && c->val_images > 0)
+        memcpy(t->val_sha256, val->sha256, sizeof t->val_sha256);
     if (check_fit(t, train, val, e) || images_load(&t->train, train, train->n, size, e) ||
         (val && c->val_images > 0 && images_load(&t->val, val, c->val_images, size, e)) || build_networks(t, e)) {
         trainer_free(t);

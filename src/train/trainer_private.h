@@ -18,7 +18,7 @@ struct Trainer {
     const Backend *be;
     ParamStore *trained; /* the model's or the adapter's */
     Images train, val;
-    char data_sha256[65];
+    char data_sha256[65], val_sha256[65]; /* val: "" without validation */
     UnetChunks net, val_net;
     int micro;
     real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */

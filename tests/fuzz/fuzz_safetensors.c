@@ -41,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     Err e = {ERR_NONE, ""};
     StFile *f = st_parse(bytes, size, "input", &e);
     const uint8_t *at = NULL;
+    uint64_t length = 0;
     const char *key, *value;
     int i;
 
@@ -54,7 +55,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         at = t->data + t->bytes;
         read_tensor(f, t);
     }
-    require(!at || at == bytes + size);
+    for (i = 0; i < 8; i++)
+        length |= (uint64_t)bytes[i] << (8 * i);
+    require(!at || (size_t)(at - st_at(f, 0)->data) == size - 8 - (size_t)length);
     for (i = 0; i < st_meta_count(f); i++) {
         st_meta_at(f, i, &key, &value);
         require(st_meta(f, key) == value && strlen(value) < size);
