@@ -2,7 +2,8 @@
 # For the tests of the command line: a scratch directory, small data, checks. Sourced by tests/cli_*.sh; the program is
 # $SDLORA.
 set -u
-SDLORA=${SDLORA:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/sdlora}
+TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+SDLORA=${SDLORA:-$(dirname "$TESTS")/sdlora}
 export OMP_WAIT_POLICY=passive # tests share their processors with others
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT

@@ -16,7 +16,8 @@
 /* ---- reading (file_in.c) ----
  *
  * An input is a regular file, or the pipe of a shell's `<(...)` and `|`. It is opened without waiting: a named pipe, a
- * device, a socket and a directory are refused (ERR_INPUT), as nothing says when they would end. */
+ * device, a socket and a directory are refused (ERR_INPUT), as nothing says when they would end. A disk that cannot be read
+ * is ERR_FAILED: it says nothing about the file. */
 typedef struct FileIn FileIn;
 
 #define FILE_SIZE_UNKNOWN UINT64_MAX /* a pipe, a file of /proc */

@@ -78,6 +78,16 @@ static FileIn *new_input(const char *label, Err *e)
     return f;
 }
 
+/* Else the machine is to blame: a disk, too many open files. */
+static bool is_about_path(int error)
+{
+    static const int errors[] = {ENOENT, ENOTDIR, EACCES, EPERM, ELOOP, ENAMETOOLONG, ENXIO, ENODEV};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i] == error)
+            return true;
+    return false;
+}
+
 FileIn *file_open(const char *path, Err *e)
 {
     FileIn *f = new_input(path, e);
@@ -86,7 +96,7 @@ FileIn *file_open(const char *path, Err *e)
         return NULL;
     f->fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (f->fd < 0)
-        err_errno(e, ERR_INPUT, "cannot open '%s'", path);
+        err_errno(e, is_about_path(errno) ? ERR_INPUT : ERR_FAILED, "cannot open '%s'", path);
     if (f->fd < 0 || settle(f, e)) {
         file_close(f);
         return NULL;
@@ -143,7 +153,7 @@ int file_read(void *buf, size_t *got, FileIn *f, size_t n, Err *e)
         if (some < 0 && errno == EINTR)
             continue;
         if (some < 0)
-            return err_errno(e, ERR_INPUT, "cannot read '%s'", f->label);
+            return err_errno(e, ERR_FAILED, "cannot read '%s'", f->label);
         if (some == 0)
             break;
         *got += (size_t)some;

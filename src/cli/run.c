@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -143,7 +144,8 @@ static int start_from(Run *run, bool *complete, Err *e)
 {
     const Trainer *t = run->loop.trainer;
     char home[CLI_PATH_MAX];
-    int64_t step;
+    int64_t step, logged;
+    double val_loss;
     *complete = false;
     if (!run->checkpoint[0])
         return set_aside(run, ASIDE_ALL, 0, e) || rundir_open_metrics(&run->dir, 0, NULL, e) ? -1 : 0;
@@ -160,9 +162,11 @@ static int start_from(Run *run, bool *complete, Err *e)
         return -1;
     step = trainer_step_count(t);
     *complete = step >= trainer_total_steps(t);
-    if (*complete)
-        return check_result(run, e);
-    return set_aside(run, ASIDE_LATER, step, e) || rundir_open_metrics(&run->dir, step, NULL, e) ? -1 : 0;
+    if (*complete ? check_result(run, e)
+                  : set_aside(run, ASIDE_LATER, step, e) || rundir_open_metrics(&run->dir, step, NULL, e))
+        return -1;
+    rundir_last_metrics(&logged, &val_loss, run->dir.path, step, false);
+    return rundir_checkpoint_saved(&run->dir, step, logged == step ? val_loss : (double)NAN, run->args->keep, e);
 }
 
 static int start(Run *run, bool *complete, Err *e)

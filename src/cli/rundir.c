@@ -70,7 +70,9 @@ static int look(const RunDir *r, bool *ours, Err *e)
         return errno == ENOENT ? 0 : err_errno(e, ERR_FAILED, "cannot write into '%s'", r->path);
     if (!S_ISDIR(st.st_mode))
         return err_set(e, ERR_USAGE, "'%s' is not a directory; name one with --out", r->path);
-    if (runfile_command(said, sizeof said, r->path)) {
+    if (runfile_command(said, sizeof said, r->path, e))
+        return -1;
+    if (said[0]) {
         *ours = !strcmp(said, command);
         return *ours ? 0
                      : err_set(e, ERR_USAGE, "'%s' holds a run of 'sdlora %s'; name another directory with --out",

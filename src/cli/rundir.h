@@ -79,7 +79,7 @@ int rundir_import(const RunDir *r, const char *checkpoint, int64_t step, Err *e)
 /* What best.json says; *step -1: there is none. */
 int rundir_read_best(int64_t *step, double *val_loss, const RunDir *r, Err *e);
 
-/* A checkpoint of `step` was saved: note it when it is the best (val_loss NAN: not measured), remove all but the last
+/* A checkpoint of `step` was saved, or found by a resumed run, which may have been killed before this: note it when it is the best (val_loss NAN: not measured), remove all but the last
  * `keep` and the best, and those to which somebody added files. The best is in best.json; checkpoints/best is a link to it,
  * for people. */
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e);
@@ -97,7 +97,8 @@ typedef struct Metrics {
 } Metrics;
 int rundir_log(RunDir *r, const Metrics *m, Err *e);
 int rundir_sync_metrics(const RunDir *r, Err *e); /* brought to the disk */
-/* The last line's step and the last validation loss (NAN: none) in a run's metrics.jsonl; false: there is no line. */
-bool rundir_last_metrics(int64_t *step, double *val_loss, const char *dir);
+/* The last line's step up to `most` (-1: there is no line) and its validation loss, or with `any` the last one that there is
+ * (NAN: none), in a run's metrics.jsonl. */
+void rundir_last_metrics(int64_t *step, double *val_loss, const char *dir, int64_t most, bool any);
 
 #endif

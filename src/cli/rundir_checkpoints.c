@@ -142,8 +142,10 @@ static int find_latest(char *out, size_t cap, const char *dir, Err *e)
         if (!rc)
             break;
         out[0] = '\0';
-        if (i == n - 1)
+        if (i == n - 1 || why.code != ERR_INPUT)
             *e = why;
+        if (why.code != ERR_INPUT) /* not damaged, only not to be read now */
+            break;
     }
     mem_free(steps);
     return rc;
@@ -229,7 +231,7 @@ static int save_best(const RunDir *r, Err *e)
 {
     char path[CLI_PATH_MAX], text[160];
     int len = snprintf(text, sizeof text,
-                       "{\"checkpoint\": \"ckpt-%08" PRId64 "\", \"step\": %" PRId64 ", \"val_loss\": %.17g}\n",
+                       "{\"checkpoint\": \"ckpt-%08" PRId64 "\", \"step\": %" PRId64 ", \"val_loss\": %.9g}\n",
                        r->best_step, r->best_step, r->best_loss);
     return best_path(path, sizeof path, r, e) ? -1 : file_save(path, text, (size_t)len, e);
 }
@@ -265,7 +267,10 @@ static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
 /* The best one: of step, or the one before, unless that is gone. */
 static int note_best(RunDir *r, int64_t step, double val_loss, Err *e)
 {
-    char best[CLI_PATH_MAX];
+    char best[CLI_PATH_MAX], rounded[40];
+    /* as best.json and the metrics have it: a resumed run knows no more */
+    snprintf(rounded, sizeof rounded, "%.9g", val_loss);
+    val_loss = strtod(rounded, NULL);
     if (rundir_read_best(&r->best_step, &r->best_loss, r, e) ||
         rundir_checkpoint_name(best, sizeof best, r, r->best_step, e))
         return -1;

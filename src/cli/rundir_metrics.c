@@ -113,28 +113,25 @@ int rundir_sync_metrics(const RunDir *r, Err *e)
     return fsync(r->metrics) ? err_errno(e, ERR_FAILED, "cannot write '%s/metrics.jsonl' to the disk", r->path) : 0;
 }
 
-bool rundir_last_metrics(int64_t *step, double *val_loss, const char *dir)
+void rundir_last_metrics(int64_t *step, double *val_loss, const char *dir, int64_t most, bool any)
 {
     char path[CLI_PATH_MAX], *text;
     size_t size, at = 0;
-    bool found = false;
+    *step = -1;
     *val_loss = NAN;
     if (file_join(path, sizeof path, dir, "metrics.jsonl", NULL) || file_load(&text, &size, path, METRICS_MAX, NULL))
-        return false;
+        return;
     while (at < size) {
         const char *end = memchr(text + at, '\n', size - at);
         size_t len = end ? (size_t)(end - text) - at : size - at;
         json_t *line = parse_line(text + at, len);
         const json_t *val = json_object_get(line, "val_loss");
-        if (step_of(line) >= 0) {
-            found = true;
+        if (step_of(line) >= 0 && step_of(line) <= most) {
             *step = step_of(line);
+            *val_loss = json_is_number(val) ? json_number_value(val) : any ? *val_loss : (double)NAN;
         }
-        if (json_is_number(val))
-            *val_loss = json_number_value(val);
         json_decref(line);
         at += len + 1;
     }
     mem_free(text);
-    return found;
 }

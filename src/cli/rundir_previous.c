@@ -219,11 +219,11 @@ static void describe(char *text, size_t cap, const RunDir *r)
     double val_loss;
     struct stat st;
     struct tm tm;
-    if (rundir_last_metrics(&step, &val_loss, r->path)) {
+    rundir_last_metrics(&step, &val_loss, r->path, INT64_MAX, true);
+    if (step >= 0)
         snprintf(steps, sizeof steps, ", %s steps", cli_count(n, step));
-        if (!isnan(val_loss))
-            snprintf(val, sizeof val, ", validation loss %.4g", val_loss);
-    }
+    if (!isnan(val_loss))
+        snprintf(val, sizeof val, ", validation loss %.4g", val_loss);
     for (const char *const *part = rundir_parts(r); *part && !when[0]; part++)
         if (!file_join(path, sizeof path, r->path, *part, NULL) && !lstat(path, &st) && localtime_r(&st.st_mtime, &tm))
             strftime(when, sizeof when, ", of %Y-%m-%d %H:%M", &tm);

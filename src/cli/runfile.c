@@ -105,29 +105,37 @@ static json_t *load(const char *path, Err *e)
         return NULL;
     root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
     mem_free(text);
-    if (!root)
+    if (!root && json_error_code(&why) == json_error_out_of_memory)
+        err_set(e, ERR_FAILED, "cannot read '%s': no memory", path);
+    else if (!root)
         err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, why.text);
     return root;
 }
 
-bool runfile_command(char *out, size_t cap, const char *dir)
+int runfile_command(char *out, size_t cap, const char *dir, Err *e)
 {
     char path[CLI_PATH_MAX];
     struct stat st;
+    Err why = {0};
     json_t *root;
     const char *command;
-    bool ours;
     out[0] = '\0';
-    if (file_join(path, sizeof path, dir, "run.json", NULL) || lstat(path, &st) || !S_ISREG(st.st_mode) ||
-        !(root = load(path, NULL)))
-        return false;
+    if (file_join(path, sizeof path, dir, "run.json", e))
+        return -1;
+    if (lstat(path, &st) || !S_ISREG(st.st_mode))
+        return 0;
+    if (!(root = load(path, &why))) {
+        if (why.code == ERR_INPUT)
+            return 0;
+        *e = why;
+        return -1;
+    }
     command = json_string_value(json_object_get(root, "command"));
-    ours = json_is_string(json_object_get(root, "sdlora")) && json_is_object(json_object_get(root, "options")) &&
-           command && (!strcmp(command, "train") || !strcmp(command, "finetune"));
-    if (ours)
+    if (json_is_string(json_object_get(root, "sdlora")) && json_is_object(json_object_get(root, "options")) &&
+        command && (!strcmp(command, "train") || !strcmp(command, "finetune")))
         snprintf(out, cap, "%s", command);
     json_decref(root);
-    return ours;
+    return 0;
 }
 
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e)

@@ -14,8 +14,9 @@ int runfile_save(const char *dir, const OptionTable *t, const void *args, const 
  * end. ERR_INPUT where there is no run.json: a run that went on with other options would not be the same run. */
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e);
 
-/* The command whose run the directory holds, as its run.json says, into out; false: it says nothing of that kind. */
-bool runfile_command(char *out, size_t cap, const char *dir);
+/* The command whose run the directory holds, as its run.json says, into out; "": it says nothing of that kind. -1 with
+ * ERR_FAILED where it cannot be read now. */
+int runfile_command(char *out, size_t cap, const char *dir, Err *e);
 
 /* "base_sha256" of what runfile_resume read, or NULL. */
 const char *runfile_base(const json_t *root);

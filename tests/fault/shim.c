@@ -1,14 +1,17 @@
-/* A library for LD_PRELOAD that lets one call of a program fail, or kills the program there. It counts from the first
- * file that is opened for writing under a name with ".tmp" in it, so that the start of the program is left alone.
+/* A library for LD_PRELOAD that lets one call of a program fail, or kills the program there. Only calls by the program's own
+ * code count, not those of libraries.
  *
- *   SDLORA_FAULT=KIND:K        the K-th call of KIND (from 1) fails        write, rename, open: ENOSPC    fsync: EIO
- *   SDLORA_FAULT=KIND:K+       it and all behind it                        malloc: ENOMEM
+ *   SDLORA_FAULT=KIND:K        the K-th call of KIND (from 1) fails
+ *   SDLORA_FAULT=KIND:K+       it and all after it
  *   SDLORA_FAULT=kill@KIND:K   SIGKILL at the K-th call; a write has then put half of its bytes into the file
  *   SDLORA_FAULT=count         nothing fails
  *   SDLORA_FAULT_LOG=FILE      gets "hit" when the call was reached, and at the end "write N" ... one kind a line
  *
- * Kinds: write (to regular files), fsync, rename, open (for writing), malloc (and its family; calls by libgomp,
- * OpenBLAS and the dynamic linker do not count: these end the process by themselves), any (the first four together). */
+ * Kinds, and the error: open (open, openat; ENOSPC for writing, EIO for reading), read (of regular files; EIO), write (to
+ * regular files; ENOSPC), fsync (EIO), rename (rename, renameat2; ENOSPC), unlink (unlink, unlinkat, rmdir; EIO), mkdir
+ * (ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc with its family (ENOMEM), which counts from
+ * the first temporary file on, and also when the libraries that the program calls need memory (but not libgomp, OpenBLAS and
+ * the dynamic linker: these end the process by themselves). */
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -20,14 +23,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { KIND_WRITE, KIND_FSYNC, KIND_RENAME, KIND_OPEN, KIND_MALLOC, KIND_ANY, KINDS, MAX_SPANS = 64 };
+enum {
+    KIND_OPEN,
+    KIND_READ,
+    KIND_WRITE,
+    KIND_FSYNC,
+    KIND_RENAME,
+    KIND_UNLINK,
+    KIND_MKDIR,
+    KIND_LINK,
+    KIND_MMAP,
+    KIND_ANY,
+    KIND_MALLOC,
+    KINDS,
+    MAX_SPANS = 64
+};
 
-static const char *const kind_names[KINDS] = {"write", "fsync", "rename", "open", "malloc", "any"};
-static const int kind_errno[KINDS] = {ENOSPC, EIO, ENOSPC, ENOSPC, ENOMEM, ENOSPC};
+static const char *const kind_names[KINDS] = {"open",  "read", "write", "fsync", "rename", "unlink",
+                                              "mkdir", "link", "mmap",  "any",   "malloc"};
+static const int kind_errno[KINDS] = {ENOSPC, EIO, ENOSPC, EIO, ENOSPC, EIO, ENOSPC, ENOSPC, ENOMEM, 0, ENOMEM};
 
 typedef struct Span {
     uintptr_t begin, end;
@@ -37,10 +56,12 @@ static struct {
     bool ready, kills, persists;
     int kind; /* KINDS: none */
     long at;
-    atomic_bool armed;
+    atomic_bool armed; /* for malloc */
     atomic_long counts[KINDS];
     Span foreign[MAX_SPANS]; /* code whose allocations do not count */
     int n_foreign;
+    Span own[8]; /* the program's code */
+    int n_own;
 } fault = {.kind = KINDS};
 
 /* glibc's own allocator under the names that nobody replaces */
@@ -61,17 +82,31 @@ static void log_line(const char *text, size_t n)
 
 static int note_object(struct dl_phdr_info *info, size_t size, void *data)
 {
+    bool own = !info->dlpi_name[0]; /* the first object */
     (void)size, (void)data;
-    if (!strstr(info->dlpi_name, "libgomp") && !strstr(info->dlpi_name, "libomp") && !strstr(info->dlpi_name, "blas") &&
-        !strstr(info->dlpi_name, "gfortran") && !strstr(info->dlpi_name, "ld-"))
+    if (!own && !strstr(info->dlpi_name, "libgomp") && !strstr(info->dlpi_name, "libomp") &&
+        !strstr(info->dlpi_name, "blas") && !strstr(info->dlpi_name, "gfortran") && !strstr(info->dlpi_name, "ld-"))
         return 0;
-    for (int i = 0; i < info->dlpi_phnum && fault.n_foreign < MAX_SPANS; i++) {
+    for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
         uintptr_t begin = info->dlpi_addr + p->p_vaddr;
-        if (p->p_type == PT_LOAD && (p->p_flags & PF_X))
-            fault.foreign[fault.n_foreign++] = (Span){begin, begin + p->p_memsz};
+        Span span = {begin, begin + p->p_memsz};
+        if (p->p_type != PT_LOAD || !(p->p_flags & PF_X) || strstr(info->dlpi_name, "vdso"))
+            continue;
+        if (own && fault.n_own < 8 && fault.n_foreign == 0)
+            fault.own[fault.n_own++] = span;
+        else if (!own && fault.n_foreign < MAX_SPANS)
+            fault.foreign[fault.n_foreign++] = span;
     }
     return 0;
+}
+
+static bool within(const Span *spans, int n, const void *caller)
+{
+    for (int i = 0; i < n; i++)
+        if ((uintptr_t)caller >= spans[i].begin && (uintptr_t)caller < spans[i].end)
+            return true;
+    return false;
 }
 
 __attribute__((constructor)) static void read_order(void)
@@ -107,17 +142,18 @@ __attribute__((destructor)) static void write_counts(void)
 /* One more call of a kind: is it the one that must fail? */
 static bool due(int kind)
 {
-    long n;
-    if (!fault.ready || !atomic_load(&fault.armed))
-        return false;
-    n = atomic_fetch_add(&fault.counts[kind], 1) + 1;
+    long n = atomic_fetch_add(&fault.counts[kind], 1) + 1;
     return fault.kind == kind && (n == fault.at || (fault.persists && n > fault.at));
 }
 
 /* The same for the calls that are also "any"; kills here where nothing of the call shall happen. */
-static bool strikes(int kind)
+static bool strikes(int kind, const void *caller)
 {
-    bool one = due(kind), any = due(KIND_ANY);
+    bool one, any;
+    if (!fault.ready || !within(fault.own, fault.n_own, caller))
+        return false;
+    one = due(kind);
+    any = due(KIND_ANY);
     if (!one && !any)
         return false;
     log_line("hit\n", 4);
@@ -127,12 +163,19 @@ static bool strikes(int kind)
     return true;
 }
 
+#define CALLER __builtin_return_address(0)
+
 /* ---- files ---- */
+
+static bool is_regular(int fd)
+{
+    struct stat st;
+    return !fstat(fd, &st) && S_ISREG(st.st_mode);
+}
 
 ssize_t write(int fd, const void *buf, size_t n)
 {
-    struct stat st;
-    if (fd > STDERR_FILENO && fault.ready && !fstat(fd, &st) && S_ISREG(st.st_mode) && strikes(KIND_WRITE)) {
+    if (fault.ready && fd > STDERR_FILENO && is_regular(fd) && strikes(KIND_WRITE, CALLER)) {
         if (!fault.kills)
             return -1;
         syscall(SYS_write, fd, buf, n / 2);
@@ -141,25 +184,72 @@ ssize_t write(int fd, const void *buf, size_t n)
     return syscall(SYS_write, fd, buf, n);
 }
 
+ssize_t read(int fd, void *buf, size_t n)
+{
+    if (fault.ready && is_regular(fd) && strikes(KIND_READ, CALLER))
+        return -1;
+    return syscall(SYS_read, fd, buf, n);
+}
+
 int fsync(int fd)
 {
-    return strikes(KIND_FSYNC) ? -1 : (int)syscall(SYS_fsync, fd);
+    return strikes(KIND_FSYNC, CALLER) ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
 int rename(const char *from, const char *to)
 {
-    return strikes(KIND_RENAME) ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+    return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
-static int open_file(const char *path, int flags, mode_t mode)
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
-    if (fault.ready && (flags & O_ACCMODE) != O_RDONLY) {
-        if (strstr(path, ".tmp"))
-            atomic_store(&fault.armed, true);
-        if (strikes(KIND_OPEN))
-            return -1;
+    return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+}
+
+int unlink(const char *path)
+{
+    return strikes(KIND_UNLINK, CALLER) ? -1 : (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+}
+
+int unlinkat(int dir, const char *path, int flags)
+{
+    return strikes(KIND_UNLINK, CALLER) ? -1 : (int)syscall(SYS_unlinkat, dir, path, flags);
+}
+
+int rmdir(const char *path)
+{
+    return strikes(KIND_UNLINK, CALLER) ? -1 : (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    return strikes(KIND_MKDIR, CALLER) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
+int link(const char *from, const char *to)
+{
+    return strikes(KIND_LINK, CALLER) ? -1 : (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int symlink(const char *from, const char *to)
+{
+    return strikes(KIND_LINK, CALLER) ? -1 : (int)syscall(SYS_symlinkat, from, AT_FDCWD, to);
+}
+
+void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)
+{
+    return strikes(KIND_MMAP, CALLER) ? MAP_FAILED : (void *)syscall(SYS_mmap, at, n, prot, flags, fd, offset);
+}
+
+static int open_file(int dir, const char *path, int flags, mode_t mode, const void *caller)
+{
+    if (fault.ready && (flags & O_ACCMODE) != O_RDONLY && strstr(path, ".tmp"))
+        atomic_store(&fault.armed, true);
+    if (strikes(KIND_OPEN, caller)) {
+        errno = (flags & O_ACCMODE) != O_RDONLY ? ENOSPC : EIO;
+        return -1;
     }
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    return (int)syscall(SYS_openat, dir, path, flags, mode);
 }
 
 int open(const char *path, int flags, ...)
@@ -171,20 +261,27 @@ int open(const char *path, int flags, ...)
         mode = (mode_t)va_arg(ap, int);
         va_end(ap);
     }
-    return open_file(path, flags, mode);
+    return open_file(AT_FDCWD, path, flags, mode, CALLER);
+}
+
+int openat(int dir, const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if (flags & O_CREAT) {
+        va_list ap;
+        va_start(ap, flags);
+        mode = (mode_t)va_arg(ap, int);
+        va_end(ap);
+    }
+    return open_file(dir, path, flags, mode, CALLER);
 }
 
 /* ---- memory ---- */
 
 static bool refuses(const void *caller)
 {
-    uintptr_t at = (uintptr_t)caller;
-    if (!fault.ready || !atomic_load(&fault.armed))
-        return false;
-    for (int i = 0; i < fault.n_foreign; i++)
-        if (at >= fault.foreign[i].begin && at < fault.foreign[i].end)
-            return false;
-    if (!due(KIND_MALLOC))
+    if (!fault.ready || !atomic_load(&fault.armed) || within(fault.foreign, fault.n_foreign, caller) ||
+        !due(KIND_MALLOC))
         return false;
     log_line("hit\n", 4);
     if (fault.kills)
@@ -192,8 +289,6 @@ static bool refuses(const void *caller)
     errno = ENOMEM;
     return true;
 }
-
-#define CALLER __builtin_return_address(0)
 
 void *malloc(size_t n)
 {
