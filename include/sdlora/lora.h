@@ -5,6 +5,7 @@
 #include "sdlora/param.h"
 
 #define LORA_TARGETS_MAX 128
+#define LORA_RANK_MAX    65536 /* in a file */
 
 typedef struct LoraConfig {
     int rank;
