@@ -102,6 +102,7 @@ static void test_layer_of_a_network(void **state)
         for (size_t k = 0; k < param_find(m->params, name)->numel; k++)
             fill(m, name, k, 1, k % 2 ? (real)3e38 : (real)-3e38);
         check_ok(unet_build(&u, m, &o, &err), err);
+        u.g->poison = true; /* the rest of the concat's place is NaN until the concat fills it */
         fill_random(u.x->val.data, u.x->val.numel, 1, 5);
         unet_set_time(&u, (const int[]){1, 3});
         graph_forward(u.g);
@@ -205,6 +206,25 @@ static void test_images_of_one_class(void **state)
     model_free(m);
 }
 
+/* An infinite answer that clipping would make an image of. */
+static void test_clipping_hides_nothing(void **state)
+{
+    int y[MANY] = {0};
+    Model *m = make_model();
+    SampleConfig c = sample_config_default(&m->config);
+
+    (void)state;
+    fill(m, "output.weight", 0, 8, 0);
+    fill(m, "output.weight", 3, 1, (real)3e38);
+    c.steps = 4;
+    c.cfg_scale = 1;
+    for (int k = 0; k < 2; k++) {
+        c.clip = k ? CLIP_X0 : CLIP_XT;
+        diverges(m, y, c, "image 0 at step 1 of 4 is not finite", "begins at 'output'");
+    }
+    model_free(m);
+}
+
 /* The null class alone, and guidance alone. */
 static void test_guidance(void **state)
 {
@@ -277,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_layer_of_a_network),
         cmocka_unit_test(test_merge_changes_nothing),
         cmocka_unit_test(test_images_of_one_class),
+        cmocka_unit_test(test_clipping_hides_nothing),
         cmocka_unit_test(test_guidance),
         cmocka_unit_test(test_an_early_image_that_fails_late),
         cmocka_unit_test(test_stopping_is_no_failure),
