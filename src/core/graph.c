@@ -217,6 +217,8 @@ const Node *graph_find_not_finite(Graph *g)
             n->op->fwd(n, g);
         if (!is_finite(&n->val))
             return n;
+        if (g->poison)
+            poison(g, i);
     }
     return NULL;
 }
