@@ -38,7 +38,23 @@ plan: lives that touch share|src/core/plan.c|s/a->start <= b->end/a->start < b->
 param: channels exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
 lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
 lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora
-lora file: transposed spelling|src/train/lora_file.c|s/a\[i \* rank + k\] : /a[k * in + i] : /|test_golden_lora
+lora file: transposed spelling|src/train/lora_file.c|s/? a\[i \* rank + k\] : /? a[k * in + i] : /|test_golden_lora
+lora file: the second spelling wins|src/train/lora_file.c|s/if (other)/if (0)/|test_lora_files
+lora file: scales of layers forgotten|src/train/lora_file.c|s/r->one_scale ? 1 : en->scale/1/|test_lora_files
+lora file: a stored alpha of 0 is a scale|src/train/lora_file.c|s/if (own \&\& \*alpha == 0)/if (0)/|test_lora_files
+lora file: scaled to infinity|src/train/lora_file.c|s/if (!isfinite(v))/if (0)/|test_lora_files
+lora file: another rank than the configuration's|src/train/lora_file.c|s/en->rank != r->config.rank/0/|test_lora_files
+lora config: a field is read over|src/train/lora_config.c|s/{"alpha_pattern", FIELD_REFUSED/{"alpha_pattern", FIELD_IDLE/|test_lora_files
+lora config: unknown fields pass|src/train/lora_config.c|s/says_nothing(v)/!f/|test_lora_files
+lora config: two that disagree|src/train/lora_config.c|s/beside.alpha != out->alpha/0/|test_lora_files
+lora: merged to infinity|src/nn/lora.c|s/if (!isfinite(value))/if (0)/|test_not_finite
+lora: merged in part|src/nn/lora.c|s/merge_all(base, l, scale, false, e) ? -1/0 ? -1/|test_not_finite
+not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
+not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
+sampler: clipping hides infinities|src/model/sampler.c|s/!isfinite(out\[i\])/0/|test_not_finite
+sampler: guidance's own network forgotten|src/model/sampler.c|s/if (k->uncond \&\& unet_diverged(u, what, e))/if (0)/|test_not_finite
+predict: what is not finite is written|src/cli/cmd_predict.c|s/if (isfinite(out\[i\]))/if (1)/|cli_numbers
+preview: a divergence passes for a stop|src/cli/preview.c|s/return interrupt_signal() \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
 unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
 unet: sine and cosine|src/model/unet.c|s/row\[k\] = (real)sin/row[k] = (real)cos/|test_golden_inputs
 schedule: one step early|src/model/diffusion.c|s/cosine_f(t + 1, timesteps) \/ cosine_f(t, /cosine_f(t + 2, timesteps) \/ cosine_f(t + 1, /|test_diffusion

@@ -9,7 +9,7 @@ typedef enum ErrCode {
     ERR_FAILED = 1,   /* the system refused: disk full, no memory, a file that cannot be opened for writing */
     ERR_USAGE = 2,    /* the command line asks for something impossible */
     ERR_INPUT = 3,    /* a file is missing, malformed or does not fit */
-    ERR_DIVERGED = 4, /* the loss or a gradient is not finite */
+    ERR_DIVERGED = 4, /* the loss, a gradient or a result is not finite */
 } ErrCode;
 
 typedef struct Err {

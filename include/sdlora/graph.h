@@ -144,7 +144,11 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
 /* Only work out what graph_plan would need: graph_bytes then says it. The graph cannot run, and is to be freed. */
 int graph_measure(Graph *g, Node *loss, Err *e);
 
-void graph_forward(Graph *g);  /* also g->loss_value */
+void graph_forward(Graph *g); /* also g->loss_value */
+/* Where did it begin? Runs a graph outside training again on the inputs it has, op by op, and looks at each value before another
+ * takes its place: the first node, in the order of building, whose value is not finite; inputs and parameters are nodes
+ * too. NULL: none. */
+const Node *graph_find_not_finite(Graph *g);
 void graph_backward(Graph *g); /* overwrites grad of every trainable parameter that the loss depends on */
 void graph_weights_changed(Graph *g);
 /* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same time

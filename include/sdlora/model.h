@@ -90,6 +90,10 @@ void unet_free(Unet *u);
 /* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
  * reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
 void unet_set_time(Unet *u, const int *t);
+/* For a result of this network, outside training, that is not finite: runs it once more on what it was given and names the layer
+ * where that begins. -1 with ERR_DIVERGED, a sentence that begins with `what` ("image 3"), or 0 where all that the network
+ * computes is finite. */
+int unet_diverged(Unet *u, const char *what, Err *e);
 void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
 
 /* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as threads,

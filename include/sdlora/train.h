@@ -96,7 +96,9 @@ int model_config_diff(char *out, size_t cap, const ModelConfig *a, const ModelCo
 int lora_save(const Lora *l, const char *dir, Err *e);
 /* `path`: a directory or a bare file; spellings of PEFT (lora_A/lora_B), kohya (lora_down/lora_up, alpha) and the reference
  * (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is an error that
- * lists the names (ERR_INPUT). */
+ * lists the names (ERR_INPUT). So is what could be applied in more than one way, or not as it asks to be: one layer in two
+ * spellings, a rank other than the configuration's, a field of the configuration that is not honoured. One scale for all
+ * layers is the adapter's alpha/rank; where they differ, that is 1 and each layer's B has its own. */
 Lora *lora_load(const char *path, const Model *m, Err *e);
 
 #endif

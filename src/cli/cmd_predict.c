@@ -2,6 +2,7 @@
  * In: x (N,1,H,W) F32, t (N) I64, y (N) I64. Out: eps (N,1,H,W) F32, whatever the model predicts. One grey channel:
  * (N,1,H,W) and the inner (N,H,W,1) are the same bytes. */
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -137,12 +138,30 @@ static int read_tensors(Tensors *out, const char *path, const ModelConfig *m, Er
         out->out = out->x ? mem_alloc(x->numel, sizeof *out->out, "eps", e) : NULL;
         rc = out->out ? st_read_f32(out->x, f, x, e) : -1;
     }
+    for (size_t i = 0; !rc && i < x->numel; i++)
+        if (!isfinite(out->x[i]))
+            rc = err_set(e, ERR_INPUT, "'%s': tensor 'x' holds values that are not finite (number %zu is %g)", path, i,
+                         (double)out->x[i]);
     st_close(f);
     return rc;
 }
 
+/* Which image, of n outputs of `hw` values, is not finite, and where that begins. 0: all are. */
+static int check_outputs(Unet *u, int first, size_t hw, Err *e)
+{
+    const real *out = u->out->val.data;
+    char what[48];
+    for (size_t i = 0; i < (size_t)u->n * hw; i++) {
+        if (isfinite(out[i]))
+            continue;
+        snprintf(what, sizeof what, "the output for image %d", first + (int)(i / hw));
+        return unet_diverged(u, what, e) ? -1 : err_set(e, ERR_DIVERGED, "%s is not finite", what);
+    }
+    return 0;
+}
+
 /* Images first .. first+u->n-1 through the network. */
-static void run_chunk(Unet *u, const Tensors *t, int first)
+static int run_chunk(Unet *u, const Tensors *t, int first, Err *e)
 {
     size_t hw = (size_t)t->h * (size_t)t->w, n = (size_t)u->n * hw;
     const float *x = t->x + (size_t)first * hw;
@@ -154,23 +173,25 @@ static void run_chunk(Unet *u, const Tensors *t, int first)
     graph_forward(u->g);
     for (size_t i = 0; i < n; i++)
         out[i] = (float)u->out->val.data[i];
+    return check_outputs(u, first, hw, e);
 }
 
 /* In chunks, which is the same in eval mode; statistics over a batch need it whole. */
 static int run_network(const Tensors *t, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
     int chunk = a->batch_stats || t->n < CHUNK ? t->n : CHUNK;
-    for (int first = 0; first < t->n;) {
+    int status = 0;
+    for (int first = 0; !status && first < t->n;) {
         int n = t->n - first < chunk ? t->n - first : chunk;
         UnetOptions o = {.n = n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .lora = lora};
         Unet u;
         if (unet_build(&u, m, &o, e))
             return -1;
-        for (; t->n - first >= n; first += n)
-            run_chunk(&u, t, first);
+        for (; !status && t->n - first >= n; first += n)
+            status = run_chunk(&u, t, first, e);
         unet_free(&u);
     }
-    return 0;
+    return status;
 }
 
 static int save(const Tensors *t, const char *path, Err *e)

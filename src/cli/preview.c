@@ -61,7 +61,7 @@ static int draw_into(float *x, uint8_t *px, int *ids, const char *path, Model *m
     for (int i = 0; i < n; i++)
         ids[i] = i / cols;
     if (sample_images(x, m, ids, n, c, stop_when_interrupted, NULL, e))
-        return interrupt_signal() ? 0 : -1;
+        return interrupt_signal() && e->code == ERR_NONE ? 0 : -1;
     for (size_t i = 0; i < values; i++)
         px[i] = image_from_real(x[i]);
     if (image_grid(&grid, px, n, size, size, cols, 2, 2, 0, e))

@@ -2,6 +2,7 @@
 #include "sdlora/graph.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -193,6 +194,33 @@ void graph_forward(Graph *g)
     }
     if (g->loss)
         g->loss_value = *(const double *)g->loss->aux[0];
+}
+
+static bool is_finite(const Tensor *t)
+{
+    const size_t width = (size_t)shape_width(t->shape);
+
+    for (size_t row = 0; row < t->numel / width; row++)
+        for (size_t i = 0; i < width; i++)
+            if (!isfinite(t->data[row * t->row + i]))
+                return false;
+    return true;
+}
+
+const Node *graph_find_not_finite(Graph *g)
+{
+    assert(!g->train); /* running statistics would move once more */
+    graph_prepare(g);
+    for (int i = 0; i < g->count; i++) {
+        Node *n = g->nodes[i];
+        if (n->op->fwd && !n->fixed)
+            n->op->fwd(n, g);
+        if (!is_finite(&n->val))
+            return n;
+        if (g->poison)
+            poison(g, i);
+    }
+    return NULL;
 }
 
 void graph_backward(Graph *g)

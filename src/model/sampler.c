@@ -3,6 +3,8 @@
  * the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2 for one image. */
 #include "sdlora/sampler.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -54,6 +56,8 @@ typedef struct Job {
     SampleStepFn step;
     void *ctx;
     bool stopped;
+    int failed; /* the first image of the first chunk that is not finite; n of all: none */
+    Err why;
 } Job;
 
 /* The noise of image i at step s (0: the start) is a pure function of (seed, i, s). */
@@ -104,16 +108,60 @@ static void reverse_step(const Chunk *k, int t, int t_prev, int s)
     }
 }
 
-/* Calls to step() are one at a time; true: stop. k NULL: only ask. */
+/* The first image of the chunk that is not finite, -1: none. The network's answer is looked at too: clamping hides its
+ * infinities. */
+static int first_not_finite(const Chunk *k)
+{
+    const real *out = k->u->out->val.data;
+
+    for (size_t i = 0; i < (size_t)k->n * k->hw; i++)
+        if (!isfinite(out[i]) || !isfinite(k->x[i]))
+            return (int)(i / k->hw);
+    return -1;
+}
+
+/* Where in step s did it begin? */
+static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
+{
+    Unet *u = k->u;
+    char what[64];
+
+    snprintf(what, sizeof what, "image %d at step %d of %d", k->first + image, s + 1, steps);
+    for (int i = 0; k->uncond && i < k->n; i++)
+        u->y[i] = u->model->config.classes;
+    if (k->uncond && unet_diverged(u, what, e))
+        return;
+    memcpy(u->y, k->classes, (size_t)k->n * sizeof *u->y);
+    if (!unet_diverged(u, what, e))
+        err_set(e, ERR_DIVERGED,
+                "%s is not finite, though the network's answers are; lower the scale of guidance, or look for large "
+                "weights with 'sdlora info'",
+                what);
+}
+
+/* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there are. */
+static void note_failure(Job *j, const Chunk *k, int image, int s, int steps)
+{
+    Err why;
+
+    diagnose(k, image, s, steps, &why);
+#pragma omp critical(sampler_step)
+    if (k->first < j->failed) {
+        j->failed = k->first;
+        j->why = why;
+    }
+}
+
+/* Calls to step() are one at a time; true: stop. s 0: only ask. */
 static bool told_to_stop(Job *j, const Chunk *k, int s, int steps)
 {
     bool stopped;
 
 #pragma omp critical(sampler_step)
     {
-        if (!j->stopped && k && j->step && j->step(j->ctx, k->first, k->n, s, steps, k->x))
+        if (!j->stopped && s > 0 && j->step && j->step(j->ctx, k->first, k->n, s, steps, k->x))
             j->stopped = true;
-        stopped = j->stopped;
+        stopped = j->stopped || j->failed < k->first;
     }
     return stopped;
 }
@@ -123,13 +171,14 @@ static void draw_chunk(void *ctx, Unet *u, int first, int worker)
     Job *j = ctx;
     Chunk k = j->scratch[worker];
     const int steps = u->time->val.shape.d[0];
+    int bad;
 
     k.u = u;
     k.first = first;
     k.n = u->n;
     k.classes = j->classes + first;
     k.x = j->images + (size_t)first * k.hw;
-    if (told_to_stop(j, NULL, 0, steps))
+    if (told_to_stop(j, &k, 0, steps))
         return;
     for (int i = 0; i < k.n; i++)
         image_noise(k.x + (size_t)i * k.hw, &k, i, 0);
@@ -137,6 +186,11 @@ static void draw_chunk(void *ctx, Unet *u, int first, int worker)
         int t = diffusion_timestep(k.d, steps, s), t_prev = diffusion_timestep(k.d, steps, s + 1);
         predict(&k, s);
         reverse_step(&k, t, t_prev, s);
+        bad = first_not_finite(&k);
+        if (bad >= 0) {
+            note_failure(j, &k, bad, s, steps);
+            return;
+        }
         if (told_to_stop(j, &k, s + 1, steps))
             return;
     }
@@ -230,7 +284,7 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
                      .times = c->sampler == SAMPLER_DDPM ? m->diffusion.timesteps : c->steps,
                      .batch_stats = c->batch_stats,
                      .conv = c->conv};
-    Job j = {.c = c, .model = m, .images = images, .classes = classes, .step = step, .ctx = ctx};
+    Job j = {.c = c, .model = m, .images = images, .classes = classes, .step = step, .ctx = ctx, .failed = n};
     UnetChunks nets;
     int status, threads;
 
@@ -243,6 +297,11 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
         status = run_job(&j, &nets, e);
     unet_chunks_free(&nets);
     threads_restore(threads);
+    if (!status && j.failed < n) {
+        if (e)
+            *e = j.why;
+        status = -1;
+    }
     if (!status && j.stopped)
         status = err_set(e, ERR_NONE, "stopped");
     return status;

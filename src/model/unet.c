@@ -139,6 +139,18 @@ void unet_free(Unet *u)
     u->g = NULL;
 }
 
+int unet_diverged(Unet *u, const char *what, Err *e)
+{
+    const Node *n = graph_find_not_finite(u->g);
+
+    if (!n)
+        return 0;
+    return err_set(e, ERR_DIVERGED,
+                   "%s is not finite, which begins at '%s' (%s); lower the adapter's scale or look for large weights "
+                   "with 'sdlora info'",
+                   what, n == u->time ? "time_embedding.0" : n->scope, n->op->name);
+}
+
 static Param *frequencies(const Model *m)
 {
     return param_find(m->params, "time_embedding.0.half_embedding");

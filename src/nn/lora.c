@@ -1,6 +1,7 @@
 /* LoRA adapters: see lora.h. Hu et al. 2021, "LoRA: low-rank adaptation of large language models", section 4.1. */
 #include "sdlora/lora.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,11 +85,47 @@ static bool fits(const ParamStore *base, const Lora *l, const Param *p)
            b->shape.d[0] == w->shape.d[0] && a->shape.d[0] == b->shape.d[1];
 }
 
+/* W of one layer with its B A, times s, added. NULL for `to`: nothing is written. False where a value is not finite. */
+static bool merge_layer(real *to, const Param *w, const Param *a, const Param *b, double s)
+{
+    const size_t rank = (size_t)a->shape.d[0], in = (size_t)w->shape.d[1];
+
+    for (size_t i = 0; i < w->numel; i++) {
+        double sum = 0;
+        real value = w->value[i];
+        for (size_t r = 0; r < rank; r++)
+            sum += (double)b->value[i / in * rank + r] * (double)a->value[r * in + i % in];
+        value += (real)(s * sum);
+        if (!isfinite(value))
+            return false;
+        if (to)
+            to[i] = value;
+    }
+    return true;
+}
+
+static int merge_all(ParamStore *base, const Lora *l, double scale, bool write, Err *e)
+{
+    for (int i = 0; i < l->params->count; i++) {
+        const Param *a = l->params->items[i], *b;
+        Param *w;
+        if (!has_suffix(a->name, suffix_a))
+            continue;
+        b = sibling(l->params, a->name, suffix_b);
+        w = sibling(base, a->name, ".weight");
+        if (!merge_layer(write ? w->value : NULL, w, a, b, scale * lora_scale(&l->config)))
+            return err_set(
+                e, ERR_DIVERGED,
+                "merged with the adapter at scale %g (times alpha/rank), '%s' is not finite; lower the scale", scale,
+                w->name);
+    }
+    return 0;
+}
+
 int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e)
 {
     char names[512] = "";
     size_t used = 0;
-    double s = scale * lora_scale(&l->config);
 
     for (int i = 0; i < l->params->count; i++)
         if (!fits(base, l, l->params->items[i]) && used < sizeof names)
@@ -97,21 +134,5 @@ int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e)
     if (used)
         return err_set(e, ERR_INPUT, "the adapter does not fit the model; these tensors match nothing in it: %s%s",
                        names, used >= sizeof names ? "..." : "");
-    for (int i = 0; i < l->params->count; i++) {
-        const Param *a = l->params->items[i], *b;
-        Param *w;
-        if (!has_suffix(a->name, suffix_a))
-            continue;
-        b = sibling(l->params, a->name, suffix_b);
-        w = sibling(base, a->name, ".weight");
-        for (int o = 0; o < w->shape.d[0]; o++)
-            for (int k = 0; k < w->shape.d[1]; k++) {
-                double sum = 0;
-                for (int r = 0; r < a->shape.d[0]; r++)
-                    sum += (double)b->value[(size_t)o * (size_t)b->shape.d[1] + (size_t)r] *
-                           (double)a->value[(size_t)r * (size_t)a->shape.d[1] + (size_t)k];
-                w->value[(size_t)o * (size_t)w->shape.d[1] + (size_t)k] += (real)(s * sum);
-            }
-    }
-    return 0;
+    return merge_all(base, l, scale, false, e) ? -1 : merge_all(base, l, scale, true, e);
 }

@@ -3,7 +3,8 @@
  *   PEFT       [base_model.model.]LAYER.lora_A.weight (r,in), .lora_B.weight (out,r)
  *   kohya      lora_unet_LAYER.lora_down.weight (r,in), .lora_up.weight (out,r), .alpha (); LAYER's dots are _
  *   reference  LAYER.lora_a (in,r), .lora_b (r,out); alpha is 1 there
- * Layers may have ranks and scales of their own: smaller ranks are filled up with zeros, scales folded into B. */
+ * Layers may have ranks of their own: smaller ones are filled up with zeros. They may have scales of their own: these are
+ * then folded into B. */
 #include "sdlora/train.h"
 
 #include <jansson.h>
@@ -14,43 +15,19 @@
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "lora_config.h"
 #include "store_file.h"
 
 static const char peft_prefix[] = "base_model.model.";
-static const char meta_key[] = "sdlora.lora";
+static const char weights_name[] = "adapter_model.safetensors";
 
 /* ---- writing ---- */
-
-/* NULL: no memory. */
-static json_t *peft_config(const LoraConfig *c)
-{
-    json_t *targets = json_array(), *o;
-
-    for (const char *t = c->targets; *t;) {
-        size_t len = strcspn(t, ",");
-        if (json_array_append_new(targets, json_stringn(t, len))) {
-            json_decref(targets);
-            return NULL;
-        }
-        t += len + (t[len] == ',');
-    }
-    o = json_pack("{s:s, s:i, s:f, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:n, s:n, s:n, s:{}, s:{}}", "peft_type", "LORA",
-                  "r", c->rank, "lora_alpha", c->alpha, "target_modules", targets, "lora_dropout", 0.0, "bias", "none",
-                  "fan_in_fan_out", 0, "inference_mode", 1, "use_rslora", 0, "use_dora", 0, "task_type",
-                  "modules_to_save", "base_model_name_or_path", "rank_pattern", "alpha_pattern");
-    if (o && c->alpha == floor(c->alpha) && fabs(c->alpha) < 1e9 &&
-        json_object_set_new(o, "lora_alpha", json_integer((json_int_t)c->alpha))) {
-        json_decref(o);
-        return NULL;
-    }
-    return o;
-}
 
 int lora_save(const Lora *l, const char *dir, Err *e)
 {
     char path[4096];
     FilePool pool = {NULL};
-    json_t *config = peft_config(&l->config);
+    json_t *config = lora_config_json(&l->config);
     char *pretty = json_text(config, JSON_INDENT(2) | JSON_SORT_KEYS, "the adapter's configuration", e);
     char *compact = pretty ? json_text(config, JSON_COMPACT | JSON_SORT_KEYS, "the adapter's configuration", e) : NULL;
     StWriter *w = compact ? st_writer(e) : NULL;
@@ -59,12 +36,12 @@ int lora_save(const Lora *l, const char *dir, Err *e)
     if (!status)
         status = file_mkdirs(dir, e);
     if (!status)
-        status = st_add_meta(w, meta_key, compact, e);
+        status = st_add_meta(w, lora_config_key, compact, e);
     if (!status)
         status = store_add(w, &pool, l->params, l->params->values, peft_prefix, true, e);
-    if (!status && !(status = file_join(path, sizeof path, dir, "adapter_model.safetensors", e)))
+    if (!status && !(status = file_join(path, sizeof path, dir, weights_name, e)))
         status = st_save(w, path, e);
-    if (!status && !(status = file_join(path, sizeof path, dir, "adapter_config.json", e)))
+    if (!status && !(status = file_join(path, sizeof path, dir, lora_config_name, e)))
         status = file_save(path, pretty, strlen(pretty), e);
     st_writer_free(w);
     pool_free(&pool);
@@ -76,10 +53,13 @@ int lora_save(const Lora *l, const char *dir, Err *e)
 
 /* ---- reading ---- */
 
+typedef enum Style { STYLE_PEFT, STYLE_PEFT_BARE, STYLE_KOHYA, STYLE_REFERENCE } Style;
+typedef enum Part { PART_A, PART_B, PART_ALPHA, PARTS } Part;
+
 typedef struct Entry { /* one adapted layer of the file */
     const Param *w;    /* the layer's weight in the model */
-    const StTensor *a, *b, *alpha;
-    bool transposed; /* the reference's spelling */
+    const StTensor *parts[PARTS];
+    Style style;
     int rank;
     double scale;
 } Entry;
@@ -89,26 +69,26 @@ typedef struct Reading {
     const Model *m;
     Entry *entries;
     int n;
-    double alpha; /* of the whole file; NaN: not said */
-    bool rslora;
+    AdapterConfig config;
+    bool one_scale; /* all layers have the same, which then stays in the adapter's alpha */
 } Reading;
 
 typedef struct Spelling {
+    Style style;
+    Part part;
     const char *prefix, *suffix;
-    char part; /* 'a', 'b', 'l' (alpha) */
-    bool transposed, underscores;
 } Spelling;
 
 static const Spelling spellings[] = {
-    {"base_model.model.", ".lora_A.weight", 'a', false, false},
-    {"base_model.model.", ".lora_B.weight", 'b', false, false},
-    {"", ".lora_A.weight", 'a', false, false},
-    {"", ".lora_B.weight", 'b', false, false},
-    {"lora_unet_", ".lora_down.weight", 'a', false, true},
-    {"lora_unet_", ".lora_up.weight", 'b', false, true},
-    {"lora_unet_", ".alpha", 'l', false, true},
-    {"", ".lora_a", 'a', true, false},
-    {"", ".lora_b", 'b', true, false},
+    {STYLE_PEFT, PART_A, "base_model.model.", ".lora_A.weight"},
+    {STYLE_PEFT, PART_B, "base_model.model.", ".lora_B.weight"},
+    {STYLE_PEFT_BARE, PART_A, "", ".lora_A.weight"},
+    {STYLE_PEFT_BARE, PART_B, "", ".lora_B.weight"},
+    {STYLE_KOHYA, PART_A, "lora_unet_", ".lora_down.weight"},
+    {STYLE_KOHYA, PART_B, "lora_unet_", ".lora_up.weight"},
+    {STYLE_KOHYA, PART_ALPHA, "lora_unet_", ".alpha"},
+    {STYLE_REFERENCE, PART_A, "", ".lora_a"},
+    {STYLE_REFERENCE, PART_B, "", ".lora_b"},
 };
 
 /* Does the model's weight "LAYER.weight" belong to the layer written as text (n)? */
@@ -125,32 +105,43 @@ static bool is_layer(const Param *p, const char *text, size_t n, bool underscore
     return true;
 }
 
-static Entry *entry_for(Reading *r, const Param *w)
+/* The model's weight that a tensor of this name and spelling adapts, or NULL. */
+static const Param *layer_of(const Model *m, const char *name, const Spelling *s)
 {
-    for (int i = 0; i < r->n; i++)
-        if (r->entries[i].w == w)
-            return &r->entries[i];
-    r->entries[r->n].w = w;
-    return &r->entries[r->n++];
+    size_t n = strlen(name), pre = strlen(s->prefix), suf = strlen(s->suffix);
+
+    if (n <= pre + suf || strncmp(name, s->prefix, pre) || strcmp(name + n - suf, s->suffix))
+        return NULL;
+    for (int i = 0; i < m->params->count; i++) {
+        const Param *p = m->params->items[i];
+        if (is_layer(p, name + pre, n - pre - suf, s->style == STYLE_KOHYA) &&
+            strcmp(p->name, "class_embedding.weight"))
+            return p;
+    }
+    return NULL;
 }
 
-static bool take_tensor(Reading *r, const StTensor *t, const Spelling *s)
+/* One layer, one spelling: with a second one it could not be said which of the two counts. */
+static int take_tensor(Reading *r, const Param *w, const StTensor *t, const Spelling *s, Err *e)
 {
-    size_t n = strlen(t->name), pre = strlen(s->prefix), suf = strlen(s->suffix);
+    const StTensor *other = NULL;
+    Entry *en = r->entries;
 
-    if (n <= pre + suf || strncmp(t->name, s->prefix, pre) || strcmp(t->name + n - suf, s->suffix))
-        return false;
-    for (int i = 0; i < r->m->params->count; i++) {
-        const Param *p = r->m->params->items[i];
-        Entry *en;
-        if (!is_layer(p, t->name + pre, n - pre - suf, s->underscores) || !strcmp(p->name, "class_embedding.weight"))
-            continue;
-        en = entry_for(r, p);
-        *(s->part == 'a' ? &en->a : s->part == 'b' ? &en->b : &en->alpha) = t;
-        en->transposed |= s->transposed;
-        return true;
+    while (en < r->entries + r->n && en->w != w)
+        en++;
+    if (en == r->entries + r->n) {
+        r->n++;
+        en->w = w;
+        en->style = s->style;
     }
-    return false;
+    for (int i = 0; i < PARTS; i++)
+        if (en->parts[i] && (en->style != s->style || i == (int)s->part))
+            other = en->parts[i];
+    if (other)
+        return err_set(e, ERR_INPUT, "'%s' spells one layer in two ways: '%s' and '%s'; leave one of them out",
+                       st_label(r->f), other->name, t->name);
+    en->parts[s->part] = t;
+    return 0;
 }
 
 static int match_names(Reading *r, Err *e)
@@ -161,12 +152,15 @@ static int match_names(Reading *r, Err *e)
 
     for (int i = 0; i < st_count(r->f); i++) {
         const StTensor *t = st_at(r->f, i);
-        bool taken = false;
-        for (size_t k = 0; k < sizeof spellings / sizeof *spellings && !taken; k++)
-            taken = take_tensor(r, t, &spellings[k]);
-        if (!taken && used < sizeof names)
+        const Spelling *s = spellings, *end = s + sizeof spellings / sizeof *spellings;
+        const Param *w = NULL;
+        while (s < end && !(w = layer_of(r->m, t->name, s)))
+            s++;
+        if (w && take_tensor(r, w, t, s, e))
+            return -1;
+        if (!w && used < sizeof names)
             used += (size_t)snprintf(names + used, sizeof names - used, "%s'%s'", used ? ", " : "", t->name);
-        misses += !taken;
+        misses += !w;
     }
     if (misses)
         return err_set(e, ERR_INPUT, "'%s' holds %d tensors that match no layer of the model: %s%s", st_label(r->f),
@@ -187,72 +181,47 @@ static int read_scalar(double *out, const StFile *f, const StTensor *t, Err *e)
     return 0;
 }
 
-static int check_entry(Reading *r, Entry *en, Err *e)
+/* alpha of the layer: its own tensor's, else the configuration's, else what the spelling means by saying nothing. */
+static int read_alpha(double *alpha, const Reading *r, const Entry *en, Err *e)
 {
-    uint64_t in = (uint64_t)en->w->shape.d[1], out = (uint64_t)en->w->shape.d[0], rank;
-    bool tr = en->transposed;
-    double alpha = r->alpha;
+    const StTensor *own = en->parts[PART_ALPHA];
 
-    if (!en->a || !en->b)
-        return err_set(e, ERR_INPUT, "'%s' has only one of the two matrices for '%s'", st_label(r->f), en->w->name);
-    rank = en->a->nd == 2 ? en->a->d[tr ? 1 : 0] : 0;
-    if (en->b->nd != 2 || rank < 1 || rank > 65536 || en->a->d[tr ? 0 : 1] != in || en->b->d[tr ? 1 : 0] != out ||
-        en->b->d[tr ? 0 : 1] != rank)
-        return err_set(e, ERR_INPUT, "'%s': tensors '%s' and '%s' do not fit a layer of %d inputs and %d outputs",
-                       st_label(r->f), en->a->name, en->b->name, (int)in, (int)out);
-    en->rank = (int)rank;
-    if (en->alpha && read_scalar(&alpha, r->f, en->alpha, e))
+    *alpha = r->config.alpha;
+    if (own && read_scalar(alpha, r->f, own, e))
         return -1;
-    if (isnan(alpha)) /* nothing says: the reference's 1; else the rank, which is no scaling */
-        alpha = tr ? 1 : (double)rank;
-    en->scale = alpha / (r->rslora ? sqrt((double)rank) : (double)rank);
+    if (!own && r->config.there && isnan(*alpha))
+        return err_set(e, ERR_INPUT, "the configuration of '%s' does not say lora_alpha", st_label(r->f));
+    /* A stored alpha of 0: kohya's own programs take it for "not set", which is no scaling, both in training and in
+     * inference. Whoever trained such a file saw it at work with scale 1. */
+    if (own && *alpha == 0)
+        *alpha = NAN;
+    if (isnan(*alpha))
+        *alpha = en->style == STYLE_REFERENCE ? 1 : (double)en->rank;
     return 0;
 }
 
-int lora_scale_from_json(double *alpha, bool *rslora, const char *json, const char *label, Err *e)
+static int check_entry(const Reading *r, Entry *en, Err *e)
 {
-    json_t *o = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
-    const json_t *value = json_object_get(o, "lora_alpha");
-    int status = 0;
+    uint64_t in = (uint64_t)en->w->shape.d[1], out = (uint64_t)en->w->shape.d[0], rank;
+    const StTensor *a = en->parts[PART_A], *b = en->parts[PART_B];
+    bool tr = en->style == STYLE_REFERENCE;
+    double alpha;
 
-    if (!json_is_object(o))
-        status = err_set(e, ERR_INPUT, "'%s' is not a JSON object", label);
-    else if (value && (!json_is_number(value) || !isfinite(json_number_value(value))))
-        status = err_set(e, ERR_INPUT, "'%s': lora_alpha is not a number", label);
-    else if (json_is_true(json_object_get(o, "use_dora")))
-        status = err_set(e, ERR_INPUT, "'%s' asks for DoRA, which is not supported", label);
-    if (!status && value)
-        *alpha = json_number_value(value);
-    if (!status)
-        *rslora = json_is_true(json_object_get(o, "use_rslora"));
-    json_decref(o);
-    return status;
-}
-
-static int read_scale(Reading *r, const char *dir, Err *e)
-{
-    static const char *const keys[] = {"lora_alpha", "alpha"};
-    char path[4096], *json;
-    const char *meta = st_meta(r->f, meta_key);
-    size_t size;
-    int status;
-
-    for (size_t i = 0; i < 2 && isnan(r->alpha); i++) {
-        const char *text = st_meta(r->f, keys[i]);
-        char *end;
-        double v = text ? strtod(text, &end) : 0;
-        if (text && end != text && !*end && isfinite(v))
-            r->alpha = v;
-    }
-    if (meta && lora_scale_from_json(&r->alpha, &r->rslora, meta, st_label(r->f), e))
+    if (!a || !b)
+        return err_set(e, ERR_INPUT, "'%s' has only one of the two matrices for '%s'", st_label(r->f), en->w->name);
+    rank = a->nd == 2 ? a->d[tr ? 1 : 0] : 0;
+    if (b->nd != 2 || rank < 1 || rank > LORA_RANK_MAX || a->d[tr ? 0 : 1] != in || b->d[tr ? 1 : 0] != out ||
+        b->d[tr ? 0 : 1] != rank)
+        return err_set(e, ERR_INPUT, "'%s': tensors '%s' and '%s' do not fit a layer of %d inputs and %d outputs",
+                       st_label(r->f), a->name, b->name, (int)in, (int)out);
+    en->rank = (int)rank;
+    if (r->config.rank && en->rank != r->config.rank)
+        return err_set(e, ERR_INPUT, "'%s': tensor '%s' has rank %d, but r is %d in the configuration", st_label(r->f),
+                       a->name, en->rank, r->config.rank);
+    if (read_alpha(&alpha, r, en, e))
         return -1;
-    if (meta || file_join(path, sizeof path, dir, "adapter_config.json", e) || !file_exists(path))
-        return meta || file_exists(dir) ? 0 : -1;
-    if (file_load(&json, &size, path, 1 << 20, e))
-        return -1;
-    status = lora_scale_from_json(&r->alpha, &r->rslora, json, path, e);
-    mem_free(json);
-    return status;
+    en->scale = alpha / (r->config.rslora ? sqrt((double)rank) : (double)rank);
+    return 0;
 }
 
 /* "w_q" of "encoder_convs.0.cross_attention.w_q.weight"; "feed_forward.0" where the last part is a number. */
@@ -270,16 +239,18 @@ static void layer_target(char *out, size_t cap, const char *weight)
     snprintf(out, cap, "%.*s", (int)(end - start), weight + start);
 }
 
-static int collect_config(LoraConfig *c, const Reading *r, Err *e)
+static int collect_config(LoraConfig *c, Reading *r, Err *e)
 {
     size_t used = 0;
 
     *c = (LoraConfig){0, 0, ""};
+    r->one_scale = true;
     for (int i = 0; i < r->n; i++) {
         const Entry *en = &r->entries[i];
         char target[PARAM_NAME_MAX];
         if (en->rank > c->rank)
             c->rank = en->rank;
+        r->one_scale &= en->scale == r->entries[0].scale;
         layer_target(target, sizeof target, en->w->name);
         if (lora_targets(c, target))
             continue;
@@ -287,7 +258,23 @@ static int collect_config(LoraConfig *c, const Reading *r, Err *e)
         if (used >= sizeof c->targets)
             return err_set(e, ERR_INPUT, "'%s' adapts too many kinds of layers", st_label(r->f));
     }
-    c->alpha = r->entries[0].scale * c->rank;
+    c->alpha = (r->one_scale ? r->entries[0].scale : 1) * c->rank;
+    return 0;
+}
+
+/* B's column k of one layer into the adapter's, times the layer's scale where that is not in the configuration. */
+static int take_column(Param *pb, const float *b, int k, int full, const Reading *r, const Entry *en, Err *e)
+{
+    const bool transposed = en->style == STYLE_REFERENCE;
+    const double fold = r->one_scale ? 1 : en->scale;
+
+    for (int o = 0, out = pb->shape.d[0]; o < out; o++) {
+        const real v = (real)(fold * (double)(transposed ? b[k * out + o] : b[o * en->rank + k]));
+        if (!isfinite(v))
+            return err_set(e, ERR_INPUT, "'%s': tensor '%s' times its layer's scale of %g is not finite",
+                           st_label(r->f), en->parts[PART_B]->name, fold);
+        pb->value[o * full + k] = v;
+    }
     return 0;
 }
 
@@ -295,14 +282,13 @@ static int collect_config(LoraConfig *c, const Reading *r, Err *e)
 static int take_entry(Lora *l, const Reading *r, const Entry *en, Err *e)
 {
     char name[PARAM_NAME_MAX + 16];
-    int stem = (int)(strlen(en->w->name) - strlen(".weight")), full = l->config.rank, rank = en->rank;
-    int in = en->w->shape.d[1], out = en->w->shape.d[0];
-    double first = r->entries[0].scale;
-    real extra = first != 0 ? (real)(en->scale / first) : 1;
-    float *a = mem_alloc((size_t)rank * (size_t)in, sizeof *a, "an adapter", e);
-    float *b = mem_alloc((size_t)rank * (size_t)out, sizeof *b, "an adapter", e);
+    int stem = (int)(strlen(en->w->name) - strlen(".weight")), rank = en->rank, in = en->w->shape.d[1];
+    size_t in_size = (size_t)in, out_size = (size_t)en->w->shape.d[0];
+    float *a = mem_alloc((size_t)rank * in_size, sizeof *a, "an adapter", e);
+    float *b = mem_alloc((size_t)rank * out_size, sizeof *b, "an adapter", e);
     Param *pa, *pb;
-    int status = a && b && !read_finite(a, r->f, en->a, e) && !read_finite(b, r->f, en->b, e) ? 0 : -1;
+    int status =
+        a && b && !read_finite(a, r->f, en->parts[PART_A], e) && !read_finite(b, r->f, en->parts[PART_B], e) ? 0 : -1;
 
     snprintf(name, sizeof name, "%.*s.lora_A.weight", stem, en->w->name);
     pa = param_find(l->params, name);
@@ -312,16 +298,15 @@ static int take_entry(Lora *l, const Reading *r, const Entry *en, Err *e)
         status = err_set(e, ERR_INPUT, "'%s': the model has no adaptable layer '%s'", st_label(r->f), en->w->name);
     for (int k = 0; !status && k < rank; k++) {
         for (int i = 0; i < in; i++)
-            pa->value[k * in + i] = (real)(en->transposed ? a[i * rank + k] : a[k * in + i]);
-        for (int o = 0; o < out; o++)
-            pb->value[o * full + k] = extra * (real)(en->transposed ? b[k * out + o] : b[o * rank + k]);
+            pa->value[k * in + i] = (real)(en->style == STYLE_REFERENCE ? a[i * rank + k] : a[k * in + i]);
+        status = take_column(pb, b, k, l->config.rank, r, en, e);
     }
     mem_free(a);
     mem_free(b);
     return status;
 }
 
-static Lora *build_adapter(const Reading *r, Err *e)
+static Lora *build_adapter(Reading *r, Err *e)
 {
     LoraConfig c;
     UnetOptions o = {.n = 1};
@@ -352,24 +337,26 @@ static Lora *build_adapter(const Reading *r, Err *e)
 Lora *lora_load(const char *path, const Model *m, Err *e)
 {
     char file[4096], dir[4096];
-    Reading r = {.m = m, .alpha = NAN};
+    Reading r = {.m = m};
+    bool peft_name = true;
     Lora *l = NULL;
     StFile *f;
     int status = 0;
 
     if (file_is_dir(path)) {
         snprintf(dir, sizeof dir, "%s", path);
-        status = file_join(file, sizeof file, path, "adapter_model.safetensors", e);
+        status = file_join(file, sizeof file, path, weights_name, e);
     } else {
         const char *slash = strrchr(path, '/');
         snprintf(file, sizeof file, "%s", path);
         snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+        peft_name = !strcmp(slash ? slash + 1 : path, weights_name);
     }
     if (status || !(f = st_open(file, e)))
         return NULL;
     r.f = f;
     r.entries = mem_alloc((size_t)st_count(f) + 1, sizeof *r.entries, "an adapter", e);
-    status = r.entries && !match_names(&r, e) && !read_scale(&r, dir, e) ? 0 : -1;
+    status = r.entries && !match_names(&r, e) && !lora_config_of(&r.config, f, dir, peft_name, e) ? 0 : -1;
     for (int i = 0; i < r.n && !status; i++)
         status = check_entry(&r, &r.entries[i], e);
     if (!status)

@@ -40,7 +40,4 @@ int read_finite(float *out, const StFile *f, const StTensor *t, Err *e);
  * then. */
 char *json_text(const json_t *value, size_t flags, const char *what, Err *e);
 
-/* What a PEFT configuration says of the scale; *alpha stays where it says nothing. ERR_INPUT where it cannot be followed. */
-int lora_scale_from_json(double *alpha, bool *rslora, const char *json, const char *label, Err *e);
-
 #endif

@@ -8,7 +8,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/train.h"
 
-#include "../../src/train/store_file.h"
+#include "../../src/train/lora_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
@@ -43,13 +43,12 @@ static void read_model(const char *text)
 static void read_adapter(const char *text)
 {
     Err e = {ERR_NONE, ""};
-    double alpha = 0;
-    bool rslora = false;
+    AdapterConfig c;
 
-    if (lora_scale_from_json(&alpha, &rslora, text, "input", &e))
+    if (lora_config_read(&c, text, "input", &e))
         refused(&e);
     else
-        require(alpha - alpha == 0);
+        require((c.alpha - c.alpha == 0 || c.alpha != c.alpha) && c.rank >= 0 && c.rank <= LORA_RANK_MAX);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
