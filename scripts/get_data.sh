@@ -171,8 +171,15 @@ if QUIET=1 verify "$dir"; then
     say "'$dir' is complete and verified"
     exit 0
 fi
+for i in "${!FILES[@]}"; do
+    f=${FILES[i]}
+    if { [ -e "$dir/$f.gz" ] || [ -L "$dir/$f.gz" ]; } && [ "$(checksum "$dir/$f.gz" || true)" != "${sums[i]}" ]; then
+        say "'$dir/$f.gz' is there and is not $name's: move it away, or name another directory"
+        exit 1
+    fi
+done
 mkdir -p "$dir"
-work=$dir/fetch.tmp # beside its destination, so that the last step is a rename
+work=$(mktemp -d "$dir/.fetch-XXXXXXXX") # beside its destination, so that the last step is a rename
 trap 'rm -rf "$work"; rmdir "$dir" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 if ! fetch "$name"; then
@@ -182,6 +189,6 @@ if ! fetch "$name"; then
 fi
 for f in "${FILES[@]}"; do
     chmod 644 "$work/$f.gz"
-    mv -f "$work/$f.gz" "$dir/$f.gz"
+    mv -n "$work/$f.gz" "$dir/$f.gz"
 done
 say "'$dir' is complete and verified"

@@ -94,7 +94,6 @@ make -j "$(nproc 2>/dev/null || echo 2)"
 scripts/get_data.sh mnist
 
 say "training: preset tiny on MNIST"
-rm -rf "$run" # only ever made by this script
 ./sdlora train --preset tiny --epochs 2 --out "$run"
 
 say "fine-tuning: LoRA, rank 8"
