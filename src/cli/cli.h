@@ -27,7 +27,7 @@ int cmd_bench(int argc, char **argv);
 /* "sdlora: MESSAGE" on standard error, for a usage error also where help is; the exit status. command may be NULL. */
 int cli_fail(const Err *e, const char *command);
 
-/* Read the command line into `args`, which holds the defaults. True: go on; false: return *status (help was printed, or
+/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return *status (help was printed, or
  * an error). Frees nothing that the caller must keep; `given` is freed by options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 

@@ -45,8 +45,12 @@ static void usage(FILE *f)
 
 static int version(int argc, char **argv)
 {
+    bool verbose = argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"));
+    Err e = {0};
+    if (verbose && backend_check(&e))
+        return cli_fail(&e, NULL);
     printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
-    if (argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"))) {
+    if (verbose) {
         threads_init(0);
         backend_init();
         printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
