@@ -6,6 +6,7 @@
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
+#include "interrupt.h"
 #include "run.h"
 
 enum { NAMES_MAX = 512 };
@@ -130,6 +131,7 @@ int cmd_finetune(int argc, char **argv)
     int status;
     if (!cli_options(&given, &FINETUNE_TABLE, &args, argc, argv, &status))
         return status;
+    interrupt_outlive_readers();
     status = run_train(&run);
     options_free(&given);
     return status;

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,7 @@ int main(int argc, char **argv)
     int status;
 
     settle_runtimes(argv);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     status = dispatch(argc, argv);
     /* A full disk behind a redirection shows only here. */
     errno = 0;
