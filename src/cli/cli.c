@@ -14,6 +14,8 @@
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
+#include "start.h"
+
 const Choice CHOICES_CONV[] = {{"auto", CONV_AUTO}, {"im2col", CONV_IM2COL}, {"winograd", CONV_WINOGRAD}, {NULL, 0}};
 const Choice CHOICES_CLIP[] = {{"x0", CLIP_X0}, {"xt", CLIP_XT}, {"none", CLIP_NONE}, {NULL, 0}};
 const Choice CHOICES_BN[] = {{"running", 0}, {"batch", 1}, {NULL, 0}};
@@ -87,9 +89,16 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
     return file_join(out, cap, dir, name, e);
 }
 
+bool cli_stdout_closed(void)
+{
+    return start_opened(STDOUT_FILENO);
+}
+
 int cli_check_output(const char *path, Err *e)
 {
     char dir[CLI_PATH_MAX];
+    if (!strcmp(path, "-") && cli_stdout_closed())
+        return err_set(e, ERR_FAILED, "standard output is closed");
     if (!strcmp(path, "-"))
         return isatty(STDOUT_FILENO)
                    ? err_set(e, ERR_USAGE, "standard output is a terminal: redirect it or name a file with --output")

@@ -40,6 +40,9 @@ Model *cli_load_model(const char *path, Err *e);
 /* DIR of DIR/FILE ("." when there is none), and DIR/name. */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
 
+/* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
+bool cli_stdout_closed(void);
+
 /* Refuse an output path that cannot be written before hours are spent on what goes there. "-" is standard output, which
  * must not be a terminal. */
 int cli_check_output(const char *path, Err *e);
