@@ -36,4 +36,44 @@ if command -v script >/dev/null; then
 else
     echo 'note: script is missing (util-linux): nothing was seen on a terminal'
 fi
+
+# ---- names out of files: controls (an escape, DEL, C1), a turn of direction, beside names in UTF-8 ----
+safetensors() { # safetensors FILE NAME VALUE: a tensor x, one of that name in JSON's spelling, and metadata
+    local header
+    header="{\"__metadata__\":{\"$2\":\"$3\"},\"x\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"$2\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}"
+    {
+        printf '%b' "$(printf '\\0%o' $(($(printf %s "$header" | wc -c) % 256)))$(printf '\\0%o' $(($(printf %s "$header" | wc -c) / 256)))\0\0\0\0\0\0"
+        printf '%s\0\0' "$header"
+    } >"$1"
+}
+quiet() { # quiet FILE...: nothing in it that a terminal obeys
+    ! LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f]\|\xc2[\x80-\x9f]\|\xe2\x80[\xa8-\xae]\|\xe2\x81[\xa6-\xa9]' "$@"
+}
+for name in '\u001b]0;t\u0007' '\u007f' $'\x7f' '\u0080' '\u009b31m' $'\xc2\x9b31m' '\u202etxt' '\u2066' '\u2028'; do
+    safetensors named "a$name" "v$name"
+    expect 0 '\x' info named
+    check "info of '$name'" quiet out.txt err.txt
+    expect 0 '\u' info --json named
+    check "info --json of '$name'" quiet out.txt err.txt
+    check 'is ASCII' test -z "$(LC_ALL=C tr -d '\n -~' <out.txt)"
+    sed 's/\[1,2\]/[1,3]/' named >damaged
+    expect 3 '\x' info damaged
+    check "an error about '$name'" quiet out.txt err.txt
+done
+for name in $'\xc2\x9b31m' $'\xe2\x80\xae' $'\xff\xc0\xaf' $'\xed\xa0\x80' $'\xf4\x90\x80\x80' $'cut\xe2\x82'; do
+    expect 3 '\x' info "$name"
+    check "the path '$name'" quiet err.txt
+    LC_ALL=C.UTF-8 check 'is valid UTF-8' iconv -f UTF-8 -t UTF-8 -o iconv.txt err.txt
+    refuse 2 '\x' "$name"
+done
+cp named $'path\xff'
+expect 0 '"file": "path\\xff"' info --json $'path\xff'
+
+# columns stand under each other, whatever a character's length
+safetensors umlaut 'äöü€é' 'ü'
+"$SDLORA" info umlaut >out.txt
+check 'columns' test "$(grep -c '^  x      U8 \|^  äöü€é  U8 ' out.txt)" -eq 2
+safetensors wide '权重' 'ü'
+"$SDLORA" info wide >out.txt
+check 'columns of Chinese names' test "$(grep -c '^  x     U8 \|^  权重  U8 ' out.txt)" -eq 2
 finish

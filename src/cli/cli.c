@@ -11,6 +11,7 @@
 
 #include "sdlora/file.h"
 #include "sdlora/backend.h"
+#include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
@@ -22,12 +23,18 @@ const Choice CHOICES_BN[] = {{"running", 0}, {"batch", 1}, {NULL, 0}};
 const Choice CHOICES_PRESET[] = {{"mnist", PRESET_MNIST}, {"tiny", PRESET_TINY}, {"seed", PRESET_SEED}, {NULL, 0}};
 const Choice CHOICES_SCHEDULE[] = {{"linear", SCHEDULE_LINEAR}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
 
+void cli_put(FILE *f, const char *text)
+{
+    for (TextUnit u; (u = text_unit(text)).bytes; text += u.bytes)
+        for (int i = 0; i < u.bytes; i++)
+            fprintf(f, u.plain ? "%c" : "\\x%02x", (unsigned char)text[i]);
+}
+
 int cli_fail(const Err *e, const char *command)
 {
     fflush(stdout);
     fputs("sdlora: ", stderr);
-    for (const char *p = e->msg; *p; p++) /* names come out of files: control characters would speak to the terminal */
-        putc((unsigned char)*p < 32 || *p == 127 ? '?' : *p, stderr);
+    cli_put(stderr, e->msg);
     putc('\n', stderr);
     if (e->code == ERR_USAGE && command)
         fprintf(stderr, "Try 'sdlora %s --help'\n", command);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "sdlora/err.h"
 #include "sdlora/model.h"
@@ -23,6 +24,9 @@ int cmd_predict(int argc, char **argv);
 int cmd_noise(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+
+/* Text that came out of a file, or out of the command line, for people: see text.h. */
+void cli_put(FILE *f, const char *text);
 
 /* "sdlora: MESSAGE" on standard error, for a usage error also where help is; the exit status. command may be NULL. */
 int cli_fail(const Err *e, const char *command);

@@ -78,7 +78,9 @@ static int unknown(const char *name)
     names[N_COMMANDS] = "help";
     names[N_COMMANDS + 1] = NULL;
     near = options_nearest(name, names);
-    fprintf(stderr, "sdlora: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
+    fprintf(stderr, "sdlora: unknown %s '", name[0] == '-' ? "option" : "command");
+    cli_put(stderr, name);
+    fputc('\'', stderr);
     if (near)
         fprintf(stderr, "; did you mean '%s'?", near);
     fprintf(stderr, "\nTry 'sdlora --help'\n");
