@@ -31,7 +31,7 @@ if command -v script >/dev/null; then
     env TERM=xterm-256color LANG=C.UTF-8 LC_ALL= LC_CTYPE= NO_COLOR= COLUMNS=120 script -qec \
         "$(printf '%q ' "$SDLORA" train $SMALL --progress auto --data data --out bar --epochs 2)" /dev/null \
         </dev/null 2>&1 | screen >seen.txt
-    kinds=$(sed -n 's/^epoch \([12]\)\/2 .* loss [0-9.]*  val [0-9.]*  [0-9]* images\/s.*/\1/p; s/.*▀.*/p/p' seen.txt | uniq | tr -d '\n')
+    kinds=$(sed -n 's/^epoch \([12]\)\/2 .* loss [0-9.]*  val [0-9.]*  [0-9]* images\/s  ETA [0-9:]*$/\1/p; s/.*▀.*/p/p' seen.txt | uniq | tr -d '\n')
     check "each epoch leaves its line, then its picture, not '$kinds'" test "$kinds" = 1p2p
 else
     echo 'note: script is missing (util-linux): nothing was seen on a terminal'

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-
 static const struct {
     const char *name;
     int bits;
