@@ -66,7 +66,7 @@ static char **joined(char *const *envp, char *const *with)
 }
 
 /* libgomp and OpenBLAS read these variables in their constructors, when libc has no environment yet that could be
- * changed. So the program starts itself once more, with another environment.
+ * changed. So the program starts itself once more, with another environment, which takes 1 ms.
  *
  * By default a thread of libgomp that waits spins 300,000 times, several ms, while the thread that it waits for may need
  * the very processor. 20,000 spins, some 250 us, bridge the gaps between our loops and the differences between threads;
