@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
-    [err]=base [file]=base [mem]=base [rng]=base [threads]=base
+    [err]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
     [idx]=io [image]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core

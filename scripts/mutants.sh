@@ -73,6 +73,20 @@ trainer: clipping forgets the norm|src/train/trainer.c|s/c->clip \/ (norm + 1e-6
 trainer: one order for all epochs|src/train/trainer.c|s/rng_stream("shuffle", (uint64_t)epoch)/rng_stream("shuffle", 0)/|test_train
 trainer: one noise for all samples|src/train/trainer.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
 trainer: nothing dropped|src/train/trainer.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
+simd: what is not there is not refused|src/cli/cli.c|s/ \&\& !backend_check(&e)//|cli_usage
+progress: the mean begins with the first loss|src/cli/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
+progress: an epoch's line is drawn over|src/cli/progress.c|s/if (milestone)$/if (0)/|cli_terminal
+text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
+text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
+info: DEL in JSON|src/cli/cmd_info.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
+signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
+signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals
+signals: SIGHUP counts as a second one|src/cli/interrupt.c|s/sig != SIGHUP && asked/arrived/|cli_signals
+signals: nobody reads, and the run ends|src/cli/interrupt.c|s/signal(SIGPIPE, SIG_IGN)/(void)0/|cli_signals
+signals: a file size limit kills|src/cli/main.c|s/signal(SIGXFSZ, SIG_IGN)/(void)0/|cli_signals
+start: closed streams stay closed|src/cli/start.c|s/fd < 3/fd < 0/|cli_signals
+start: OpenBLAS starts its threads|src/cli/start.c|s/with\[n++\] = blas/(void)blas/|cli_signals
+start: only after the libraries|src/cli/start.c|s/defined(__GLIBC__) && !SANITIZED/0/|cli_usage
 checkpoint: step forgotten|src/train/checkpoint.c|s/t->step = json_integer_value.*/t->step = 0;/|test_resume
 checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->m, /store_get(t->trained, t->v, /|test_resume
 model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet

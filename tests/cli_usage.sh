@@ -73,7 +73,23 @@ refuse 2 "'predict' needs --input" predict
 refuse 2 'needs one adapter' predict --input a --output b --unmerged
 check 'refusals wrote nothing' test ! -e runs
 
-# ---- how threads wait: libgomp prints what it read at each of the program's two starts ----
+# ---- the instruction set ----
+simd=$("$SDLORA" --version --verbose | sed -n 's/.*SIMD: //p')
+for command in train finetune sample predict bench '--version --verbose'; do
+    # shellcheck disable=SC2086
+    SDLORA_SIMD=garbage refuse 2 "SDLORA_SIMD is 'garbage'; this program on this processor has" $command
+    check "$command: what there is, is listed" grep -q "has.* $simd" err.txt
+done
+listed=$(sed 's/.* has //; s/,//g' err.txt)
+for level in avx512 avx2 neon baseline; do # what is listed runs, what is not is refused
+    case " $listed " in
+    *" $level "*) SDLORA_SIMD=$level expect 0 "SIMD: $level" --version --verbose ;;
+    *) SDLORA_SIMD=$level refuse 2 "SDLORA_SIMD is '$level'" --version --verbose ;;
+    esac
+done
+SDLORA_SIMD='' expect 0 "SIMD: $simd" --version --verbose
+
+# ---- how threads wait: libgomp prints what it read. The program starts itself once more, before libraries do ----
 spins() {
     env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=verbose "$@" "$SDLORA" --version 2>&1 |
         sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | tr '\n' ' '
@@ -82,7 +98,9 @@ case $(spins env) in
     '') ;; # another OpenMP
     *)
         check 'waiting threads sleep soon' test "$(spins env | sed 's/.* \([0-9]* \)$/\1/')" = '20000 '
-        check 'where the user says so, as soon as he says' test "$(spins env GOMP_SPINCOUNT=7)" = '7 '
+        # sanitizers start before that
+        [ -z "${FAULT_SHIM-}" ] || check 'libraries start once' test "$(spins env)" = '20000 '
+        check 'where the user says so, as soon as he says' test "$(spins env GOMP_SPINCOUNT=7 OPENBLAS_NUM_THREADS=1)" = '7 '
         ;;
 esac
 

@@ -268,6 +268,7 @@ static void test_embed(void **state)
 static void test_choice(void **state)
 {
     static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
+    Err e;
     (void)state;
     unsetenv("SDLORA_SIMD");
     const Backend *best = backend_get();
@@ -275,14 +276,21 @@ static void test_choice(void **state)
     assert_string_equal(best->name, "cpu");
     for (int i = 0; i < 4; i++) {
         const Backend *be = backend_by_simd(names[i]);
-        if (be) {
-            setenv("SDLORA_SIMD", names[i], 1);
+        setenv("SDLORA_SIMD", names[i], 1);
+        assert_int_equal(backend_check(&e), be ? 0 : -1);
+        if (be)
             assert_ptr_equal(backend_get(), be);
-        }
     }
-    setenv("SDLORA_SIMD", "no such thing", 1);
+    setenv("SDLORA_SIMD", "", 1);
+    assert_int_equal(backend_check(&e), 0);
     assert_ptr_equal(backend_get(), best);
+    setenv("SDLORA_SIMD", "no such thing", 1);
+    assert_int_equal(backend_check(&e), -1);
+    assert_int_equal(e.code, ERR_USAGE);
+    for (int i = 0; i < 4; i++)
+        assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(names[i]));
     unsetenv("SDLORA_SIMD");
+    assert_int_equal(backend_check(&e), 0);
     assert_null(backend_by_simd("no such thing"));
     assert_true(strlen(backend_blas_core()) > 0);
     assert_int_equal(threads_count(), 2); /* settling BLAS left our own team alone */

@@ -191,7 +191,7 @@ static void test_rejected_headers(void **state)
     assert_rejects(T(F32("[2]", "[0,8]")), 9, "1 stray bytes");
     assert_rejects("{}", 1, "1 stray bytes");
     /* a name cannot put escape sequences on a terminal */
-    assert_rejects("{\"\\u001b[31m\":{" F32("[2]", "[0,8]") "}}", 7, "'?[31m'");
+    assert_rejects("{\"\\u001b[31m\":{" F32("[2]", "[0,8]") "}}", 7, "'\\x1b[31m'");
     assert_rejects("PK\3\4..........", 0, "'here'");
 }
 

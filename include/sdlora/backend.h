@@ -29,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "sdlora/err.h"
 #include "sdlora/tensor.h"
 
 #define BACKEND_GROUP 8 /* images; a forward block holds 1, 2, 4 or 8 of them */
@@ -169,8 +170,11 @@ typedef struct Backend {
 } Backend;
 
 /* The table for this CPU: the best instruction set that it has, or the one named by the environment variable SDLORA_SIMD
- * (avx512, avx2, neon, baseline) where the CPU has it. Never NULL. */
+ * (avx512, avx2, neon, baseline). Never NULL: what the variable names in vain is for backend_check to refuse. */
 const Backend *backend_get(void);
+
+/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names nothing that was compiled in and that the CPU has. */
+int backend_check(Err *e);
 
 /* The table compiled for the named instruction set, or NULL when it was not compiled in or the CPU lacks it. */
 const Backend *backend_by_simd(const char *simd);

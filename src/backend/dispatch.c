@@ -4,6 +4,7 @@
 #include "sdlora/backend.h"
 
 #include <cblas.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,12 @@ static bool cpu_has_avx2(void)
 #endif
 }
 
+static const char *wanted_simd(void)
+{
+    const char *name = getenv("SDLORA_SIMD");
+    return name && *name ? name : NULL;
+}
+
 const Backend *backend_by_simd(const char *simd)
 {
 #ifdef HAVE_ISA_avx512
@@ -62,11 +69,25 @@ const Backend *backend_by_simd(const char *simd)
 
 const Backend *backend_get(void)
 {
-    const char *const names[] = {getenv("SDLORA_SIMD"), "avx512", "avx2"};
+    const char *const names[] = {wanted_simd(), "avx512", "avx2"};
     const Backend *be = NULL;
     for (int i = 0; !be && i < 3; i++)
         be = names[i] ? backend_by_simd(names[i]) : NULL;
     return be ? be : LEAST;
+}
+
+int backend_check(Err *e)
+{
+    static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
+    const char *wanted = wanted_simd();
+    char list[64] = "";
+    size_t used = 0;
+    if (!wanted || backend_by_simd(wanted))
+        return 0;
+    for (int i = 0; i < 4; i++)
+        if (backend_by_simd(names[i]))
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", names[i]);
+    return err_set(e, ERR_USAGE, "SDLORA_SIMD is '%.60s'; this program on this processor has %s", wanted, list);
 }
 
 static void settle_core(void)

@@ -11,8 +11,11 @@
 
 #include "sdlora/file.h"
 #include "sdlora/backend.h"
+#include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
+
+#include "start.h"
 
 const Choice CHOICES_CONV[] = {{"auto", CONV_AUTO}, {"im2col", CONV_IM2COL}, {"winograd", CONV_WINOGRAD}, {NULL, 0}};
 const Choice CHOICES_CLIP[] = {{"x0", CLIP_X0}, {"xt", CLIP_XT}, {"none", CLIP_NONE}, {NULL, 0}};
@@ -20,12 +23,18 @@ const Choice CHOICES_BN[] = {{"running", 0}, {"batch", 1}, {NULL, 0}};
 const Choice CHOICES_PRESET[] = {{"mnist", PRESET_MNIST}, {"tiny", PRESET_TINY}, {"seed", PRESET_SEED}, {NULL, 0}};
 const Choice CHOICES_SCHEDULE[] = {{"linear", SCHEDULE_LINEAR}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
 
+void cli_put(FILE *f, const char *text)
+{
+    for (TextUnit u; (u = text_unit(text)).bytes; text += u.bytes)
+        for (int i = 0; i < u.bytes; i++)
+            fprintf(f, u.plain ? "%c" : "\\x%02x", (unsigned char)text[i]);
+}
+
 int cli_fail(const Err *e, const char *command)
 {
     fflush(stdout);
     fputs("sdlora: ", stderr);
-    for (const char *p = e->msg; *p; p++) /* names come out of files: control characters would speak to the terminal */
-        putc((unsigned char)*p < 32 || *p == 127 ? '?' : *p, stderr);
+    cli_put(stderr, e->msg);
     putc('\n', stderr);
     if (e->code == ERR_USAGE && command)
         fprintf(stderr, "Try 'sdlora %s --help'\n", command);
@@ -45,7 +54,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         *status = 0;
         return false;
     }
-    if (!options_apply(given, args, &e) && t->operand && !given->operand)
+    if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && !given->operand)
         err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
     if (e.code) {
         options_free(given);
@@ -88,9 +97,16 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
     return file_join(out, cap, dir, name, e);
 }
 
+bool cli_stdout_closed(void)
+{
+    return start_opened(STDOUT_FILENO);
+}
+
 int cli_check_output(const char *path, Err *e)
 {
     char dir[CLI_PATH_MAX];
+    if (!strcmp(path, "-") && cli_stdout_closed())
+        return err_set(e, ERR_FAILED, "standard output is closed");
     if (!strcmp(path, "-"))
         return isatty(STDOUT_FILENO)
                    ? err_set(e, ERR_USAGE, "standard output is a terminal: redirect it or name a file with --output")

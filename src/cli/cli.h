@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "sdlora/err.h"
 #include "sdlora/model.h"
@@ -24,10 +25,13 @@ int cmd_noise(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
+/* Text that came out of a file, or out of the command line, for people: see text.h. */
+void cli_put(FILE *f, const char *text);
+
 /* "sdlora: MESSAGE" on standard error, for a usage error also where help is; the exit status. command may be NULL. */
 int cli_fail(const Err *e, const char *command);
 
-/* Read the command line into `args`, which holds the defaults. True: go on; false: return *status (help was printed, or
+/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return *status (help was printed, or
  * an error). Frees nothing that the caller must keep; `given` is freed by options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 
@@ -39,6 +43,9 @@ Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
 /* DIR of DIR/FILE ("." when there is none), and DIR/name. */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
+
+/* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
+bool cli_stdout_closed(void);
 
 /* Refuse an output path that cannot be written before hours are spent on what goes there. "-" is standard output, which
  * must not be a terminal. */

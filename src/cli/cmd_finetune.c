@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "interrupt.h"
 #include "run.h"
 
 enum { NAMES_MAX = 512 };
@@ -97,10 +98,13 @@ static void describe(const Run *run)
     int64_t base = cli_weight_count(run->loop.model->params), own = cli_weight_count(run->loop.lora->params);
     LoraConfig only_qk = a->lora;
     char n[32], m[32];
-    fprintf(stderr, "model: '%s', %s weights, frozen\n", a->model_path, cli_count(n, base));
-    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on %s\n", cli_count(n, own),
-            100.0 * (double)own / (double)(base + own), cli_count(m, base + own), a->lora.rank, a->lora.alpha,
-            a->lora.targets);
+    fputs("model: '", stderr);
+    cli_put(stderr, a->model_path); /* a resumed run's come out of its file */
+    fprintf(stderr, "', %s weights, frozen\n", cli_count(n, base));
+    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on ", cli_count(n, own),
+            100.0 * (double)own / (double)(base + own), cli_count(m, base + own), a->lora.rank, a->lora.alpha);
+    cli_put(stderr, a->lora.targets);
+    fputc('\n', stderr);
     if (run->loop.model->config.context_tokens == 1 && (lora_targets(&only_qk, "w_q") || lora_targets(&only_qk, "w_k")))
         fprintf(stderr,
                 "note: this model's context is one token, so attention over it is always 1 and w_q and w_k get no "
@@ -115,6 +119,7 @@ int cmd_finetune(int argc, char **argv)
     int status;
     if (!cli_options(&given, &FINETUNE_TABLE, &args, argc, argv, &status))
         return status;
+    interrupt_outlive_readers();
     status = run_train(&run);
     options_free(&given);
     return status;

@@ -11,6 +11,7 @@
 #include "sdlora/idx.h"
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
+#include "sdlora/text.h"
 
 #include "cli.h"
 
@@ -125,6 +126,14 @@ static const char *kind_of(const StFile *f)
     return "tensors";
 }
 
+/* JSON knows no bytes that are not UTF-8. */
+static json_t *path_json(const char *path)
+{
+    char safe[4 * CLI_PATH_MAX];
+    json_t *text = json_string(path);
+    return text ? text : json_string(text_safe(safe, sizeof safe, path));
+}
+
 static json_t *safetensors_json(const char *path, Err *e)
 {
     StFile *f = st_open(path, e);
@@ -135,7 +144,7 @@ static json_t *safetensors_json(const char *path, Err *e)
     root = json_object();
     metadata = json_object();
     tensors = json_array();
-    json_object_set_new(root, "file", json_string(path));
+    json_object_set_new(root, "file", path_json(path));
     json_object_set_new(root, "format", json_string("safetensors"));
     json_object_set_new(root, "kind", json_string(kind_of(f)));
     for (int i = 0; i < st_meta_count(f); i++) {
@@ -200,7 +209,7 @@ static json_t *idx_json(const char *path, int nd, Err *e)
     counts = json_array();
     for (int i = 0; i < x.nd; i++)
         json_array_append_new(shape, json_integer(x.d[i]));
-    json_object_set_new(root, "file", json_string(path));
+    json_object_set_new(root, "file", path_json(path));
     json_object_set_new(root, "format", json_string("idx"));
     json_object_set_new(root, "kind", json_string(nd == 1 ? "labels" : "images"));
     json_object_set_new(root, "dtype", json_string("U8"));
@@ -260,15 +269,6 @@ static void shape_text_of(char *buf, size_t cap, const json_t *shape)
         snprintf(buf + used, cap - used, ")");
 }
 
-/* Names come out of files: control characters would speak to the terminal. */
-static void print_safe(const char *text, int width)
-{
-    int n = 0;
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++)
-        n += *p < 32 || *p == 127 ? printf("\\x%02x", *p) : (putchar(*p), (*p & 0xc0) != 0x80);
-    printf("%*s", width > n ? width - n : 0, "");
-}
-
 static void print_stats(const json_t *o)
 {
     const json_t *bad = json_object_get(o, "not_finite");
@@ -288,9 +288,9 @@ static void print_metadata(const json_t *metadata)
     {
         char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT);
         printf("  ");
-        print_safe(key, 0);
+        cli_put(stdout, key);
         printf(": ");
-        print_safe(text ? text : json_string_value(value), 0);
+        cli_put(stdout, text ? text : json_string_value(value));
         printf("\n");
         free(text);
     }
@@ -302,7 +302,7 @@ static void print_safetensors(const json_t *root)
     char n[32], shape[160];
     int width = 4;
     for (size_t i = 0; i < json_array_size(tensors); i++) {
-        int len = (int)strlen(json_string_value(json_object_get(json_array_get(tensors, i), "name")));
+        int len = text_columns(json_string_value(json_object_get(json_array_get(tensors, i), "name")));
         width = len > width && len <= 64 ? len : width;
     }
     printf("safetensors, %s: %zu tensors, %s values\n", json_string_value(json_object_get(root, "kind")),
@@ -314,11 +314,13 @@ static void print_safetensors(const json_t *root)
     printf("\ntensors:\n");
     for (size_t i = 0; i < json_array_size(tensors); i++) {
         const json_t *t = json_array_get(tensors, i);
+        const char *name = json_string_value(json_object_get(t, "name"));
+        int pad = width - text_columns(name);
         shape_text_of(shape, sizeof shape, json_object_get(t, "shape"));
         printf("  ");
-        print_safe(json_string_value(json_object_get(t, "name")), width);
-        printf("  %-5s %-18s %12s bytes", json_string_value(json_object_get(t, "dtype")), shape,
-               cli_count(n, json_integer_value(json_object_get(t, "bytes"))));
+        cli_put(stdout, name);
+        printf("%*s  %-5s %-18s %12s bytes", pad > 0 ? pad : 0, "", json_string_value(json_object_get(t, "dtype")),
+               shape, cli_count(n, json_integer_value(json_object_get(t, "bytes"))));
         print_stats(t);
     }
 }
@@ -340,13 +342,25 @@ static void print_idx(const json_t *root)
     printf("SHA-256 unpacked: %s\n", json_string_value(json_object_get(root, "sha256")));
 }
 
+/* In ASCII, so that nothing in it speaks to the terminal. Jansson leaves DEL as it is; it can only lie in strings. */
+static void print_json(const json_t *root)
+{
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    for (const char *p = text ? text : "{}"; *p; p++)
+        if (*p == 0x7f)
+            printf("\\u007f");
+        else
+            putchar(*p);
+    printf("\n");
+    free(text);
+}
+
 int cmd_info(int argc, char **argv)
 {
     InfoArgs args = {0};
     Given given;
     Err e = {0};
     json_t *root;
-    char *text;
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
@@ -355,9 +369,7 @@ int cmd_info(int argc, char **argv)
     if (!root)
         return cli_fail(&e, "info");
     if (args.json) {
-        text = json_dumps(root, JSON_INDENT(2));
-        printf("%s\n", text ? text : "{}");
-        free(text);
+        print_json(root);
     } else if (!strcmp(json_string_value(json_object_get(root, "format")), "idx")) {
         print_idx(root);
     } else {

@@ -1,6 +1,7 @@
 /* sdlora train: from images to a model. */
 #include <stdio.h>
 
+#include "interrupt.h"
 #include "run.h"
 
 static int build(Run *run, Err *e)
@@ -38,6 +39,7 @@ int cmd_train(int argc, char **argv)
     int status;
     if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
         return status;
+    interrupt_outlive_readers();
     args = train_args_default(args.preset);
     status = options_apply(&given, &args, &e) ? cli_fail(&e, "train") : run_train(&run);
     options_free(&given);

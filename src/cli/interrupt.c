@@ -6,34 +6,47 @@
 #include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t arrived;
+#include "sdlora/err.h"
+
+enum { N_SIGNALS = 3 };
+static const int SIGNALS[N_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
+
+static volatile sig_atomic_t arrived; /* the first one */
+static volatile sig_atomic_t asked;   /* somebody asked, by SIGINT or SIGTERM */
+
+static void say(const char *text)
+{
+    ssize_t n = write(STDERR_FILENO, text, strlen(text));
+    (void)n;
+}
 
 static void on_signal(int sig)
 {
-    static const char text[] = "\nsdlora: finishing the step and saving; once more stops at once\n";
     int saved = errno;
-    ssize_t n;
-    if (arrived)
-        return;
-    arrived = sig;
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
-    n = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)n;
+    /* A closed session sends SIGHUP several times, from the terminal, the shell and the service manager, and SIGTERM
+     * beside it. None of them is anybody's second thought. */
+    if (sig != SIGHUP && asked) {
+        say("\nsdlora: stopped at once; nothing is saved beyond the last checkpoint\n");
+        _exit(ERR_FAILED);
+    }
+    asked = asked || sig != SIGHUP;
+    if (!arrived) {
+        arrived = sig;
+        say("\nsdlora: finishing the step and saving; once more stops at once\n");
+    }
     errno = saved;
 }
 
 void interrupt_install(void)
 {
-    static const int SIGNALS[] = {SIGINT, SIGTERM};
     struct sigaction now, old;
     memset(&now, 0, sizeof now);
     now.sa_handler = on_signal;
     now.sa_flags = SA_RESTART;
     sigemptyset(&now.sa_mask);
-    sigaddset(&now.sa_mask, SIGINT);
-    sigaddset(&now.sa_mask, SIGTERM);
-    for (int i = 0; i < 2; i++) /* what the parent ignores (nohup, a script's background job) stays ignored */
+    for (int i = 0; i < N_SIGNALS; i++)
+        sigaddset(&now.sa_mask, SIGNALS[i]);
+    for (int i = 0; i < N_SIGNALS; i++) /* what the parent ignores (nohup, a script's background job) stays ignored */
         if (!sigaction(SIGNALS[i], NULL, &old) && old.sa_handler != SIG_IGN)
             sigaction(SIGNALS[i], &now, NULL);
 }
@@ -41,4 +54,9 @@ void interrupt_install(void)
 int interrupt_signal(void)
 {
     return (int)arrived;
+}
+
+void interrupt_outlive_readers(void)
+{
+    signal(SIGPIPE, SIG_IGN);
 }

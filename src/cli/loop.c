@@ -17,7 +17,8 @@
 typedef struct State {
     Loop *l;
     Progress progress;
-    double smooth_loss; /* for the eye; NAN at first */
+    double smooth_loss; /* for the eye */
+    int64_t seen;       /* steps in it */
     double val_loss;    /* of the last validation; NAN: none yet */
     double window_s;    /* seconds of training since the last line of metrics */
     int64_t window_images;
@@ -100,7 +101,7 @@ static void show(State *s, const StepReport *r, bool milestone)
     const TrainConfig *c = &s->l->args->train;
     int64_t per_epoch = trainer_steps_per_epoch(s->l->trainer), total = trainer_total_steps(s->l->trainer);
     char prefix[64], suffix[96], val[40] = "";
-    s->smooth_loss = isnan(s->smooth_loss) ? r->loss : 0.98 * s->smooth_loss + 0.02 * r->loss;
+    s->smooth_loss = progress_mean(s->smooth_loss, r->loss, s->seen++);
     if (c->steps > 0)
         snprintf(prefix, sizeof prefix, "step %" PRId64 "/%" PRId64, r->step, total);
     else
@@ -158,7 +159,7 @@ int loop_run(Loop *l, Err *e)
 {
     const TrainArgs *a = l->args;
     int64_t first = trainer_step_count(l->trainer), total = trainer_total_steps(l->trainer);
-    State s = {.l = l, .smooth_loss = NAN, .val_loss = NAN, .saved_step = first ? first : -1};
+    State s = {.l = l, .val_loss = NAN, .saved_step = first ? first : -1};
     int rc = 0;
     progress_begin(&s.progress, a->progress, a->quiet, "images", first, total, a->train.batch);
     interrupt_install();

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 
 #include "sdlora/backend.h"
 #include "sdlora/threads.h"
+
+#include "start.h"
 
 typedef struct Command {
     const char *name;
@@ -45,8 +48,12 @@ static void usage(FILE *f)
 
 static int version(int argc, char **argv)
 {
+    bool verbose = argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"));
+    Err e = {0};
+    if (verbose && backend_check(&e))
+        return cli_fail(&e, NULL);
     printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
-    if (argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"))) {
+    if (verbose) {
         threads_init(0);
         backend_init();
         printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
@@ -71,7 +78,9 @@ static int unknown(const char *name)
     names[N_COMMANDS] = "help";
     names[N_COMMANDS + 1] = NULL;
     near = options_nearest(name, names);
-    fprintf(stderr, "sdlora: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
+    fprintf(stderr, "sdlora: unknown %s '", name[0] == '-' ? "option" : "command");
+    cli_put(stderr, name);
+    fputc('\'', stderr);
     if (near)
         fprintf(stderr, "; did you mean '%s'?", near);
     fprintf(stderr, "\nTry 'sdlora --help'\n");
@@ -113,34 +122,12 @@ static int dispatch(int argc, char **argv)
     return c ? c->run(argc - 1, argv + 1) : unknown(word);
 }
 
-/* libgomp and OpenBLAS read these variables in their constructors, before main; .preinit_array is earlier still, but there
- * libc has no environment yet. So the program sets them and starts itself once more, which takes 2 ms, unless the user has
- * said how OpenMP is to wait.
- *
- * By default a thread of libgomp that waits spins 300,000 times, several ms, while the thread that it waits for may need
- * the very processor. 20,000 spins, some 250 us, bridge the gaps between our loops and the differences between threads;
- * then the thread sleeps. Two threads on 2 cores of a Zen 4, preset mnist, medians of 7 on a free machine: 2,000 spins
- * train 391 images/s and draw 100 images in 3.2 s; 20,000 spins 484 and 3.0 s. Beside six busy processes 0 spins gave 115
- * images/s, 2,000 121, 10,000 59, 300,000 20: who trains on a busy machine sets OMP_WAIT_POLICY=passive.
- * OpenBLAS would start threads that spin for 25 ms and then never get work. */
-static void settle_runtimes(char **argv)
-{
-    char self[CLI_PATH_MAX];
-    ssize_t n;
-
-    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY") ||
-        (n = readlink("/proc/self/exe", self, sizeof self)) < 1 || n == (ssize_t)sizeof self)
-        return;
-    self[n] = '\0';
-    if (!setenv("GOMP_SPINCOUNT", "20000", 1) && !setenv("OPENBLAS_NUM_THREADS", "1", 0))
-        execv(self, argv); /* comes back only where it cannot: then all works, only slower */
-}
-
 int main(int argc, char **argv)
 {
     int status;
 
-    settle_runtimes(argv);
+    start_settle(argv, environ);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     status = dispatch(argc, argv);
     /* A full disk behind a redirection shows only here. */
     errno = 0;

@@ -18,7 +18,7 @@ static int stop_when_interrupted(void *ctx, int first, int n, int step, int step
 }
 
 /* The first image of each class, as many side by side as the terminal has room for at half size. */
-static int show(const uint8_t *px, int rows, int cols, int size, Progress *p, Err *e)
+static int show(const uint8_t *px, int rows, int cols, int size, const Progress *p, Err *e)
 {
     int shown = rows < SHOWN_MAX ? rows : SHOWN_MAX, columns = term_columns(), across;
     size_t hw = (size_t)size * (size_t)size;
@@ -45,14 +45,13 @@ static int show(const uint8_t *px, int rows, int cols, int size, Progress *p, Er
     image_free(&grid);
     if (!text)
         return -1;
-    progress_clear(p);
     fputs(text, stderr);
     mem_free(text);
     return 0;
 }
 
 static int draw_into(float *x, uint8_t *px, int *ids, const char *path, Model *m, const SampleConfig *c, int rows,
-                     int cols, Progress *p, Err *e)
+                     int cols, const Progress *p, Err *e)
 {
     int size = m->config.image_size, n = rows * cols;
     size_t values = (size_t)n * (size_t)size * (size_t)size;
@@ -71,7 +70,7 @@ static int draw_into(float *x, uint8_t *px, int *ids, const char *path, Model *m
     return rc ? -1 : show(px, rows, cols, size, p, e);
 }
 
-int preview_draw(const char *path, Model *m, uint64_t seed, ConvAlgo conv, Progress *p, Err *e)
+int preview_draw(const char *path, Model *m, uint64_t seed, ConvAlgo conv, const Progress *p, Err *e)
 {
     SampleConfig c = sample_config_default(&m->config);
     int rows = m->config.classes < PREVIEW_IMAGES ? m->config.classes : PREVIEW_IMAGES;

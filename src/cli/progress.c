@@ -117,14 +117,8 @@ void progress_update(Progress *p, int64_t step, const char *prefix, const char *
         draw(p, prefix, suffix);
     else
         plain(p, prefix, suffix);
-}
-
-void progress_clear(Progress *p)
-{
-    if (p->on_screen)
-        fputs("\r\033[K", stderr);
-    p->on_screen = false;
-    p->drawn = p->mode == PROGRESS_BAR ? -1 : p->drawn;
+    if (milestone)
+        progress_end(p);
 }
 
 void progress_end(Progress *p)
@@ -132,4 +126,10 @@ void progress_end(Progress *p)
     if (p->on_screen)
         fputc('\n', stderr);
     p->on_screen = false;
+}
+
+double progress_mean(double mean, double value, int64_t seen)
+{
+    double k = (double)seen, keep = fmin(0.98, (1 + k) / (10 + k));
+    return seen > 0 ? keep * mean + (1 - keep) * value : value;
 }

@@ -28,13 +28,13 @@ void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit
                     double per_step);
 
 /* `prefix` before the bar ("epoch 3/10"), `suffix` behind it ("loss 0.0456"); either may be "". milestone: an epoch's
- * end (plain lines are written then, and every 10 seconds). */
+ * end: its line stays on the screen, and other output may follow it (plain lines are written then, and every 10 seconds). */
 void progress_update(Progress *p, int64_t step, const char *prefix, const char *suffix, bool milestone);
-
-/* Room for other output on standard error: the bar is wiped, and drawn again by the next update. */
-void progress_clear(Progress *p);
 
 /* Leaves the last bar on the screen. */
 void progress_end(Progress *p);
+
+/* A mean for the eye, of about the last fifty values, and of fewer when only `seen` came before this one. */
+double progress_mean(double mean, double value, int64_t seen);
 
 #endif

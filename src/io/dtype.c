@@ -2,11 +2,10 @@
  * values are put together from bytes. Half precision: IEEE 754 binary16, 1 sign, 5 exponent (bias 15), 10 fraction
  * bits; bfloat16: the upper half of a binary32. */
 #include "sdlora/safetensors.h"
+#include "sdlora/text.h"
 
 #include <math.h>
 #include <string.h>
-
-#include "json_strict.h"
 
 static const struct {
     const char *name;
@@ -77,7 +76,7 @@ static int wrong_dtype(const StFile *f, const StTensor *t, const char *wanted, E
 {
     char name[128];
     return err_set(e, ERR_INPUT, "'%s': tensor '%s' is %s, but %s is needed", st_label(f),
-                   json_strict_print(name, sizeof name, t->name), dtype_name(t->dtype), wanted);
+                   text_safe(name, sizeof name, t->name), dtype_name(t->dtype), wanted);
 }
 
 int st_read_f32(float *out, const StFile *f, const StTensor *t, Err *e)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 typedef struct Scan {
     size_t depth, deepest, values;
@@ -125,7 +126,7 @@ json_t *json_strict_parse(const char *text, size_t n, char *why, size_t cap)
     root = json_loadb(copy ? copy : text, scan.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
     mem_free(copy);
     if (!root)
-        json_strict_print(why, cap, error.text);
+        text_safe(why, cap, error.text);
     return root;
 }
 
@@ -135,20 +136,4 @@ bool json_strict_u64(const json_t *v, uint64_t *out)
         return false;
     *out = (uint64_t)json_integer_value(v);
     return true;
-}
-
-const char *json_strict_print(char *out, size_t cap, const char *s)
-{
-    size_t i;
-
-    for (i = 0; i + 1 < cap && s[i]; i++) {
-        unsigned char c = (unsigned char)s[i];
-        out[i] = c < 0x20 || c == 0x7f ? '?' : s[i];
-    }
-    /* Do not cut a UTF-8 character in two. */
-    if (s[i])
-        while (i > 0 && ((unsigned char)s[i] & 0xc0) == 0x80)
-            i--;
-    out[i] = '\0';
-    return out;
 }

@@ -18,7 +18,4 @@ json_t *json_strict_parse(const char *text, size_t n, char *why, size_t cap);
  * 2^63-1; in such a tree a larger one is kept in two's complement, and a negative one is a JSON_REAL.) */
 bool json_strict_u64(const json_t *v, uint64_t *out);
 
-/* s for a message: control bytes as '?', cut to fit. Returns out. */
-const char *json_strict_print(char *out, size_t cap, const char *s);
-
 #endif

@@ -12,6 +12,7 @@
 #include "json_strict.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 typedef struct Meta {
     const char *key, *value;
@@ -37,7 +38,7 @@ struct StFile {
 
 static const char *shown(char buf[NAME_CAP], const Entry *x)
 {
-    return json_strict_print(buf, NAME_CAP, x->t.name);
+    return text_safe(buf, NAME_CAP, x->t.name);
 }
 
 static int bad_tensor(const StFile *f, const Entry *x, const char *what, Err *e)
@@ -175,7 +176,7 @@ static int parse_meta(StFile *f, json_t *v, Err *e)
         char name[NAME_CAP];
         if (!s || strlen(s) != json_string_length(value))
             return err_set(e, ERR_INPUT, "'%s': the metadata value '%s' is not a string%s", f->label,
-                           json_strict_print(name, sizeof name, key), s ? " without NUL" : "");
+                           text_safe(name, sizeof name, key), s ? " without NUL" : "");
         f->meta[f->meta_count].key = key;
         f->meta[f->meta_count++].value = s;
     }

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json_strict.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tensors are written as they lie in memory, which the format wants little-endian"
@@ -83,8 +83,7 @@ int st_add_meta(StWriter *w, const char *key, const char *value, Err *e)
 
     for (i = 0; i < w->meta_count; i++)
         if (strcmp(w->meta[i].key, key) == 0)
-            return err_set(e, ERR_FAILED, "the metadata key '%s' is given twice",
-                           json_strict_print(shown, sizeof shown, key));
+            return err_set(e, ERR_FAILED, "the metadata key '%s' is given twice", text_safe(shown, sizeof shown, key));
     if (grow(&p, &w->meta_cap, w->meta_count, sizeof *w->meta, e) != 0)
         return -1;
     w->meta = p;
@@ -100,7 +99,7 @@ int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, con
     size_t i;
     int k;
 
-    json_strict_print(shown, sizeof shown, name);
+    text_safe(shown, sizeof shown, name);
     if (name[0] == '\0' || strcmp(name, "__metadata__") == 0)
         return err_set(e, ERR_FAILED, "a tensor cannot be named '%s'", shown);
     for (i = 0; i < w->count; i++)
@@ -184,14 +183,14 @@ static json_t *header_json(const StWriter *w, const Pair *const *meta, const Ite
     for (i = 0; i < w->meta_count; i++)
         if (json_object_set_new(m, meta[i]->key, json_string(meta[i]->value)) != 0) {
             err_set(e, ERR_FAILED, "the metadata '%s' is not UTF-8 text (or there is no memory)",
-                    json_strict_print(shown, sizeof shown, meta[i]->key));
+                    text_safe(shown, sizeof shown, meta[i]->key));
             json_decref(root);
             return NULL;
         }
     for (i = 0; i < w->count; i++) {
         if (json_object_set_new(root, items[i]->name, tensor_json(items[i], at)) != 0) {
             err_set(e, ERR_FAILED, "the tensor name '%s' is not UTF-8 text (or there is no memory)",
-                    json_strict_print(shown, sizeof shown, items[i]->name));
+                    text_safe(shown, sizeof shown, items[i]->name));
             json_decref(root);
             return NULL;
         }

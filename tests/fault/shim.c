@@ -4,6 +4,7 @@
  *   SDLORA_FAULT=KIND:K        the K-th call of KIND (from 1) fails
  *   SDLORA_FAULT=KIND:K+       it and all after it
  *   SDLORA_FAULT=kill@KIND:K   SIGKILL at the K-th call; a write has then put half of its bytes into the file
+ *   SDLORA_FAULT=int@KIND:K    SIGINT (or term: SIGTERM, hup: SIGHUP) at the K-th call, which then does what it should
  *   SDLORA_FAULT=count         nothing fails
  *   SDLORA_FAULT_LOG=FILE      gets "hit" when the call was reached, and at the end "write N" ... one kind a line
  *
@@ -48,13 +49,19 @@ static const char *const kind_names[KINDS] = {"open",  "read", "write", "fsync",
                                               "mkdir", "link", "mmap",  "any",   "malloc"};
 static const int kind_errno[KINDS] = {ENOSPC, EIO, ENOSPC, EIO, ENOSPC, EIO, ENOSPC, ENOSPC, ENOMEM, 0, ENOMEM};
 
+static const struct {
+    const char *prefix;
+    int number;
+} signals[] = {{"kill@", SIGKILL}, {"int@", SIGINT}, {"term@", SIGTERM}, {"hup@", SIGHUP}};
+
 typedef struct Span {
     uintptr_t begin, end;
 } Span;
 
 static struct {
-    bool ready, kills, persists;
-    int kind; /* KINDS: none */
+    bool ready, persists;
+    int signal; /* 0: the call fails */
+    int kind;   /* KINDS: none */
     long at;
     atomic_bool armed; /* for malloc */
     atomic_long counts[KINDS];
@@ -117,10 +124,12 @@ __attribute__((constructor)) static void read_order(void)
     if (!s)
         return;
     dl_iterate_phdr(note_object, NULL);
-    if (!strncmp(s, "kill@", 5)) {
-        fault.kills = true;
-        s += 5;
-    }
+    for (int i = 0; i < 4; i++)
+        if (!strncmp(s, signals[i].prefix, strlen(signals[i].prefix))) {
+            fault.signal = signals[i].number;
+            s += strlen(signals[i].prefix);
+            break;
+        }
     colon = strchr(s, ':');
     for (int k = 0; k < KINDS && colon; k++)
         if (strlen(kind_names[k]) == (size_t)(colon - s) && !strncmp(s, kind_names[k], (size_t)(colon - s)))
@@ -146,7 +155,7 @@ static bool due(int kind)
     return fault.kind == kind && (n == fault.at || (fault.persists && n > fault.at));
 }
 
-/* The same for the calls that are also "any"; kills here where nothing of the call shall happen. */
+/* The same for the calls that are also "any": must it fail? Kills here where nothing of the call shall happen. */
 static bool strikes(int kind, const void *caller)
 {
     bool one, any;
@@ -157,8 +166,10 @@ static bool strikes(int kind, const void *caller)
     if (!one && !any)
         return false;
     log_line("hit\n", 4);
-    if (fault.kills && kind != KIND_WRITE)
-        kill(getpid(), SIGKILL);
+    if (fault.signal && (fault.signal != SIGKILL || kind != KIND_WRITE)) {
+        raise(fault.signal);
+        return false;
+    }
     errno = kind_errno[kind];
     return true;
 }
@@ -176,7 +187,7 @@ static bool is_regular(int fd)
 ssize_t write(int fd, const void *buf, size_t n)
 {
     if (fault.ready && fd > STDERR_FILENO && is_regular(fd) && strikes(KIND_WRITE, CALLER)) {
-        if (!fault.kills)
+        if (!fault.signal)
             return -1;
         syscall(SYS_write, fd, buf, n / 2);
         kill(getpid(), SIGKILL);
@@ -284,8 +295,10 @@ static bool refuses(const void *caller)
         !due(KIND_MALLOC))
         return false;
     log_line("hit\n", 4);
-    if (fault.kills)
-        kill(getpid(), SIGKILL);
+    if (fault.signal) {
+        raise(fault.signal);
+        return false;
+    }
     errno = ENOMEM;
     return true;
 }
