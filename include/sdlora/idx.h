@@ -38,6 +38,9 @@ typedef struct Dataset {
  * files and counts. */
 int dataset_read(Dataset *out, const char *dir, const char *split, Err *e);
 void dataset_free(Dataset *d);
+/* The file of it that holds `what`: "images" (nd 3) or "labels" (nd 1), in the spelling that is there. The path is owned by
+ * the caller (mem_free); NULL (ERR_INPUT) where there is none. */
+char *dataset_file(const char *dir, const char *split, const char *what, int nd, Err *e);
 
 /* Does every label lie in 0..classes-1? ERR_INPUT names the file, the first label that does not, and its place. */
 int dataset_check_labels(const Dataset *d, int classes, Err *e);

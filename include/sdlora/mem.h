@@ -21,4 +21,8 @@ void mem_free(void *p);
 /* A copy of s, owned by the caller (mem_free). */
 char *mem_strdup(const char *s, Err *e);
 
+/* A text as printf makes it, owned by the caller (mem_free); NULL with *e. For paths, which are of any length and too long
+ * for the stack of a thread. */
+char *mem_printf(Err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 #endif

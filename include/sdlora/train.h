@@ -95,5 +95,8 @@ int lora_save(const Lora *l, const char *dir, Err *e);
  * (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is an error that
  * lists the names (ERR_INPUT). */
 Lora *lora_load(const char *path, const Model *m, Err *e);
+/* The files that lora_load reads: the weights, and the configuration where it is there. Owned by the caller (mem_free), also
+ * after an error. */
+int lora_files(char **weights, char **config, const char *path, Err *e);
 
 #endif

@@ -1,7 +1,9 @@
 /* Checked sizes and aligned, zeroed blocks: see mem.h. */
 #include "sdlora/mem.h"
 
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,5 +55,25 @@ char *mem_strdup(const char *s, Err *e)
     char *p = mem_alloc(n, 1, "a string", e);
     if (p)
         memcpy(p, s, n);
+    return p;
+}
+
+char *mem_printf(Err *e, const char *fmt, ...)
+{
+    va_list ap, again;
+    char *p = NULL;
+    int n;
+
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    if (n >= 0)
+        p = mem_alloc((size_t)n + 1, 1, "a string", e);
+    else
+        err_set(e, ERR_FAILED, "cannot make a string: it is too long");
+    if (p)
+        vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    va_end(ap);
     return p;
 }

@@ -73,18 +73,9 @@ Model *cli_load_model(const char *path, Err *e)
 
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)
 {
-    char dir[CLI_PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
-    size_t len = slash ? (size_t)(slash - path) : 0;
-    if (len >= sizeof dir)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
-    if (slash) {
-        memcpy(dir, path, len ? len : 1); /* "/x" lies in "/" */
-        dir[len ? len : 1] = '\0';
-    } else {
-        return snprintf(out, cap, "%s", name) < (int)cap ? 0 : err_set(e, ERR_USAGE, "the path '%s' is too long", name);
-    }
-    return file_join(out, cap, dir, name, e);
+    int n = snprintf(out, cap, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, name);
+    return n >= 0 && (size_t)n < cap ? 0 : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
 }
 
 int cli_check_output(const char *path, Err *e)
@@ -116,7 +107,7 @@ const char *cli_count(char buf[32], int64_t n)
     return buf;
 }
 
-int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e)
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e)
 {
     const char *colon = strrchr(spec, ':');
     size_t len = strlen(spec);
@@ -136,8 +127,8 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallb
     if (len) {
         memcpy(path, spec, len);
         path[len] = '\0';
-    } else {
-        snprintf(path, CLI_PATH_MAX, "%s", fallback);
+    } else if (cli_sibling(path, CLI_PATH_MAX, model_path, "lora", e)) {
+        return -1;
     }
     if (!file_exists(path))
         return err_set(e, ERR_INPUT,
@@ -148,12 +139,11 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallb
 
 int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path, Err *e)
 {
-    char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
+    char path[CLI_PATH_MAX];
     memset(out, 0, sizeof *out);
-    if (cli_sibling(beside, sizeof beside, model_path, "lora", e))
-        return -1;
     for (int i = 0; i < specs->n; i++) {
-        if (cli_lora_spec(path, &out->scale[i], specs->item[i], beside, e) || !(out->item[i] = lora_load(path, m, e)))
+        if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
+            !(out->item[i] = lora_load(path, m, e)))
             return -1;
         out->n++;
     }

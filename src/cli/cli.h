@@ -37,7 +37,7 @@ void cli_threads(int threads);
 /* The model at `path` for reading; a missing one says how to get one. */
 Model *cli_load_model(const char *path, Err *e);
 
-/* DIR of DIR/FILE ("." when there is none), and DIR/name. */
+/* The file `name` in the directory of `path`. */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
 
 /* Refuse an output path that cannot be written before hours are spent on what goes there. "-" is standard output, which
@@ -48,8 +48,8 @@ int cli_check_output(const char *path, Err *e);
 const char *cli_count(char buf[32], int64_t n);
 
 /* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
- * exists. An empty path is `fallback`. path has CLI_PATH_MAX bytes. */
-int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e);
+ * exists. An empty path is lora/ beside the model. path has CLI_PATH_MAX bytes. */
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e);
 
 typedef struct LoraSet { /* adapters with their scales; cli_free_loras */
     Lora *item[TEXT_LIST_MAX];

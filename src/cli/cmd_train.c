@@ -1,6 +1,8 @@
 /* sdlora train: from images to a model. */
 #include <stdio.h>
 
+#include "sdlora/mem.h"
+
 #include "run.h"
 
 static int build(Run *run, Err *e)
@@ -33,13 +35,23 @@ int cmd_train(int argc, char **argv)
 {
     TrainArgs args = train_args_default(PRESET_MNIST);
     Given given;
-    Run run = {.args = &args, .given = &given, .build = build, .describe = describe};
     Err e = {0};
+    Run *run;
     int status;
     if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
         return status;
     args = train_args_default(args.preset);
-    status = options_apply(&given, &args, &e) ? cli_fail(&e, "train") : run_train(&run);
+    run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
+    if (!run || options_apply(&given, &args, &e)) {
+        status = cli_fail(&e, "train");
+    } else {
+        run->args = &args;
+        run->given = &given;
+        run->build = build;
+        run->describe = describe;
+        status = run_train(run);
+    }
+    mem_free(run);
     options_free(&given);
     return status;
 }

@@ -130,7 +130,7 @@ void idx_free(Idx *idx)
 /* n more bytes through the compressor into the file; finish: the last ones. */
 static int deflate_some(FileOut *f, z_stream *z, const unsigned char *p, size_t n, int flush, Err *e)
 {
-    unsigned char buf[1 << 14];
+    unsigned char buf[1 << 12];
 
     z->next_in = (unsigned char *)(uintptr_t)p;
     z->avail_in = (unsigned)n;

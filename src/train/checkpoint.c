@@ -161,32 +161,35 @@ static int write_state(const Trainer *t, const char *path, Err *e)
 
 static int write_result(Trainer *t, const char *dir, Err *e)
 {
-    char path[4096];
+    char *path = mem_printf(e, "%s/model.safetensors", dir);
     int status;
 
-    if (!t->lora && file_join(path, sizeof path, dir, "model.safetensors", e))
+    if (!path)
         return -1;
     trainer_use_ema(t, true);
     status = t->lora ? lora_save(t->lora, dir, e) : model_save(t->model, path, e);
     trainer_use_ema(t, false);
+    mem_free(path);
     return status;
 }
 
 int trainer_save(Trainer *t, const char *dir, Err *e)
 {
-    char tmp[4096], path[4096];
+    char *tmp = NULL, *path = NULL;
+    int status = -1;
 
     if (trainer_check(t, e))
         return -1;
-    if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", dir) >= sizeof tmp)
-        return err_set(e, ERR_FAILED, "the name '%s' is too long", dir);
-    if (file_remove_dir(tmp, e) || file_mkdirs(tmp, e) || file_join(path, sizeof path, tmp, "state.safetensors", e))
-        return -1;
-    if (write_state(t, path, e) || write_result(t, tmp, e) || file_replace_dir(dir, tmp, e)) {
-        file_remove_dir(tmp, NULL);
-        return -1;
+    tmp = mem_printf(e, "%s.tmp", dir);
+    path = mem_printf(e, "%s.tmp/state.safetensors", dir);
+    if (tmp && path && !file_remove_dir(tmp, e) && !file_mkdirs(tmp, e)) {
+        status = write_state(t, path, e) || write_result(t, tmp, e) || file_replace_dir(dir, tmp, e) ? -1 : 0;
+        if (status)
+            file_remove_dir(tmp, NULL);
     }
-    return 0;
+    mem_free(tmp);
+    mem_free(path);
+    return status;
 }
 
 /* ---- loading ---- */

@@ -229,10 +229,10 @@ int lora_scale_from_json(double *alpha, bool *rslora, const char *json, const ch
     return status;
 }
 
-static int read_scale(Reading *r, const char *dir, Err *e)
+static int read_scale(Reading *r, const char *config, Err *e)
 {
     static const char *const keys[] = {"lora_alpha", "alpha"};
-    char path[4096], *json;
+    char *json;
     const char *meta = st_meta(r->f, meta_key);
     size_t size;
     int status;
@@ -246,11 +246,11 @@ static int read_scale(Reading *r, const char *dir, Err *e)
     }
     if (meta && lora_scale_from_json(&r->alpha, &r->rslora, meta, st_label(r->f), e))
         return -1;
-    if (meta || file_join(path, sizeof path, dir, "adapter_config.json", e) || !file_exists(path))
-        return meta || file_exists(dir) ? 0 : -1;
-    if (file_load(&json, &size, path, 1 << 20, e))
+    if (meta || !file_exists(config))
+        return 0;
+    if (file_load(&json, &size, config, 1 << 20, e))
         return -1;
-    status = lora_scale_from_json(&r->alpha, &r->rslora, json, path, e);
+    status = lora_scale_from_json(&r->alpha, &r->rslora, json, config, e);
     mem_free(json);
     return status;
 }
@@ -349,31 +349,37 @@ static Lora *build_adapter(const Reading *r, Err *e)
     return l;
 }
 
+int lora_files(char **weights, char **config, const char *path, Err *e)
+{
+    const char *slash = strrchr(path, '/'), *end = *path && path[strlen(path) - 1] == '/' ? "" : "/";
+    bool dir = file_is_dir(path);
+
+    *weights = dir ? mem_printf(e, "%s%sadapter_model.safetensors", path, end) : mem_strdup(path, e);
+    *config = dir ? mem_printf(e, "%s%sadapter_config.json", path, end)
+                  : mem_printf(e, "%.*sadapter_config.json", slash ? (int)(slash - path) + 1 : 0, path);
+    return *weights && *config ? 0 : -1;
+}
+
 Lora *lora_load(const char *path, const Model *m, Err *e)
 {
-    char file[4096], dir[4096];
     Reading r = {.m = m, .alpha = NAN};
     Lora *l = NULL;
-    StFile *f;
-    int status = 0;
+    char *weights, *config;
+    StFile *f = NULL;
+    int status;
 
-    if (file_is_dir(path)) {
-        snprintf(dir, sizeof dir, "%s", path);
-        status = file_join(file, sizeof file, path, "adapter_model.safetensors", e);
-    } else {
-        const char *slash = strrchr(path, '/');
-        snprintf(file, sizeof file, "%s", path);
-        snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    }
-    if (status || !(f = st_open(file, e)))
-        return NULL;
+    if (lora_files(&weights, &config, path, e) || !(f = st_open(weights, e)))
+        goto done;
     r.f = f;
-    r.entries = mem_alloc((size_t)st_count(f) + 1, sizeof *r.entries, "an adapter", e);
-    status = r.entries && !match_names(&r, e) && !read_scale(&r, dir, e) ? 0 : -1;
+    r.entries = mem_alloc((size_t)st_count(r.f) + 1, sizeof *r.entries, "an adapter", e);
+    status = r.entries && !match_names(&r, e) && !read_scale(&r, config, e) ? 0 : -1;
     for (int i = 0; i < r.n && !status; i++)
         status = check_entry(&r, &r.entries[i], e);
     if (!status)
         l = build_adapter(&r, e);
+done:
+    mem_free(weights);
+    mem_free(config);
     mem_free(r.entries);
     st_close(f);
     return l;
