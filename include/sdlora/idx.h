@@ -22,6 +22,8 @@ typedef struct Idx {
 int idx_read(Idx *out, const char *path, int nd, Err *e);
 int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e); /* the same over memory */
 int idx_write_gz(const char *path, const Idx *idx, Err *e);                                 /* atomic; no time stamp */
+/* What idx_write_gz refuses by its size alone; *bytes of data otherwise. */
+int idx_check_size(size_t *bytes, const char *path, const Idx *idx, Err *e);
 void idx_free(Idx *idx);
 
 /* A labelled set of images: pixels (n,h,w) 0..255, labels (n) in 0..classes-1. */

@@ -16,8 +16,10 @@ static int build(Run *run, Err *e)
     a->model.classes = run->train.classes;
     if (model_config_check(&a->model, e))
         return -1;
-    run->loop.model = model_new(&a->model, true, a->train.seed, e);
-    return run->loop.model ? 0 : -1;
+    run->loop.model = model_declare(&a->model, true, e);
+    if (!run->loop.model || train_check_weights(run->loop.model, &a->train, e))
+        return -1;
+    return model_seal(run->loop.model, a->train.seed, e);
 }
 
 static void describe(const Run *run)

@@ -65,7 +65,7 @@ static int draw_samples(State *s, const char *path, Err *e)
     int rc;
     if (!l->lora) {
         trainer_use_ema(l->trainer, true);
-        rc = preview_draw(path, l->model, a->train.seed, a->train.conv, &s->progress, e);
+        rc = preview_draw(path, l->model, l->trainer, a, &s->progress, e);
         trainer_use_ema(l->trainer, false);
     } else {
         Model *copy = model_load(a->model_path, false, e);
@@ -75,7 +75,7 @@ static int draw_samples(State *s, const char *path, Err *e)
         rc = lora_merge(copy->params, l->lora, 1.0, e);
         trainer_use_ema(l->trainer, false);
         if (!rc)
-            rc = preview_draw(path, copy, a->train.seed, a->train.conv, &s->progress, e);
+            rc = preview_draw(path, copy, l->trainer, a, &s->progress, e);
         model_free(copy);
     }
     return rc;

@@ -157,18 +157,26 @@ static int write_members(FileOut *f, z_stream *z, const Idx *idx, size_t bytes, 
     return deflate_some(f, z, idx->data, bytes, Z_FINISH, e);
 }
 
+int idx_check_size(size_t *bytes, const char *path, const Idx *idx, Err *e)
+{
+    *bytes = 1;
+    if (idx->nd < 1 || idx->nd > 3)
+        return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
+    for (int i = 0; i < idx->nd; i++)
+        if (!mem_mul(bytes, *bytes, idx->d[i]) || *bytes > MAX_DATA || *bytes == 0)
+            return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
+    return 0;
+}
+
 int idx_write_gz(const char *path, const Idx *idx, Err *e)
 {
     z_stream z;
     FileOut *f;
-    size_t bytes = 1;
-    int i, result;
+    size_t bytes;
+    int result;
 
-    if (idx->nd < 1 || idx->nd > 3)
-        return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
-    for (i = 0; i < idx->nd; i++)
-        if (!mem_mul(&bytes, bytes, idx->d[i]) || bytes > MAX_DATA || bytes == 0)
-            return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
+    if (idx_check_size(&bytes, path, idx, e))
+        return -1;
     f = file_create(path, e);
     if (!f)
         return -1;
