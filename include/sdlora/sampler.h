@@ -33,6 +33,7 @@ typedef struct SamplePlan {
     size_t bytes; /* with c->other_bytes */
     int batch;    /* images per evaluation of the network */
     int workers;  /* evaluations side by side */
+    int threads;  /* in all */
 } SamplePlan;
 int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e);
 

@@ -181,6 +181,7 @@ static int measure(SamplePlan *p, Model *m, const int *classes, int n, const Sam
     UnetOptions o = network(c, m, n);
 
     o.workers = workers;
+    p->threads = threads_count();
     p->batch = c->batch_stats || n / BACKEND_GROUP < groups ? n : groups * BACKEND_GROUP;
     p->workers = unet_chunks_workers(&o, p->batch);
     if (unet_chunks_measure(&p->bytes, m, &o, p->batch, e))
@@ -208,7 +209,7 @@ static int too_large(const SamplePlan *p, Model *m, const int *classes, const Sa
 
 /* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn. Two
  * keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64). Where
- * memory is short, first smaller batches, then fewer workers. */
+ * memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory each. */
 static int choose(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
 {
     const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;
@@ -221,6 +222,13 @@ static int choose(SamplePlan *p, Model *m, const int *classes, int n, const Samp
             if (p->bytes <= bound)
                 return 0;
         }
+    for (int threads = threads_count() / 2; threads > 0; threads /= 2) {
+        threads_limit(threads); /* the caller restores it */
+        if (measure(p, m, classes, n, c, 1, 1, e))
+            return -1;
+        if (p->bytes <= bound)
+            return 0;
+    }
     return too_large(p, m, classes, c, e);
 }
 
@@ -230,7 +238,8 @@ int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const Sam
 
     if (sample_config_check(c, &m->config, e))
         return -1;
-    threads = threads_limit(2 * n); /* as sample_images */
+    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
+    threads = threads_limit(2 * n);
     status = choose(p, m, classes, n, c, e);
     threads_restore(threads);
     return status;
@@ -306,8 +315,7 @@ int sample_images(float *images, Model *m, const int *classes, int n, const Samp
     if (sample_measure(&plan, m, classes, n, c, e))
         return -1;
     o.workers = plan.workers;
-    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
-    threads = threads_limit(2 * n);
+    threads = threads_limit(plan.threads);
     status = unet_chunks_build(&nets, m, &o, plan.batch, e) || set_times(&nets, &m->diffusion, o.times, e);
     if (!status)
         status = run_job(&j, &nets, e);
