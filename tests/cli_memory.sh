@@ -74,6 +74,9 @@ check 'the same prediction' cmp -s eps held
 check 'none was written' test ! -e none
 
 # ---- train ----
+mkdir many
+(printf '\000\000\010\003' && be32 2000 && be32 8 && be32 8 && head -c 128000 /dev/zero) >many/train-images-idx3-ubyte
+(printf '\000\000\010\001' && be32 2000 && head -c 2000 /dev/zero) >many/train-labels-idx1-ubyte
 # shellcheck disable=SC2086
 train() { "$SDLORA" train $SMALL --data data --steps 2 "$@" >out.txt 2>err.txt; }
 check 'training' train --out a --sample-every 1
@@ -90,7 +93,7 @@ check 'draws samples' test -s a/samples/step-00000002.png
     check 'weights that no memory can hold' limited 1000000 refuse 2 "weights need" \
         train $SMALL --channels 8192,8192 --data data --out none
     check 'images that no memory can hold' limited 1000000 refuse 2 'MB of this machine' \
-        train $SMALL --image-size 1024 --data data --out none
+        train $SMALL --image-size 1024 --data many --val-images 0 --out none
 }
 check 'nothing was begun' test ! -e none
 
