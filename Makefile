@@ -49,6 +49,11 @@ HAVE_ISA := $(addprefix -DHAVE_ISA_,$(ISAS))
 # among the expensive ones.
 KERNEL_OPT := $(if $(SANITIZE),-O1 -fexpensive-optimizations,-O3)
 
+# Threads may have small stacks: whatever is large is allocated. Kernels keep a row of tiles there. (Sanitizers and
+# debugging builds have larger frames.)
+FRAME := $(if $(SANITIZE),,-Wframe-larger-than=12800)
+KERNEL_FRAME := $(if $(SANITIZE),,-Wframe-larger-than=24576)
+
 LIB_SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
 KERNEL_SRC := $(wildcard src/backend/kernels/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
@@ -76,16 +81,17 @@ $(DBL)/libsdlora.a: $(call objs,$(DBL))
 	@rm -f $@; ar rcs $@ $^
 
 $(OBJ)/flags $(DBL)/flags: FORCE
-	@mkdir -p $(@D); echo '$(FLAGS) $(KERNEL_OPT)' | cmp -s - $@ || echo '$(FLAGS) $(KERNEL_OPT)' > $@
+	@mkdir -p $(@D); echo '$(FLAGS) $(FRAME) $(KERNEL_FRAME) $(KERNEL_OPT)' | cmp -s - $@ || \
+	  echo '$(FLAGS) $(FRAME) $(KERNEL_FRAME) $(KERNEL_OPT)' > $@
 
 define build_rules
 $(1)/%.o: src/%.c $(1)/flags
 	@mkdir -p $$(@D)
-	$$(FLAGS) $(2) -MMD -MP -c $$< -o $$@
+	$$(FLAGS) $(FRAME) $(2) -MMD -MP -c $$< -o $$@
 $(foreach i,$(ISAS),
 $(1)/backend/kernels/$(i)/%.o: src/backend/kernels/%.c $(1)/flags
 	@mkdir -p $$(@D)
-	$$(FLAGS) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
+	$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
 )
 $(1)/tests/%: tests/%.c $(1)/libsdlora.a $(wildcard tests/*.h)
 	@mkdir -p $$(@D)

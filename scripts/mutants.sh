@@ -87,6 +87,21 @@ signals: a file size limit kills|src/cli/main.c|s/signal(SIGXFSZ, SIG_IGN)/(void
 start: closed streams stay closed|src/cli/start.c|s/fd < 3/fd < 0/|cli_signals
 start: OpenBLAS starts its threads|src/cli/start.c|s/with\[n++\] = blas/(void)blas/|cli_signals
 start: only after the libraries|src/cli/start.c|s/defined(__GLIBC__) && !SANITIZED/0/|cli_usage
+memory: a parent group's limit forgotten|src/base/mem.c|s/while ((slash = strrchr(group, '\/')))/if ((slash = strrchr(group, '\/')))/|test_mem
+memory: limits of the process forgotten|src/base/mem.c|s/!getrlimit(kinds\[i\], &r)/getrlimit(kinds[i], \&r)/|test_mem
+sampler: the bound is not kept|src/model/sampler.c|s/if (p->bytes <= bound)/if (p->bytes \/ 2 <= bound)/|test_sampler_memory
+sampler: batches that are no whole groups|src/model/sampler.c|s/groups \* BACKEND_GROUP;/groups * BACKEND_GROUP - 1;/|test_sampler_memory
+sampler: the caller's memory forgotten|src/model/sampler.c|s/p->bytes += c->other_bytes/p->bytes += 0/|test_sampler_memory
+trainer: images loaded before the bound is looked at|src/train/trainer.c|s/trainer_check_memory(t, e) .. images_load(&t->train, train, size, e)/images_load(\&t->train, train, size, e) \x7c\x7c trainer_check_memory(t, e)/|cli_memory
+train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. train_check_weights(run->loop.model, &a->train, e)//|cli_memory
+preview: drawn without room|src/cli/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
+predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
+linear: a large array on the stack|src/backend/kernels/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
+grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
+png: anybody's text|src/io/png.c|s/ \&\& !memcmp(head + at + sizeof key, program, n)//|test_image
+output: not tried beforehand|src/cli/cli.c|s/!(f = file_create(path, e))/(f = NULL, 0)/|cli_output
+output: also the input|src/cli/cli.c|s/a.st_ino != b.st_ino)/a.st_ino != b.st_ino + 1)/|cli_output
+output: somebody's picture replaced|src/cli/cli.c|s/image_png_made_by(path, "sdlora ")/S_ISREG(st.st_mode)/|cli_output
 checkpoint: step forgotten|src/train/checkpoint.c|s/t->step = json_integer_value.*/t->step = 0;/|test_resume
 checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->m, /store_get(t->trained, t->v, /|test_resume
 model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet

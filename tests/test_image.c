@@ -191,6 +191,71 @@ static void test_png(void **state)
     tmpdir_remove(&t);
 }
 
+/* (w+1) h bytes go to the compressor, at most 2^30 - 1. */
+static void test_sizes(void **state)
+{
+    static const int fits[][2] = {{1, 1}, {(1 << 30) - 2, 1}, {32766, 32767}, {(1 << 30) / 1023 - 2, 1023}};
+    static const int64_t large[][2] = {{0, 1},       {1, 0},         {-1, 5},        {(1 << 30) - 1, 1},
+                                       {1, 1 << 29}, {32767, 32768}, {INT64_MAX, 1}, {1, INT64_MAX}};
+    Image im;
+    Err e = {0};
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(image_check_size(fits[i][0], fits[i][1], &e), 0);
+    for (int i = 0; i < 8; i++) {
+        e.code = ERR_NONE;
+        assert_int_equal(image_check_size(large[i][0], large[i][1], &e), -1);
+        assert_int_equal(e.code, ERR_USAGE);
+    }
+    assert_int_equal(image_grid_size(&im, 7, 10, 20, 3, 2, 5, &e), 0);
+    assert_true(im.w == 5 + 3 * 45 && im.h == 5 + 3 * 25 && !im.px);
+    /* 4 + 2 pixels each, and 2: (6 n + 3) * 8 bytes for n in a row */
+    assert_int_equal(image_grid_size(&im, 22369620, 6, 4, 22369620, 1, 2, &e), -1);
+    assert_says(e, "too large");
+    assert_int_equal(image_grid_size(&im, 17895696, 6, 4, 17895696, 1, 2, &e), 0);
+    assert_int_equal(image_grid_size(&im, 17895697, 6, 4, 17895697, 1, 2, &e), -1);
+    assert_int_equal(image_grid_size(&im, 1 << 30, 1024, 1024, 1, INT32_MAX, INT32_MAX, &e), -1);
+}
+
+static void test_made_by(void **state)
+{
+    static const char *const ours[] = {"Software", "sdlora 9.9", "Title", "x", NULL};
+    static const char *const later[] = {"Title", "x", "Software", "sdlora 9.9", NULL};
+    static const char *const other[] = {"Software", "sdlorax", NULL};
+    static const char *const *const texts[] = {ours, later, other, NULL};
+    uint8_t px[1] = {0};
+    Image im = {1, 1, px};
+    TmpDir t;
+    Err e = {0};
+    const char *path;
+    char *file;
+    size_t n;
+    (void)state;
+    tmpdir_make(&t);
+    path = tmpdir_name(&t, "a.png");
+    assert_false(image_png_made_by(path, "sdlora "));
+    for (int i = 3; i >= 0; i--) {
+        assert_int_equal(image_write_png(path, &im, texts[i], &e), 0);
+        assert_int_equal(image_png_made_by(path, "sdlora "), i == 0);
+    }
+    assert_int_equal(file_load(&file, &n, path, 1 << 20, &e), 0);
+    for (size_t cut = 0; cut < n; cut++) { /* the text begins at 41, behind the header and its own key */
+        assert_int_equal(file_save(path, file, cut, &e), 0);
+        assert_int_equal(image_png_made_by(path, "sdlora "), cut >= 41 + 9 + 7);
+    }
+    for (size_t i = 0; i < 57; i++) { /* signature, type, key, beginning: each byte counts, but for header and length */
+        if (i >= 8 && i < 37)
+            continue;
+        file[i] ^= 1;
+        assert_int_equal(file_save(path, file, n, &e), 0);
+        if (image_png_made_by(path, "sdlora "))
+            fail_msg("byte %zu does not count", i);
+        file[i] ^= 1;
+    }
+    mem_free(file);
+    tmpdir_remove(&t);
+}
+
 static void test_png_errors(void **state)
 {
     uint8_t px[1] = {0};
@@ -244,6 +309,8 @@ int main(void)
         cmocka_unit_test(test_real),
         cmocka_unit_test(test_grid),
         cmocka_unit_test(test_png),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_made_by),
         cmocka_unit_test(test_png_errors),
         cmocka_unit_test(test_half_blocks),
     };

@@ -24,14 +24,16 @@ static void *run_linear(const Backend *be, void *ctx)
     real *out = room(ny + nx + nw + (size_t)l->out, sizeof(real)), *part = out;
     real *y = output(ny, 0), *dx = output(nx, l->beta), *dw = output(nw, l->beta),
          *db = output((size_t)l->out, l->beta);
-    void *scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out));
+    void *scratch = scratch_room(be->linear_fwd_scratch(l->rows, l->in, l->out));
     if (l->own)
         memcpy(y, l->r, ny * sizeof(real));
     be->linear_fwd(y, l->x, l->w, l->bias ? l->b : NULL,
                    l->own   ? y
                    : l->res ? l->r
                             : NULL,
-                   l->n, l->rows, l->in, l->out);
+                   l->n, l->rows, l->in, l->out, scratch);
+    mem_free(scratch);
+    scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out));
     be->linear_bwd_data(dx, l->dy, l->w, l->n, l->rows, l->in, l->out, l->beta);
     be->linear_bwd_weight(dw, db, l->x, l->dy, l->n, l->rows, l->in, l->out, l->beta, scratch);
     real *const from[] = {y, dx, dw, db};
@@ -153,15 +155,17 @@ static void linear_batch(const Backend *be)
         const size_t nx = (size_t)rows * (size_t)in, ny = (size_t)rows * (size_t)out;
         Linear l = linear_make(11, rows, in, out);
         real *all = output(11 * ny, 0), *some = output(11 * ny, 0);
-        be->linear_fwd(all, l.x, l.w, l.b, l.r, 11, rows, in, out);
+        void *scratch = scratch_room(be->linear_fwd_scratch(rows, in, out));
+        be->linear_fwd(all, l.x, l.w, l.b, l.r, 11, rows, in, out, scratch);
         for (int n = 1; n <= 11; n++) {
-            be->linear_fwd(some, l.x, l.w, l.b, l.r, n, rows, in, out);
+            be->linear_fwd(some, l.x, l.w, l.b, l.r, n, rows, in, out, scratch);
             check_same("linear of part of a batch", be, some, all, (size_t)n * ny * sizeof(real));
         }
-        be->linear_fwd(some, l.x + 8 * nx, l.w, l.b, l.r + 8 * ny, 3, rows, in, out);
+        be->linear_fwd(some, l.x + 8 * nx, l.w, l.b, l.r + 8 * ny, 3, rows, in, out, scratch);
         check_same("linear of another part", be, some, all + 8 * ny, 3 * ny * sizeof(real));
         mem_free(all);
         mem_free(some);
+        mem_free(scratch);
         linear_free(&l);
     }
 }

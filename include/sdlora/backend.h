@@ -108,8 +108,9 @@ typedef struct Backend {
 
     /* ---- linear (linear.c): x (n,rows,in), y (n,rows,out); n images of `rows` rows each ----
      * y = res + x w^T + b; b (out) and res (n,rows,out) may be NULL, and res may be y itself. */
+    size_t (*linear_fwd_scratch)(int rows, int in, int out);
     void (*linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
-                       int out);
+                       int out, void *scratch);
     void (*linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows, int in, int out, real beta);
     size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out);
     void (*linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,

@@ -23,6 +23,8 @@ typedef struct Idx {
 int idx_read(Idx *out, const char *path, int nd, Err *e);
 int idx_parse(Idx *out, const void *bytes, size_t size, const char *label, int nd, Err *e); /* the same over memory */
 int idx_write_gz(const char *path, const Idx *idx, Err *e);                                 /* atomic; no time stamp */
+/* What idx_write_gz refuses by its size alone; *bytes of data otherwise. */
+int idx_check_size(size_t *bytes, const char *path, const Idx *idx, Err *e);
 void idx_free(Idx *idx);
 /* The first n bytes of a file, unpacked where it is gzipped, to tell what it is; *got < n: it has no more, or is damaged. */
 int idx_peek(unsigned char *head, size_t *got, size_t n, bool *zipped, const char *path, Err *e);
@@ -41,6 +43,9 @@ typedef struct Dataset {
  * files and counts. */
 int dataset_read(Dataset *out, const char *dir, const char *split, Err *e);
 void dataset_free(Dataset *d);
+/* The file of it that holds `what`: "images" (nd 3) or "labels" (nd 1), in the spelling that is there. The path is owned by
+ * the caller (mem_free); NULL (ERR_INPUT) where there is none. */
+char *dataset_file(const char *dir, const char *split, const char *what, int nd, Err *e);
 
 /* Does every label lie in 0..classes-1? ERR_INPUT names the file, the first label that does not, and its place. */
 int dataset_check_labels(const Dataset *d, int classes, Err *e);

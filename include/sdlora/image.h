@@ -2,6 +2,7 @@
 #ifndef SDLORA_IMAGE_H
 #define SDLORA_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,13 @@ int image_resize(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, 
 uint8_t image_from_real(double x);
 float image_to_real(uint8_t p);
 
+/* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again where
+ * memory is taken. */
+int image_check_size(int64_t w, int64_t h, Err *e);
+
+/* The size of the grid that image_grid would make, into out->w and out->h; px stays NULL. */
+int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pad, Err *e);
+
 /* n images px (n,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of `background` around
  * and between them. Empty cells stay background. *out owned by the caller (image_free). */
 int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
@@ -30,6 +38,9 @@ void image_free(Image *im);
  * chunks, or iTXt where a value is not ASCII (then it must be UTF-8); keys are 1 to 79 ASCII characters. "-" is
  * standard output. */
 int image_write_png(const char *path, const Image *im, const char *const *text, Err *e);
+
+/* Is the file a PNG whose first text, behind the header, is tEXt "Software" and begins with `program`? */
+bool image_png_made_by(const char *path, const char *program);
 
 /* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal
  * `columns` wide (shrunk by an integer to fit, by means). A string owned by the caller (mem_free), NULL on an error. */

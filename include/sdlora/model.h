@@ -50,6 +50,7 @@ Model *model_declare(const ModelConfig *config, bool trainable, Err *e);
 int model_seal_blank(Model *m, Err *e);
 /* A model of its own with the same weights, not trainable. */
 Model *model_copy(const Model *m, Err *e);
+int model_seal(Model *m, uint64_t seed, Err *e); /* or weights initialised from seed, as model_new's */
 void model_free(Model *m);
 
 /* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the
@@ -79,6 +80,7 @@ typedef struct UnetOptions {
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
     bool own_grads;   /* see Graph */
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
+    int workers;      /* chunks side by side, at most; 0: as many as there are threads */
     bool plain;       /* see graph_plan */
 } UnetOptions;
 
@@ -111,6 +113,7 @@ typedef struct UnetChunks {
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
 /* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. */
 int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e);
+int unet_chunks_workers(const UnetOptions *o, int chunk); /* how many unet_chunks_build would make */
 void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);
 void unet_chunks_weights_changed(UnetChunks *c);

@@ -17,12 +17,25 @@ typedef struct SampleConfig {
     ConvAlgo conv;
     uint64_t seed;
     int batch; /* images per evaluation of the network, 0: chosen; does not change the images */
+    size_t
+        max_bytes; /* of memory; 0: mem_machine_bytes. Batches become smaller, and fewer are drawn side by side, so that
+                           it is kept; that changes no image */
+    size_t other_bytes; /* which the caller takes meanwhile, and which count */
 } SampleConfig;
 
 SampleConfig sample_config_default(const ModelConfig *m);
 
 /* Ranges, and what the model can do: ERR_USAGE. sample_images checks too. */
 int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e);
+
+/* How sample_images will go about it. ERR_USAGE where even the least does not fit into c->max_bytes. */
+typedef struct SamplePlan {
+    size_t bytes; /* with c->other_bytes */
+    int batch;    /* images per evaluation of the network */
+    int workers;  /* evaluations side by side */
+    int threads;  /* in all */
+} SamplePlan;
+int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e);
 
 /* Called after each step of each batch: x (n,h,w) of images first..first+n-1; step counts from 1 to steps. One call at a
  * time, but batches are drawn side by side, on several threads: calls for different batches mix. A non-zero return stops

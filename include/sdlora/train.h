@@ -23,7 +23,7 @@ typedef struct TrainConfig {
     uint64_t seed;
     int val_images; /* of the validation split, at most; 0: no validation */
     ConvAlgo conv;
-    size_t max_bytes; /* --mem; 0: no limit */
+    size_t max_bytes; /* --mem; 0: mem_machine_bytes */
 } TrainConfig;
 
 TrainConfig train_preset(Preset p);
@@ -43,6 +43,10 @@ typedef struct Trainer Trainer;
  * and the data. */
 Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Dataset *train, const Dataset *val, Err *e);
 void trainer_free(Trainer *t);
+
+/* Could the weights of a declared model be trained in c->max_bytes, nothing else counted? ERR_USAGE where not: to be asked
+ * before they are taken. */
+int train_check_weights(const Model *model, const TrainConfig *c, Err *e);
 
 int64_t trainer_total_steps(const Trainer *t);
 int64_t trainer_steps_per_epoch(const Trainer *t);
@@ -100,5 +104,8 @@ int lora_save(const Lora *l, const char *dir, Err *e);
  * spellings, a rank other than the configuration's, a field of the configuration that is not honoured. One scale for all
  * layers is the adapter's alpha/rank; where they differ, that is 1 and each layer's B has its own. */
 Lora *lora_load(const char *path, const Model *m, Err *e);
+/* The files that lora_load reads: the weights, and the configuration where it is there. Owned by the caller (mem_free), also
+ * after an error. */
+int lora_files(char **weights, char **config, const char *path, Err *e);
 
 #endif

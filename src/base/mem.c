@@ -1,9 +1,13 @@
 /* Checked sizes and aligned, zeroed blocks: see mem.h. */
 #include "sdlora/mem.h"
 
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 bool mem_mul(size_t *out, size_t a, size_t b)
 {
@@ -54,4 +58,107 @@ char *mem_strdup(const char *s, Err *e)
     if (p)
         memcpy(p, s, n);
     return p;
+}
+
+char *mem_printf(Err *e, const char *fmt, ...)
+{
+    va_list ap, again;
+    char *p = NULL;
+    int n;
+
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    if (n >= 0)
+        p = mem_alloc((size_t)n + 1, 1, "a string", e);
+    else
+        err_set(e, ERR_FAILED, "cannot make a string: it is too long");
+    if (p)
+        vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    va_end(ap);
+    return p;
+}
+
+/* ---- what there is ---- */
+
+/* The number in the file root+dir+group+"/"+name; SIZE_MAX where there is none, as for "max". */
+static size_t read_limit(const char *root, const char *dir, const char *group, const char *name)
+{
+    char *path = mem_printf(NULL, "%s%s%s/%s", root, dir, group, name), text[32] = "";
+    FILE *f = path ? fopen(path, "r") : NULL;
+    char *end;
+    unsigned long long v;
+
+    mem_free(path);
+    if (!f)
+        return SIZE_MAX;
+    if (!fgets(text, sizeof text, f))
+        text[0] = '\0';
+    fclose(f);
+    v = strtoull(text, &end, 10);
+    return end == text || v > SIZE_MAX ? SIZE_MAX : (size_t)v;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Of the group and all above it. (In a container the path may be one of the host's, of which only the top is there.) */
+static size_t group_limit(const char *root, const char *dir, char *group, const char *name)
+{
+    size_t least = SIZE_MAX;
+    char *slash;
+
+    group[strcspn(group, "\n")] = '\0';
+    while ((slash = strrchr(group, '/'))) {
+        least = smaller(least, read_limit(root, dir, group, name));
+        *slash = '\0';
+    }
+    return smaller(least, read_limit(root, dir, "", name));
+}
+
+size_t mem_cgroup_bytes(const char *root)
+{
+    char *path = mem_printf(NULL, "%s/proc/self/cgroup", root), *line = NULL;
+    FILE *f = path ? fopen(path, "r") : NULL;
+    size_t least = SIZE_MAX, cap = 0;
+
+    mem_free(path);
+    while (f && getline(&line, &cap, f) > 0) { /* ID:CONTROLLER,CONTROLLER:GROUP; v2 is 0::GROUP */
+        char *kinds = strchr(line, ':'), *group = kinds ? strchr(kinds + 1, ':') : NULL, *kind, *rest;
+        if (!group)
+            continue;
+        *kinds++ = *group++ = '\0';
+        if (!*kinds && !strcmp(line, "0"))
+            least = smaller(least, group_limit(root, "/sys/fs/cgroup", group, "memory.max"));
+        for (kind = strtok_r(kinds, ",", &rest); kind; kind = strtok_r(NULL, ",", &rest))
+            if (!strcmp(kind, "memory"))
+                least = smaller(least, group_limit(root, "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+    }
+    free(line);
+    if (f)
+        fclose(f);
+    return least;
+}
+
+size_t mem_machine_bytes(void)
+{
+    static const int kinds[] = {RLIMIT_AS, RLIMIT_DATA};
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    size_t least = mem_cgroup_bytes(""), bytes;
+    struct rlimit r;
+
+    if (pages > 0 && size > 0 && mem_mul(&bytes, (size_t)pages, (size_t)size))
+        least = smaller(least, bytes);
+    for (int i = 0; i < 2; i++)
+        if (!getrlimit(kinds[i], &r) && r.rlim_cur != RLIM_INFINITY && r.rlim_cur < least)
+            least = (size_t)r.rlim_cur;
+    return least;
+}
+
+size_t mem_bound(size_t given)
+{
+    return given ? given : mem_machine_bytes();
 }

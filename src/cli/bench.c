@@ -92,27 +92,30 @@ enum { GEMM_N = 16, GEMM_SIZE = 512 };
 
 typedef struct Gemm {
     real *x, *w, *y;
+    void *scratch;
 } Gemm;
 
 static void run_gemm(void *ctx)
 {
     Gemm *g = ctx;
-    backend_get()->linear_fwd(g->y, g->x, g->w, NULL, NULL, GEMM_N, GEMM_SIZE, GEMM_SIZE, GEMM_SIZE);
+    backend_get()->linear_fwd(g->y, g->x, g->w, NULL, NULL, GEMM_N, GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, g->scratch);
 }
 
 int bench_gemm(double *gflops, int runs, Err *e)
 {
     size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
     Gemm g = {noise(GEMM_N * square, 1, e), noise(square, 2, e),
-              mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e)};
+              mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
+              mem_alloc(backend_get()->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE), 1, "scratch memory", e)};
     int rc = -1;
-    if (g.x && g.w && g.y) {
+    if (g.x && g.w && g.y && g.scratch) {
         *gflops = 2.0 * GEMM_N * GEMM_SIZE * (double)square / measure(run_gemm, &g, runs) * 1e-9;
         rc = 0;
     }
     mem_free(g.x);
     mem_free(g.w);
     mem_free(g.y);
+    mem_free(g.scratch);
     return rc;
 }
 

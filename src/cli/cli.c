@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "sdlora/file.h"
 #include "sdlora/backend.h"
+#include "sdlora/file.h"
+#include "sdlora/image.h"
+#include "sdlora/mem.h"
 #include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
@@ -83,18 +86,9 @@ Model *cli_load_model(const char *path, char sha256[65], Err *e)
 
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)
 {
-    char dir[CLI_PATH_MAX] = ".";
     const char *slash = strrchr(path, '/');
-    size_t len = slash ? (size_t)(slash - path) : 0;
-    if (len >= sizeof dir)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
-    if (slash) {
-        memcpy(dir, path, len ? len : 1); /* "/x" lies in "/" */
-        dir[len ? len : 1] = '\0';
-    } else {
-        return snprintf(out, cap, "%s", name) < (int)cap ? 0 : err_set(e, ERR_USAGE, "the path '%s' is too long", name);
-    }
-    return file_join(out, cap, dir, name, e);
+    int n = snprintf(out, cap, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, name);
+    return n >= 0 && (size_t)n < cap ? 0 : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
 }
 
 bool cli_stdout_closed(void)
@@ -104,20 +98,58 @@ bool cli_stdout_closed(void)
 
 int cli_check_output(const char *path, Err *e)
 {
-    char dir[CLI_PATH_MAX];
+    struct stat st;
+    FileOut *f;
     if (!strcmp(path, "-") && cli_stdout_closed())
         return err_set(e, ERR_FAILED, "standard output is closed");
     if (!strcmp(path, "-"))
         return isatty(STDOUT_FILENO)
                    ? err_set(e, ERR_USAGE, "standard output is a terminal: redirect it or name a file with --output")
                    : 0;
-    if (file_is_dir(path))
-        return err_set(e, ERR_FAILED, "cannot write '%s': it is a directory", path);
-    if (cli_sibling(dir, sizeof dir, path, ".", e))
+    /* A device or a pipe is not opened: its reader would take the end of that for the end of the picture. */
+    if (!stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return access(path, W_OK) ? err_errno(e, ERR_FAILED, "cannot write '%s'", path) : 0;
+    if (!(f = file_create(path, e)))
         return -1;
-    if (access(dir, W_OK))
-        return err_errno(e, ERR_FAILED, "cannot write '%s'", path);
+    file_abandon(f);
     return 0;
+}
+
+int cli_check_default(const char *path, bool png, Err *e)
+{
+    struct stat st;
+    if (lstat(path, &st) || (!stat(path, &st) && S_ISDIR(st.st_mode))) /* a directory: cli_check_output says so */
+        return 0;
+    if (png && S_ISREG(st.st_mode) && (st.st_size == 0 || image_png_made_by(path, "sdlora ")))
+        return 0;
+    return err_set(e, ERR_USAGE, "'%s' is there already%s; name %s with --output", path,
+                   png ? ", and this program did not draw it" : "", png ? "the file" : "the files");
+}
+
+int cli_check_apart(const char *output, const char *input, Err *e)
+{
+    struct stat a, b;
+    if (!strcmp(output, "-") || stat(output, &a) || stat(input, &b) || a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+        return 0;
+    return err_set(e, ERR_USAGE, "'%s' is read by this command and cannot be its output; name another file", output);
+}
+
+int cli_check_apart_from_model(const char *output, const char *model, const TextList *loras, Err *e)
+{
+    int rc = cli_check_apart(output, model, e);
+    for (int i = 0; i < loras->n && !rc; i++) {
+        char path[CLI_PATH_MAX], *weights = NULL, *config = NULL;
+        double scale;
+        if (cli_lora_spec(path, &scale, loras->item[i], model, NULL)) /* told when it is read */
+            continue;
+        rc = lora_files(&weights, &config, path, e) || cli_check_apart(output, weights, e) ||
+                     cli_check_apart(output, config, e)
+                 ? -1
+                 : 0;
+        mem_free(weights);
+        mem_free(config);
+    }
+    return rc;
 }
 
 const char *cli_count(char buf[32], int64_t n)
@@ -133,7 +165,7 @@ const char *cli_count(char buf[32], int64_t n)
     return buf;
 }
 
-int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e)
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e)
 {
     const char *colon = strrchr(spec, ':');
     size_t len = strlen(spec);
@@ -153,8 +185,8 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallb
     if (len) {
         memcpy(path, spec, len);
         path[len] = '\0';
-    } else {
-        snprintf(path, CLI_PATH_MAX, "%s", fallback);
+    } else if (cli_sibling(path, CLI_PATH_MAX, model_path, "lora", e)) {
+        return -1;
     }
     if (!file_exists(path))
         return err_set(e, ERR_INPUT,
@@ -165,12 +197,11 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallb
 
 int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path, Err *e)
 {
-    char path[CLI_PATH_MAX], beside[CLI_PATH_MAX];
+    char path[CLI_PATH_MAX];
     memset(out, 0, sizeof *out);
-    if (cli_sibling(beside, sizeof beside, model_path, "lora", e))
-        return -1;
     for (int i = 0; i < specs->n; i++) {
-        if (cli_lora_spec(path, &out->scale[i], specs->item[i], beside, e) || !(out->item[i] = lora_load(path, m, e)))
+        if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
+            !(out->item[i] = lora_load(path, m, e)))
             return -1;
         out->n++;
     }

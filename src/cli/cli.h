@@ -14,6 +14,7 @@
 #include "options.h"
 
 #define CLI_PATH_MAX  4096
+#define MEM_HELP      "memory to take at most, as 512MB [what the machine has]"
 #define DEFAULT_DATA  "data/mnist"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
 
@@ -41,22 +42,30 @@ void cli_threads(int threads);
 /* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
-/* DIR of DIR/FILE ("." when there is none), and DIR/name. */
+/* The file `name` in the directory of `path`. */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
 
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);
 
-/* Refuse an output path that cannot be written before hours are spent on what goes there. "-" is standard output, which
- * must not be a terminal. */
+/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and given
+ * up. "-" is standard output, which must not be a terminal. */
 int cli_check_output(const char *path, Err *e);
+
+/* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG that this
+ * program drew (png), else ERR_USAGE. */
+int cli_check_default(const char *path, bool png, Err *e);
+
+/* Refuse (ERR_USAGE) an output that is the very file that the command reads. */
+int cli_check_apart(const char *output, const char *input, Err *e);
+int cli_check_apart_from_model(const char *output, const char *model, const TextList *loras, Err *e);
 
 /* "1,234,567" */
 const char *cli_count(char buf[32], int64_t n);
 
 /* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
- * exists. An empty path is `fallback`. path has CLI_PATH_MAX bytes. */
-int cli_lora_spec(char *path, double *scale, const char *spec, const char *fallback, Err *e);
+ * exists. An empty path is lora/ beside the model. path has CLI_PATH_MAX bytes. */
+int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e);
 
 typedef struct LoraSet { /* adapters with their scales; cli_free_loras */
     Lora *item[TEXT_LIST_MAX];

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/mem.h"
+
 #include "interrupt.h"
 #include "run.h"
 
@@ -115,12 +117,23 @@ int cmd_finetune(int argc, char **argv)
 {
     TrainArgs args = finetune_args_default(PRESET_MNIST);
     Given given;
-    Run run = {.args = &args, .given = &given, .build = build, .describe = describe};
+    Err e = {0};
+    Run *run;
     int status;
     if (!cli_options(&given, &FINETUNE_TABLE, &args, argc, argv, &status))
         return status;
     interrupt_outlive_readers();
-    status = run_train(&run);
+    run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
+    if (run) {
+        run->args = &args;
+        run->given = &given;
+        run->build = build;
+        run->describe = describe;
+        status = run_train(run);
+    } else {
+        status = cli_fail(&e, "finetune");
+    }
+    mem_free(run);
     options_free(&given);
     return status;
 }

@@ -129,9 +129,13 @@ static const char *kind_of(const StFile *f)
 /* JSON knows no bytes that are not UTF-8. */
 static json_t *path_json(const char *path)
 {
-    char safe[4 * CLI_PATH_MAX];
     json_t *text = json_string(path);
-    return text ? text : json_string(text_safe(safe, sizeof safe, path));
+    size_t cap = 4 * strlen(path) + 1;
+    char *safe = text ? NULL : mem_alloc(cap, 1, "a path", NULL);
+    if (safe)
+        text = json_string(text_safe(safe, cap, path));
+    mem_free(safe);
+    return text;
 }
 
 static json_t *safetensors_json(const char *path, Err *e)

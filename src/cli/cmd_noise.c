@@ -12,6 +12,8 @@
 
 #include "cli.h"
 
+enum { PAD = 2 };
+
 typedef struct NoiseArgs {
     const char *data, *output;
     int size, rows, cols, scale, timesteps;
@@ -100,9 +102,14 @@ done:
     return rc;
 }
 
+static int rows_of(const NoiseArgs *a, const Dataset *d)
+{
+    return a->rows ? a->rows : d->classes;
+}
+
 static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err *e)
 {
-    int rows = a->rows ? a->rows : d->classes;
+    int rows = rows_of(a, d);
     size_t row = (size_t)a->cols * (size_t)a->size * (size_t)a->size;
     uint8_t *px = mem_alloc((size_t)rows, row, "the picture", e);
     const char *text[] = {"Software", "sdlora " SDLORA_VERSION, NULL};
@@ -111,7 +118,7 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     for (int i = 0; i < rows && !rc; i++)
         rc = draw_row(px + (size_t)i * row, d, i, diff, a, e);
     if (!rc)
-        rc = image_grid(&im, px, rows * a->cols, a->size, a->size, a->cols, a->scale, 2, 0, e);
+        rc = image_grid(&im, px, rows * a->cols, a->size, a->size, a->cols, a->scale, PAD, 0, e);
     mem_free(px);
     if (rc)
         return -1;
@@ -122,14 +129,31 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     return rc;
 }
 
-static int noise(const NoiseArgs *a, Err *e)
+/* The t10k files are not read, but nobody wants to lose them either. */
+static int check_output(const NoiseArgs *a, bool chosen, Err *e)
+{
+    static const char *const SPLITS[] = {"train", "t10k"}, *const PARTS[] = {"images", "labels"};
+    for (int i = 0; i < 4; i++) {
+        char *input = dataset_file(a->data, SPLITS[i / 2], PARTS[i % 2], i % 2 ? 1 : 3, NULL);
+        int rc = input ? cli_check_apart(a->output, input, e) : 0;
+        mem_free(input);
+        if (rc)
+            return -1;
+    }
+    return (!chosen && cli_check_default(a->output, true, e)) || cli_check_output(a->output, e) ? -1 : 0;
+}
+
+static int noise(const NoiseArgs *a, bool chosen, Err *e)
 {
     Dataset d;
     Diffusion diff;
+    Image size;
     int rc;
-    if (cli_check_output(a->output, e) || dataset_read(&d, a->data, "train", e))
+    if (check_output(a, chosen, e) || dataset_read(&d, a->data, "train", e))
         return -1;
-    rc = diffusion_init(&diff, a->schedule, a->timesteps, PREDICT_EPS, e);
+    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->size, a->size, a->cols, a->scale, PAD, e);
+    if (!rc)
+        rc = diffusion_init(&diff, a->schedule, a->timesteps, PREDICT_EPS, e);
     if (!rc) {
         rc = draw(a, &d, &diff, e);
         diffusion_free(&diff);
@@ -148,7 +172,9 @@ int cmd_noise(int argc, char **argv)
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
     take_preset(&args, args.preset);
-    status = options_apply(&given, &args, &e) || noise(&args, &e) ? cli_fail(&e, "noise") : 0;
+    status = options_apply(&given, &args, &e) || noise(&args, options_given(&given, "output") != NULL, &e)
+                 ? cli_fail(&e, "noise")
+                 : 0;
     options_free(&given);
     return status;
 }

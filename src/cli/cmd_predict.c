@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
@@ -19,6 +20,7 @@ typedef struct PredictArgs {
     TextList loras;
     bool unmerged, batch_stats, quiet;
     ConvAlgo conv;
+    size_t max_bytes;
     int threads;
 } PredictArgs;
 
@@ -37,6 +39,7 @@ static const Option OPTIONS[] = {
      .help = "apply the adapter beside the weights, not merged into them"},
     {.name = "bn", .type = OPT_CHOICE, F(batch_stats), .choices = CHOICES_BN, .help = "statistics of BatchNorm"},
     {.name = "conv", .type = OPT_CHOICE, F(conv), .choices = CHOICES_CONV, .help = "how convolutions are computed"},
+    {.name = "mem", .type = OPT_BYTES, F(max_bytes), .help = MEM_HELP},
     {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
     {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
     {.type = OPT_END},
@@ -51,10 +54,15 @@ static const OptionTable TABLE = {
 };
 
 typedef struct Tensors {
-    int n, h, w;
-    float *x, *out; /* (n,h,w) */
-    int *t, *y;     /* (n) */
+    int n, h, w, chunk; /* chunk: images a pass */
+    float *x, *out;     /* (n,h,w) */
+    int *t, *y;         /* (n) */
 } Tensors;
+
+static UnetOptions network(const Tensors *t, int n, Lora *lora, const PredictArgs *a)
+{
+    return (UnetOptions){.n = n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .lora = lora};
+}
 
 static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)
 {
@@ -120,18 +128,57 @@ static int check_x(const StFile *f, const StTensor *x, const ModelConfig *m, Err
     return 0;
 }
 
-static int read_tensors(Tensors *out, const char *path, const ModelConfig *m, Err *e)
+static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err *e)
 {
-    StFile *f = st_open(path, e);
+    const size_t bound = mem_bound(a->max_bytes);
+    return bytes <= bound
+               ? 0
+               : err_set(e, ERR_USAGE,
+                         "predicting all of '%s' needs %.1f MB of memory, more than the %.1f MB %s; give it fewer or "
+                         "smaller images at a time",
+                         path, (double)bytes / 1e6, (double)bound / 1e6, a->max_bytes ? "allowed" : "of this machine");
+}
+
+/* Images a pass: at most CHUNK, in whole groups, which changes no bit of a result, and fewer where memory is short.
+ * Statistics over a batch need it whole. */
+static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
+{
+    const size_t values = (size_t)t->n * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
+    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are read */
+    const size_t file = values * sizeof(float) + n * 2 * sizeof(int64_t);
+    const size_t kept = m->params->n_values * sizeof(real) + values * 2 * sizeof(float) + n * 2 * sizeof(int64_t);
+    size_t net;
+    t->chunk = a->batch_stats || t->n < CHUNK ? t->n : CHUNK;
+    for (;; t->chunk = t->chunk / 2 / BACKEND_GROUP * BACKEND_GROUP) {
+        UnetOptions o = network(t, t->chunk, lora, a);
+        if (unet_chunks_measure(&net, m, &o, t->chunk, e))
+            return -1;
+        net = kept + (net > file ? net : file);
+        if (net <= mem_bound(a->max_bytes) || a->batch_stats || t->chunk < 2 * BACKEND_GROUP)
+            return check_bound(net, path, a, e);
+    }
+}
+
+static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora, const PredictArgs *a, Err *e)
+{
+    const ModelConfig *m = &model->config;
     const StTensor *x;
+    struct stat st;
+    StFile *f;
     int rc = -1;
-    if (!f)
+    if (!stat(path, &st) && check_bound((size_t)st.st_size, path, a, e))
+        return -1;
+    if (!(f = st_open(path, e)))
         return -1;
     x = need(f, "x", DT_F32, 4, e);
     if (x && !check_x(f, x, m, e)) {
         out->n = (int)x->d[0];
         out->h = (int)x->d[2];
         out->w = (int)x->d[3];
+        if (choose_chunk(out, path, model, lora, a, e)) {
+            st_close(f);
+            return -1;
+        }
         out->t = read_ids(f, "t", out->n, m->timesteps, e);
         out->y = out->t ? read_ids(f, "y", out->n, m->classes + m->null_class, e) : NULL;
         out->x = out->y ? mem_alloc(x->numel, sizeof *out->x, "x", e) : NULL;
@@ -179,11 +226,10 @@ static int run_chunk(Unet *u, const Tensors *t, int first, Err *e)
 /* In chunks, which is the same in eval mode; statistics over a batch need it whole. */
 static int run_network(const Tensors *t, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
-    int chunk = a->batch_stats || t->n < CHUNK ? t->n : CHUNK;
     int status = 0;
     for (int first = 0; !status && first < t->n;) {
-        int n = t->n - first < chunk ? t->n - first : chunk;
-        UnetOptions o = {.n = n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .lora = lora};
+        int n = t->n - first < t->chunk ? t->n - first : t->chunk;
+        UnetOptions o = network(t, n, lora, a);
         Unet u;
         if (unet_build(&u, m, &o, e))
             return -1;
@@ -214,11 +260,13 @@ static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, 
     if (a->unmerged && a->loras.n != 1)
         return err_set(e, ERR_USAGE, "--unmerged needs one adapter, got %d", a->loras.n);
     cli_threads(a->threads);
-    if (cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, NULL, e)))
+    if (cli_check_apart(a->output, a->input, e) || cli_check_apart_from_model(a->output, a->model, &a->loras, e) ||
+        cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, NULL, e)))
         return -1;
     if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
-    if (cli_load_loras(loras, &a->loras, *m, a->model, e) || read_tensors(t, a->input, &(*m)->config, e))
+    if (cli_load_loras(loras, &a->loras, *m, a->model, e) ||
+        read_tensors(t, a->input, *m, a->unmerged ? loras->item[0] : NULL, a, e))
         return -1;
     if (a->unmerged)
         loras->item[0]->config.alpha *= loras->scale[0];

@@ -1,6 +1,8 @@
 /* sdlora train: from images to a model. */
 #include <stdio.h>
 
+#include "sdlora/mem.h"
+
 #include "interrupt.h"
 #include "run.h"
 
@@ -15,8 +17,10 @@ static int build(Run *run, Err *e)
     a->model.classes = run->train.classes;
     if (model_config_check(&a->model, e))
         return -1;
-    run->loop.model = model_new(&a->model, true, a->train.seed, e);
-    return run->loop.model ? 0 : -1;
+    run->loop.model = model_declare(&a->model, true, e);
+    if (!run->loop.model || train_check_weights(run->loop.model, &a->train, e))
+        return -1;
+    return model_seal(run->loop.model, a->train.seed, e);
 }
 
 static void describe(const Run *run)
@@ -34,14 +38,24 @@ int cmd_train(int argc, char **argv)
 {
     TrainArgs args = train_args_default(PRESET_MNIST);
     Given given;
-    Run run = {.args = &args, .given = &given, .build = build, .describe = describe};
     Err e = {0};
+    Run *run;
     int status;
     if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
         return status;
     interrupt_outlive_readers();
     args = train_args_default(args.preset);
-    status = options_apply(&given, &args, &e) ? cli_fail(&e, "train") : run_train(&run);
+    run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
+    if (!run || options_apply(&given, &args, &e)) {
+        status = cli_fail(&e, "train");
+    } else {
+        run->args = &args;
+        run->given = &given;
+        run->build = build;
+        run->describe = describe;
+        status = run_train(run);
+    }
+    mem_free(run);
     options_free(&given);
     return status;
 }

@@ -67,7 +67,7 @@ static int draw_samples(State *s, const char *path, Err *e)
     int rc;
     if (!l->lora) {
         trainer_use_ema(l->trainer, true);
-        rc = preview_draw(path, l->model, a->train.seed, a->train.conv, &s->progress, e);
+        rc = preview_draw(path, l->model, l->trainer, a, &s->progress, e);
         trainer_use_ema(l->trainer, false);
     } else {
         Model *copy = model_copy(l->model, e); /* its file may be another by now */
@@ -77,7 +77,7 @@ static int draw_samples(State *s, const char *path, Err *e)
         rc = lora_merge(copy->params, l->lora, 1.0, e);
         trainer_use_ema(l->trainer, false);
         if (!rc)
-            rc = preview_draw(path, copy, a->train.seed, a->train.conv, &s->progress, e);
+            rc = preview_draw(path, copy, l->trainer, a, &s->progress, e);
         model_free(copy);
     }
     return rc;

@@ -2,12 +2,13 @@
 #ifndef SDLORA_CLI_PREVIEW_H
 #define SDLORA_CLI_PREVIEW_H
 
-#include "sdlora/model.h"
-
 #include "progress.h"
+#include "train_args.h"
 
 /* Draw with m into the PNG `path` by DDIM in a few steps, noise from `seed`; on a terminal that is wide enough, show a
- * row of digits there too. Stops without a word when a signal came. */
-int preview_draw(const char *path, Model *m, uint64_t seed, ConvAlgo conv, const Progress *p, Err *e);
+ * row of digits there too. Stops without a word when a signal came. a says the
+ * seed and the memory allowed, of which t has its part; where what is left is too little even for the smallest batch, there is no picture but a line that says
+ * so, for training matters more. */
+int preview_draw(const char *path, Model *m, const Trainer *t, const TrainArgs *a, const Progress *p, Err *e);
 
 #endif

@@ -22,114 +22,119 @@
 
 #define PENDING ".sdlora-previous.tmp"
 
-static bool exists(const char *path) /* a link by itself */
+enum { NAME_CAP = 320 }; /* PENDING, checkpoints, a name */
+
+/* The run's directory: what is in it is named from there, short and through no link. -1 with *e. */
+static int open_home(const RunDir *r, Err *e)
+{
+    int fd = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd >= 0 ? fd : err_errno(e, ERR_FAILED, "cannot open the directory '%s'", r->path);
+}
+
+static bool exists(int home, const char *name) /* a link by itself */
 {
     struct stat st;
-    return !lstat(path, &st);
+    return !fstatat(home, name, &st, AT_SYMLINK_NOFOLLOW);
 }
 
-/* DIR/NAME into `from` and DIR/PENDING/NAME into `to`. */
-static int paths(char from[CLI_PATH_MAX], char to[CLI_PATH_MAX], const RunDir *r, const char *name, Err *e)
+static void pending_name(char out[NAME_CAP], const char *name)
 {
-    if (file_join(from, CLI_PATH_MAX, r->path, name, e))
-        return -1;
-    if (snprintf(to, CLI_PATH_MAX, "%s/" PENDING "/%s", r->path, name) >= CLI_PATH_MAX)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", r->path);
-    return 0;
+    snprintf(out, NAME_CAP, PENDING "%s%s", *name ? "/" : "", name);
 }
 
-/* The directory itself, or with back its pending part, gives `name` to the other; what is not there is passed over. */
-static int move(const RunDir *r, const char *name, bool back, Err *e)
+/* `name` goes to the pending directory, or back; what is not there is passed over. */
+static int move(const RunDir *r, int home, const char *name, bool back, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX];
-    const char *from, *to;
-    if (paths(here, there, r, name, e))
-        return -1;
-    from = back ? there : here;
-    to = back ? here : there;
-    if (!exists(from))
+    char pending[NAME_CAP];
+    const char *from = back ? pending : name, *to = back ? name : pending;
+    pending_name(pending, name);
+    if (!exists(home, from) || !renameat(home, from, home, to))
         return 0;
-    return rename(from, to) ? err_errno(e, ERR_FAILED, "cannot rename '%s' to '%s'", from, to) : 0;
+    return err_errno(e, ERR_FAILED, "cannot rename '%s/%s' to '%s/%s'", r->path, from, r->path, to);
 }
 
-static int copy(const RunDir *r, const char *name, Err *e)
+static int copy(const RunDir *r, int home, const char *name, Err *e)
 {
-    char from[CLI_PATH_MAX], to[CLI_PATH_MAX];
-    if (paths(from, to, r, name, e))
-        return -1;
-    return exists(from) ? file_copy(to, from, e) : 0;
+    char *from = mem_printf(e, "%s/%s", r->path, name), *to = mem_printf(e, "%s/" PENDING "/%s", r->path, name);
+    int rc = !from || !to ? -1 : exists(home, name) ? file_copy(to, from, e) : 0;
+    mem_free(from);
+    mem_free(to);
+    return rc;
 }
 
-static int drop(const RunDir *r, const char *name, Err *e)
+static int drop(const RunDir *r, int home, const char *name, int flags, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX];
-    if (paths(here, there, r, name, e))
-        return -1;
-    return unlink(there) && errno != ENOENT ? err_errno(e, ERR_FAILED, "cannot remove '%s'", there) : 0;
+    char pending[NAME_CAP];
+    pending_name(pending, name);
+    if (!unlinkat(home, pending, flags) || errno == ENOENT)
+        return 0;
+    return err_errno(e, ERR_FAILED, "cannot remove '%s/%s'", r->path, pending);
 }
 
 /* ---- taking back ---- */
 
 /* What lies in pending/checkpoints, one by one, where the run kept a directory of its own. */
-static int take_back_checkpoints(const RunDir *r, Err *e)
+static int take_back_checkpoints(const RunDir *r, int home, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX];
+    int fd = openat(home, PENDING "/checkpoints", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
-    DIR *d;
-    int rc = 0;
-    if (paths(here, there, r, "checkpoints", e))
-        return -1;
-    if (!(d = opendir(there)))
-        return err_errno(e, ERR_FAILED, "cannot read the directory '%s'", there);
+    if (!d) {
+        rc = err_errno(e, ERR_FAILED, "cannot read the directory '%s/" PENDING "/checkpoints'", r->path);
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
     while (!rc && (entry = readdir(d))) {
-        char name[CLI_PATH_MAX];
+        char name[NAME_CAP];
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
             continue;
-        rc = file_join(name, sizeof name, "checkpoints", entry->d_name, e) ? -1 : move(r, name, true, e);
+        snprintf(name, sizeof name, "checkpoints/%s", entry->d_name);
+        rc = move(r, home, name, true, e);
     }
     closedir(d);
-    if (!rc && rmdir(there))
-        rc = err_errno(e, ERR_FAILED, "cannot remove '%s'", there);
-    return rc;
+    return rc ? rc : drop(r, home, "checkpoints", AT_REMOVEDIR, e);
+}
+
+static int undo(const RunDir *r, int home, Err *e)
+{
+    char *pending;
+    for (const char *const *part = rundir_parts(r); *part; part++) {
+        char name[NAME_CAP];
+        int rc = 0;
+        pending_name(name, *part);
+        if (!exists(home, *part))
+            rc = move(r, home, *part, true, e);
+        else if (exists(home, name)) /* a copy goes */
+            rc = strcmp(*part, "checkpoints") ? drop(r, home, *part, 0, e) : take_back_checkpoints(r, home, e);
+        if (rc)
+            return -1;
+    }
+    if (drop(r, home, "run.json", 0, e) || drop(r, home, "about.txt", 0, e) ||
+        !(pending = mem_printf(e, "%s/" PENDING, r->path)))
+        return -1;
+    dir_clean(pending, NULL);
+    mem_free(pending);
+    return drop(r, home, "", AT_REMOVEDIR, e) ? -1 : dir_sync(r->path, e);
 }
 
 int rundir_undo(const RunDir *r, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX];
-    if (paths(here, there, r, "", e))
+    int home = open_home(r, e), rc;
+    if (home < 0)
         return -1;
-    there[strlen(there) - 1] = '\0';
-    if (!exists(there))
-        return 0;
-    for (const char *const *part = rundir_parts(r); *part; part++) {
-        char to[CLI_PATH_MAX], from[CLI_PATH_MAX];
-        int rc;
-        if (paths(to, from, r, *part, e))
-            return -1;
-        if (!exists(from))
-            continue;
-        if (!exists(to))
-            rc = move(r, *part, true, e);
-        else
-            rc = strcmp(*part, "checkpoints") ? drop(r, *part, e) : take_back_checkpoints(r, e); /* a copy goes */
-        if (rc)
-            return -1;
-    }
-    if (drop(r, "run.json", e) || drop(r, "about.txt", e))
-        return -1;
-    dir_clean(there, NULL);
-    if (rmdir(there))
-        return err_errno(e, ERR_FAILED, "cannot remove '%s'", there);
-    return dir_sync(r->path, e);
+    rc = exists(home, PENDING) ? undo(r, home, e) : 0;
+    close(home);
+    return rc;
 }
 
 int rundir_recover(RunDir *r, Err *e)
 {
-    char pending[CLI_PATH_MAX];
-    int rc;
-    if (file_join(pending, sizeof pending, r->path, PENDING, e))
-        return -1;
-    if (!exists(pending))
+    int home = open_home(r, NULL), rc;
+    bool pending = home >= 0 && exists(home, PENDING);
+    if (home >= 0)
+        close(home);
+    if (!pending)
         return 0;
     rc = rundir_lock(r, e);
     rundir_close(r);
@@ -160,34 +165,39 @@ static bool lies_in(const char *input, const char *part)
 
 static int check_inputs(const RunDir *r, const char *const *inputs, Err *e)
 {
-    for (; *inputs; inputs++)
-        for (const char *const *part = rundir_parts(r); *part; part++) {
-            char path[CLI_PATH_MAX];
-            if (file_join(path, sizeof path, r->path, *part, e))
+    int rc = 0;
+    for (; *inputs && !rc; inputs++)
+        for (const char *const *part = rundir_parts(r); *part && !rc; part++) {
+            char *path = mem_printf(e, "%s/%s", r->path, *part);
+            if (!path)
                 return -1;
             if (lies_in(*inputs, path))
-                return err_set(e, ERR_USAGE,
-                               "'%s' belongs to the run in '%s', which a new run there would move away; name another "
-                               "directory with --out",
-                               *inputs, r->path);
+                rc = err_set(e, ERR_USAGE,
+                             "'%s' belongs to the run in '%s', which a new run there would move away; name another "
+                             "directory with --out",
+                             *inputs, r->path);
+            mem_free(path);
         }
-    return 0;
+    return rc;
 }
 
-static bool has_entries(const char *dir)
+static bool has_entries(int home, const char *name)
 {
-    DIR *d = opendir(dir);
+    int fd = openat(home, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;
     bool found = false;
     while (d && !found && (entry = readdir(d)))
         found = entry->d_name[0] != '.';
     if (d)
         closedir(d);
+    else if (fd >= 0)
+        close(fd);
     return found;
 }
 
 /* A run without a finished step is none. */
-static bool worth_keeping(const RunDir *r, SetAside what, int64_t step)
+static bool worth_keeping(const RunDir *r, int home, SetAside what, int64_t step)
 {
     const char *const *parts = rundir_parts(r);
     int64_t *steps = NULL;
@@ -197,14 +207,13 @@ static bool worth_keeping(const RunDir *r, SetAside what, int64_t step)
     if (what == ASIDE_LATER)
         return found;
     for (int i = 0; parts[i] && !found; i++) {
-        char path[CLI_PATH_MAX];
         struct stat st;
-        if (file_join(path, sizeof path, r->path, parts[i], NULL) || lstat(path, &st))
+        if (fstatat(home, parts[i], &st, AT_SYMLINK_NOFOLLOW))
             continue;
         if (i < rundir_results(r))
             found = true;
         else if (what == ASIDE_ALL && strcmp(parts[i], "checkpoints"))
-            found = S_ISDIR(st.st_mode) ? has_entries(path) : st.st_size > 0;
+            found = S_ISDIR(st.st_mode) ? has_entries(home, parts[i]) : st.st_size > 0;
     }
     return found;
 }
@@ -212,9 +221,9 @@ static bool worth_keeping(const RunDir *r, SetAside what, int64_t step)
 /* ---- moving ---- */
 
 /* One line, for people. */
-static void describe(char *text, size_t cap, const RunDir *r)
+static void describe(char *text, size_t cap, const RunDir *r, int home)
 {
-    char steps[64] = "", val[64] = "", when[64] = "", n[32], path[CLI_PATH_MAX];
+    char steps[64] = "", val[64] = "", when[64] = "", n[32];
     int64_t step;
     double val_loss;
     struct stat st;
@@ -225,46 +234,49 @@ static void describe(char *text, size_t cap, const RunDir *r)
     if (!isnan(val_loss))
         snprintf(val, sizeof val, ", validation loss %.4g", val_loss);
     for (const char *const *part = rundir_parts(r); *part && !when[0]; part++)
-        if (!file_join(path, sizeof path, r->path, *part, NULL) && !lstat(path, &st) && localtime_r(&st.st_mtime, &tm))
+        if (!fstatat(home, *part, &st, AT_SYMLINK_NOFOLLOW) && localtime_r(&st.st_mtime, &tm))
             strftime(when, sizeof when, ", of %Y-%m-%d %H:%M", &tm);
     snprintf(text, cap, "sdlora %s%s%s%s", r->adapter ? "finetune" : "train", steps, val, when);
 }
 
-static int begin(const RunDir *r, const char *about, Err *e)
+static int make_pending(const RunDir *r, int home, const char *name, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX], line[256];
-    int n = snprintf(line, sizeof line, "%s\n", about);
-    if (paths(here, there, r, "", e))
-        return -1;
-    if (mkdir(there, 0777))
-        return err_errno(e, ERR_FAILED, "cannot create the directory '%s'", there);
-    if (paths(here, there, r, "about.txt", e) || file_save(there, line, (size_t)n, e))
-        return -1;
-    return copy(r, "run.json", e);
+    char pending[NAME_CAP];
+    pending_name(pending, name);
+    return mkdirat(home, pending, 0777)
+               ? err_errno(e, ERR_FAILED, "cannot create the directory '%s/%s'", r->path, pending)
+               : 0;
 }
 
-static int move_later_checkpoints(const RunDir *r, int64_t step, Err *e)
+static int begin(const RunDir *r, int home, const char *about, Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX], name[64];
+    char *path = mem_printf(e, "%s/" PENDING "/about.txt", r->path), *line = mem_printf(e, "%s\n", about);
+    int rc = !path || !line || make_pending(r, home, "", e) || file_save(path, line, strlen(line), e) ? -1 : 0;
+    mem_free(path);
+    mem_free(line);
+    return rc ? rc : copy(r, home, "run.json", e);
+}
+
+static int move_later_checkpoints(const RunDir *r, int home, int64_t step, Err *e)
+{
+    char name[64];
     int64_t *steps, best;
     double val_loss;
     int n, rc = 0;
-    if (rundir_read_best(&best, &val_loss, r, e) || paths(here, there, r, "checkpoints", e))
+    if (rundir_read_best(&best, &val_loss, r, e) || make_pending(r, home, "checkpoints", e))
         return -1;
-    if (mkdir(there, 0777))
-        return err_errno(e, ERR_FAILED, "cannot create the directory '%s'", there);
     n = rundir_list_checkpoints(&steps, r->checkpoints, e);
     for (int i = 0; i < n && !rc; i++) {
         snprintf(name, sizeof name, "checkpoints/ckpt-%08" PRId64, steps[i]);
-        rc = steps[i] > step ? move(r, name, false, e) : 0;
+        rc = steps[i] > step ? move(r, home, name, false, e) : 0;
     }
     mem_free(steps);
     if (!rc && best > step)
-        rc = move(r, "checkpoints/best.json", false, e) || move(r, "checkpoints/best", false, e) ? -1 : 0;
+        rc = move(r, home, "checkpoints/best.json", false, e) || move(r, home, "checkpoints/best", false, e) ? -1 : 0;
     return n < 0 ? -1 : rc;
 }
 
-static int move_parts(const RunDir *r, SetAside what, int64_t step, Err *e)
+static int move_parts(const RunDir *r, int home, SetAside what, int64_t step, Err *e)
 {
     const char *const *parts = rundir_parts(r);
     for (int i = 0; parts[i]; i++) {
@@ -272,11 +284,11 @@ static int move_parts(const RunDir *r, SetAside what, int64_t step, Err *e)
         if (what == ASIDE_RESULT && i == rundir_results(r))
             break;
         if (what == ASIDE_LATER && !strcmp(parts[i], "checkpoints"))
-            rc = move_later_checkpoints(r, step, e);
+            rc = move_later_checkpoints(r, home, step, e);
         else if (what == ASIDE_LATER && !strcmp(parts[i], "metrics.jsonl"))
-            rc = copy(r, parts[i], e); /* its first lines stay */
+            rc = copy(r, home, parts[i], e); /* its first lines stay */
         else
-            rc = move(r, parts[i], false, e);
+            rc = move(r, home, parts[i], false, e);
         if (rc)
             return -1;
     }
@@ -300,35 +312,37 @@ static int first_free(const char *dir)
 }
 
 /* The rename that makes it good. */
-static int publish(const RunDir *r, char *about, size_t cap, Err *e)
+static int publish(const RunDir *r, int home, char name[32], Err *e)
 {
-    char here[CLI_PATH_MAX], there[CLI_PATH_MAX], name[32], line[256];
-    if (paths(here, there, r, "", e))
+    char *pending = mem_printf(e, "%s/" PENDING, r->path);
+    int rc = pending ? dir_sync(pending, e) : -1;
+    mem_free(pending);
+    if (rc)
         return -1;
-    there[strlen(there) - 1] = '\0';
-    snprintf(name, sizeof name, "previous-%d", first_free(r->path));
-    if (file_join(here, sizeof here, r->path, name, e) || dir_sync(there, e))
-        return -1;
-    if (rename(there, here)) /* fails where there is something: no directory of this name was there */
-        return err_errno(e, ERR_FAILED, "cannot rename '%s' to '%s'", there, here);
-    snprintf(line, sizeof line, "%s", about);
-    snprintf(about, cap, "%s/%s: %s", r->path, name, line);
+    snprintf(name, 32, "previous-%d", first_free(r->path));
+    if (renameat(home, PENDING, home, name)) /* nothing of this name was there */
+        return err_errno(e, ERR_FAILED, "cannot rename '%s/" PENDING "' to '%s'", r->path, name);
     return dir_sync(r->path, e);
 }
 
 int rundir_set_aside(const RunDir *r, SetAside what, int64_t step, const char *const *inputs, char *about, size_t cap,
                      Err *e)
 {
-    Err ignored;
+    char line[256], name[32];
+    int home = open_home(r, e), rc = 0;
     about[0] = '\0';
-    if (!worth_keeping(r, what, step))
-        return 0;
-    if (check_inputs(r, inputs, e))
+    if (home < 0)
         return -1;
-    describe(about, cap, r);
-    if (begin(r, about, e) || move_parts(r, what, step, e) || publish(r, about, cap, e)) {
-        rundir_undo(r, &ignored); /* or the next run will */
-        return -1;
+    if (worth_keeping(r, home, what, step)) {
+        describe(line, sizeof line, r, home);
+        rc = check_inputs(r, inputs, e) ? -1 : 0;
+        if (!rc && (begin(r, home, line, e) || move_parts(r, home, what, step, e) || publish(r, home, name, e))) {
+            rundir_undo(r, NULL); /* or the next run will */
+            rc = -1;
+        }
+        if (!rc)
+            snprintf(about, cap, "%s/%s: %s", r->path, name, line);
     }
-    return 0;
+    close(home);
+    return rc;
 }

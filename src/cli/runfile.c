@@ -31,11 +31,11 @@ static json_t *run_json(const OptionTable *t, const void *args, const char *base
 
 int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
 {
-    char path[CLI_PATH_MAX], *text = NULL;
+    char *path = mem_printf(e, "%s/run.json", dir), *text = NULL;
     json_t *root;
     size_t n;
     int rc;
-    if (file_join(path, sizeof path, dir, "run.json", e))
+    if (!path)
         return -1;
     root = run_json(t, args, base_sha256);
     n = root ? json_dumpb(root, NULL, 0, JSON_INDENT(2)) : 0; /* json_dumps can lose a name when memory runs out */
@@ -45,6 +45,7 @@ int runfile_save(const char *dir, const OptionTable *t, const void *args, const 
         rc = err_set(e, ERR_FAILED, "cannot write '%s': no memory, or an option that is not UTF-8", path);
     else
         rc = file_save(path, text, n, e);
+    mem_free(path);
     mem_free(text);
     json_decref(root);
     return rc;

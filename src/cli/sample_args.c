@@ -63,6 +63,7 @@ static const Option OPTIONS[] = {
      .help = "images at once, 0: chosen; does not change them"},
     {.name = "conv", .type = OPT_CHOICE, F(config.conv), .choices = CHOICES_CONV,
      .help = "how convolutions are computed"},
+    {.name = "mem", .type = OPT_BYTES, F(config.max_bytes), .help = MEM_HELP},
     {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
     {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, .help = "how progress is shown"},
     {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},

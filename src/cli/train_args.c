@@ -90,8 +90,7 @@ static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
     {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"}, \
     {.name = "conv", .type = OPT_CHOICE, F(train.conv), .flags = OPT_FIXED, .choices = CHOICES_CONV, \
      .help = "how convolutions are computed"}, \
-    {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), \
-     .help = "refuse to start when more memory is needed, as 512MB"}, \
+    {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), .help = MEM_HELP}, \
     {.name = "profile", .type = OPT_BOOL, F(profile), \
      .help = "print time (all threads') and GFLOP/s (of one) per operation at the end"}, \
     {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, \

@@ -5,16 +5,18 @@
 
 static size_t linear_scratch(const Node *n, const Graph *g)
 {
-    return n->needs_grad && n->in[1]->needs_grad
-               ? g->be->linear_bwd_weight_scratch(n->attr.linear.n, n->attr.linear.rows, n->attr.linear.in,
-                                                  n->attr.linear.out)
-               : 0;
+    int rows = n->attr.linear.rows, in = n->attr.linear.in, out = n->attr.linear.out;
+    size_t fwd = g->be->linear_fwd_scratch(rows, in, out), bwd = 0;
+
+    if (n->needs_grad && n->in[1]->needs_grad)
+        bwd = g->be->linear_bwd_weight_scratch(n->attr.linear.n, rows, in, out);
+    return fwd > bwd ? fwd : bwd;
 }
 
 static void linear_fwd(Node *n, const Graph *g)
 {
     g->be->linear_fwd(n->val.data, node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3), n->attr.linear.n,
-                      n->attr.linear.rows, n->attr.linear.in, n->attr.linear.out);
+                      n->attr.linear.rows, n->attr.linear.in, n->attr.linear.out, g->scratch);
 }
 
 static void linear_bwd(Node *n, const Graph *g)

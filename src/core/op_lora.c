@@ -10,10 +10,10 @@ static size_t scaled_reals(const Node *n)
 
 static size_t lora_scratch(const Node *n, const Graph *g)
 {
-    int out = n->val.shape.d[0], in = n->val.shape.d[1];
-    return n->needs_grad
-               ? scaled_reals(n) * sizeof(real) + g->be->linear_bwd_weight_scratch(1, out, in, n->attr.lora.rank)
-               : 0;
+    int out = n->val.shape.d[0], in = n->val.shape.d[1], rank = n->attr.lora.rank;
+    size_t a = g->be->linear_bwd_weight_scratch(1, out, in, rank), b = g->be->linear_fwd_scratch(out, in, rank);
+
+    return n->needs_grad ? scaled_reals(n) * sizeof(real) + (a > b ? a : b) : 0;
 }
 
 static void lora_fwd(Node *n, const Graph *g)
@@ -34,7 +34,7 @@ static void lora_bwd(Node *n, const Graph *g)
                                  scaled + scaled_reals(n));
     if (node_wants(n, 2))
         g->be->linear_fwd(node_grad(n, 2), scaled, node_val(n, 1), NULL, node_beta(n, 2) != 0 ? node_grad(n, 2) : NULL,
-                          1, out, in, rank);
+                          1, out, in, rank, scaled + scaled_reals(n));
     if (node_wants(n, 0))
         g->be->axpby(node_grad(n, 0), n->grad.data, n->grad.numel, 1, node_beta(n, 0));
 }

@@ -1,33 +1,27 @@
 /* A directory of four IDX files as a labelled set of images, see idx.h. */
 #include "sdlora/idx.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
-#define PATH_CAP 4096
-
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
-/* The path of SPLIT-WHAT-idxN-ubyte in one of its spellings. */
-static int find_file(char path[PATH_CAP], const char *dir, const char *split, const char *what, int nd, Err *e)
+char *dataset_file(const char *dir, const char *split, const char *what, int nd, Err *e)
 {
-    char name[256];
-    int i;
+    size_t n = strlen(dir);
+    const char *slash = n > 0 && dir[n - 1] == '/' ? "" : "/";
 
-    for (i = 0; i < 4; i++) {
-        int n =
-            snprintf(name, sizeof name, "%s-%s%cidx%d-ubyte%s", split, what, i < 2 ? '-' : '.', nd, i % 2 ? ".gz" : "");
-        if (n < 0 || (size_t)n >= sizeof name)
-            return err_set(e, ERR_USAGE, "the split name '%.40s...' is too long", split);
-        if (file_join(path, PATH_CAP, dir, name, e) != 0)
-            return -1;
-        if (file_exists(path))
-            return 0;
+    for (int i = 0; i < 4; i++) {
+        char *path = mem_printf(e, "%s%s%s-%s%cidx%d-ubyte%s", dir, slash, split, what, i < 2 ? '-' : '.', nd,
+                                i % 2 ? ".gz" : "");
+        if (!path || file_exists(path))
+            return path;
+        mem_free(path);
     }
-    return err_set(e, ERR_INPUT, "no '%s-%s-idx%d-ubyte' (or .gz) in '%s': %s", split, what, nd, dir, get_data);
+    err_set(e, ERR_INPUT, "no '%s-%s-idx%d-ubyte' (or .gz) in '%s': %s", split, what, nd, dir, get_data);
+    return NULL;
 }
 
 static int check_counts(const Idx *images, const Idx *labels, const char *image_path, const char *label_path, Err *e)
@@ -59,7 +53,7 @@ static void fill(Dataset *out, Idx *images, Idx *labels)
 
 int dataset_read(Dataset *out, const char *dir, const char *split, Err *e)
 {
-    char image_path[PATH_CAP], label_path[PATH_CAP];
+    char *image_path, *label_path;
     Idx images = {0}, labels = {0};
     int result = -1;
 
@@ -67,17 +61,17 @@ int dataset_read(Dataset *out, const char *dir, const char *split, Err *e)
     if (!file_is_dir(dir))
         return err_set(e, ERR_INPUT, "no data: '%s' is %s: %s", dir, file_exists(dir) ? "not a directory" : "not there",
                        get_data);
-    if (find_file(image_path, dir, split, "images", 3, e) != 0 ||
-        find_file(label_path, dir, split, "labels", 1, e) != 0)
-        return -1;
-    if (idx_read(&images, image_path, 3, e) == 0 && idx_read(&labels, label_path, 1, e) == 0 &&
+    image_path = dataset_file(dir, split, "images", 3, e);
+    label_path = image_path ? dataset_file(dir, split, "labels", 1, e) : NULL;
+    if (label_path && idx_read(&images, image_path, 3, e) == 0 && idx_read(&labels, label_path, 1, e) == 0 &&
         check_counts(&images, &labels, image_path, label_path, e) == 0) {
         fill(out, &images, &labels);
-        out->label_path = mem_strdup(label_path, e);
-        result = out->label_path ? 0 : -1;
-        if (result)
-            dataset_free(out);
+        out->label_path = label_path; /* changes owner */
+        label_path = NULL;
+        result = 0;
     }
+    mem_free(image_path);
+    mem_free(label_path);
     idx_free(&images);
     idx_free(&labels);
     return result;

@@ -149,7 +149,7 @@ void idx_free(Idx *idx)
 /* n more bytes through the compressor into the file; finish: the last ones. */
 static int deflate_some(FileOut *f, z_stream *z, const unsigned char *p, size_t n, int flush, Err *e)
 {
-    unsigned char buf[1 << 14];
+    unsigned char buf[1 << 12];
 
     z->next_in = (unsigned char *)(uintptr_t)p;
     z->avail_in = (unsigned)n;
@@ -176,18 +176,26 @@ static int write_members(FileOut *f, z_stream *z, const Idx *idx, size_t bytes, 
     return deflate_some(f, z, idx->data, bytes, Z_FINISH, e);
 }
 
+int idx_check_size(size_t *bytes, const char *path, const Idx *idx, Err *e)
+{
+    *bytes = 1;
+    if (idx->nd < 1 || idx->nd > 3)
+        return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
+    for (int i = 0; i < idx->nd; i++)
+        if (!mem_mul(bytes, *bytes, idx->d[i]) || *bytes > MAX_DATA || *bytes == 0)
+            return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
+    return 0;
+}
+
 int idx_write_gz(const char *path, const Idx *idx, Err *e)
 {
     z_stream z;
     FileOut *f;
-    size_t bytes = 1;
-    int i, result;
+    size_t bytes;
+    int result;
 
-    if (idx->nd < 1 || idx->nd > 3)
-        return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
-    for (i = 0; i < idx->nd; i++)
-        if (!mem_mul(&bytes, bytes, idx->d[i]) || bytes > MAX_DATA || bytes == 0)
-            return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
+    if (idx_check_size(&bytes, path, idx, e))
+        return -1;
     f = file_create(path, e);
     if (!f)
         return -1;

@@ -161,28 +161,47 @@ static void draw_cell(Image *im, int x0, int y0, const uint8_t *px, int h, int w
                 px[(size_t)(y / scale) * (size_t)w + (size_t)(x / scale)];
 }
 
-int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
-               Err *e)
+int image_check_size(int64_t w, int64_t h, Err *e)
 {
-    int64_t rows, width, height;
-    int i;
+    size_t bytes;
+
+    if (w < 1 || h < 1 || w > INT_MAX || h > INT_MAX || !mem_mul(&bytes, (size_t)w + 1, (size_t)h) ||
+        bytes > INT_MAX / 2) /* the encoder counts in ints, and needs twice that */
+        return err_set(e, ERR_USAGE, "a picture of %lldx%lld pixels is too large for a PNG file", (long long)w,
+                       (long long)h);
+    return 0;
+}
+
+int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pad, Err *e)
+{
+    int64_t width, height, cell_w, cell_h;
 
     memset(out, 0, sizeof *out);
     if (n < 1 || h < 1 || w < 1 || cols < 1 || scale < 1 || pad < 0)
         return err_set(e, ERR_FAILED, "cannot make a grid of %d images of %dx%d in %d columns", n, w, h, cols);
-    rows = ((int64_t)n + cols - 1) / cols;
-    if ((int64_t)w * scale > INT_MAX - pad || (int64_t)h * scale > INT_MAX - pad)
-        return err_set(e, ERR_FAILED, "a grid of images magnified %d times is too large", scale);
-    width = ((int64_t)w * scale + pad) * cols + pad;
-    height = ((int64_t)h * scale + pad) * rows + pad;
-    if (width > INT_MAX || height > INT_MAX)
-        return err_set(e, ERR_FAILED, "a grid of %d images magnified %d times is too large", n, scale);
-    out->px = mem_alloc((size_t)width, (size_t)height, "a grid of images", e);
-    if (!out->px)
+    cell_w = (int64_t)w * scale + pad;
+    cell_h = (int64_t)h * scale + pad;
+    /* ints multiplied: only the second product can leave 64 bits */
+    width = cell_w > INT64_MAX / INT_MAX - 1 ? INT64_MAX : cell_w * cols + pad;
+    height = cell_h > INT64_MAX / INT_MAX - 1 ? INT64_MAX : cell_h * (((int64_t)n + cols - 1) / cols) + pad;
+    if (image_check_size(width, height, e))
         return -1;
     out->w = (int)width;
     out->h = (int)height;
-    memset(out->px, background, (size_t)width * (size_t)height);
+    return 0;
+}
+
+int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
+               Err *e)
+{
+    int i;
+
+    if (image_grid_size(out, n, h, w, cols, scale, pad, e))
+        return -1;
+    out->px = mem_alloc((size_t)out->w, (size_t)out->h, "a grid of images", e);
+    if (!out->px)
+        return -1;
+    memset(out->px, background, (size_t)out->w * (size_t)out->h);
     for (i = 0; i < n; i++)
         draw_cell(out, pad + i % cols * (w * scale + pad), pad + i / cols * (h * scale + pad),
                   px + (size_t)i * (size_t)h * (size_t)w, h, w, scale);

@@ -4,7 +4,7 @@
 #include "sdlora/image.h"
 
 #include <limits.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -100,10 +100,10 @@ static int splice_text(unsigned char **out, size_t *size, const unsigned char *p
 int image_write_png(const char *path, const Image *im, const char *const *text, Err *e)
 {
     unsigned char *png, *file;
-    size_t size, pixels;
+    size_t size;
     int n = 0, result;
 
-    if (im->w < 1 || im->h < 1 || !mem_mul(&pixels, (size_t)im->w + 1, (size_t)im->h) || pixels > INT_MAX / 2)
+    if (image_check_size(im->w, im->h, NULL) != 0)
         return err_set(e, ERR_FAILED, "cannot write '%s': %dx%d pixels are none, or too many", path, im->w, im->h);
     if (check_text(path, text, e) != 0)
         return -1;
@@ -119,4 +119,20 @@ int image_write_png(const char *path, const Image *im, const char *const *text, 
         mem_free(file);
     }
     return result;
+}
+
+bool image_png_made_by(const char *path, const char *program)
+{
+    static const unsigned char signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+    static const char key[] = "tEXtSoftware"; /* and its NUL */
+    unsigned char head[FIRST_CHUNK_END + 4 + sizeof key + 64];
+    size_t n = strlen(program), at = FIRST_CHUNK_END + 4, got;
+    FILE *f = n <= 64 ? fopen(path, "rb") : NULL;
+
+    if (!f)
+        return false;
+    got = fread(head, 1, sizeof head, f);
+    fclose(f);
+    return got >= at + sizeof key + n && !memcmp(head, signature, sizeof signature) &&
+           !memcmp(head + at, key, sizeof key) && !memcmp(head + at + sizeof key, program, n);
 }

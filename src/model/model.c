@@ -122,16 +122,22 @@ int model_seal_blank(Model *m, Err *e)
     return 0;
 }
 
+int model_seal(Model *m, uint64_t seed, Err *e)
+{
+    if (param_seal(m->params, seed, e))
+        return -1;
+    unet_set_frequencies(m);
+    return 0;
+}
+
 Model *model_new(const ModelConfig *config, bool trainable, uint64_t seed, Err *e)
 {
     Model *m = model_declare(config, trainable, e);
 
-    if (m && param_seal(m->params, seed, e)) {
+    if (m && model_seal(m, seed, e)) {
         model_free(m);
         return NULL;
     }
-    if (m)
-        unet_set_frequencies(m);
     return m;
 }
 

@@ -201,15 +201,6 @@ static void chunk_drawn(void *ctx, Unet *u, int first, int worker)
     (void)ctx, (void)u, (void)first, (void)worker;
 }
 
-/* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn. Two
- * keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64). */
-static int chunk_size(const SampleConfig *c, int n)
-{
-    int groups = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;
-    int chunk = c->batch_stats ? n : groups * BACKEND_GROUP;
-    return chunk < n ? chunk : n;
-}
-
 /* Guidance towards the null class is none. */
 static bool any_class(const int *classes, int n, int null_class)
 {
@@ -218,6 +209,97 @@ static bool any_class(const int *classes, int n, int null_class)
             return true;
     return false;
 }
+
+static bool is_guided(const SampleConfig *c, const Model *m, const int *classes, int n)
+{
+    return c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
+}
+
+static UnetOptions network(const SampleConfig *c, const Model *m, int n)
+{
+    return (UnetOptions){.n = n,
+                         .h = m->config.image_size,
+                         .w = m->config.image_size,
+                         .times = c->sampler == SAMPLER_DDPM ? m->diffusion.timesteps : c->steps,
+                         .batch_stats = c->batch_stats,
+                         .conv = c->conv};
+}
+
+/* ---- memory ---- */
+
+/* p->bytes, and how many workers there really are, for batches of `groups` groups and so many workers at most. */
+static int measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, int groups, int workers,
+                   Err *e)
+{
+    const size_t hw = (size_t)m->config.image_size * (size_t)m->config.image_size;
+    UnetOptions o = network(c, m, n);
+
+    o.workers = workers;
+    p->threads = threads_count();
+    p->batch = c->batch_stats || n / BACKEND_GROUP < groups ? n : groups * BACKEND_GROUP;
+    p->workers = unet_chunks_workers(&o, p->batch);
+    if (unet_chunks_measure(&p->bytes, m, &o, p->batch, e))
+        return -1;
+    p->bytes += (size_t)p->workers * (size_t)p->batch * hw *
+                (sizeof(float) + (is_guided(c, m, classes, n) ? sizeof(real) : 0)); /* see make_scratch */
+    p->bytes += c->other_bytes;
+    return 0;
+}
+
+static int too_large(const SamplePlan *p, Model *m, const int *classes, const SampleConfig *c, Err *e)
+{
+    SamplePlan one;
+
+    if (measure(&one, m, classes, 1, c, 1, 1, e))
+        return -1;
+    return err_set(
+        e, ERR_USAGE,
+        "drawing needs %.1f MB of memory, more than the %.1f MB %s: %.1f MB to keep everything, and %.1f MB to "
+        "pass %d image%s at a time through the network, where a single one takes %.1f MB",
+        (double)p->bytes / 1e6, (double)mem_bound(c->max_bytes) / 1e6, c->max_bytes ? "allowed" : "of this machine",
+        (double)c->other_bytes / 1e6, (double)(p->bytes - c->other_bytes) / 1e6, p->batch, p->batch == 1 ? "" : "s",
+        (double)(one.bytes - c->other_bytes) / 1e6);
+}
+
+/* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn. Two
+ * keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64). Where
+ * memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory each. */
+static int choose(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
+{
+    const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;
+    const size_t bound = mem_bound(c->max_bytes);
+
+    for (int workers = threads_count(); workers > 0; workers /= 2)
+        for (int groups = wanted; groups > 0; groups /= 2) {
+            if (measure(p, m, classes, n, c, groups, workers, e))
+                return -1;
+            if (p->bytes <= bound)
+                return 0;
+        }
+    for (int threads = threads_count() / 2; threads > 0; threads /= 2) {
+        threads_limit(threads); /* the caller restores it */
+        if (measure(p, m, classes, n, c, 1, 1, e))
+            return -1;
+        if (p->bytes <= bound)
+            return 0;
+    }
+    return too_large(p, m, classes, c, e);
+}
+
+int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
+{
+    int threads, status;
+
+    if (sample_config_check(c, &m->config, e))
+        return -1;
+    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
+    threads = threads_limit(2 * n);
+    status = choose(p, m, classes, n, c, e);
+    threads_restore(threads);
+    return status;
+}
+
+/* ---- drawing ---- */
 
 static void free_scratch(Chunk *k)
 {
@@ -237,7 +319,7 @@ static int make_scratch(Chunk *k, bool guided, Err *e)
 static int run_job(Job *j, UnetChunks *nets, Err *e)
 {
     const ModelConfig *m = &j->model->config;
-    const bool guided = j->c->cfg_scale != 1 && any_class(j->classes, nets->n, m->classes);
+    const bool guided = is_guided(j->c, j->model, j->classes, nets->n);
     int status = 0;
 
     j->scratch = mem_alloc((size_t)nets->n_workers, sizeof *j->scratch, "the sampler", e);
@@ -278,21 +360,17 @@ static int set_times(UnetChunks *nets, const Diffusion *d, int steps, Err *e)
 int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step,
                   void *ctx, Err *e)
 {
-    UnetOptions o = {.n = n,
-                     .h = m->config.image_size,
-                     .w = m->config.image_size,
-                     .times = c->sampler == SAMPLER_DDPM ? m->diffusion.timesteps : c->steps,
-                     .batch_stats = c->batch_stats,
-                     .conv = c->conv};
+    UnetOptions o = network(c, m, n);
     Job j = {.c = c, .model = m, .images = images, .classes = classes, .step = step, .ctx = ctx, .failed = n};
+    SamplePlan plan;
     UnetChunks nets;
     int status, threads;
 
-    if (sample_config_check(c, &m->config, e))
+    if (sample_measure(&plan, m, classes, n, c, e))
         return -1;
-    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
-    threads = threads_limit(2 * n);
-    status = unet_chunks_build(&nets, m, &o, chunk_size(c, n), e) || set_times(&nets, &m->diffusion, o.times, e);
+    o.workers = plan.workers;
+    threads = threads_limit(plan.threads);
+    status = unet_chunks_build(&nets, m, &o, plan.batch, e) || set_times(&nets, &m->diffusion, o.times, e);
     if (!status)
         status = run_job(&j, &nets, e);
     unet_chunks_free(&nets);

@@ -8,10 +8,17 @@
 static UnetChunks cut(const UnetOptions *o, int chunk)
 {
     UnetChunks c = {.n = o->n, .chunk = chunk < o->n ? chunk : o->n};
-    int whole = c.n / c.chunk, threads = threads_count();
+    int whole = c.n / c.chunk, most = threads_count();
 
-    c.n_workers = whole < threads ? 1 : threads;
+    if (o->workers > 0 && o->workers < most)
+        most = o->workers;
+    c.n_workers = whole < most ? 1 : most;
     return c;
+}
+
+int unet_chunks_workers(const UnetOptions *o, int chunk)
+{
+    return cut(o, chunk).n_workers;
 }
 
 static UnetOptions part_of(const UnetChunks *c, const UnetOptions *o, int n)

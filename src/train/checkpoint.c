@@ -14,8 +14,6 @@
 #include "sdlora/mem.h"
 #include "store_file.h"
 
-enum { PATH_CAP = 4096 };
-
 static const char meta_key[] = "sdlora.checkpoint";
 
 const char *const CHECKPOINT_FILES[] = {"state.safetensors", "model.safetensors", "adapter_model.safetensors",
@@ -169,30 +167,43 @@ static int write_state(const Trainer *t, const char *path, Err *e)
 
 static int write_result(Trainer *t, const char *dir, Err *e)
 {
-    char path[PATH_CAP];
+    char *path = mem_printf(e, "%s/model.safetensors", dir);
     int status;
 
-    if (!t->lora && file_join(path, sizeof path, dir, "model.safetensors", e))
+    if (!path)
         return -1;
     trainer_use_ema(t, true);
     status = t->lora ? lora_save(t->lora, dir, e) : model_save(t->model, path, e);
     trainer_use_ema(t, false);
+    mem_free(path);
+    return status;
+}
+
+static int write_into(Trainer *t, const char *tmp, const char *dir, Err *e)
+{
+    char *path = mem_printf(e, "%s/state.safetensors", tmp);
+    int status =
+        !path || write_state(t, path, e) || write_result(t, tmp, e) || dir_replace(dir, tmp, CHECKPOINT_FILES, e) ? -1
+                                                                                                                  : 0;
+
+    mem_free(path);
     return status;
 }
 
 int trainer_save(Trainer *t, const char *dir, Err *e)
 {
-    char tmp[PATH_CAP], path[PATH_CAP];
+    const size_t cap = strlen(dir) + 64;
+    char *parent = mem_alloc(cap, 1, "a path", e), *tmp = parent ? mem_alloc(cap, 1, "a path", e) : NULL;
     bool removed;
+    int status = !tmp || trainer_check(t, e) || file_dir(parent, cap, dir, e) || dir_make_temporary(tmp, cap, parent, e)
+                     ? -1
+                     : 0;
 
-    if (trainer_check(t, e) || file_dir(path, sizeof path, dir, e) || dir_make_temporary(tmp, sizeof tmp, path, e))
-        return -1;
-    if (file_join(path, sizeof path, tmp, "state.safetensors", e) || write_state(t, path, e) ||
-        write_result(t, tmp, e) || dir_replace(dir, tmp, CHECKPOINT_FILES, e)) {
+    if (!status && (status = write_into(t, tmp, dir, e)) != 0)
         dir_remove(tmp, CHECKPOINT_FILES, &removed, NULL);
-        return -1;
-    }
-    return 0;
+    mem_free(parent);
+    mem_free(tmp);
+    return status;
 }
 
 /* ---- loading ---- */
@@ -210,19 +221,15 @@ static int read_state(Trainer *t, const StFile *f, Err *e)
 
 int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
 {
-    char path[PATH_CAP];
-    StFile *f;
-    const char *meta;
-    json_t *o;
-    int status;
+    char *path = mem_printf(e, "%s/state.safetensors", dir);
+    StFile *f = path ? st_open(path, e) : NULL;
+    const char *meta = f ? st_meta(f, meta_key) : NULL;
+    json_t *o = meta ? json_loads(meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    int status = f ? 0 : -1;
 
-    if (file_join(path, sizeof path, dir, "state.safetensors", e) || !(f = st_open(path, e)))
-        return -1;
-    meta = st_meta(f, meta_key);
-    o = meta ? json_loads(meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    if (!json_is_integer(json_object_get(o, "step")) || json_integer_value(json_object_get(o, "step")) < 0)
+    if (!status && (!json_is_integer(json_object_get(o, "step")) || json_integer_value(json_object_get(o, "step")) < 0))
         status = err_set(e, ERR_INPUT, "'%s' is not the state of a run", path);
-    else
+    else if (!status)
         status = compare_runs(t, o, dir, force, e);
     if (!status)
         t->unusable = (status = read_state(t, f, e)) != 0;
@@ -230,5 +237,6 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
         t->step = json_integer_value(json_object_get(o, "step"));
     json_decref(o);
     st_close(f);
+    mem_free(path);
     return status;
 }

@@ -219,19 +219,16 @@ static int read_beside(AdapterConfig *out, const char *path, Err *e)
     return status;
 }
 
-int lora_config_of(AdapterConfig *out, const StFile *f, const char *dir, bool peft_name, Err *e)
+int lora_config_of(AdapterConfig *out, const StFile *f, const char *path, bool peft_name, Err *e)
 {
     const char *meta = st_meta(f, lora_config_key);
     AdapterConfig beside;
-    char path[4096];
 
     *out = (AdapterConfig){.alpha = NAN};
     if (meta ? lora_config_read(out, meta, st_label(f), e) : read_plain_alpha(out, f, e))
         return -1;
     if (meta && !peft_name)
         return 0;
-    if (file_join(path, sizeof path, dir, lora_config_name, e))
-        return -1;
     if (!file_exists(path))
         return 0;
     if (read_beside(&beside, path, e))

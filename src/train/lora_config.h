@@ -26,9 +26,9 @@ json_t *lora_config_json(const LoraConfig *c);
  * their value says "nothing". */
 int lora_config_read(AdapterConfig *out, const char *json, const char *label, Err *e);
 
-/* The configuration of the adapter in f: the copy in its metadata, and adapter_config.json in `dir`, which belongs to a file
+/* The configuration of the adapter in f: the copy in its metadata, and adapter_config.json at `path`, which belongs to a file
  * of PEFT's name (peft_name), or to one that has no copy. Where both count they must agree: programs that know only one of
  * them would see another adapter. Without either, out->alpha may still come from plain metadata. */
-int lora_config_of(AdapterConfig *out, const StFile *f, const char *dir, bool peft_name, Err *e);
+int lora_config_of(AdapterConfig *out, const StFile *f, const char *path, bool peft_name, Err *e);
 
 #endif

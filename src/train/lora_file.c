@@ -334,33 +334,41 @@ static Lora *build_adapter(Reading *r, Err *e)
     return l;
 }
 
+int lora_files(char **weights, char **config, const char *path, Err *e)
+{
+    const char *slash = strrchr(path, '/'), *end = *path && path[strlen(path) - 1] == '/' ? "" : "/";
+    bool dir = file_is_dir(path);
+
+    *weights = dir ? mem_printf(e, "%s%sadapter_model.safetensors", path, end) : mem_strdup(path, e);
+    *config = dir ? mem_printf(e, "%s%sadapter_config.json", path, end)
+                  : mem_printf(e, "%.*sadapter_config.json", slash ? (int)(slash - path) + 1 : 0, path);
+    return *weights && *config ? 0 : -1;
+}
+
 Lora *lora_load(const char *path, const Model *m, Err *e)
 {
-    char file[4096], dir[4096];
+    const char *name;
     Reading r = {.m = m};
-    bool peft_name = true;
     Lora *l = NULL;
-    StFile *f;
-    int status = 0;
+    char *weights, *config;
+    StFile *f = NULL;
+    int status;
 
-    if (file_is_dir(path)) {
-        snprintf(dir, sizeof dir, "%s", path);
-        status = file_join(file, sizeof file, path, weights_name, e);
-    } else {
-        const char *slash = strrchr(path, '/');
-        snprintf(file, sizeof file, "%s", path);
-        snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-        peft_name = !strcmp(slash ? slash + 1 : path, weights_name);
-    }
-    if (status || !(f = st_open(file, e)))
-        return NULL;
+    if (lora_files(&weights, &config, path, e) || !(f = st_open(weights, e)))
+        goto done;
     r.f = f;
     r.entries = mem_alloc((size_t)st_count(f) + 1, sizeof *r.entries, "an adapter", e);
-    status = r.entries && !match_names(&r, e) && !lora_config_of(&r.config, f, dir, peft_name, e) ? 0 : -1;
+    name = strrchr(weights, '/') ? strrchr(weights, '/') + 1 : weights;
+    status = r.entries && !match_names(&r, e) && !lora_config_of(&r.config, f, config, !strcmp(name, weights_name), e)
+                 ? 0
+                 : -1;
     for (int i = 0; i < r.n && !status; i++)
         status = check_entry(&r, &r.entries[i], e);
     if (!status)
         l = build_adapter(&r, e);
+done:
+    mem_free(weights);
+    mem_free(config);
     mem_free(r.entries);
     st_close(f);
     return l;

@@ -17,13 +17,17 @@ enum { AUTO_MICRO_BATCH = 8 };
 
 /* ---- data ---- */
 
-static int images_load(Images *im, const Dataset *d, int limit, int size, Err *e)
+static void images_count(Images *im, const Dataset *d, int limit, int size)
 {
-    size_t in = (size_t)d->h * (size_t)d->w, hw = (size_t)size * (size_t)size;
-
     im->n = limit < d->n ? limit : d->n;
-    im->hw = hw;
+    im->hw = (size_t)size * (size_t)size;
     im->labels = d->labels;
+}
+
+static int images_load(Images *im, const Dataset *d, int size, Err *e)
+{
+    size_t in = (size_t)d->h * (size_t)d->w, hw = im->hw;
+
     im->px = mem_alloc((size_t)im->n, hw, "the images", e);
     if (!im->px)
         return -1;
@@ -76,9 +80,6 @@ static int build_networks(Trainer *t, Err *e)
 {
     UnetOptions o = trainer_network(t, t->c.batch);
 
-    t->micro = choose_micro_batch(t);
-    if (t->c.max_bytes && trainer_check_memory(t, e))
-        return -1;
     if (unet_chunks_build(&t->net, t->model, &o, t->micro, e))
         return -1;
     if (t->val.n == 0)
@@ -137,8 +138,12 @@ Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Datas
     memcpy(t->data_sha256, train->sha256, sizeof t->data_sha256);
     if (val && c->val_images > 0)
         memcpy(t->val_sha256, val->sha256, sizeof t->val_sha256);
-    if (check_fit(t, train, val, e) || images_load(&t->train, train, train->n, size, e) ||
-        (val && c->val_images > 0 && images_load(&t->val, val, c->val_images, size, e)) || build_networks(t, e)) {
+    t->micro = choose_micro_batch(t);
+    images_count(&t->train, train, train->n, size);
+    if (val)
+        images_count(&t->val, val, c->val_images, size);
+    if (check_fit(t, train, val, e) || trainer_check_memory(t, e) || images_load(&t->train, train, size, e) ||
+        (t->val.n && images_load(&t->val, val, size, e)) || build_networks(t, e)) {
         trainer_free(t);
         return NULL;
     }

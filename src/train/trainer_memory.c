@@ -2,6 +2,8 @@
  * keeps beside them, and the images. */
 #include "trainer_private.h"
 
+#include "sdlora/mem.h"
+
 static size_t count_reals(const ParamStore *s, bool weights_only)
 {
     size_t n = 0;
@@ -10,6 +12,24 @@ static size_t count_reals(const ParamStore *s, bool weights_only)
         if (s->items[i]->kind == PARAM_WEIGHT || (!weights_only && s->items[i]->kind == PARAM_BUFFER))
             n += s->items[i]->numel;
     return n;
+}
+
+static const char *whose(const TrainConfig *c)
+{
+    return c->max_bytes ? "allowed" : "of this machine";
+}
+
+int train_check_weights(const Model *model, const TrainConfig *c, Err *e)
+{
+    size_t reals = count_reals(model->params, false) + count_reals(model->params, true) * (c->ema > 0 ? 4 : 3);
+    size_t bytes = reals * sizeof(real), bound = mem_bound(c->max_bytes);
+
+    return bytes <= bound
+               ? 0
+               : err_set(e, ERR_USAGE,
+                         "the model's weights need %.1f MB of memory to be trained, more than the %.1f MB %s; "
+                         "lower --channels",
+                         (double)bytes / 1e6, (double)bound / 1e6, whose(c));
 }
 
 /* All but the networks. An adapter's parameters are known once a network has been declared with it. */
@@ -51,7 +71,7 @@ static int bytes_needed_for(size_t *bytes, const Trainer *t, int k, Err *e)
 
 /* The most images a pass, below `most`, that fit, into *k (1 where none does) and what they need into *bytes. Halving brackets
  * it; then one by one, for a batch that k does not divide needs a second network for the rest, and so a little more. */
-static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, Err *e)
+static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, size_t bound, Err *e)
 {
     int above = most;
 
@@ -59,7 +79,7 @@ static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, Err *e
         *k = above / 2 > 1 ? above / 2 : 1;
         if (bytes_needed_for(bytes, t, *k, e))
             return -1;
-        if (*bytes <= t->c.max_bytes)
+        if (*bytes <= bound)
             break;
         above = *k;
     } while (*k > 1);
@@ -67,7 +87,7 @@ static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, Err *e
         size_t need;
         if (bytes_needed_for(&need, t, try, e))
             return -1;
-        if (need <= t->c.max_bytes) {
+        if (need <= bound) {
             *k = try;
             *bytes = need;
         }
@@ -78,17 +98,17 @@ static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, Err *e
 int trainer_check_memory(const Trainer *t, Err *e)
 {
     const char *option = trainer_whole_batches(t) ? "--batch-size" : "--micro-batch";
+    const size_t bound = mem_bound(t->c.max_bytes);
     size_t need, less;
     int k;
 
     if (bytes_needed(&need, t, t->c.batch, t->micro, e))
         return -1;
-    if (need <= t->c.max_bytes)
+    if (need <= bound)
         return 0;
-    if (largest_fit(&k, &less, t, t->micro, e))
+    if (largest_fit(&k, &less, t, t->micro, bound, e))
         return -1;
-    return err_set(e, ERR_USAGE,
-                   "training needs %.1f MB of memory, more than the %.1f MB allowed; %s'%s %d' %s %.1f MB",
-                   (double)need / 1e6, (double)t->c.max_bytes / 1e6, less <= t->c.max_bytes ? "" : "even ", option, k,
-                   less <= t->c.max_bytes ? "would need" : "needs", (double)less / 1e6);
+    return err_set(e, ERR_USAGE, "training needs %.1f MB of memory, more than the %.1f MB %s; %s'%s %d' %s %.1f MB",
+                   (double)need / 1e6, (double)bound / 1e6, whose(&t->c), less <= bound ? "" : "even ", option, k,
+                   less <= bound ? "would need" : "needs", (double)less / 1e6);
 }

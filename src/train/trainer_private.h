@@ -36,7 +36,8 @@ struct Trainer {
 bool trainer_whole_batches(const Trainer *t);
 UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
 
-/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before the networks are built. */
+/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and networks
+ * built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
 
 #endif

@@ -9,8 +9,8 @@
  *   SDLORA_FAULT_LOG=FILE      gets "hit" when the call was reached, and at the end "write N" ... one kind a line
  *
  * Kinds, and the error: open (open, openat; ENOSPC for writing, EIO for reading), read (of regular files; EIO), write (to
- * regular files; ENOSPC), fsync (EIO), rename (rename, renameat2; ENOSPC), unlink (unlink, unlinkat, rmdir; EIO), mkdir
- * (ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc with its family (ENOMEM), which counts from
+ * regular files; ENOSPC), fsync (EIO), rename (rename, renameat, renameat2; ENOSPC), unlink (unlink, unlinkat, rmdir; EIO), mkdir
+ * (mkdir, mkdirat; ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc with its family (ENOMEM), which counts from
  * the first temporary file on, and also when the libraries that the program calls need memory (but not libgomp, OpenBLAS and
  * the dynamic linker: these end the process by themselves). */
 #include <errno.h>
@@ -212,6 +212,11 @@ int rename(const char *from, const char *to)
     return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0);
+}
+
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
     return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
@@ -235,6 +240,11 @@ int rmdir(const char *path)
 int mkdir(const char *path, mode_t mode)
 {
     return strikes(KIND_MKDIR, CALLER) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
+int mkdirat(int dir, const char *path, mode_t mode)
+{
+    return strikes(KIND_MKDIR, CALLER) ? -1 : (int)syscall(SYS_mkdirat, dir, path, mode);
 }
 
 int link(const char *from, const char *to)

@@ -26,7 +26,8 @@ void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, Con
 
 /* ---- linear.c ---- */
 void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
-                   int out);
+                   int out, void *scratch);
+size_t K(linear_fwd_scratch)(int rows, int in, int out);
 void K(linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows, int in, int out, real beta);
 size_t K(linear_bwd_weight_scratch)(int n, int rows, int in, int out);
 void K(linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,

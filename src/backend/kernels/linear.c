@@ -6,6 +6,8 @@
 #include "kernels.h"
 #include "vmath.h"
 
+#include "sdlora/threads.h"
+
 #define SMALL_ROWS   16      /* fewer rows per image than this take the kernel of our own */
 #define SMALL_GEMM   1000000 /* m*n*k up to which OpenBLAS (AVX-512) has a fast path without packing */
 #define BLOCK_ROWS   256     /* where that path would leave fewer than a quarter of this */
@@ -69,6 +71,12 @@ static void dot_tile(real *y, const real *x, const real *w, const real *b, const
         }
 }
 
+/* Reals of room for a w, whole cache lines. */
+static size_t weight_stride(int in, int out)
+{
+    return round_up((size_t)in * out, 16);
+}
+
 static void forward_few(real *y, const real *x, const real *w, const real *b, const real *res, int rows, int in,
                         int out)
 {
@@ -85,18 +93,29 @@ static void forward_few(real *y, const real *x, const real *w, const real *b, co
     }
 }
 
+static bool turned_first(int rows, int in, int out)
+{
+    return rows >= SMALL_ROWS && (size_t)in * out <= TURNED_MAX;
+}
+
+/* Per thread a turned w. */
+size_t K(linear_fwd_scratch)(int rows, int in, int out)
+{
+    return turned_first(rows, in, out) ? (size_t)threads_count() * weight_stride(in, out) * sizeof(real) : 0;
+}
+
 void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
-                   int out)
+                   int out, void *scratch)
 {
     if (rows < SMALL_ROWS) {
         forward_few(y, x, w, b, res, n * rows, in, out);
         return;
     }
     const int block = block_rows(rows, in, out), blocks = (rows + block - 1) / block;
-    const bool turn = (size_t)in * out <= TURNED_MAX;
-#pragma omp parallel
+    const bool turn = turned_first(rows, in, out);
+#pragma omp parallel num_threads(threads_count())
     {
-        real turned[TURNED_MAX];
+        real *turned = (real *)scratch + (turn ? weight_stride(in, out) * (size_t)omp_get_thread_num() : 0);
         if (turn)
             for (int o = 0; o < out; o++)
                 for (int i = 0; i < in; i++)
@@ -127,11 +146,6 @@ void K(linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows
 static int chunks_of(int total)
 {
     return min_int(CHUNKS_MAX, (total + CHUNK_ROWS - 1) / CHUNK_ROWS);
-}
-
-static size_t weight_stride(int in, int out)
-{
-    return round_up((size_t)in * out, 16);
 }
 
 /* Per chunk of rows a dw, then per chunk a db. */

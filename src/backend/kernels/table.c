@@ -20,6 +20,7 @@ const Backend K(backend_table) = {
     ENTRY(convt2_fwd),
     ENTRY(convt2_bwd_data),
     ENTRY(convt2_bwd_weight),
+    ENTRY(linear_fwd_scratch),
     ENTRY(linear_fwd),
     ENTRY(linear_bwd_data),
     ENTRY(linear_bwd_weight_scratch),

@@ -1,0 +1,222 @@
+/* Files of `sample`: see sample_files.h. */
+#include "sample_files.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/idx.h"
+#include "sdlora/image.h"
+#include "sdlora/mem.h"
+
+enum { PAD = 2, COMPARE_GAP = 8, TEXTS = 24, TEXT_CAP = 512 };
+
+/* ---- names ---- */
+
+/* sample.png, sample-5.png, sample-none-lora.png, trajectory.png, ... */
+static char *default_name(const SampleJob *j, Err *e)
+{
+    const SampleArgs *a = j->args;
+    char kind[16] = "";
+    if (j->plan.kinds == 1 && j->plan.first_class == j->model->config.classes)
+        snprintf(kind, sizeof kind, "-none");
+    else if (j->plan.kinds == 1)
+        snprintf(kind, sizeof kind, "-%d", j->plan.first_class);
+    return mem_printf(e, "%s%s%s%s", a->trajectory ? "trajectory" : "sample", kind,
+                      a->compare   ? "-compare"
+                      : a->loras.n ? "-lora"
+                                   : "",
+                      a->format == FORMAT_PNG ? ".png" : "");
+}
+
+static int check_file(const char *path, const SampleArgs *a, Err *e)
+{
+    if (cli_check_apart_from_model(path, a->model, &a->loras, e) ||
+        (!a->output && cli_check_default(path, a->format == FORMAT_PNG, e)))
+        return -1;
+    return cli_check_output(path, e);
+}
+
+int sample_files_name(SampleJob *j, Err *e)
+{
+    const SampleArgs *a = j->args;
+    char *name = a->output ? mem_strdup(a->output, e) : default_name(j, e);
+    int rc = name ? 0 : -1;
+    if (!rc && a->format == FORMAT_IDX) {
+        j->path[0] = mem_printf(e, "%s-images-idx3-ubyte.gz", name);
+        j->path[1] = j->path[0] ? mem_printf(e, "%s-labels-idx1-ubyte.gz", name) : NULL;
+        rc = j->path[1] ? 0 : -1;
+        mem_free(name);
+    } else {
+        j->path[0] = name;
+    }
+    for (int i = 0; i < 2 && j->path[i] && !rc; i++)
+        rc = check_file(j->path[i], a, e);
+    return rc;
+}
+
+/* ---- pictures ---- */
+
+static int cells(const SampleJob *j)
+{
+    return j->plan.n * (j->args->trajectory ? j->args->trajectory : 1);
+}
+
+static int grid_of(Image *out, const SampleJob *j, int pass, Err *e)
+{
+    int size = j->model->config.image_size;
+    return image_grid(out, j->px[pass], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
+}
+
+/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second begins. */
+static int compare_size(Image *out, int *x, int *y, const Image *one, Err *e)
+{
+    bool beside = one->w <= 2 * (int64_t)one->h;
+    int64_t w = beside ? 2 * (int64_t)one->w + COMPARE_GAP : one->w;
+    int64_t h = beside ? one->h : 2 * (int64_t)one->h + COMPARE_GAP;
+    if (image_check_size(w, h, e))
+        return -1;
+    *out = (Image){.w = (int)w, .h = (int)h};
+    *x = beside ? one->w + COMPARE_GAP : 0;
+    *y = beside ? 0 : one->h + COMPARE_GAP;
+    return 0;
+}
+
+int sample_files_measure(size_t *bytes, const SampleJob *j, Err *e)
+{
+    int size = j->model->config.image_size, x, y;
+    Image one, all;
+    if (j->args->format == FORMAT_IDX) {
+        Idx images = {.nd = 3, .d = {(uint32_t)j->plan.n, (uint32_t)size, (uint32_t)size}};
+        int rc = idx_check_size(bytes, j->path[0], &images, e);
+        *bytes = (size_t)j->plan.n; /* the labels */
+        return rc;
+    }
+    if (image_grid_size(&one, cells(j), size, size, j->plan.cols, j->args->scale, PAD, e))
+        return -1;
+    all = one;
+    if (j->args->compare && compare_size(&all, &x, &y, &one, e))
+        return -1;
+    /* the picture (twice: its halves), its filtered copy, and room for that compressed and for the file */
+    *bytes = (size_t)all.w * (size_t)all.h * (j->args->compare ? 5 : 4);
+    return 0;
+}
+
+static void blit(Image *to, const Image *from, int x, int y)
+{
+    for (int r = 0; r < from->h; r++)
+        memcpy(to->px + (size_t)(y + r) * (size_t)to->w + (size_t)x, from->px + (size_t)r * (size_t)from->w,
+               (size_t)from->w);
+}
+
+/* A white line between them. */
+static int compare_image(Image *out, const SampleJob *j, Err *e)
+{
+    Image a = {0}, b = {0};
+    int rc = -1, x, y;
+    if (grid_of(&a, j, 0, e) || grid_of(&b, j, 1, e) || compare_size(out, &x, &y, &a, e))
+        goto done;
+    out->px = mem_alloc((size_t)out->w, (size_t)out->h, "the picture", e);
+    if (!out->px)
+        goto done;
+    memset(out->px, 255, (size_t)out->w * (size_t)out->h);
+    blit(out, &a, 0, 0);
+    blit(out, &b, x, y);
+    rc = 0;
+done:
+    image_free(&a);
+    image_free(&b);
+    return rc;
+}
+
+/* ---- writing ---- */
+
+typedef struct Texts { /* key, value, ..., NULL for the PNG */
+    const char *item[TEXTS + 1];
+    char value[TEXTS / 2][TEXT_CAP];
+    int n;
+} Texts;
+
+static void add_text(Texts *t, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void add_text(Texts *t, const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    if (2 * t->n + 2 > TEXTS)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(t->value[t->n], TEXT_CAP, fmt, ap);
+    va_end(ap);
+    t->item[2 * t->n] = key;
+    t->item[2 * t->n + 1] = t->value[t->n];
+    t->n++;
+    t->item[2 * t->n] = NULL;
+}
+
+/* How the picture can be made again. */
+static void describe(Texts *t, const SampleJob *j)
+{
+    const SampleArgs *a = j->args;
+    const SampleConfig *c = &a->config;
+    char loras[TEXT_CAP] = "";
+    size_t used = 0;
+    for (int i = 0; i < a->loras.n && used < sizeof loras; i++)
+        used += (size_t)snprintf(loras + used, sizeof loras - used, "%s%s", i ? " " : "",
+                                 a->loras.item[i][0] ? a->loras.item[i] : "(beside the model)");
+    add_text(t, "Software", "sdlora %s", SDLORA_VERSION); /* the first, by which cli_check_default knows our pictures */
+    add_text(t, "model", "%s", a->model);
+    add_text(t, "classes", "%s", a->digit);
+    add_text(t, "seed", "%" PRIu64, c->seed);
+    add_text(t, "sampler", "%s", c->sampler == SAMPLER_DDPM ? "ddpm" : "ddim");
+    add_text(t, "steps", "%d", c->steps);
+    if (c->sampler == SAMPLER_DDIM)
+        add_text(t, "eta", "%g", c->eta);
+    add_text(t, "cfg-scale", "%g", c->cfg_scale);
+    add_text(t, "clip", "%s", c->clip == CLIP_X0 ? "x0" : c->clip == CLIP_XT ? "xt" : "none");
+    if (a->loras.n)
+        add_text(t, "lora", "%s%s", loras, a->compare ? " (left or top: without)" : "");
+}
+
+static int write_png(const SampleJob *j, Err *e)
+{
+    Image im = {0};
+    Texts *texts = mem_alloc(1, sizeof *texts, "the picture's texts", e);
+    int rc = !texts ? -1 : j->args->compare ? compare_image(&im, j, e) : grid_of(&im, j, 0, e);
+    if (!rc) {
+        describe(texts, j);
+        rc = image_write_png(j->path[0], &im, texts->item, e);
+    }
+    if (!rc && j->args->show) {
+        char *text = image_half_blocks(&im, term_columns() - 1, e);
+        rc = text ? 0 : -1;
+        if (text)
+            fputs(text, stderr);
+        mem_free(text);
+    }
+    mem_free(texts);
+    image_free(&im);
+    if (!rc && strcmp(j->path[0], "-"))
+        printf("%s\n", j->path[0]);
+    return rc;
+}
+
+static int write_idx(const SampleJob *j, Err *e)
+{
+    uint32_t n = (uint32_t)j->plan.n, size = (uint32_t)j->model->config.image_size;
+    Idx images = {.nd = 3, .d = {n, size, size}, .data = j->px[0]};
+    Idx labels = {.nd = 1, .d = {n}, .data = mem_alloc(n, 1, "the labels", e)};
+    int rc = labels.data ? 0 : -1;
+    for (uint32_t i = 0; !rc && i < n; i++)
+        labels.data[i] = (uint8_t)j->plan.classes[i];
+    if (!rc)
+        rc = idx_write_gz(j->path[0], &images, e) || idx_write_gz(j->path[1], &labels, e) ? -1 : 0;
+    mem_free(labels.data);
+    if (!rc)
+        printf("%s\n%s\n", j->path[0], j->path[1]);
+    return rc;
+}
+
+int sample_files_write(const SampleJob *j, Err *e)
+{
+    return j->args->format == FORMAT_PNG ? write_png(j, e) : write_idx(j, e);
+}

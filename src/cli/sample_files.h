@@ -1,0 +1,26 @@
+/* What `sample` writes: names and checks before anything is drawn, the picture or the IDX files afterwards. */
+#ifndef SDLORA_CLI_SAMPLE_FILES_H
+#define SDLORA_CLI_SAMPLE_FILES_H
+
+#include "sample_args.h"
+
+typedef struct SampleJob {
+    const SampleArgs *args;
+    Model *model;
+    LoraSet loras;
+    Plan plan;
+    uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones. Owned */
+    char *path[2];  /* the PNG file, or images and labels; owned. NULL: not named yet */
+} SampleJob;
+
+/* Name the files, after --output or, where that was not given, after what is drawn (then the plan must be there), and refuse
+ * what cannot be written, is read by this command, or is somebody else's. */
+int sample_files_name(SampleJob *j, Err *e);
+
+/* Refuse a picture that would be too large for a PNG file; *bytes: of memory while it is made and written. */
+int sample_files_measure(size_t *bytes, const SampleJob *j, Err *e);
+
+/* From j->px into the files; their names go to standard output. */
+int sample_files_write(const SampleJob *j, Err *e);
+
+#endif
