@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2034 # variables that lib_fault.sh reads
 # Every call by which the program reads and writes fails once: what was there before is whole, the program ends with one
 # sentence (or has done all the same), and the same command again leaves the bytes of one that was never disturbed.
 # Of the many writes and allocations only a part is tried; FAULTS=all tries each one. (cli_previous.sh has the runs that

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2034 # variables that lib_fault.sh reads
 # A run that begins where there was one: what was there is set aside whole, whichever call fails and wherever the program is
 # killed, and the same command again goes on as if nothing had happened.
 . "$(dirname "$0")/lib_cli.sh"

@@ -3,13 +3,14 @@
 #   prepare    makes what lies there before, as ./w (a directory)
 #   act        runs the program, quietly, on ./w
 #   verify     after another `act` without a fault: prints what is wrong
-# and $status_ok, the exit statuses that a fault may have besides 0.
+# and $scenario, its name, and $status_ok, the exit statuses that a fault may have besides 0.
 if [ -z "${FAULT_SHIM-}" ]; then
     echo 'skipped: FAULT_SHIM names no library (the sanitizers have an allocator of their own)'
     finish
     exit
 fi
 export OMP_NUM_THREADS=1
+scenario='' status_ok='1 3'
 temporaries() { find w -name '.sdlora-*.tmp'; }
 
 faulty() { # faulty ORDER: `act` under the fault, on a fresh ./w
