@@ -108,11 +108,31 @@ model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->par
 safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
 safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size)/if (0)/|test_safetensors
 idx: long files pass|src/io/idx.c|s/if (got > 0)/if (0)/|test_idx
-file: a failed write passes|src/base/file.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
-file: not synced|src/base/file.c|s/if (f->tmp && fsync(fd) != 0)/if (0)/|cli_faults
-checkpoint: written in place|src/train/checkpoint.c|s/"%s.tmp", dir) >=/"%s", dir) >=/|cli_kill
-run: a damaged checkpoint is the latest|src/cli/rundir.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
-run: the best is removed too|src/cli/rundir.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
+file: a failed write passes|src/base/file_out.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
+file: not synced|src/base/file_out.c|s/return fsync(fd) ? err_errno/return 0 ? err_errno/|test_file
+file: a temporary that is not locked|src/base/dir.c|s/(flock(fd, LOCK_EX . LOCK_NB) && errno == EWOULDBLOCK)/0/|test_file
+file: a temporary with a name that is known|src/base/dir.c|s/getrandom(&id, sizeof id, GRND_NONBLOCK) != (ssize_t)sizeof id/0/|test_file test_dir
+file: everybody's temporaries are cleaned|src/base/dir.c|s/if (!flock(fd, LOCK_EX . LOCK_NB))$/if (1)/|test_dir
+file: other permissions|src/base/file_out.c|s/return had ? keep_mode(f, &old, e) : 0/return 0/|test_file
+file: a named pipe is waited for|src/base/file_in.c|s/O_RDONLY . O_NONBLOCK/O_RDONLY/|cli_inputs
+file: devices are read|src/base/file_in.c|s/if (S_ISREG(st.st_mode)) {/if (!S_ISFIFO(st.st_mode)) {/|cli_inputs
+file: read before it is judged|src/io/safetensors_read.c|s/size != FILE_SIZE_UNKNOWN \&\& length > size - 8/0/|test_safetensors cli_inputs
+directory: what is not ours is removed|src/base/dir.c|s/!(named(entry->d_name, names) .. dir_is_temporary(entry->d_name))/0/|test_dir
+directory: anybody's is taken|src/cli/rundir.c|s/    if (is_empty(r->path))/    if (1)/|cli_directory
+directory: a run of another command|src/cli/rundir.c|s/\*ours = !strcmp(said, command)/*ours = true/|cli_directory
+directory: links are followed|src/cli/rundir.c|s/S_ISLNK(st.st_mode))$/0)/|cli_directory
+previous: not undone|src/cli/rundir_previous.c|s/rc = exists(home, PENDING) ? undo/rc = 0 ? undo/|cli_previous
+previous: not looked for before a resume|src/cli/rundir_previous.c|s/    if (!pending)/    if (1)/|cli_previous
+previous: later checkpoints stay|src/cli/rundir_previous.c|s/rc = steps\[i\] > step ? move/rc = 0 ? move/|cli_previous cli_keep
+previous: what is read may move|src/cli/rundir_previous.c|s/if (lies_in(\*inputs, path))/if (0)/|cli_directory
+metrics: a bad line ends them|src/cli/rundir_metrics.c|s/step_of(line) <= step : end != NULL/step_of(line) <= step : false/|cli_directory
+run: a junk result is believed|src/cli/run.c|s/    if (whole)/    if (1)/|cli_directory
+run: a state of another step|src/cli/run.c|s/named >= 0 \&\& named != step/0/|cli_directory
+run: other labels of the validation set|src/train/checkpoint.c|s/json_object_get(saved, "val_sha256"))/0)/|cli_directory
+run: a resumed run does not see to its best|src/cli/run.c|s/return rundir_checkpoint_saved(&run->dir, step.*/return 0;/|cli_faults
+checkpoint: written in place|src/train/checkpoint.c|s/dir_make_temporary(tmp, cap, parent, e)/snprintf(tmp, cap, "%s", dir) < 0 || file_mkdirs(tmp, e)/|cli_kill
+run: a damaged checkpoint is the latest|src/cli/rundir_checkpoints.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
+run: the best is removed too|src/cli/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
 trainer: goes on behind a divergence|src/train/trainer.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume

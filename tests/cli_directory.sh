@@ -83,7 +83,7 @@ check 'the first model' diff -r -x lock -x about.txt run again/previous-1
 check 'the second' test "$(steps again/previous-2)" = '1 '
 check 'the third' test "$(steps again/previous-3)" = '1 2 '
 check 'what they are' grep -q '^sdlora train, 10 steps, validation loss [0-9.]*, of 20..-..-.. ..:..$' again/previous-1/about.txt
-check 'is said' grep -q "again/previous-3: sdlora train, 2 steps" err.txt
+check 'is said' grep -q "again/previous-3': sdlora train, 2 steps" err.txt
 rm -r again/checkpoints again/model.safetensors
 : >again/metrics.jsonl # as a run that was stopped before its first step
 check 'after a run without a step' train again --steps 1

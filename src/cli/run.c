@@ -103,7 +103,7 @@ static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
     if (rundir_set_aside(&run->dir, what, step, inputs, about, sizeof about, e))
         return -1;
     if (about[0] && !a->quiet)
-        fprintf(stderr, "set aside, %s\n", about);
+        fprintf(stderr, "the earlier run is set aside in %s\n", about);
     return 0;
 }
 

@@ -341,7 +341,7 @@ int rundir_set_aside(const RunDir *r, SetAside what, int64_t step, const char *c
             rc = -1;
         }
         if (!rc)
-            snprintf(about, cap, "%s/%s: %s", r->path, name, line);
+            snprintf(about, cap, "'%s/%s': %s", r->path, name, line);
     }
     close(home);
     return rc;
