@@ -122,8 +122,10 @@ static void test_whole_batch(void **state)
 
     (void)state;
     c.batch_stats = true;
-    for (c.max_bytes = (size_t)1 << 40; !sample_measure(&p, m, classes, IMAGES, &c, &err); c.max_bytes = p.bytes - 1)
+    for (c.max_bytes = (size_t)1 << 40; !sample_measure(&p, m, classes, IMAGES, &c, &err); c.max_bytes = p.bytes - 1) {
+        assert_true(p.bytes <= c.max_bytes);
         assert_int_equal(p.batch, IMAGES);
+    }
     assert_int_equal(err.code, ERR_USAGE);
     model_free(m);
 }
