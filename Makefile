@@ -2,7 +2,7 @@
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
 # make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
-# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR.
+# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR; V=1 shows the commands.
 
 VERSION := 0.1.0
 ifeq ($(origin CC),default)
@@ -67,13 +67,17 @@ FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(OPENMP) $(OPT_EXTRA) $(CPPFLA
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
        $(foreach i,$(ISAS),$(patsubst src/backend/kernels/%.c,$(1)/backend/kernels/$(i)/%.o,$(KERNEL_SRC)))
 
+Q := $(if $(V),,@)
+say = $(if $(V),@:,@echo "$(1)")
+
 all: sdlora
 
 sdlora: $(OBJ)/sdlora FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
 $(OBJ)/sdlora: $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC)) $(OBJ)/libsdlora.a
-	$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
+	$(call say,LD $@)
+	$(Q)$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
 
 $(OBJ)/libsdlora.a: $(call objs,$(OBJ))
 	@rm -f $@; ar rcs $@ $^
@@ -87,15 +91,18 @@ $(OBJ)/flags $(DBL)/flags: FORCE
 define build_rules
 $(1)/%.o: src/%.c $(1)/flags
 	@mkdir -p $$(@D)
-	$$(FLAGS) $(FRAME) $(2) -MMD -MP -c $$< -o $$@
+	$$(call say,CC $$<)
+	$$(Q)$$(FLAGS) $(FRAME) $(2) -MMD -MP -c $$< -o $$@
 $(foreach i,$(ISAS),
 $(1)/backend/kernels/$(i)/%.o: src/backend/kernels/%.c $(1)/flags
 	@mkdir -p $$(@D)
-	$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
+	$$(call say,CC $$< $(i))
+	$$(Q)$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
 )
 $(1)/tests/%: tests/%.c $(1)/libsdlora.a $(wildcard tests/*.h)
 	@mkdir -p $$(@D)
-	$$(FLAGS) $(2) -Itests $$< $(1)/libsdlora.a -o $$@ $$(LDFLAGS) $$(LIBS) $$(LDLIBS) -lcmocka
+	$$(call say,CC $$<)
+	$$(Q)$$(FLAGS) $(2) -Itests $$< $(1)/libsdlora.a -o $$@ $$(LDFLAGS) $$(LIBS) $$(LDLIBS) -lcmocka
 endef
 $(eval $(call build_rules,$(OBJ),))
 $(eval $(call build_rules,$(DBL),-DSDLORA_DOUBLE))
@@ -110,7 +117,8 @@ ifndef SANITIZE
 endif
 $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
 
 test: sdlora $(TESTS) $(FAULT_SHIM)
 	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)

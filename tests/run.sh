@@ -1,11 +1,12 @@
 #!/bin/sh
 # Runs the test programs given as arguments, then every tests/cli_*.sh (executables, with the program in $SDLORA), all of them even
-# after a failure. A program that passes gets one line and those of its own that begin with 'note: ', one that fails is shown
-# in full. The last line is always "N passed, M failed", counting single tests; exit status 1 when a test failed, or when none ran.
+# after a failure. A program that passes gets one line and those of its own that begin with 'note: '; those that fail are shown
+# in full at the end. The last line is always "N passed, M failed", counting single tests; exit status 1 when a test failed, or when none ran.
 cd "$(dirname "$0")/.." || exit 1
 export CMOCKA_MESSAGE_OUTPUT=stdout
 log=$(mktemp) || exit 1
-trap 'rm -f "$log"' EXIT
+failures=$(mktemp) || exit 1
+trap 'rm -f "$log" "$failures"' EXIT
 trap 'exit 130' INT TERM
 passed=0
 failed=0
@@ -32,8 +33,11 @@ run() {
         echo "ok    $name ($good)"
         sed -n 's/^note: /          /p' "$log"
     else
-        echo "FAIL  $name (exit status $status)"
-        sed 's/^/    /' "$log"
+        echo "FAIL  $name"
+        {
+            echo "FAIL  $name (exit status $status)"
+            sed 's/^/    /' "$log"
+        } >>"$failures"
     fi
 }
 
@@ -43,5 +47,6 @@ done
 for script in tests/cli_*.sh; do
     [ -f "$script" ] && run "$(basename "$script")" "$script"
 done
+cat "$failures"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
