@@ -23,7 +23,7 @@ with() { # with PATH COMMAND...: instead of the file PATH (in a copy) there is a
     rm -f "$path" && mkfifo "$path"
     refused "'$path': it is a named pipe" "${@:2}"
     rm "$path" && ln -s /dev/zero "$path"
-    refused "$path" "${@:2}"
+    refused "'$path': it is a device" "${@:2}"
     rm "$path"
 }
 rm -rf w && mkdir w
