@@ -43,8 +43,6 @@ all_kinds() {
 }
 # At each kind of fault, before the second try, the old run is whole: as it was, or set aside; or it is put back
 # together by the next command, which the second try is.
-status_ok='1 3'
-
 scenario='a new run'
 train --out new --steps 2 --seed 5 >out.txt 2>err.txt
 prepare() { cp -r old w; }
@@ -52,8 +50,17 @@ act() { train --out w --steps 2 --seed 5; }
 verify() { whole w; scenario_files new; }
 all_kinds
 
+# a new run that was killed while it set the old one aside, and then the old one is to go on
+cp -r old on && train --resume --out on --steps 12 >out.txt 2>err.txt
+for k in 3 5 7; do
+    faulty kill@rename:$k 2>/dev/null
+    check "kill@rename:$k, a set-aside is under way" test -d w/.sdlora-previous.tmp
+    train --resume --out w --steps 12 >out.txt 2>err.txt
+    check "kill@rename:$k, resumed: $(cat err.txt)" cmp w/model.safetensors on/model.safetensors
+    check "kill@rename:$k, nothing is set aside" test ! -e w/previous-1
+done
+
 scenario='back to an earlier checkpoint'
-status_ok='1 3'
 prepare() { cp -r old w; }
 act() { train --resume w/checkpoints/ckpt-00000008 --steps 9; }
 rm -rf w && cp -r old w && act >out.txt 2>err.txt
@@ -71,7 +78,6 @@ verify() { # what lay ahead of the checkpoint: in one of the places
 all_kinds
 
 scenario="from another run's checkpoint"
-status_ok='1 3'
 prepare() { cp -r old w; }
 act() { train --resume other --out w --steps 8; }
 cp -r other straight && train --resume straight --steps 8 >out.txt 2>err.txt

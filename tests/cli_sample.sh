@@ -49,6 +49,10 @@ sample --steps 4 --digit 2 -n 20 --format idx -o e --lora :0
 check 'an adapter of scale 0 changes nothing' test "$(pixels a)" = "$(pixels e)"
 sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
 sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
+check 'the adapter does change them' test "$(pixels a)" != "$(pixels g)"
+raw() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | od -An -v -tu1 -w1; }
+farthest() { paste <(raw "$1") <(raw "$2") | awk '{ d = $1 > $2 ? $1 - $2 : $2 - $1; if (d > most) most = d } END { print most + 0, NR }'; }
+check "twice half of it is the whole, up to rounding, but: $(farthest f g)" test "$(farthest f g | sed 's/^1 /0 /')" = '0 1280'
 check 'ddpm' sample --sampler ddpm --digit 0 -n 2
 check 'guidance' sample --steps 4 --cfg-scale 2 --digit 0 -n 2
 expect 0 'labels: U8 (20)' info a-labels-idx1-ubyte.gz
