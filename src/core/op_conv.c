@@ -3,16 +3,26 @@
  * dw[a,c,k,o] = sum over n,i,j of x[n,i+a-1,j+c-1,k] dy[n,i,j,o],  db = sum of dy. */
 #include "sdlora/ops.h"
 
+/* What a convolution of either kind needs for the passes that it will run. */
+static size_t scratch_of(size_t (*scratch)(ConvShape s, ConvPass pass, int threads), const Node *n, const Graph *g)
+{
+    const bool runs[] = {[CONV_FWD] = true,
+                         [CONV_BWD_DATA] = node_trains(n, 0),
+                         [CONV_BWD_WEIGHT] = node_trains(n, 1) || node_trains(n, 2)};
+    size_t most = 0;
+
+    for (int pass = CONV_FWD; pass <= CONV_BWD_WEIGHT; pass++) {
+        const size_t bytes = runs[pass] ? scratch(n->attr.conv, (ConvPass)pass, g->threads) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* ---- conv3x3: in x, w, b? ---- */
 
 static size_t conv3x3_scratch(const Node *n, const Graph *g)
 {
-    size_t most = g->be->conv3_scratch(n->attr.conv, CONV_FWD);
-    size_t data = n->needs_grad && n->in[0]->needs_grad ? g->be->conv3_scratch(n->attr.conv, CONV_BWD_DATA) : 0;
-    size_t weight = n->needs_grad && n->in[1]->needs_grad ? g->be->conv3_scratch(n->attr.conv, CONV_BWD_WEIGHT) : 0;
-
-    most = data > most ? data : most;
-    return weight > most ? weight : most;
+    return scratch_of(g->be->conv3_scratch, n, g);
 }
 
 static void conv3x3_prepare(Node *n, const Graph *g)
@@ -32,12 +42,10 @@ static void conv3x3_bwd(Node *n, const Graph *g)
 {
     const real *dy = n->grad.data;
 
-    if (node_wants(n, 1))
-        g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1),
-                                g->scratch);
+    if (node_wants(n, 1) || node_wants(n, 2))
+        g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, g->scratch);
     if (node_wants(n, 0))
-        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, node_beta(n, 0),
-                              g->scratch);
+        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, g->scratch);
 }
 
 static double conv3x3_flops(const Node *n)
@@ -87,13 +95,7 @@ Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo)
 
 static size_t convt_scratch(const Node *n, const Graph *g)
 {
-    size_t most = 0;
-
-    for (int pass = CONV_FWD; pass <= (n->needs_grad ? CONV_BWD_WEIGHT : CONV_FWD); pass++) {
-        size_t s = g->be->convt2_scratch(n->attr.conv, (ConvPass)pass);
-        most = s > most ? s : most;
-    }
-    return most;
+    return scratch_of(g->be->convt2_scratch, n, g);
 }
 
 static void convt_fwd(Node *n, const Graph *g)
@@ -106,11 +108,10 @@ static void convt_bwd(Node *n, const Graph *g)
 {
     const real *dy = n->grad.data;
 
-    if (node_wants(n, 1))
-        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, node_beta(n, 1),
-                                 g->scratch);
+    if (node_wants(n, 1) || node_wants(n, 2))
+        g->be->convt2_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, g->scratch);
     if (node_wants(n, 0))
-        g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, node_beta(n, 0), g->scratch);
+        g->be->convt2_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->attr.conv, g->scratch);
 }
 
 static double convt_flops(const Node *n)

@@ -318,27 +318,12 @@ static void give_places(const Plan *p)
     }
 }
 
-/* Of one op, be it run by all threads or by one. */
-static size_t scratch_bytes(const Node *n, const Graph *g)
-{
-    size_t all, one;
-    int threads;
-
-    if (!n->op->scratch)
-        return 0;
-    all = n->op->scratch(n, g);
-    threads = threads_limit(1);
-    one = n->op->scratch(n, g);
-    threads_restore(threads);
-    return align_up(all > one ? all : one);
-}
-
 static void count_bytes(Graph *g)
 {
     g->scratch_bytes = g->prep_bytes = g->grad_bytes = 0;
     for (int i = 0; i < g->count; i++) {
         const Node *n = g->nodes[i];
-        size_t s = scratch_bytes(n, g);
+        size_t s = n->op->scratch ? align_up(n->op->scratch(n, g)) : 0;
         if (s > g->scratch_bytes)
             g->scratch_bytes = s;
         g->prep_bytes += align_up(n->prep_bytes[0]) + align_up(n->prep_bytes[1]);
@@ -373,6 +358,7 @@ static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
     }
     *p = (Plan){g, true, g->count, ints, ints + n, ints + 2 * n, {ints + 3 * n, ints + 4 * n}, 0};
     g->loss = g->train ? loss : NULL;
+    g->threads = threads_count();
     mark_gradients(g, written);
     plan_lives(p);
     plan_pack(g->items, p->n_items, true, &g->naive_bytes);
