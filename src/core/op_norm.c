@@ -1,6 +1,6 @@
 /* GroupNorm and BatchNorm fused with activation, time embedding and residual; LayerNorm. Formulas: backend.h.
- * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). The backward recomputes the normalised
- * values from x, so the output is not kept. */
+ * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). Backward computes the normalised values
+ * and what the activation got from x, gamma and beta again, so the output is not kept. */
 #include "sdlora/ops.h"
 
 static size_t norm_scratch(const Node *n, const Graph *g)
@@ -34,7 +34,7 @@ static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, 
     if (!n)
         return NULL;
     n->attr.norm = (NormShape){xs.d[0], xs.d[1] * xs.d[2], xs.d[3], groups, act, eps};
-    n->saves = SAVE_IN(0);
+    n->saves = SAVE_IN(0) | SAVE_IN(1) | SAVE_IN(2);
     return n;
 }
 
