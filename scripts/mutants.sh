@@ -48,7 +48,7 @@ plan: second gradient overwrites|src/core/plan.c|s/written\[in->index\] ? 1 : 0/
 plan: backward's readers forgotten|src/core/plan.c|s/? bwd_step(p, j) : j/? j : j/|test_plan
 plan: a concat forgets when its inputs die|src/core/plan.c|s/if (end > p->g->items\[item\].end)/if (0)/|test_concat
 plan: a kept value inside a concat|src/core/plan.c|s/n->keep .. n->fixed/n->fixed/|test_concat
-plan: lives that touch share|src/core/plan.c|s/a->start <= b->end/a->start < b->end/|test_plan
+plan: lives that touch share|src/core/pack.c|s/a->start <= b->end/a->start < b->end/|test_plan
 param: channels exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
 lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
 lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora

@@ -118,6 +118,7 @@ Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
     char text[64];
 
     assert(n_in <= NODE_MAX_IN);
+    assert(op && op->name && op->inplace <= NODE_MAX_IN && op->grad_alias <= NODE_MAX_IN);
     for (int i = 0; i < n_in; i++)
         own[i] = own_input(g, in, i);
     if (g->err.code)

@@ -3,6 +3,8 @@
  * and what the activation got from x, gamma and beta again, so the output is not kept. */
 #include "sdlora/ops.h"
 
+#include <assert.h>
+
 static size_t norm_scratch(const Node *n, const Graph *g)
 {
     return g->be->norm_scratch(n->attr.norm, g->threads);
@@ -145,6 +147,7 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
     if (!running_mean || !running_var || !batches)
         return NULL;
     n = norm_add(g, &op_batch_norm_def, (Node *[]){x, gamma, beta, temb, res}, 0, act, eps);
+    assert(!n || (running_mean->numel == gamma->val.numel && running_var->numel == gamma->val.numel));
     r = n ? graph_block(g, 1, sizeof *r) : NULL;
     if (!r)
         return NULL;
