@@ -154,7 +154,8 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
                      real beta)
 {
     ConvShape s = c->s;
-    size_t bytes = c->transposed ? be->convt2_scratch(s, pass) : be->conv3_scratch(s, pass);
+    size_t bytes =
+        c->transposed ? be->convt2_scratch(s, pass, threads_count()) : be->conv3_scratch(s, pass, threads_count());
     size_t prep = c->transposed ? 0 : be->conv3_prep_size(s, pass);
     real *scratch = reals(bytes / sizeof(real) + 1), *u = prep ? reals(prep) : NULL;
     fill_nan(scratch, bytes / sizeof(real));
@@ -165,15 +166,15 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
     if (c->transposed && pass == CONV_FWD)
         be->convt2_fwd(out, (size_t)s.co, c->x, c->w, bias, s, scratch);
     else if (c->transposed && pass == CONV_BWD_DATA)
-        be->convt2_bwd_data(out, c->dy, c->w, s, beta, scratch);
+        be->convt2_bwd_data((Grad){out, beta}, c->dy, c->w, s, scratch);
     else if (c->transposed)
-        be->convt2_bwd_weight(out, out2, c->x, c->dy, s, beta, scratch);
+        be->convt2_bwd_weight((Grad){out, beta}, (Grad){out2, beta}, c->x, c->dy, s, scratch);
     else if (pass == CONV_FWD)
         be->conv3_fwd(out, c->x, c->w, u, bias, s, scratch);
     else if (pass == CONV_BWD_DATA)
-        be->conv3_bwd_data(out, c->dy, c->w, u, s, beta, scratch);
+        be->conv3_bwd_data((Grad){out, beta}, c->dy, c->w, u, s, scratch);
     else
-        be->conv3_bwd_weight(out, out2, c->x, c->dy, s, beta, scratch);
+        be->conv3_bwd_weight((Grad){out, beta}, (Grad){out2, beta}, c->x, c->dy, s, scratch);
     mem_free(u);
     mem_free(scratch);
 }
@@ -275,7 +276,8 @@ static void check_forward(const Backend *be, const Case *c)
 /* The transposed convolution to pixels further apart: the same bytes, and none between them. */
 static void check_apart(const Backend *be, const Case *c)
 {
-    const size_t co = (size_t)c->s.co, row = co + 5, pixels = c->ny / co, bytes = be->convt2_scratch(c->s, CONV_FWD);
+    const size_t co = (size_t)c->s.co, row = co + 5, pixels = c->ny / co,
+                 bytes = be->convt2_scratch(c->s, CONV_FWD, threads_count());
     real *y = reals(c->ny), *wide = reals(pixels * row), *want = reals(pixels * row),
          *scratch = reals(bytes / sizeof(real) + 1);
     fill_nan(wide, pixels * row);

@@ -18,7 +18,7 @@ static Slabs slabs_new(const ParamStore *s)
 {
     size_t n = s->n_weights;
     Slabs b = {calloc(n, sizeof(real)), calloc(n, sizeof(real)), calloc(n, sizeof(real)),
-               aligned_alloc(64, (backend_get()->sumsq_scratch(n) + 63) / 64 * 64)};
+               aligned_alloc(64, (backend_get()->sumsq_scratch(n, 1) + 63) / 64 * 64)};
 
     memcpy(b.ema, s->values, n * sizeof(real));
     return b;

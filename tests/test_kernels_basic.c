@@ -64,7 +64,7 @@ static void *run_act(const Backend *be, void *ctx)
     real *y = output(2 * NUMEL, r->beta);
     be->act_fwd(y, r->x, NUMEL, r->act);
     real *dx = output(NUMEL, r->beta);
-    be->act_bwd(dx, r->dy, r->x, NUMEL, r->act, r->beta);
+    be->act_bwd((Grad){dx, r->beta}, r->dy, r->x, NUMEL, r->act);
     memcpy(y + NUMEL, dx, NUMEL * sizeof(real));
     mem_free(dx);
     return y;
@@ -169,7 +169,7 @@ static void pool_case(const Backend *be, int n, int h, int w, int c)
     pool_apart(be, x, y, where, n, h, w, c);
     for (int beta = 0; beta < 2; beta++) {
         real *got = output(in, (real)beta);
-        be->maxpool2_bwd(got, dy, where, n, h, w, c, (real)beta);
+        be->maxpool2_bwd((Grad){got, (real)beta}, dy, where, n, h, w, c);
         check("maxpool2 gradient", be, got, dx, in, beta, 1e-6);
         mem_free(got);
     }
@@ -249,7 +249,7 @@ static void embed(const Backend *be)
         }
     for (int beta = 0; beta < 2; beta++) {
         real *got = output(VOCAB * D, (real)beta);
-        be->embed_bwd(got, dy, idx, N, D, VOCAB, (real)beta);
+        be->embed_bwd((Grad){got, (real)beta}, dy, idx, N, D, VOCAB);
         check("embed gradient", be, got, want, VOCAB * D, beta, 1e-6);
         mem_free(got);
     }

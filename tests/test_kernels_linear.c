@@ -24,7 +24,7 @@ static void *run_linear(const Backend *be, void *ctx)
     real *out = room(ny + nx + nw + (size_t)l->out, sizeof(real)), *part = out;
     real *y = output(ny, 0), *dx = output(nx, l->beta), *dw = output(nw, l->beta),
          *db = output((size_t)l->out, l->beta);
-    void *scratch = scratch_room(be->linear_fwd_scratch(l->rows, l->in, l->out));
+    void *scratch = scratch_room(be->linear_fwd_scratch(l->rows, l->in, l->out, threads_count()));
     if (l->own)
         memcpy(y, l->r, ny * sizeof(real));
     be->linear_fwd(y, l->x, l->w, l->bias ? l->b : NULL,
@@ -33,9 +33,9 @@ static void *run_linear(const Backend *be, void *ctx)
                             : NULL,
                    l->n, l->rows, l->in, l->out, scratch);
     mem_free(scratch);
-    scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out));
-    be->linear_bwd_data(dx, l->dy, l->w, l->n, l->rows, l->in, l->out, l->beta);
-    be->linear_bwd_weight(dw, db, l->x, l->dy, l->n, l->rows, l->in, l->out, l->beta, scratch);
+    scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out, threads_count()));
+    be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out);
+    be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->beta}, l->x, l->dy, l->n, l->rows, l->in, l->out, scratch);
     real *const from[] = {y, dx, dw, db};
     const size_t len[] = {ny, nx, nw, (size_t)l->out};
     for (int i = 0; i < 4; i++) {
@@ -155,7 +155,7 @@ static void linear_batch(const Backend *be)
         const size_t nx = (size_t)rows * (size_t)in, ny = (size_t)rows * (size_t)out;
         Linear l = linear_make(11, rows, in, out);
         real *all = output(11 * ny, 0), *some = output(11 * ny, 0);
-        void *scratch = scratch_room(be->linear_fwd_scratch(rows, in, out));
+        void *scratch = scratch_room(be->linear_fwd_scratch(rows, in, out, threads_count()));
         be->linear_fwd(all, l.x, l.w, l.b, l.r, 11, rows, in, out, scratch);
         for (int n = 1; n <= 11; n++) {
             be->linear_fwd(some, l.x, l.w, l.b, l.r, n, rows, in, out, scratch);

@@ -115,7 +115,7 @@ static void *run_norm(const Backend *be, void *ctx)
     const size_t nc = (size_t)c->s.c;
     real *y = output(run_size(c), r->beta), *stats = y + c->numel, *dx = stats + c->nstats, *dg = dx + c->numel;
     real *db = dg + nc, *dt = db + nc, *dr = dt + c->nc;
-    void *scratch = scratch_room(be->norm_scratch(c->s));
+    void *scratch = scratch_room(be->norm_scratch(c->s, threads_count()));
     for (size_t i = 0; i < c->numel; i++)
         dx[i] = r->beta == 0 ? (real)NAN : (real)before(i);
     for (size_t i = 0; i < nc; i++)
@@ -124,16 +124,16 @@ static void *run_norm(const Backend *be, void *ctx)
         dt[i] = r->beta == 0 ? (real)NAN : (real)before(i);
     for (size_t i = 0; i < c->numel; i++)
         dr[i] = r->beta == 0 ? (real)NAN : (real)before(i);
-    const real *temb = r->temb ? c->temb : NULL, *res = r->res ? c->res : NULL, b = r->beta;
+    const NormInputs in = {c->x, c->gamma, c->beta, r->temb ? c->temb : NULL, r->res ? c->res : NULL};
+    const NormGrads d = {
+        {dx, r->beta}, {dg, r->beta}, {db, r->beta}, {r->temb ? dt : NULL, r->beta}, {r->res ? dr : NULL, r->beta}};
     if (c->s.groups) {
-        be->group_norm_fwd(y, stats, c->x, c->gamma, c->beta, temb, res, c->s);
-        be->group_norm_bwd(dx, dg, db, r->temb ? dt : NULL, r->res ? dr : NULL, c->dy, c->x, stats, c->gamma, c->beta,
-                           c->s, b, b, b, b, scratch);
+        be->group_norm_fwd(y, stats, &in, c->s);
+        be->group_norm_bwd(&d, c->dy, stats, &in, c->s, scratch);
     } else {
         be->batch_norm_stats(stats, NULL, c->x, c->s, scratch);
-        be->batch_norm_fwd(y, stats, c->x, c->gamma, c->beta, temb, res, c->s);
-        be->batch_norm_bwd(dx, dg, db, r->temb ? dt : NULL, r->res ? dr : NULL, c->dy, c->x, stats, c->gamma, c->beta,
-                           c->s, r->flow, b, b, b, b, scratch);
+        be->batch_norm_fwd(y, stats, &in, c->s);
+        be->batch_norm_bwd(&d, c->dy, stats, &in, c->s, r->flow, scratch);
     }
     mem_free(scratch);
     return y;
@@ -218,7 +218,7 @@ static void unbiased(const Backend *be)
 {
     const NormShape s = {3, 10, 7, 0, ACT_NONE, (real)1e-5};
     real *x = noise(210, 9, 1, 4), stats[14], var[7];
-    void *scratch = scratch_room(be->norm_scratch(s));
+    void *scratch = scratch_room(be->norm_scratch(s, threads_count()));
     be->batch_norm_stats(stats, var, x, s, scratch);
     for (int k = 0; k < 7; k++) {
         double mean = 0, want = 0;
@@ -260,20 +260,18 @@ static void alone(const Backend *be)
     for (int groups = 0; groups <= 4; groups += 4) {
         Case c = case_make((NormShape){3, 70, 72, groups, ACT_SILU, (real)1e-5}, 0.5);
         real *stats = output(c.nstats, 0), *y = output(c.numel, 0), other[72];
-        void *scratch = scratch_room(be->norm_scratch(c.s));
+        void *scratch = scratch_room(be->norm_scratch(c.s, threads_count()));
         reference(&c, true);
+        const NormInputs in = {.x = c.x, .gamma = c.gamma, .beta = c.beta};
+        const NormGrads dgamma = {.gamma = {other, 0}}, dx = {.x = {c.dy, 0}};
         if (groups) {
-            be->group_norm_fwd(y, stats, c.x, c.gamma, c.beta, NULL, NULL, c.s);
-            be->group_norm_bwd(NULL, other, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, 0, 0, 0, 0,
-                               scratch);
-            be->group_norm_bwd(c.dy, NULL, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, 0, 0, 0, 0,
-                               scratch);
+            be->group_norm_fwd(y, stats, &in, c.s);
+            be->group_norm_bwd(&dgamma, c.dy, stats, &in, c.s, scratch);
+            be->group_norm_bwd(&dx, c.dy, stats, &in, c.s, scratch);
         } else {
             be->batch_norm_stats(stats, NULL, c.x, c.s, scratch);
-            be->batch_norm_bwd(NULL, other, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, true, 0, 0, 0, 0,
-                               scratch);
-            be->batch_norm_bwd(c.dy, NULL, NULL, NULL, NULL, c.dy, c.x, stats, c.gamma, c.beta, c.s, true, 0, 0, 0, 0,
-                               scratch);
+            be->batch_norm_bwd(&dgamma, c.dy, stats, &in, c.s, true, scratch);
+            be->batch_norm_bwd(&dx, c.dy, stats, &in, c.s, true, scratch);
         }
         check("dgamma alone", be, other, c.dgamma, 72, 0, 1e-5);
         check("dx alone, in dy's place", be, c.dy, c.dx, c.numel, 0, 1e-5);
@@ -297,13 +295,14 @@ static void group_batch(const Backend *be)
     Case c = case_make(s, 0.5);
     const size_t image = 50 * 36;
     real *all = output(c.numel, 0), *some = output(c.numel, 0), *stats = output(c.nstats, 0);
-    be->group_norm_fwd(all, stats, c.x, c.gamma, c.beta, c.temb, c.res, s);
+    const NormInputs first = {c.x, c.gamma, c.beta, c.temb, c.res};
+    const NormInputs last = {c.x + 8 * image, c.gamma, c.beta, c.temb + 8 * 36, c.res + 8 * image};
+    be->group_norm_fwd(all, stats, &first, s);
     for (int i = 0; i < 3; i++) {
         s.n = sizes[i];
-        be->group_norm_fwd(some, stats, c.x, c.gamma, c.beta, c.temb, c.res, s);
+        be->group_norm_fwd(some, stats, &first, s);
         check_same("group norm of part of a batch", be, some, all, image * (size_t)s.n * sizeof(real));
-        be->group_norm_fwd(some, stats, c.x + 8 * image, c.gamma, c.beta, c.temb + 8 * 36, c.res + 8 * image,
-                           (NormShape){3, 50, 36, 4, ACT_SILU, (real)1e-5});
+        be->group_norm_fwd(some, stats, &last, (NormShape){3, 50, 36, 4, ACT_SILU, (real)1e-5});
         check_same("group norm of another part", be, some, all + 8 * image, image * 3 * sizeof(real));
     }
     mem_free(all);

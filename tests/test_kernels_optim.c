@@ -7,15 +7,16 @@ typedef struct LossRun {
     const real *a, *b;
     size_t numel;
     bool l1, grad;
+    real beta;
 } LossRun;
 
 /* The gradient, and behind it the loss as a double. */
 static void *run_loss(const Backend *be, void *ctx)
 {
     const LossRun *r = ctx;
-    real *out = room(r->numel + 4, sizeof(real));
-    void *scratch = scratch_room(be->loss_scratch(r->numel));
-    const double loss = be->loss(r->grad ? out : NULL, r->a, r->b, r->numel, r->l1, 0.25, scratch);
+    real *out = output(r->numel + 4, r->beta);
+    void *scratch = scratch_room(be->loss_scratch(r->numel, threads_count()));
+    const double loss = be->loss((Grad){r->grad ? out : NULL, r->beta}, r->a, r->b, r->numel, r->l1, 0.25, scratch);
     memcpy(out + r->numel, &loss, sizeof loss);
     mem_free(scratch);
     return out;
@@ -27,7 +28,7 @@ static void loss(const Backend *be)
     double *want = doubles(NUMEL), got;
     b[3] = a[3]; /* the gradient of |0| is 0 */
     for (int v = 0; v < 6; v++) {
-        LossRun r = {a, b, v < 2 ? 5 : NUMEL, v & 1, v < 4};
+        LossRun r = {a, b, v < 2 ? 5 : NUMEL, v & 1, v < 4, 0};
         double sum = 0;
         for (size_t i = 0; i < r.numel; i++) {
             const double d = (double)a[i] - b[i];
@@ -41,11 +42,16 @@ static void loss(const Backend *be)
         if (r.grad)
             check("loss gradient", be, out, want, r.numel, 0, 1e-6);
         mem_free(out);
+        r.beta = 1;
+        out = run_loss(be, &r);
+        if (r.grad)
+            check("loss gradient, added", be, out, want, r.numel, 1, 1e-6);
+        mem_free(out);
         same_at_any_threads("loss", be, run_loss, &r, (r.numel + 2) * sizeof(real));
     }
     a[NUMEL - 1] = (real)NAN;
     for (int l1 = 0; l1 < 2; l1++) {
-        LossRun r = {a, b, NUMEL, l1, true};
+        LossRun r = {a, b, NUMEL, l1, true, 0};
         real *out = run_loss(be, &r);
         memcpy(&got, out + NUMEL, sizeof got);
         assert_true(isnan(got));
@@ -66,7 +72,7 @@ static void test_loss(void **state)
 static void sumsq(const Backend *be)
 {
     real *x = noise(NUMEL, 1, 1, 0);
-    void *scratch = scratch_room(be->sumsq_scratch(NUMEL));
+    void *scratch = scratch_room(be->sumsq_scratch(NUMEL, threads_count()));
     double want = 0;
     for (int i = 0; i < NUMEL; i++)
         want += (double)x[i] * x[i];

@@ -46,21 +46,21 @@ static size_t run_size(const Run *r)
 static real *run_all(const Backend *be, const Run *r, int only)
 {
     const size_t nx = r->len[SUB_X];
-    real *out = room(run_size(r), sizeof(real)), *to = out + nx, *d[SUB_INPUTS], betas[SUB_INPUTS];
+    real *out = room(run_size(r), sizeof(real)), *to = out + nx;
+    Grad d[SUB_INPUTS];
     real *kept = output(be->sublayer_kept(r->s), 0);
-    void *fwd = scratch_room(be->sublayer_fwd_scratch(r->s)), *bwd = scratch_room(be->sublayer_bwd_scratch(r->s));
+    void *fwd = scratch_room(be->sublayer_fwd_scratch(r->s, threads_count()));
+    void *bwd = scratch_room(be->sublayer_bwd_scratch(r->s, threads_count()));
     const real *const *in = (const real *const *)r->in;
 
     be->sublayer_fwd(out, (size_t)r->s.c, kept, in, r->s, fwd);
-    for (int i = 0; i < SUB_INPUTS; i++) {
-        d[i] = r->len[i] && (only < 0 || only == i) ? output(r->len[i], r->beta) : NULL;
-        betas[i] = d[i] ? r->beta : 0;
-    }
-    be->sublayer_bwd(d, betas, r->dy, kept, in, r->s, bwd);
+    for (int i = 0; i < SUB_INPUTS; i++)
+        d[i] = (Grad){r->len[i] && (only < 0 || only == i) ? output(r->len[i], r->beta) : NULL, r->beta};
+    be->sublayer_bwd(d, r->dy, kept, in, r->s, bwd);
     for (int i = 0; i < SUB_INPUTS; to += r->len[i++])
-        if (d[i]) {
-            memcpy(to, d[i], r->len[i] * sizeof(real));
-            mem_free(d[i]);
+        if (d[i].p) {
+            memcpy(to, d[i].p, r->len[i] * sizeof(real));
+            mem_free(d[i].p);
         }
     mem_free(kept);
     mem_free(fwd);
@@ -209,7 +209,7 @@ static void apart(const Backend *be, const Run *r)
 {
     const size_t c = (size_t)r->s.c, row = c + 5, pixels = r->len[SUB_X] / c;
     real *y = output(r->len[SUB_X], 0), *wide = output(pixels * row, 0), *want = output(pixels * row, 0);
-    void *scratch = scratch_room(be->sublayer_fwd_scratch(r->s));
+    void *scratch = scratch_room(be->sublayer_fwd_scratch(r->s, threads_count()));
     const real *const *in = (const real *const *)r->in;
 
     be->sublayer_fwd(y, c, NULL, in, r->s, scratch);
@@ -270,7 +270,7 @@ static void batch(const Backend *be)
 {
     Run r = run_make((SublayerShape){11, 77, 24, 4, true, ACT_NONE, true, (real)1e-5}, 0.5);
     const size_t image = 77 * 24;
-    void *scratch = scratch_room(be->sublayer_fwd_scratch(r.s));
+    void *scratch = scratch_room(be->sublayer_fwd_scratch(r.s, threads_count()));
     real *all = output(r.len[SUB_X], 0);
     const real *in[SUB_INPUTS];
 

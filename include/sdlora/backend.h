@@ -1,5 +1,5 @@
-/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD,
- * no BLAS, no threads. A CUDA backend would be one more filled table that passes tests/test_kernels.c.
+/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD and
+ * no BLAS. Another backend is one more filled table that passes tests/test_kernels_*.c and tests/test_conv.c.
  *
  * Layouts. Activations are NHWC: x (N,H,W,C). Filters lie in the *inner* layout:
  *   3x3 convolution   w (3,3,Ci,Co)     y[n,i,j,o] = b[o] + sum_{a,c,k} x[n,i+a-1,j+c-1,k] w[a,c,k,o]   (zero padding)
@@ -7,21 +7,23 @@
  *   linear            w (O,I)           y[r,o] = b[o] + sum_i x[r,i] w[o,i]
  * (nn/param.h converts from and to PyTorch's shapes.)
  *
- * Accumulation. A kernel that writes a gradient takes `beta`: 0 overwrites (whatever was there, NaN included), 1 adds.
- * Where a kernel of linear, normalisation or sublayer writes several gradients, NULL means: not wanted. Outputs never
- * alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says so, and then
- * costs nothing.
+ * Gradients. Where a gradient goes is a Grad of its own, weight and bias alike: it is overwritten (whatever was there, NaN
+ * included) or added to, or not wanted at all, whatever becomes of the others. What only an unwanted gradient would need is
+ * not read. Outputs never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says
+ * so, and then costs nothing.
  *
  * Rows. `row` behind a pointer is the distance from one pixel's channels to the next pixel's, in reals: the number of
  * channels, or more where the image is a part of a wider one. It changes no bit of what is computed.
  *
- * Blocks. Work is cut into blocks that depend on shapes only, never on the number of threads; partial sums are added in
- * block order. In *forward* kernels a block holds whole images (or a fixed part of one image) and each GEMM has the same
- * shape whatever N is, so that image n's result is the same bits whatever the batch: at any N and at any position that is
- * equal modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place.)
+ * Bits. A result is the same bits at any number of threads: partial sums are over parts that depend on shapes only, and are
+ * added in their order. Blocks of work may be cut by the number of threads where that rounds nothing differently. In
+ * *forward* kernels image n's result is the same bits whatever the batch: at any N and at any position that is equal modulo
+ * BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of its
+ * products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
- * Scratch. `*_scratch` says how many bytes a call needs (for threads_count() threads at most THREADS_MAX as set when the
- * graph was planned); the caller passes a MEM_ALIGN-aligned block of that size. Kernels never allocate. */
+ * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes a
+ * MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made. Kernels
+ * never allocate. */
 #ifndef SDLORA_BACKEND_H
 #define SDLORA_BACKEND_H
 
@@ -33,6 +35,12 @@
 #include "sdlora/tensor.h"
 
 #define BACKEND_GROUP 8 /* images; a forward block holds 1, 2, 4 or 8 of them */
+
+/* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */
+typedef struct Grad {
+    real *p;
+    real beta; /* 0: overwrites, what was there is not read; 1: adds */
+} Grad;
 
 typedef enum ConvAlgo { CONV_AUTO, CONV_IM2COL, CONV_WINOGRAD } ConvAlgo;
 typedef enum ConvPass { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHT } ConvPass;
@@ -54,6 +62,14 @@ typedef struct NormShape {
     Act act;
     real eps;
 } NormShape;
+
+typedef struct NormInputs {
+    const real *x, *gamma, *beta, *temb, *res;
+} NormInputs;
+
+typedef struct NormGrads {
+    Grad x, gamma, beta, temb, res;
+} NormGrads;
 
 /* One residual sublayer of a transformer block, the whole of it:
  *   pre_norm: y = x + f(LN x)    else: y = LN(x + f(x))    f(u) = W2 mid(W1 u + b1) + b2
@@ -90,85 +106,124 @@ typedef struct Backend {
     /* ---- 3x3 convolution, stride 1, zero padding 1 (conv*.c) ----
      * prep: the filter in the form that fwd (pass CONV_FWD) or bwd_data (CONV_BWD_DATA) wants, e.g. Winograd-transformed;
      * prep_size is its number of reals, 0 where the pass uses w itself. Done once per change of w. `u` below is that
-     * filter, or NULL where prep_size is 0. b and db may be NULL. */
+     * filter, or NULL where prep_size is 0; w is read only then. b may be NULL. */
     const char *(*conv3_algo)(ConvShape s, ConvPass pass); /* the path that AUTO takes: "winograd-f4", "im2col", ... */
     size_t (*conv3_prep_size)(ConvShape s, ConvPass pass);
     void (*conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass);
-    size_t (*conv3_scratch)(ConvShape s, ConvPass pass);
+    size_t (*conv3_scratch)(ConvShape s, ConvPass pass, int threads);
     void (*conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch);
-    void (*conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta,
-                           void *scratch);
-    void (*conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+    void (*conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch);
+    void (*conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch);
 
-    /* ---- 2x2 transposed convolution, stride 2: x (N,H,W,Ci) -> y (N,2H,2W,Co); s.h, s.w are the input's (convt.c) ---- */
-    size_t (*convt2_scratch)(ConvShape s, ConvPass pass);
+    /* ---- 2x2 transposed convolution, stride 2: x (N,H,W,Ci) -> y (N,2H,2W,Co); s.h, s.w are the input's (convt.c).
+     * b may be NULL ---- */
+    size_t (*convt2_scratch)(ConvShape s, ConvPass pass, int threads);
     void (*convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch);
-    void (*convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch);
-    void (*convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
+    void (*convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch);
+    void (*convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch);
 
     /* ---- linear (linear.c): x (n,rows,in), y (n,rows,out); n images of `rows` rows each ----
      * y = res + x w^T + b; b (out) and res (n,rows,out) may be NULL, and res may be y itself. */
-    size_t (*linear_fwd_scratch)(int rows, int in, int out);
+    size_t (*linear_fwd_scratch)(int rows, int in, int out, int threads);
     void (*linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                        int out, void *scratch);
-    void (*linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows, int in, int out, real beta);
-    size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out);
-    void (*linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,
-                              real beta, void *scratch);
+    void (*linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out);
+    size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads);
+    void (*linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
+                              void *scratch);
 
-    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2) ---- */
-    size_t (*norm_scratch)(NormShape s); /* for every group_norm_* and batch_norm_* call */
-    void (*group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
-                           const real *res, NormShape s);
-    /* dx (beta_x), dgamma and dbeta (beta_p), dtemb (beta_t), dres (beta_r); with beta_x = 0, dx may be dy */
-    void (*group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
-                           const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x,
-                           real beta_p, real beta_t, real beta_r, void *scratch);
+    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2). Backward reads x, gamma
+     * and beta; where d->x.beta is 0, d->x.p may be dy ---- */
+    size_t (*norm_scratch)(NormShape s, int threads); /* for every group_norm_* and batch_norm_* call */
+    void (*group_norm_fwd)(real *y, real *stats, const NormInputs *in, NormShape s);
+    void (*group_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
+                           void *scratch);
     /* stats and (NULL: not wanted) unbiased variance (c) of the batch; in eval mode the caller fills stats himself from
      * the running mean and variance */
     void (*batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch);
-    void (*batch_norm_fwd)(real *y, const real *stats, const real *x, const real *gamma, const real *beta,
-                           const real *temb, const real *res, NormShape s);
+    void (*batch_norm_fwd)(real *y, const real *stats, const NormInputs *in, NormShape s);
     /* batch_stats: the statistics came from this batch, so gradients flow through them */
-    void (*batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
-                           const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
-                           real beta_x, real beta_p, real beta_t, real beta_r, void *scratch);
+    void (*batch_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
+                           bool batch_stats, void *scratch);
 
     /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; where row is s.c, y may be x.
-     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward); d[i] NULL: not
-     * wanted; betas[i] as ever ---- */
+     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward) ---- */
     size_t (*sublayer_kept)(SublayerShape s);
-    size_t (*sublayer_fwd_scratch)(SublayerShape s);
+    size_t (*sublayer_fwd_scratch)(SublayerShape s, int threads);
     void (*sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
-    size_t (*sublayer_bwd_scratch)(SublayerShape s);
-    void (*sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
-                         SublayerShape s, void *scratch);
+    size_t (*sublayer_bwd_scratch)(SublayerShape s, int threads);
+    void (*sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
+                         void *scratch);
 
     /* ---- elementwise and data movement (elementwise.c); numel elements ---- */
     void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */
-    void (*act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta);
+    void (*act_bwd)(Grad dx, const real *dy, const real *x, size_t numel, Act act);
     void (*axpby)(real *y, const real *x, size_t numel, real a, real b); /* y = a x + b y; b = 0 overwrites */
     /* x (n,h,w,c), h and w even -> y (n,h/2,w/2,c) */
     void (*maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c);
-    void (*maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta);
+    void (*maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h, int w, int c);
     /* y (rows,c) = x + beta y, the rows of y y_row apart and those of x x_row */
     void (*copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta);
     /* y (cols,rows) = x (rows,cols) turned + beta y */
     void (*transpose)(real *y, const real *x, int rows, int cols, real beta);
     /* y (n,d) = table[idx[i]]; dtable (vocab,d) gets the sum of the rows that used it */
     void (*embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
-    void (*embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta);
+    void (*embed_bwd)(Grad dtable, const real *dy, const int *idx, int n, int d, int vocab);
 
-    /* ---- losses: scale * sum |a-b| (l1) or scale * sum (a-b)^2 (l2); da = scale * d/da; summed in double, block order.
-     * da may be NULL. scratch: loss_scratch(numel) bytes ---- */
-    size_t (*loss_scratch)(size_t numel);
-    double (*loss)(real *da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch);
+    /* ---- losses (loss.c): scale * sum |a-b| (l1) or scale * sum (a-b)^2 (l2), summed in double; da: scale * d/da ---- */
+    size_t (*loss_scratch)(size_t numel, int threads);
+    double (*loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch);
 
     /* ---- optimiser (optim.c), over flat slabs ---- */
-    size_t (*sumsq_scratch)(size_t numel);
+    size_t (*sumsq_scratch)(size_t numel, int threads);
     double (*sumsq)(const real *x, size_t numel, void *scratch); /* sum of squares; NaN and Inf come through */
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
 } Backend;
+
+/* Every function above, for those who declare and fill a table: X(name) each. */
+#define BACKEND_FUNCTIONS(X)                                                                                           \
+    X(peak)                                                                                                            \
+    X(conv3_algo)                                                                                                      \
+    X(conv3_prep_size)                                                                                                 \
+    X(conv3_prep)                                                                                                      \
+    X(conv3_scratch)                                                                                                   \
+    X(conv3_fwd)                                                                                                       \
+    X(conv3_bwd_data)                                                                                                  \
+    X(conv3_bwd_weight)                                                                                                \
+    X(convt2_scratch)                                                                                                  \
+    X(convt2_fwd)                                                                                                      \
+    X(convt2_bwd_data)                                                                                                 \
+    X(convt2_bwd_weight)                                                                                               \
+    X(linear_fwd_scratch)                                                                                              \
+    X(linear_fwd)                                                                                                      \
+    X(linear_bwd_data)                                                                                                 \
+    X(linear_bwd_weight_scratch)                                                                                       \
+    X(linear_bwd_weight)                                                                                               \
+    X(norm_scratch)                                                                                                    \
+    X(group_norm_fwd)                                                                                                  \
+    X(group_norm_bwd)                                                                                                  \
+    X(batch_norm_stats)                                                                                                \
+    X(batch_norm_fwd)                                                                                                  \
+    X(batch_norm_bwd)                                                                                                  \
+    X(sublayer_kept)                                                                                                   \
+    X(sublayer_fwd_scratch)                                                                                            \
+    X(sublayer_fwd)                                                                                                    \
+    X(sublayer_bwd_scratch)                                                                                            \
+    X(sublayer_bwd)                                                                                                    \
+    X(act_fwd)                                                                                                         \
+    X(act_bwd)                                                                                                         \
+    X(axpby)                                                                                                           \
+    X(maxpool2_fwd)                                                                                                    \
+    X(maxpool2_bwd)                                                                                                    \
+    X(copy_rows)                                                                                                       \
+    X(transpose)                                                                                                       \
+    X(embed_fwd)                                                                                                       \
+    X(embed_bwd)                                                                                                       \
+    X(loss_scratch)                                                                                                    \
+    X(loss)                                                                                                            \
+    X(sumsq_scratch)                                                                                                   \
+    X(sumsq)                                                                                                           \
+    X(adam)
 
 /* The table for this CPU: the best instruction set that it has, or the one named by the environment variable SDLORA_SIMD
  * (avx512, avx2, neon, baseline). Never NULL: what the variable names in vain is for backend_check to refuse. */

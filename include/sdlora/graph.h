@@ -8,12 +8,13 @@
  *
  * Building. An op_* function (ops.h) checks shapes, appends a node and returns it. The first mistake is kept in the graph
  * with the scope where it happened; from then on every op returns NULL (also when it is given NULL), and graph_plan
- * reports it. So model code builds straight through and checks once.
+ * reports it. So model code builds straight through and checks once. An op that is given a node twice reads the second through
+ * a copy, where gradients are wanted: then each of its inputs has a gradient of its own.
  *
  * Memory. Every value, gradient, saved statistic has a life measured in steps of one forward and one backward pass: a value
  * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
  * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
- * The first writer of a gradient overwrites, later ones add (`beta`), so nothing is ever cleared.
+ * The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared.
  * Graphs over the same weights may run side by side: the later ones have the first as `twin`, all have `own_grads`.
  * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always.
  *
@@ -39,14 +40,15 @@ typedef struct OpDef {
     const char *name;
     int inplace;    /* k > 0: val may take the place of in[k-1]'s val when that dies here */
     int grad_alias; /* k > 0: d in[k-1] is the output's gradient itself, so the two may share one place; bwd then finds
-                       node_grad(n, k-1) == n->grad.data and has nothing to do for it */
+                       node_grad(n, k-1).p == n->grad.data and has nothing to do for it */
     bool concat; /* val is the inputs' vals side by side in the last dimension; fwd has nothing to do for an input that
                     lies there already */
     unsigned heeds_row; /* SAVE_IN(i): fwd and bwd read in[i]'s val, SAVE_OUT: fwd writes val by its Tensor.row */
     size_t (*scratch)(const Node *n, const Graph *g); /* bytes needed during fwd or bwd; NULL: none */
-    void (*prepare)(Node *n, const Graph *g);         /* after weights changed, before fwd; NULL: nothing */
-    void (*fwd)(Node *n, const Graph *g);
-    void (*bwd)(Node *n, const Graph *g); /* reads n->grad, writes grad of inputs that need it */
+    /* After weights changed, before any fwd: fills prep from inputs that are parameters, or fixed. NULL: nothing */
+    void (*prepare)(Node *n, const Graph *g);
+    void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, whatever computes them: parameters or other ops */
+    void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
     double (*flops)(const Node *n);       /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
 
@@ -84,7 +86,7 @@ struct Node {
     Node *in[NODE_MAX_IN];
     int n_in;
     unsigned saves; /* what bwd reads, set by the constructor: SAVE_IN(i), SAVE_OUT; aux is always kept for it */
-    real beta[NODE_MAX_IN]; /* use node_beta */
+    real beta[NODE_MAX_IN]; /* of node_grad */
     size_t aux_bytes[2];    /* kept from fwd to bwd: statistics, probabilities, argmax */
     void *aux[2];
     size_t prep_bytes[2]; /* kept between runs: transformed filters, [0] forward, [1] backward */
@@ -112,6 +114,7 @@ struct Graph {
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
+    int threads; /* as many may run it: threads_count() when it was planned */
     size_t slab_bytes, scratch_bytes, prep_bytes, grad_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
@@ -184,17 +187,17 @@ static inline bool node_wants(const Node *n, int i)
 {
     return i < n->n_in && n->in[i] && n->in[i]->grad.data;
 }
-static inline real *node_grad(const Node *n, int i) /* where bwd writes d in[i], or NULL */
+static inline bool node_trains(const Node *n, int i) /* for constructors: before the plan says what is wanted */
 {
-    return node_wants(n, i) ? n->in[i]->grad.data : NULL;
+    return i < n->n_in && n->in[i] && n->in[i]->needs_grad;
+}
+static inline Grad node_grad(const Node *n, int i) /* where bwd writes d in[i] */
+{
+    return node_wants(n, i) ? (Grad){n->in[i]->grad.data, n->beta[i]} : (Grad){NULL, 0};
 }
 static inline real *node_val(const Node *n, int i) /* in[i]'s value, or NULL where the input is absent */
 {
     return i < n->n_in && n->in[i] ? n->in[i]->val.data : NULL;
-}
-static inline real node_beta(const Node *n, int i) /* 0: bwd must overwrite d in[i]; 1: add */
-{
-    return n->beta[i];
 }
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
+#include "sdlora/threads.h"
 
 #include "term.h"
 
@@ -106,7 +107,8 @@ int bench_gemm(double *gflops, int runs, Err *e)
     size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
     Gemm g = {noise(GEMM_N * square, 1, e), noise(square, 2, e),
               mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
-              mem_alloc(backend_get()->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE), 1, "scratch memory", e)};
+              mem_alloc(backend_get()->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, threads_count()), 1,
+                        "scratch memory", e)};
     int rc = -1;
     if (g.x && g.w && g.y && g.scratch) {
         *gflops = 2.0 * GEMM_N * GEMM_SIZE * (double)square / measure(run_gemm, &g, runs) * 1e-9;
@@ -135,9 +137,9 @@ static void run_conv(void *ctx)
     if (c->pass == CONV_FWD)
         be->conv3_fwd(c->y, c->x, c->w, c->u[0], c->b, c->s, c->scratch);
     else if (c->pass == CONV_BWD_DATA)
-        be->conv3_bwd_data(c->x, c->y, c->w, c->u[1], c->s, 0, c->scratch);
+        be->conv3_bwd_data((Grad){c->x, 0}, c->y, c->w, c->u[1], c->s, c->scratch);
     else
-        be->conv3_bwd_weight(c->dw, c->db, c->x, c->y, c->s, 0, c->scratch);
+        be->conv3_bwd_weight((Grad){c->dw, 0}, (Grad){c->db, 0}, c->x, c->y, c->s, c->scratch);
 }
 
 static double conv_flops(ConvShape s)
@@ -164,8 +166,10 @@ static int conv_make(Conv *c, ConvShape s, Err *e)
     size_t pixels = (size_t)s.n * (size_t)s.h * (size_t)s.w, weights = 9 * (size_t)s.ci * (size_t)s.co, scratch = 0;
     memset(c, 0, sizeof *c);
     c->s = s;
-    for (int p = CONV_FWD; p <= CONV_BWD_WEIGHT; p++)
-        scratch = be->conv3_scratch(s, (ConvPass)p) > scratch ? be->conv3_scratch(s, (ConvPass)p) : scratch;
+    for (int p = CONV_FWD; p <= CONV_BWD_WEIGHT; p++) {
+        const size_t pass = be->conv3_scratch(s, (ConvPass)p, threads_count());
+        scratch = pass > scratch ? pass : scratch;
+    }
     c->x = noise(pixels * (size_t)s.ci, 3, e);
     c->y = noise(pixels * (size_t)s.co, 4, e);
     c->w = noise(weights, 5, e);

@@ -9,8 +9,9 @@ static bool same_shape(const Node *a, const Node *b)
 /* d in[i] = a * dy, added or written */
 static void pass_grad(const Node *n, int i, real a, const Graph *g)
 {
-    if (node_wants(n, i) && node_grad(n, i) != n->grad.data)
-        g->be->axpby(node_grad(n, i), n->grad.data, n->grad.numel, a, node_beta(n, i));
+    const Grad d = node_grad(n, i);
+    if (d.p && d.p != n->grad.data)
+        g->be->axpby(d.p, n->grad.data, n->grad.numel, a, d.beta);
 }
 
 /* ---- act: y = act(x), dx = dy act'(x) ---- */
@@ -22,7 +23,7 @@ static void act_fwd(Node *n, const Graph *g)
 
 static void act_bwd(Node *n, const Graph *g)
 {
-    g->be->act_bwd(node_grad(n, 0), n->grad.data, node_val(n, 0), n->val.numel, n->attr.act.act, node_beta(n, 0));
+    g->be->act_bwd(node_grad(n, 0), n->grad.data, node_val(n, 0), n->val.numel, n->attr.act.act);
 }
 
 static const OpDef op_act_def = {.name = "act", .inplace = 1, .fwd = act_fwd, .bwd = act_bwd};
@@ -91,7 +92,8 @@ static void transpose_fwd(Node *n, const Graph *g)
 
 static void transpose_bwd(Node *n, const Graph *g)
 {
-    g->be->transpose(node_grad(n, 0), n->grad.data, n->val.shape.d[0], n->val.shape.d[1], node_beta(n, 0));
+    const Grad d = node_grad(n, 0);
+    g->be->transpose(d.p, n->grad.data, n->val.shape.d[0], n->val.shape.d[1], d.beta);
 }
 
 static const OpDef op_transpose_def = {.name = "transpose", .fwd = transpose_fwd, .bwd = transpose_bwd};
@@ -141,7 +143,7 @@ static void maxpool_fwd(Node *n, const Graph *g)
 static void maxpool_bwd(Node *n, const Graph *g)
 {
     Shape s = n->in[0]->val.shape;
-    g->be->maxpool2_bwd(node_grad(n, 0), n->grad.data, n->aux[0], s.d[0], s.d[1], s.d[2], s.d[3], node_beta(n, 0));
+    g->be->maxpool2_bwd(node_grad(n, 0), n->grad.data, n->aux[0], s.d[0], s.d[1], s.d[2], s.d[3]);
 }
 
 static const OpDef op_maxpool2_def = {
@@ -183,11 +185,11 @@ static void concat_bwd(Node *n, const Graph *g)
     const real *dy = n->grad.data;
 
     for (int i = 0; i < n->n_in; i++) {
-        const Tensor *dx = &n->in[i]->grad;
-        int c = shape_width(dx->shape);
-        if (dx->data)
-            g->be->copy_rows(dx->data, (size_t)c, dy, (size_t)shape_width(n->grad.shape), dx->numel / (size_t)c, c,
-                             node_beta(n, i));
+        const Grad dx = node_grad(n, i);
+        const int c = shape_width(n->in[i]->grad.shape);
+        if (dx.p)
+            g->be->copy_rows(dx.p, (size_t)c, dy, (size_t)shape_width(n->grad.shape), n->in[i]->grad.numel / (size_t)c,
+                             c, dx.beta);
         dy += c;
     }
 }
@@ -220,8 +222,7 @@ static void embedding_bwd(Node *n, const Graph *g)
 {
     Shape t = n->in[0]->val.shape;
     if (node_wants(n, 0))
-        g->be->embed_bwd(node_grad(n, 0), n->grad.data, n->attr.embed.ids, n->val.shape.d[0], t.d[1], t.d[0],
-                         node_beta(n, 0));
+        g->be->embed_bwd(node_grad(n, 0), n->grad.data, n->attr.embed.ids, n->val.shape.d[0], t.d[1], t.d[0]);
 }
 
 static const OpDef op_embedding_def = {.name = "embedding", .fwd = embedding_fwd, .bwd = embedding_bwd};

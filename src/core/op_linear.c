@@ -6,10 +6,10 @@
 static size_t linear_scratch(const Node *n, const Graph *g)
 {
     int rows = n->attr.linear.rows, in = n->attr.linear.in, out = n->attr.linear.out;
-    size_t fwd = g->be->linear_fwd_scratch(rows, in, out), bwd = 0;
+    size_t fwd = g->be->linear_fwd_scratch(rows, in, out, g->threads), bwd = 0;
 
-    if (n->needs_grad && n->in[1]->needs_grad)
-        bwd = g->be->linear_bwd_weight_scratch(n->attr.linear.n, rows, in, out);
+    if (node_trains(n, 1) || node_trains(n, 2))
+        bwd = g->be->linear_bwd_weight_scratch(n->attr.linear.n, rows, in, out, g->threads);
     return fwd > bwd ? fwd : bwd;
 }
 
@@ -22,15 +22,16 @@ static void linear_fwd(Node *n, const Graph *g)
 static void linear_bwd(Node *n, const Graph *g)
 {
     const real *dy = n->grad.data;
+    const Grad dres = node_grad(n, 3);
     int images = n->attr.linear.n, rows = n->attr.linear.rows, in = n->attr.linear.in, out = n->attr.linear.out;
 
-    if (node_wants(n, 1))
+    if (node_wants(n, 1) || node_wants(n, 2))
         g->be->linear_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, images, rows, in, out,
-                                 node_beta(n, 1), g->scratch);
+                                 g->scratch);
     if (node_wants(n, 0))
-        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out, node_beta(n, 0));
-    if (node_wants(n, 3) && node_grad(n, 3) != dy)
-        g->be->axpby(node_grad(n, 3), dy, n->grad.numel, 1, node_beta(n, 3));
+        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out);
+    if (dres.p && dres.p != dy)
+        g->be->axpby(dres.p, dy, n->grad.numel, 1, dres.beta);
 }
 
 static double linear_flops(const Node *n)

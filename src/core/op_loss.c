@@ -2,24 +2,21 @@
  * value is kept in double in aux[0], from where the graph takes it. */
 #include "sdlora/ops.h"
 
-#include <assert.h>
-
 static size_t loss_scratch(const Node *n, const Graph *g)
 {
-    return g->be->loss_scratch(n->in[0]->val.numel);
+    return g->be->loss_scratch(n->in[0]->val.numel, g->threads);
 }
 
 static void loss_fwd(Node *n, const Graph *g)
 {
     double *value = n->aux[0];
-    *value = g->be->loss(NULL, node_val(n, 0), node_val(n, 1), n->in[0]->val.numel, n->attr.loss.l1, n->attr.loss.scale,
-                         g->scratch);
+    *value = g->be->loss((Grad){NULL, 0}, node_val(n, 0), node_val(n, 1), n->in[0]->val.numel, n->attr.loss.l1,
+                         n->attr.loss.scale, g->scratch);
     n->val.data[0] = (real)*value;
 }
 
 static void loss_bwd(Node *n, const Graph *g)
 {
-    assert(n->beta[0] == 0); /* nothing else reads the prediction */
     g->be->loss(node_grad(n, 0), node_val(n, 0), node_val(n, 1), n->in[0]->val.numel, n->attr.loss.l1,
                 n->attr.loss.scale, g->scratch);
 }
@@ -34,6 +31,8 @@ Node *op_loss(Graph *g, Node *pred, Node *target, bool l1, double scale)
         return NULL;
     if (!shape_equal(pred->val.shape, target->val.shape))
         return graph_fail(g, "loss: prediction and target differ in shape");
+    if (target->needs_grad)
+        return graph_fail(g, "loss: the target depends on parameters that are trained");
     n = graph_add(g, &op_loss_def, shape1(1), (Node *[]){pred, target}, 2);
     if (!n)
         return NULL;

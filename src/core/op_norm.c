@@ -1,11 +1,13 @@
 /* GroupNorm and BatchNorm fused with activation, time embedding and residual; LayerNorm. Formulas: backend.h.
- * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). The backward recomputes the normalised
- * values from x, so the output is not kept. */
+ * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). Backward computes the normalised values
+ * and what the activation got from x, gamma and beta again, so the output is not kept. */
 #include "sdlora/ops.h"
+
+#include <assert.h>
 
 static size_t norm_scratch(const Node *n, const Graph *g)
 {
-    return g->be->norm_scratch(n->attr.norm);
+    return g->be->norm_scratch(n->attr.norm, g->threads);
 }
 
 static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, Act act, real eps)
@@ -34,34 +36,36 @@ static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, 
     if (!n)
         return NULL;
     n->attr.norm = (NormShape){xs.d[0], xs.d[1] * xs.d[2], xs.d[3], groups, act, eps};
-    n->saves = SAVE_IN(0);
+    n->saves = SAVE_IN(0) | SAVE_IN(1) | SAVE_IN(2);
     return n;
 }
 
-/* Where a residual's gradient must be written: NULL when it shares the output's place. */
-static real *residual_grad(const Node *n)
+static NormInputs inputs_of(const Node *n)
 {
-    return node_wants(n, 4) && node_grad(n, 4) != n->grad.data ? node_grad(n, 4) : NULL;
+    return (NormInputs){node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3), node_val(n, 4)};
 }
 
-static real beta_or_zero(const Node *n, int i)
+static NormGrads grads_of(const Node *n)
 {
-    return node_wants(n, i) ? node_beta(n, i) : 0;
+    NormGrads d = {node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), node_grad(n, 4)};
+    if (d.res.p == n->grad.data) /* it shares the output's place: nothing to write */
+        d.res = (Grad){NULL, 0};
+    return d;
 }
 
 /* ---- group_norm ---- */
 
 static void group_norm_fwd(Node *n, const Graph *g)
 {
-    g->be->group_norm_fwd(n->val.data, n->aux[0], node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3),
-                          node_val(n, 4), n->attr.norm);
+    const NormInputs in = inputs_of(n);
+    g->be->group_norm_fwd(n->val.data, n->aux[0], &in, n->attr.norm);
 }
 
 static void group_norm_bwd(Node *n, const Graph *g)
 {
-    g->be->group_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
-                          n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
-                          beta_or_zero(n, 0), beta_or_zero(n, 1), beta_or_zero(n, 3), beta_or_zero(n, 4), g->scratch);
+    const NormInputs in = inputs_of(n);
+    const NormGrads d = grads_of(n);
+    g->be->group_norm_bwd(&d, n->grad.data, n->aux[0], &in, n->attr.norm, g->scratch);
 }
 
 static const OpDef op_group_norm_def = {
@@ -99,11 +103,12 @@ static bool uses_batch_stats(const Graph *g)
 static void batch_norm_fwd(Node *n, const Graph *g)
 {
     const Running *r = n->extra;
+    const NormInputs in = inputs_of(n);
     NormShape s = n->attr.norm;
     real *stats = n->aux[0], *var = n->aux[1];
 
     if (uses_batch_stats(g))
-        g->be->batch_norm_stats(stats, var, node_val(n, 0), s, g->scratch);
+        g->be->batch_norm_stats(stats, var, in.x, s, g->scratch);
     for (int c = 0; c < s.c; c++) {
         if (!uses_batch_stats(g)) {
             stats[2 * c] = r->mean->value[c];
@@ -115,16 +120,14 @@ static void batch_norm_fwd(Node *n, const Graph *g)
     }
     if (g->train && uses_batch_stats(g))
         r->batches->counter++;
-    g->be->batch_norm_fwd(n->val.data, stats, node_val(n, 0), node_val(n, 1), node_val(n, 2), node_val(n, 3),
-                          node_val(n, 4), s);
+    g->be->batch_norm_fwd(n->val.data, stats, &in, s);
 }
 
 static void batch_norm_bwd(Node *n, const Graph *g)
 {
-    g->be->batch_norm_bwd(node_grad(n, 0), node_grad(n, 1), node_grad(n, 2), node_grad(n, 3), residual_grad(n),
-                          n->grad.data, node_val(n, 0), n->aux[0], node_val(n, 1), node_val(n, 2), n->attr.norm,
-                          uses_batch_stats(g), beta_or_zero(n, 0), beta_or_zero(n, 1), beta_or_zero(n, 3),
-                          beta_or_zero(n, 4), g->scratch);
+    const NormInputs in = inputs_of(n);
+    const NormGrads d = grads_of(n);
+    g->be->batch_norm_bwd(&d, n->grad.data, n->aux[0], &in, n->attr.norm, uses_batch_stats(g), g->scratch);
 }
 
 static const OpDef op_batch_norm_def = {
@@ -144,6 +147,7 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
     if (!running_mean || !running_var || !batches)
         return NULL;
     n = norm_add(g, &op_batch_norm_def, (Node *[]){x, gamma, beta, temb, res}, 0, act, eps);
+    assert(!n || (running_mean->numel == gamma->val.numel && running_var->numel == gamma->val.numel));
     r = n ? graph_block(g, 1, sizeof *r) : NULL;
     if (!r)
         return NULL;

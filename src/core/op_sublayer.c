@@ -4,8 +4,8 @@
 
 static size_t sublayer_scratch(const Node *n, const Graph *g)
 {
-    size_t fwd = g->be->sublayer_fwd_scratch(n->attr.sublayer);
-    size_t bwd = n->needs_grad ? g->be->sublayer_bwd_scratch(n->attr.sublayer) : 0;
+    size_t fwd = g->be->sublayer_fwd_scratch(n->attr.sublayer, g->threads);
+    size_t bwd = n->needs_grad ? g->be->sublayer_bwd_scratch(n->attr.sublayer, g->threads) : 0;
     return fwd > bwd ? fwd : bwd;
 }
 
@@ -25,14 +25,12 @@ static void sublayer_fwd(Node *n, const Graph *g)
 static void sublayer_bwd(Node *n, const Graph *g)
 {
     const real *in[SUB_INPUTS];
-    real *d[SUB_INPUTS], betas[SUB_INPUTS];
+    Grad d[SUB_INPUTS];
 
     inputs_of(in, n);
-    for (int i = 0; i < SUB_INPUTS; i++) {
+    for (int i = 0; i < SUB_INPUTS; i++)
         d[i] = node_grad(n, i);
-        betas[i] = d[i] ? node_beta(n, i) : 0;
-    }
-    g->be->sublayer_bwd(d, betas, n->grad.data, n->aux[0], in, n->attr.sublayer, g->scratch);
+    g->be->sublayer_bwd(d, n->grad.data, n->aux[0], in, n->attr.sublayer, g->scratch);
 }
 
 static double sublayer_flops(const Node *n)

@@ -12,6 +12,7 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
+#include "sdlora/threads.h"
 
 enum { AUTO_MICRO_BATCH = 8 };
 
@@ -97,7 +98,7 @@ static int allocate_slabs(Trainer *t, Err *e)
     t->v = mem_alloc(n, sizeof(real), "the optimiser", e);
     t->ema = t->c.ema > 0 ? mem_alloc(n, sizeof(real), "the moving average", e) : NULL;
     t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
-    t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n), 1, "scratch memory", e);
+    t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n, threads_count()), 1, "scratch memory", e);
     t->buffer = mem_alloc((size_t)t->net.n_workers * 2, t->train.hw * sizeof *t->buffer, "a batch", e);
     t->timesteps = mem_alloc((size_t)t->net.n_workers, (size_t)t->micro * sizeof *t->timesteps, "a batch", e);
     if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps)
@@ -387,14 +388,14 @@ static void collect_loss(void *ctx, Unet *u, int first, int worker)
     const size_t hw = t->train.hw, w = (size_t)worker;
 
     (void)first;
-    v->loss += t->be->loss(NULL, u->out->val.data, v->target + w * (size_t)t->micro * hw, (size_t)u->n * hw, t->c.l1,
-                           1.0 / ((double)t->val.n * (double)hw), v->scratch + w * v->scratch_bytes);
+    v->loss += t->be->loss((Grad){NULL, 0}, u->out->val.data, v->target + w * (size_t)t->micro * hw, (size_t)u->n * hw,
+                           t->c.l1, 1.0 / ((double)t->val.n * (double)hw), v->scratch + w * v->scratch_bytes);
 }
 
 static int validate(Trainer *t, double *loss, Err *e)
 {
     const size_t hw = t->train.hw, micro = (size_t)t->micro, workers = (size_t)t->val_net.n_workers;
-    const size_t scratch = t->be->loss_scratch(micro * hw);
+    const size_t scratch = t->be->loss_scratch(micro * hw, threads_count());
     Validation v = {
         .t = t,
         .x0 = mem_alloc(workers * 2, hw * sizeof *v.x0, "a batch", e),

@@ -65,33 +65,34 @@ void K(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
         path_of(s, pass)->prep(u, w, turn ? swap_channels(s) : s, turn);
 }
 
-size_t K(conv3_scratch)(ConvShape s, ConvPass pass)
+size_t K(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
 {
     const ConvPath *p = path_of(s, pass);
     if (pass == CONV_BWD_WEIGHT)
-        return p->weight_scratch(s) + K(conv_bias_scratch)(s.co);
-    return p->scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s);
+        return p->weight_scratch(s, threads) + K(conv_bias_scratch)(s.co);
+    return p->scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s, threads);
 }
 
 void K(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
 {
-    path_of(s, CONV_FWD)->correlate(y, x, u ? u : w, b, s, false, 0, scratch);
+    path_of(s, CONV_FWD)->correlate((Grad){y, 0}, x, u ? u : w, b, s, false, scratch);
 }
 
-void K(conv3_bwd_data)(real *dx, const real *dy, const real *w, const real *u, ConvShape s, real beta, void *scratch)
+void K(conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch)
 {
-    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, beta, scratch);
+    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, scratch);
 }
 
-void K(conv3_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+void K(conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const ConvPath *p = path_of(s, CONV_BWD_WEIGHT);
-    if (db && !p->sums_bias)
-        K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, beta, scratch);
-    p->bwd_weight(dw, db, x, dy, s, beta, (char *)scratch + K(conv_bias_scratch)(s.co));
+    if (db.p && (!p->sums_bias || !dw.p))
+        K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
+    if (dw.p)
+        p->bwd_weight(dw, db, x, dy, s, (char *)scratch + K(conv_bias_scratch)(s.co));
 }
 
-void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta)
+void K(conv_reduce)(Grad d, const real *part, size_t stride, int chunks, size_t len)
 {
     enum { PIECE = 4096 };
     int pieces = (int)((len + PIECE - 1) / PIECE);
@@ -103,13 +104,13 @@ void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_
             vf sum = vload(part + i);
             for (int j = 1; j < chunks; j++)
                 sum += vload(part + (size_t)j * stride + i);
-            vstore(dw + i, beta == 0 ? sum : (vf)(beta * vload(dw + i) + sum));
+            vstore(d.p + i, d.beta == 0 ? sum : (vf)(d.beta * vload(d.p + i) + sum));
         }
         for (; i < to; i++) {
             real sum = part[i];
             for (int j = 1; j < chunks; j++)
                 sum += part[(size_t)j * stride + i];
-            dw[i] = beta == 0 ? sum : beta * dw[i] + sum;
+            d.p[i] = d.beta == 0 ? sum : d.beta * d.p[i] + sum;
         }
     }
 }
@@ -141,7 +142,7 @@ void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *rest
     }
 }
 
-void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta, void *scratch)
+void K(conv_bias_grad)(Grad db, const real *dy, size_t rows, int co, void *scratch)
 {
     real *part = scratch;
     size_t stride = room_reals((size_t)co);
@@ -151,5 +152,5 @@ void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta,
         K(conv_sum_rows)
         (part + (size_t)j * stride, part + (size_t)(CONV_CHUNKS + j) * stride, dy + from * (size_t)co, to - from, co);
     }
-    K(conv_reduce)(db, part, stride, CONV_CHUNKS, (size_t)co, beta);
+    K(conv_reduce)(db, part, stride, CONV_CHUNKS, (size_t)co);
 }

@@ -6,18 +6,18 @@
 
 /* One way to do the 3x3 convolution. `correlate` is forward, and backward-data as well: dx is dy correlated with the
  * filters turned by 180 degrees and transposed, so conv.c swaps ci and co and prep does the turning.
- *   y = beta*y + b + x * u     x (n,h,w,ci), y (n,h,w,co)
- * u is what prep made, or w itself where prep_size is 0. turn: w is (3,3,co,ci) and not turned yet. */
+ *   y = y.beta*y + b + x * u     x (n,h,w,ci), y (n,h,w,co)
+ * u is what prep made, or w itself where prep_size is 0. turn: w is (3,3,co,ci) and not turned yet.
+ * Scratch is for `threads` threads or fewer. */
 typedef struct ConvPath {
     const char *name;
     size_t (*prep_size)(ConvShape s, bool turn);
     void (*prep)(real *u, const real *w, ConvShape s, bool turn);
-    size_t (*scratch)(ConvShape s);
-    void (*correlate)(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
-                      void *scratch);
-    size_t (*weight_scratch)(ConvShape s);
-    void (*bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch);
-    bool sums_bias; /* bwd_weight writes db, if it is not NULL; else conv.c does */
+    size_t (*scratch)(ConvShape s, int threads);
+    void (*correlate)(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch);
+    size_t (*weight_scratch)(ConvShape s, int threads);
+    void (*bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch); /* dw is wanted */
+    bool sums_bias; /* bwd_weight writes db, if it is wanted; else conv.c does */
 } ConvPath;
 
 extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd), K(conv_winograd3);
@@ -46,14 +46,14 @@ static inline size_t room_reals(size_t reals)
     return room(reals) / sizeof(real);
 }
 
-/* dw (len) = beta*dw + sum of `chunks` partial sums, in their order. */
-void K(conv_reduce)(real *dw, const real *part, size_t stride, int chunks, size_t len, real beta);
+/* d (len) gets the sum of `chunks` partial sums, in their order. */
+void K(conv_reduce)(Grad d, const real *part, size_t stride, int chunks, size_t len);
 
 /* acc (co) = column sums of dy (rows,co); block (co): room */
 void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co);
 
-/* db (co) = beta*db + column sums of dy (rows,co). */
+/* db (co) gets the column sums of dy (rows,co). */
 size_t K(conv_bias_scratch)(int co);
-void K(conv_bias_grad)(real *db, const real *dy, size_t rows, int co, real beta, void *scratch);
+void K(conv_bias_grad)(Grad db, const real *dy, size_t rows, int co, void *scratch);
 
 #endif

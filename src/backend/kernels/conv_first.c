@@ -16,9 +16,9 @@ static size_t row_reals(ConvShape s)
     return room_reals(3 * ((size_t)s.w + 2));
 }
 
-static size_t scratch_size(ConvShape s)
+static size_t scratch_size(ConvShape s, int threads)
 {
-    return row_reals(s) * sizeof(real) * (size_t)threads_count();
+    return row_reals(s) * sizeof(real) * (size_t)threads;
 }
 
 /* rows (3, w+2): image row r-1, r, r+1 of image row r (counted over all images), zeros around */
@@ -84,8 +84,7 @@ static void forward_row(real *restrict y, const real *restrict rows, const real 
     }
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
-                      void *scratch)
+static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
     (void)turn;
 #pragma omp parallel for schedule(static) num_threads(threads_count())
@@ -93,7 +92,7 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
         real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num();
         padded_rows(rows, x, r, s);
         for (int o = 0; o < s.co; o += VW)
-            forward_row(y + (size_t)r * (size_t)s.w * (size_t)s.co, rows, u, b, s, o, s.co - o, beta);
+            forward_row(y.p + (size_t)r * (size_t)s.w * (size_t)s.co, rows, u, b, s, o, s.co - o, y.beta);
     }
 }
 
@@ -102,9 +101,9 @@ static int chunks_of(ConvShape s)
     return imax(1, imin(2 * CONV_CHUNKS, s.n * s.h / 4));
 }
 
-static size_t weight_scratch(ConvShape s)
+static size_t weight_scratch(ConvShape s, int threads)
 {
-    return scratch_size(s) + (size_t)chunks_of(s) * room(9 * (size_t)s.co);
+    return scratch_size(s, threads) + (size_t)chunks_of(s) * room(9 * (size_t)s.co);
 }
 
 /* Sums of one row start at zero and are then added to dw: short chains keep the rounding error small. */
@@ -132,12 +131,12 @@ static void weight_row(real *restrict dw, const real *restrict rows, const real 
     }
 }
 
-static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     (void)db;
     int chunks = chunks_of(s), lines = s.n * s.h;
     size_t stride = room_reals(9 * (size_t)s.co);
-    real *part = (real *)((char *)scratch + scratch_size(s));
+    real *part = (real *)((char *)scratch + scratch_size(s, threads_count()));
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int k = 0; k < chunks; k++) {
         real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num(), *sum = part + (size_t)k * stride;
@@ -148,7 +147,7 @@ static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvSh
                 weight_row(sum, rows, dy + (size_t)r * (size_t)s.w * (size_t)s.co, s, o, s.co - o);
         }
     }
-    K(conv_reduce)(dw, part, stride, chunks, 9 * (size_t)s.co, beta);
+    K(conv_reduce)(dw, part, stride, chunks, 9 * (size_t)s.co);
 }
 
 const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

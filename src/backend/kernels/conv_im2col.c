@@ -72,9 +72,9 @@ static size_t thread_reals(ConvShape s)
     return room_reals((size_t)b.rows * 9 * (size_t)s.ci) + room_reals((size_t)b.rows * (size_t)s.co);
 }
 
-static size_t scratch_size(ConvShape s)
+static size_t scratch_size(ConvShape s, int threads)
 {
-    return thread_reals(s) * sizeof(real) * (size_t)threads_count();
+    return thread_reals(s) * sizeof(real) * (size_t)threads;
 }
 
 static void put_row(real *y, const real *v, const real *b, int co, real beta)
@@ -85,8 +85,7 @@ static void put_row(real *y, const real *v, const real *b, int co, real beta)
     }
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
-                      void *scratch)
+static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
     (void)turn;
     Blocks bl = blocks_of(s);
@@ -112,7 +111,7 @@ static void correlate(real *y, const real *x, const real *u, const real *b, Conv
         }
         gemm(false, false, rows, s.co, depth, 1, col, depth, u, s.co, 0, out, s.co);
         for (int r = 0; r < rows && first + (size_t)r < total; r++)
-            put_row(y + (first + (size_t)r) * (size_t)s.co, out + (size_t)r * (size_t)s.co, b, s.co, beta);
+            put_row(y.p + (first + (size_t)r) * (size_t)s.co, out + (size_t)r * (size_t)s.co, b, s.co, y.beta);
     }
 }
 
@@ -131,9 +130,9 @@ static size_t weight_thread_reals(ConvShape s)
     return room_reals((size_t)GATHER * (size_t)s.ci) + room_reals((size_t)GATHER * (size_t)s.co);
 }
 
-static size_t weight_scratch(ConvShape s)
+static size_t weight_scratch(ConvShape s, int threads)
 {
-    return weight_thread_reals(s) * sizeof(real) * (size_t)threads_count() +
+    return weight_thread_reals(s) * sizeof(real) * (size_t)threads +
            (size_t)chunks_of(s) * room(9 * (size_t)s.ci * (size_t)s.co);
 }
 
@@ -168,7 +167,7 @@ static void tap_gradient(real *dw, const real *x, const real *dy, ConvShape s, i
         memset(dw, 0, ci * co * sizeof(real));
 }
 
-static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     (void)db;
     int chunks = chunks_of(s), lines = s.n * s.h;
@@ -182,7 +181,7 @@ static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvSh
         real *ys = xs + room_reals((size_t)GATHER * (size_t)s.ci);
         tap_gradient(part + (size_t)j * stride + (size_t)t * tap, x, dy, s, t / 3, t % 3, from, to, xs, ys);
     }
-    K(conv_reduce)(dw, part, stride, chunks, 9 * tap, beta);
+    K(conv_reduce)(dw, part, stride, chunks, 9 * tap);
 }
 
 const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -79,9 +79,9 @@ static size_t sorted_reals(ConvShape s, int c)
     return room_reals((size_t)r.blocks * block_reals(r, c));
 }
 
-static size_t scratch_size(ConvShape s)
+static size_t scratch_size(ConvShape s, int threads)
 {
-    return (sorted_reals(s, s.ci) + thread_reals(s) * (size_t)threads_count()) * sizeof(real);
+    return (sorted_reals(s, s.ci) + thread_reals(s) * (size_t)threads) * sizeof(real);
 }
 
 /* u (panels of ci rows): output channels [o, o+wide) of tap t */
@@ -101,8 +101,7 @@ static void pack_filters(real *u, const real *w, ConvShape s, bool turn, int t, 
     }
 }
 
-static void put_block(real *y, const real *m, const real *b, ConvShape s, Sorted r, int block, int o, int wide,
-                      real beta)
+static void put_block(Grad y, const real *m, const real *b, ConvShape s, Sorted r, int block, int o, int wide)
 {
     int first = block * r.images, images = imin(r.images, s.n - first);
     size_t hw = (size_t)s.h * (size_t)s.w, co = (size_t)s.co;
@@ -110,15 +109,14 @@ static void put_block(real *y, const real *m, const real *b, ConvShape s, Sorted
         vf bias = b ? vload(b + o + j) : (vf){0};
         for (size_t p = 0; p < hw; p++)
             for (int n = 0; n < images; n++) {
-                real *to = y + ((size_t)(first + n) * hw + p) * co + (size_t)(o + j);
+                real *to = y.p + ((size_t)(first + n) * hw + p) * co + (size_t)(o + j);
                 vf sum = vload(m + (p * (size_t)r.images + (size_t)n) * VW) + bias;
-                vstore(to, beta == 0 ? sum : (vf)(beta * vload(to) + sum));
+                vstore(to, y.beta == 0 ? sum : (vf)(y.beta * vload(to) + sum));
             }
     }
 }
 
-static void correlate(real *y, const real *x, const real *w, const real *b, ConvShape s, bool turn, real beta,
-                      void *scratch)
+static void correlate(Grad y, const real *x, const real *w, const real *b, ConvShape s, bool turn, void *scratch)
 {
     Sorted r = sorted_of(s);
     real *xs = scratch, *buf = xs + sorted_reals(s, s.ci);
@@ -144,17 +142,18 @@ static void correlate(real *y, const real *x, const real *w, const real *b, Conv
                           s.ci, true);
             }
         }
-        put_block(y, m, b, s, r, block, o, wide, beta);
+        put_block(y, m, b, s, r, block, o, wide);
     }
 }
 
-static size_t weight_scratch(ConvShape s)
+static size_t weight_scratch(ConvShape s, int threads)
 {
+    (void)threads;
     return (sorted_reals(s, s.ci) + sorted_reals(s, s.co)) * sizeof(real);
 }
 
 /* A unit of work is a tap and a pair of panels of output channels; it adds block after block, straight into dw. */
-static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     (void)db;
     Sorted r = sorted_of(s);
@@ -166,8 +165,8 @@ static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvSh
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int unit = 0; unit < 9 * pairs; unit++) {
         int t = unit / pairs, o = unit % pairs * PAIR, wide = imin(PAIR, s.co - o), len;
-        real *to = dw + (size_t)t * (size_t)s.ci * co + (size_t)o;
-        bool add = beta != 0;
+        real *to = dw.p + (size_t)t * (size_t)s.ci * co + (size_t)o;
+        bool add = dw.beta != 0;
         for (int block = 0; block < r.blocks; block++) {
             const real *xb = xs + (size_t)block * block_reals(r, s.ci);
             const real *yb = ys + (size_t)block * block_reals(r, s.co) + (size_t)o * (size_t)r.rows;

@@ -45,13 +45,13 @@ static size_t buffer_reals(ConvShape s)
     return room_reals((size_t)block_rows(s) * 2 * (size_t)s.w * (size_t)s.co);
 }
 
-size_t K(convt2_scratch)(ConvShape s, ConvPass pass)
+size_t K(convt2_scratch)(ConvShape s, ConvPass pass, int threads)
 {
     if (pass == CONV_BWD_WEIGHT)
         return (size_t)chunks_of(s) * room(4 * (size_t)s.ci * (size_t)s.co) + K(conv_bias_scratch)(s.co);
     if (pass == CONV_BWD_DATA)
         return 2 * packed_reals(s, pass) * sizeof(real);
-    return ((size_t)threads_count() * buffer_reals(s) + 2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
+    return ((size_t)threads * buffer_reals(s) + 2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
 }
 
 /* W_0 and W_1 in panels of columns, the last filled up with zeros */
@@ -128,7 +128,7 @@ void K(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real
     }
 }
 
-void K(convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, real beta, void *scratch)
+void K(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch)
 {
     const size_t size = packed_reals(s, CONV_BWD_DATA), in = (size_t)s.w * (size_t)s.ci,
                  out = 2 * (size_t)s.w * (size_t)s.co;
@@ -140,12 +140,12 @@ void K(convt2_bwd_data)(real *dx, const real *dy, const real *w, ConvShape s, re
         for (int a = 0; a < 2; a++)
             for (int j = 0; j < s.ci; j += PAIR)
                 for (int i = from; i < imin(rows, from + step); i++)
-                    rows_mul_pair(dx + (size_t)i * in + j, (size_t)s.ci, dy + (size_t)(2 * i + a) * out, (size_t)n,
+                    rows_mul_pair(dx.p + (size_t)i * in + j, (size_t)s.ci, dy + (size_t)(2 * i + a) * out, (size_t)n,
                                   packed + (size_t)a * size + (size_t)j * (size_t)n, s.w, s.ci - j, n, NULL,
-                                  a == 0 ? beta : 1);
+                                  a == 0 ? dx.beta : 1);
 }
 
-void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+void K(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const size_t len = 4 * (size_t)s.ci * (size_t)s.co, stride = room_reals(len), stride_b = room_reals((size_t)s.co);
     const size_t in = (size_t)s.w * (size_t)s.ci, out = 2 * (size_t)s.w * (size_t)s.co;
@@ -154,18 +154,19 @@ void K(convt2_bwd_weight)(real *dw, real *db, const real *x, const real *dy, Con
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int j = 0; j < chunks; j++) {
         const int first = (int)((long)rows * j / chunks), last = (int)((long)rows * (j + 1) / chunks);
-        for (int from = first; from < last; from += step) {
+        for (int from = first; dw.p && from < last; from += step) {
             const Lines l = {imin(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
             for (int a = 0; a < 2; a++)
                 lines_mul_t(part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, x + (size_t)from * in,
                             dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
         }
-        if (db)
+        if (db.p)
             K(conv_sum_rows)
         (part_b + (size_t)j * stride_b, part_b + (size_t)(CONV_CHUNKS + j) * stride_b, dy + (size_t)(2 * first) * out,
          (size_t)(last - first) * 4 * (size_t)s.w, s.co);
     }
-    K(conv_reduce)(dw, part, stride, chunks, len, beta);
-    if (db)
-        K(conv_reduce)(db, part_b, stride_b, chunks, (size_t)s.co, beta);
+    if (dw.p)
+        K(conv_reduce)(dw, part, stride, chunks, len);
+    if (db.p)
+        K(conv_reduce)(db, part_b, stride_b, chunks, (size_t)s.co);
 }

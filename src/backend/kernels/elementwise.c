@@ -44,17 +44,17 @@ ALWAYS_INLINE void act_bwd_block(real *dx, const real *dy, const real *x, size_t
     }
 }
 
-void K(act_bwd)(real *dx, const real *dy, const real *x, size_t numel, Act act, real beta)
+void K(act_bwd)(Grad dx, const real *dy, const real *x, size_t numel, Act act)
 {
 #pragma omp parallel for schedule(static) if (numel > BLOCK)
     for (size_t i = 0; i < numel; i += BLOCK) {
         const size_t len = min_size(BLOCK, numel - i);
         if (act == ACT_SILU)
-            act_bwd_block(dx + i, dy + i, x + i, len, ACT_SILU, beta);
+            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_SILU, dx.beta);
         else if (act == ACT_RELU)
-            act_bwd_block(dx + i, dy + i, x + i, len, ACT_RELU, beta);
+            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_RELU, dx.beta);
         else
-            act_bwd_block(dx + i, dy + i, x + i, len, ACT_NONE, beta);
+            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_NONE, dx.beta);
     }
 }
 
@@ -126,15 +126,15 @@ static void unpool_pixel(real *restrict a, real *restrict b, const real *restric
     }
 }
 
-void K(maxpool2_bwd)(real *dx, const real *dy, const uint8_t *where, int n, int h, int w, int c, real beta)
+void K(maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h, int w, int c)
 {
     const int lines = n * (h / 2), ow = w / 2;
 #pragma omp parallel for schedule(static)
     for (int line = 0; line < lines; line++)
         for (int j = 0; j < ow; j++) {
             const size_t from = ((size_t)line * ow + j) * c;
-            real *a = dx + ((size_t)line * 2 * w + 2 * j) * c;
-            unpool_pixel(a, a + (size_t)w * c, dy + from, where + from, c, beta);
+            real *a = dx.p + ((size_t)line * 2 * w + 2 * j) * c;
+            unpool_pixel(a, a + (size_t)w * c, dy + from, where + from, c, dx.beta);
         }
 }
 
@@ -158,16 +158,16 @@ void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d)
         memcpy(y + (size_t)i * d, table + (size_t)idx[i] * d, (size_t)d * sizeof(real));
 }
 
-void K(embed_bwd)(real *dtable, const real *dy, const int *idx, int n, int d, int vocab, real beta)
+void K(embed_bwd)(Grad dtable, const real *dy, const int *idx, int n, int d, int vocab)
 {
 #pragma omp parallel for schedule(static) if ((size_t)n * d > BLOCK)
     for (int v = 0; v < vocab; v++) {
-        real *row = dtable + (size_t)v * d;
-        if (beta == 0)
+        real *row = dtable.p + (size_t)v * d;
+        if (dtable.beta == 0)
             memset(row, 0, (size_t)d * sizeof(real));
-        else if (beta != 1)
+        else if (dtable.beta != 1)
             for (int k = 0; k < d; k++)
-                row[k] *= beta;
+                row[k] *= dtable.beta;
         for (int i = 0; i < n; i++)
             if (idx[i] == v)
                 update_row(row, dy + (size_t)i * d, d, 1);

@@ -36,6 +36,12 @@ static inline vf vset1(real a)
     return a - (vf){0};
 }
 
+/* The part of a gradient that begins `at` reals on; not wanted where the whole is not. */
+static inline Grad grad_at(Grad d, size_t at)
+{
+    return (Grad){d.p ? d.p + at : NULL, d.beta};
+}
+
 static inline size_t round_up(size_t a, size_t to)
 {
     return (a + to - 1) / to * to;

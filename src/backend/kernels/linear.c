@@ -99,9 +99,9 @@ static bool turned_first(int rows, int in, int out)
 }
 
 /* Per thread a turned w. */
-size_t K(linear_fwd_scratch)(int rows, int in, int out)
+size_t K(linear_fwd_scratch)(int rows, int in, int out, int threads)
 {
-    return turned_first(rows, in, out) ? (size_t)threads_count() * weight_stride(in, out) * sizeof(real) : 0;
+    return turned_first(rows, in, out) ? (size_t)threads * weight_stride(in, out) * sizeof(real) : 0;
 }
 
 void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
@@ -132,14 +132,14 @@ void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const r
     }
 }
 
-void K(linear_bwd_data)(real *dx, const real *dy, const real *w, int n, int rows, int in, int out, real beta)
+void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out)
 {
     const int total = n * rows, block = block_rows(total, in, out), blocks = (total + block - 1) / block;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < blocks; job++) {
         const size_t row = (size_t)job * block;
-        gemm(false, false, min_int(block, total - (int)row), in, out, 1, dy + row * out, out, w, in, beta,
-             dx + row * in, in);
+        gemm(false, false, min_int(block, total - (int)row), in, out, 1, dy + row * out, out, w, in, dx.beta,
+             dx.p + row * in, in);
     }
 }
 
@@ -149,8 +149,9 @@ static int chunks_of(int total)
 }
 
 /* Per chunk of rows a dw, then per chunk a db. */
-size_t K(linear_bwd_weight_scratch)(int n, int rows, int in, int out)
+size_t K(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads)
 {
+    (void)threads;
     return (size_t)chunks_of(n * rows) * (weight_stride(in, out) + round_up((size_t)out, 16)) * sizeof(real);
 }
 
@@ -168,8 +169,8 @@ static void sum_rows(real *db, const real *dy, int rows, int out)
         }
 }
 
-/* out (len) = beta out + the sum of `chunks` parts. */
-static void add_parts(real *out, const real *part, size_t stride, int chunks, size_t len, real beta)
+/* d (len) gets the sum of `chunks` parts. */
+static void add_parts(Grad d, const real *part, size_t stride, int chunks, size_t len)
 {
     const size_t step = 4096;
 #pragma omp parallel for schedule(static) if (len > step)
@@ -179,12 +180,12 @@ static void add_parts(real *out, const real *part, size_t stride, int chunks, si
             vf s = vload_n(part + i, m);
             for (int c = 1; c < chunks; c++)
                 s += vload_n(part + c * stride + i, m);
-            vupdate_n(out + i, s, beta, m);
+            vupdate_n(d.p + i, s, d.beta, m);
         }
 }
 
-void K(linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int n, int rows, int in, int out,
-                          real beta, void *scratch)
+void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
+                          void *scratch)
 {
     const int total = n * rows, chunks = chunks_of(total), chunk = (total + chunks - 1) / chunks;
     const size_t stride = weight_stride(in, out), stride_b = round_up((size_t)out, 16);
@@ -194,16 +195,16 @@ void K(linear_bwd_weight)(real *dw, real *db, const real *x, const real *dy, int
     for (int c = 0; c < chunks; c++) {
         const int r0 = min_int(total, c * chunk), r1 = min_int(total, r0 + chunk);
         real *to = part + (size_t)c * stride;
-        if (dw && r0 == r1) /* rounding up may leave the last chunks empty */
+        if (dw.p && r0 == r1) /* rounding up may leave the last chunks empty */
             memset(to, 0, stride * sizeof(real));
-        for (int r = r0; dw && r < r1; r += block)
+        for (int r = r0; dw.p && r < r1; r += block)
             gemm(true, false, out, in, min_int(block, r1 - r), 1, dy + (size_t)r * out, out, x + (size_t)r * in, in,
                  r > r0, to, in);
-        if (db)
+        if (db.p)
             sum_rows(part_b + (size_t)c * stride_b, dy + (size_t)r0 * out, r1 - r0, out);
     }
-    if (dw)
-        add_parts(dw, part, stride, chunks, (size_t)in * out, beta);
-    if (db)
-        add_parts(db, part_b, stride_b, chunks, (size_t)out, beta);
+    if (dw.p)
+        add_parts(dw, part, stride, chunks, (size_t)in * out);
+    if (db.p)
+        add_parts(db, part_b, stride_b, chunks, (size_t)out);
 }

@@ -10,8 +10,9 @@ static size_t blocks_of(size_t numel)
     return (numel + BLOCK - 1) / BLOCK;
 }
 
-size_t K(loss_scratch)(size_t numel)
+size_t K(loss_scratch)(size_t numel, int threads)
 {
+    (void)threads;
     return round_up(blocks_of(numel) * sizeof(double), 64);
 }
 
@@ -34,20 +35,20 @@ static double sum_block(const real *a, const real *b, size_t len, bool l1)
     return vsum_d(sum) + rest;
 }
 
-static void grad_block(real *restrict da, const real *restrict a, const real *restrict b, size_t len, bool l1,
-                       real scale)
+ALWAYS_INLINE void grad_block(real *restrict da, const real *restrict a, const real *restrict b, size_t len, bool l1,
+                              real scale, real beta)
 {
     if (l1)
         for (size_t i = 0; i < len; i++) {
             const real d = a[i] - b[i];
-            da[i] = d > 0 ? scale : d < 0 ? -scale : d * 0; /* NaN stays */
+            update(da + i, d > 0 ? scale : d < 0 ? -scale : d * 0, beta); /* NaN stays */
         }
     else
         for (size_t i = 0; i < len; i++)
-            da[i] = 2 * scale * (a[i] - b[i]);
+            update(da + i, 2 * scale * (a[i] - b[i]), beta);
 }
 
-double K(loss)(real *da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
+double K(loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
 {
     const size_t blocks = blocks_of(numel);
     double *part = scratch, sum = 0;
@@ -55,8 +56,10 @@ double K(loss)(real *da, const real *a, const real *b, size_t numel, bool l1, do
     for (size_t j = 0; j < blocks; j++) {
         const size_t i = j * BLOCK, len = numel - i < BLOCK ? numel - i : BLOCK;
         part[j] = sum_block(a + i, b + i, len, l1);
-        if (da)
-            grad_block(da + i, a + i, b + i, len, l1, (real)scale);
+        if (da.p && da.beta == 0)
+            grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, 0);
+        else if (da.p)
+            grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, da.beta);
     }
     for (size_t j = 0; j < blocks; j++)
         sum += part[j];

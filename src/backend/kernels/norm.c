@@ -12,8 +12,9 @@
 
 /* Scratch: per image and channel the sums of du and du xh (or mean and squared deviations), then per channel the
  * totals. */
-size_t K(norm_scratch)(NormShape s)
+size_t K(norm_scratch)(NormShape s, int threads)
 {
+    (void)threads;
     return round_up(((size_t)s.n + 1) * (size_t)s.c * 2 * sizeof(double), 64);
 }
 
@@ -25,16 +26,16 @@ static int groups_per_block(NormShape s)
 }
 
 /* The columns k..k+cols-1, each with the statistics stats[2*group]. */
-static void cols_of_groups(Cols *c, const real *stats, const real *gamma, const real *beta, int k, int cols, int width)
+static void cols_of_groups(Cols *c, const real *stats, const NormInputs *in, int k, int cols, int width)
 {
     memset(c, 0, sizeof *c);
-    memcpy(c->beta, beta + k, (size_t)cols * sizeof(real));
+    memcpy(c->beta, in->beta + k, (size_t)cols * sizeof(real));
     for (int i = 0, g = k / width; i < cols; g++) {
         const int end = min_int(cols, (g + 1) * width - k);
         for (const real mean = stats[2 * g], rstd = stats[2 * g + 1]; i < end; i++) {
             c->mean[i] = mean;
             c->rstd[i] = rstd;
-            c->scale[i] = gamma[k + i] * rstd;
+            c->scale[i] = in->gamma[k + i] * rstd;
         }
     }
 }
@@ -67,8 +68,14 @@ static void group_stats(real *stats, const real *x, NormShape s, int g0, int g1)
     }
 }
 
-void K(group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
-                       const real *res, NormShape s)
+/* y from the columns c, which begin at image n's channel k, in->x[at] */
+static void forward_at(real *y, const NormInputs *in, const Cols *c, NormShape s, int n, int k, size_t at, int cols)
+{
+    cols_forward(y + at, in->x + at, c, in->temb ? in->temb + (size_t)n * s.c + k : NULL, in->res ? in->res + at : NULL,
+                 s.hw, s.c, cols, s.act);
+}
+
+void K(group_norm_fwd)(real *y, real *stats, const NormInputs *in, NormShape s)
 {
     const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
 #pragma omp parallel for schedule(static)
@@ -76,36 +83,48 @@ void K(group_norm_fwd)(real *y, real *stats, const real *x, const real *gamma, c
         const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per);
         const size_t image = (size_t)n * s.hw * s.c;
         real *st = stats + (size_t)n * s.groups * 2;
-        group_stats(st, x + image, s, g0, g1);
+        group_stats(st, in->x + image, s, g0, g1);
         for (int k = g0 * width; k < g1 * width; k += COLS) {
             const int cols = min_int(COLS, g1 * width - k);
             Cols c;
-            cols_of_groups(&c, st, gamma, beta, k, cols, width);
-            cols_forward(y + image + k, x + image + k, &c, temb ? temb + (size_t)n * s.c + k : NULL,
-                         res ? res + image + k : NULL, s.hw, s.c, cols, s.act);
+            cols_of_groups(&c, st, in, k, cols, width);
+            forward_at(y, in, &c, s, n, k, image + k, cols);
         }
     }
 }
 
 /* Does the first pass of backward leave du in dx? Where an exp is dearer than a store, and dx holds nothing yet. */
-static bool keep_du(const real *dx, NormShape s, real beta_x)
+static bool keep_du(Grad dx, NormShape s)
 {
-    return dx && s.act == ACT_SILU && beta_x == 0;
+    return dx.p && s.act == ACT_SILU && dx.beta == 0;
 }
 
-/* The sums of one block of channels to scratch and dtemb. */
-static void sums_out(double *part, real *dtemb, const ColSums *sums, int cols, real beta_t)
+/* The first pass over the columns c, which begin at image n's channel k, dy[at]: dres, dtemb, du where it is kept, and the
+ * sums to scratch. */
+static void sums_at(double *part, const NormGrads *d, const real *dy, const NormInputs *in, const Cols *c, NormShape s,
+                    int n, int k, size_t at, int cols)
 {
+    const BackwardOut out = {keep_du(d->x, s) ? d->x.p + at : NULL, grad_at(d->res, at)};
+    const Grad dtemb = grad_at(d->temb, (size_t)n * s.c + k);
+    ColSums sums;
+    cols_sums(&sums, out, dy + at, in->x + at, c, s.hw, s.c, cols, s.act);
     for (int i = 0; i < cols; i++) {
-        part[2 * i] = sums->du[i];
-        part[2 * i + 1] = sums->duxh[i];
-        if (dtemb)
-            update(dtemb + i, (real)sums->dy[i], beta_t);
+        part[2 * i] = sums.du[i];
+        part[2 * i + 1] = sums.duxh[i];
+        if (dtemb.p)
+            update(dtemb.p + i, (real)sums.dy[i], dtemb.beta);
     }
 }
 
-/* dbeta and dgamma from the sums of all images, and the totals (c,2) themselves; each may be NULL. */
-static void affine_grad(real *dgamma, real *dbeta, double *totals, const double *part, int n, int c, real beta)
+/* The second pass over them: dx. */
+static void backward_at(Grad dx, const real *dy, const NormInputs *in, const Cols *c, NormShape s, size_t at, int cols)
+{
+    const bool kept = keep_du(dx, s);
+    cols_backward(grad_at(dx, at), (kept ? dx.p : dy) + at, in->x + at, c, s.hw, s.c, cols, kept ? ACT_NONE : s.act);
+}
+
+/* dgamma and dbeta from the sums of all images, and the totals (c,2) themselves, which may be NULL. */
+static void affine_grad(Grad dgamma, Grad dbeta, double *totals, const double *part, int n, int c)
 {
 #pragma omp parallel for schedule(static) if ((size_t)n * c > 16384)
     for (int k = 0; k < c; k++) {
@@ -114,10 +133,10 @@ static void affine_grad(real *dgamma, real *dbeta, double *totals, const double 
             du += part[((size_t)i * c + k) * 2];
             duxh += part[((size_t)i * c + k) * 2 + 1];
         }
-        if (dbeta)
-            update(dbeta + k, (real)du, beta);
-        if (dgamma)
-            update(dgamma + k, (real)duxh, beta);
+        if (dgamma.p)
+            update(dgamma.p + k, (real)duxh, dgamma.beta);
+        if (dbeta.p)
+            update(dbeta.p + k, (real)du, dbeta.beta);
         if (totals) {
             totals[2 * k] = du;
             totals[2 * k + 1] = duxh;
@@ -140,46 +159,46 @@ static void group_averages(double *avg, const double *part, const real *gamma, N
     }
 }
 
-void K(group_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
-                       const real *stats, const real *gamma, const real *beta, NormShape s, real beta_x, real beta_p,
-                       real beta_t, real beta_r, void *scratch)
+/* The averages of a group are those of its columns c; g0: the block's first group */
+static void average_cols(Cols *c, const double *avg, int k, int cols, int width, int g0)
+{
+    for (int i = 0, g = k / width; i < cols; g++) {
+        const double *a = avg + 2 * (g - g0);
+        for (const int end = min_int(cols, (g + 1) * width - k); i < end; i++) {
+            c->k1[i] = (real)(c->rstd[i] * a[0]);
+            c->k2[i] = (real)(c->rstd[i] * a[1] * c->rstd[i]);
+        }
+    }
+}
+
+void K(group_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
+                       void *scratch)
 {
     const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
-    const bool keep = keep_du(dx, s, beta_x);
     double *part = scratch;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per), k1 = g1 * width;
         const size_t image = (size_t)n * s.hw * s.c;
         const real *st = stats + (size_t)n * s.groups * 2;
-        double *sums_at = part + (size_t)n * s.c * 2, avg[2 * COLS];
+        double *own = part + (size_t)n * s.c * 2, avg[2 * COLS];
         Cols c;
-        ColSums sums;
         for (int k = g0 * width; k < k1; k += COLS) {
             const int cols = min_int(COLS, k1 - k);
-            cols_of_groups(&c, st, gamma, beta, k, cols, width);
-            const BackwardOut out = {keep ? dx + image + k : NULL, dres ? dres + image + k : NULL, beta_r};
-            cols_sums(&sums, out, dy + image + k, x + image + k, &c, s.hw, s.c, cols, s.act);
-            sums_out(sums_at + 2 * k, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
+            cols_of_groups(&c, st, in, k, cols, width);
+            sums_at(own + 2 * k, d, dy, in, &c, s, n, k, image + k, cols);
         }
-        if (!dx)
+        if (!d->x.p)
             continue;
-        group_averages(avg, sums_at, gamma, s, g0, g1);
+        group_averages(avg, own, in->gamma, s, g0, g1);
         for (int k = g0 * width; k < k1; k += COLS) {
             const int cols = min_int(COLS, k1 - k);
-            cols_of_groups(&c, st, gamma, beta, k, cols, width);
-            for (int i = 0, g = k / width; i < cols; g++) {
-                const double *a = avg + 2 * (g - g0);
-                for (const int end = min_int(cols, (g + 1) * width - k); i < end; i++) {
-                    c.k1[i] = (real)(c.rstd[i] * a[0]);
-                    c.k2[i] = (real)(c.rstd[i] * a[1] * c.rstd[i]);
-                }
-            }
-            cols_backward(dx + image + k, (keep ? dx : dy) + image + k, x + image + k, &c, s.hw, s.c, cols, beta_x,
-                          keep ? ACT_NONE : s.act);
+            cols_of_groups(&c, st, in, k, cols, width);
+            average_cols(&c, avg, k, cols, width, g0);
+            backward_at(d->x, dy, in, &c, s, image + k, cols);
         }
     }
-    affine_grad(dgamma, dbeta, NULL, part, s.n, s.c, beta_p);
+    affine_grad(d->gamma, d->beta, NULL, part, s.n, s.c);
 }
 
 void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch)
@@ -213,53 +232,43 @@ void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormSha
     }
 }
 
-void K(batch_norm_fwd)(real *y, const real *stats, const real *x, const real *gamma, const real *beta, const real *temb,
-                       const real *res, NormShape s)
+void K(batch_norm_fwd)(real *y, const real *stats, const NormInputs *in, NormShape s)
 {
     const int blocks = (s.c + COLS - 1) / COLS;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        const size_t at = (size_t)n * s.hw * s.c + k;
         Cols c;
-        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
-        cols_forward(y + at, x + at, &c, temb ? temb + (size_t)n * s.c + k : NULL, res ? res + at : NULL, s.hw, s.c,
-                     cols, s.act);
+        cols_of_groups(&c, stats, in, k, cols, 1);
+        forward_at(y, in, &c, s, n, k, (size_t)n * s.hw * s.c + k, cols);
     }
 }
 
-void K(batch_norm_bwd)(real *dx, real *dgamma, real *dbeta, real *dtemb, real *dres, const real *dy, const real *x,
-                       const real *stats, const real *gamma, const real *beta, NormShape s, bool batch_stats,
-                       real beta_x, real beta_p, real beta_t, real beta_r, void *scratch)
+void K(batch_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
+                       bool batch_stats, void *scratch)
 {
     const int blocks = (s.c + COLS - 1) / COLS;
     const double count = (double)s.n * s.hw;
-    const bool keep = keep_du(dx, s, beta_x);
     double *part = scratch, *totals = part + (size_t)s.n * s.c * 2;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        const size_t at = (size_t)n * s.hw * s.c + k;
         Cols c;
-        ColSums sums;
-        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
-        const BackwardOut out = {keep ? dx + at : NULL, dres ? dres + at : NULL, beta_r};
-        cols_sums(&sums, out, dy + at, x + at, &c, s.hw, s.c, cols, s.act);
-        sums_out(part + ((size_t)n * s.c + k) * 2, dtemb ? dtemb + (size_t)n * s.c + k : NULL, &sums, cols, beta_t);
+        cols_of_groups(&c, stats, in, k, cols, 1);
+        sums_at(part + ((size_t)n * s.c + k) * 2, d, dy, in, &c, s, n, k, (size_t)n * s.hw * s.c + k, cols);
     }
-    affine_grad(dgamma, dbeta, totals, part, s.n, s.c, beta_p);
-    if (!dx)
+    affine_grad(d->gamma, d->beta, totals, part, s.n, s.c);
+    if (!d->x.p)
         return;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        const size_t at = (size_t)n * s.hw * s.c + k;
         Cols c;
-        cols_of_groups(&c, stats, gamma, beta, k, cols, 1);
+        cols_of_groups(&c, stats, in, k, cols, 1);
         for (int i = 0; batch_stats && i < cols; i++) {
             c.k1[i] = (real)(c.scale[i] * totals[2 * (k + i)] / count);
             c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count * c.rstd[i]);
         }
-        cols_backward(dx + at, (keep ? dx : dy) + at, x + at, &c, s.hw, s.c, cols, beta_x, keep ? ACT_NONE : s.act);
+        backward_at(d->x, dy, in, &c, s, (size_t)n * s.hw * s.c + k, cols);
     }
 }

@@ -122,8 +122,8 @@ static void cols_forward(real *y, const real *x, const Cols *c, const real *temb
 /* ---- backward, first pass: the sums, dres, and du where the second pass shall not compute it again ---- */
 
 typedef struct BackwardOut {
-    real *du, *dres; /* NULL: not wanted */
-    real beta_r;
+    real *du; /* NULL: not wanted */
+    Grad dres;
 } BackwardOut;
 
 ALWAYS_INLINE void sums_lane(ColSums *s, BackwardOut o, const real *dy, const real *x, int pixels, int ld,
@@ -138,8 +138,8 @@ ALWAYS_INLINE void sums_lane(ColSums *s, BackwardOut o, const real *dy, const re
         sum_du += du;
         sum_dux += du * xc;
         sum_dy += g;
-        if (o.dres)
-            vupdate_n(o.dres + at, g, o.beta_r, m);
+        if (o.dres.p)
+            vupdate_n(o.dres.p + at, g, o.dres.beta, m);
         if (o.du)
             vstore_n(o.du + at, du, m);
     }
@@ -155,7 +155,7 @@ ALWAYS_INLINE void sums_cols(ColSums *s, BackwardOut o, const real *dy, const re
         const int pixels = min_int(SPAN, hw - p0);
         for (int k = 0; k < cols; k += VW) {
             const size_t at = (size_t)p0 * ld + k;
-            const BackwardOut here = {o.du ? o.du + at : NULL, o.dres ? o.dres + at : NULL, o.beta_r};
+            const BackwardOut here = {o.du ? o.du + at : NULL, grad_at(o.dres, at)};
             if (cols - k >= VW)
                 sums_lane(s, here, dy + at, x + at, pixels, ld, c, k, act, VW);
             else
@@ -211,18 +211,17 @@ ALWAYS_INLINE void backward_cols(real *dx, const real *dy, const real *x, const 
     }
 }
 
-static void cols_backward(real *dx, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols, real beta_x,
-                          Act act)
+static void cols_backward(Grad dx, const real *dy, const real *x, const Cols *c, int hw, int ld, int cols, Act act)
 {
     switch (act) {
     case ACT_NONE:
-        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_NONE);
+        backward_cols(dx.p, dy, x, c, hw, ld, cols, dx.beta, ACT_NONE);
         break;
     case ACT_RELU:
-        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_RELU);
+        backward_cols(dx.p, dy, x, c, hw, ld, cols, dx.beta, ACT_RELU);
         break;
     case ACT_SILU:
-        backward_cols(dx, dy, x, c, hw, ld, cols, beta_x, ACT_SILU);
+        backward_cols(dx.p, dy, x, c, hw, ld, cols, dx.beta, ACT_SILU);
         break;
     }
 }

@@ -12,8 +12,9 @@ static size_t blocks_of(size_t numel)
     return (numel + BLOCK - 1) / BLOCK;
 }
 
-size_t K(sumsq_scratch)(size_t numel)
+size_t K(sumsq_scratch)(size_t numel, int threads)
 {
+    (void)threads;
     return round_up(blocks_of(numel) * sizeof(double), 64);
 }
 

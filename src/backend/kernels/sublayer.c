@@ -192,9 +192,9 @@ static const real *branch(Work *a, const real *const in[], SublayerShape s, int 
     return a->u;
 }
 
-size_t K(sublayer_fwd_scratch)(SublayerShape s)
+size_t K(sublayer_fwd_scratch)(SublayerShape s, int threads)
 {
-    return work_reals(s, 0) * (size_t)threads_count() * sizeof(real);
+    return work_reals(s, 0) * (size_t)threads * sizeof(real);
 }
 
 static int tiles_of(SublayerShape s)
@@ -254,9 +254,9 @@ static int chunks_of(SublayerShape s)
     return min_int(s.n, CHUNKS_MAX);
 }
 
-size_t K(sublayer_bwd_scratch)(SublayerShape s)
+size_t K(sublayer_bwd_scratch)(SublayerShape s, int threads)
 {
-    return (work_reals(s, 0) * (size_t)threads_count() + part_reals(s) * (size_t)chunks_of(s)) * sizeof(real);
+    return (work_reals(s, 0) * (size_t)threads + part_reals(s) * (size_t)chunks_of(s)) * sizeof(real);
 }
 
 /* The sums of dW (f,c) or its transpose: of the image, or in this chunk's part; x (f), y (c) */
@@ -271,8 +271,8 @@ static void weight_sums(Work *a, real *own, real *part, const real *x, const rea
     tile_outer(part, y, a->rows, s.c, s.f, count, nr);
 }
 
-static void backward_tile(Work *a, real *const d[], real beta_x, real *part, const real *dy, const real *const in[],
-                          int n, size_t at, int count, SublayerShape s)
+static void backward_tile(Work *a, const Grad d[], real *part, const real *dy, const real *const in[], int n, size_t at,
+                          int count, SublayerShape s)
 {
     const int nr = (count + VW - 1) / VW;
     const Weights k = weights_of(in, n, s);
@@ -281,8 +281,8 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     tile_in(a->d, dy + at, s.c, count, nr);
     tile_prefetch(in[SUB_X] + at + (size_t)count * s.c, (size_t)s.c, s.c, count);
     tile_prefetch(dy + at + (size_t)count * s.c, (size_t)s.c, s.c, count);
-    if (d[SUB_X])
-        tile_prefetch(d[SUB_X] + at, (size_t)s.c, s.c, count);
+    if (d[SUB_X].p)
+        tile_prefetch(d[SUB_X].p + at, (size_t)s.c, s.c, count);
     const real *u = branch(a, in, s, nr);
     middle_again(a, s, nr);
     if (!s.pre_norm) {
@@ -291,15 +291,15 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
         norm_stats(a, a->u, s.c, s.eps, nr);
         norm_tile_bwd(a->d, a, a->d, a->u, NULL, in[SUB_GAMMA], s.c, nr);
     }
-    if (d[SUB_B2])
+    if (d[SUB_B2].p)
         tile_sum(a->b2, a->d, s.c, nr);
-    if (d[SUB_W2])
+    if (d[SUB_W2].p)
         weight_sums(a, a->w2, part_w2, a->m, a->d, count, s, nr);
     tile_mul(a->dh, k.w2, k.col, k.row, a->d, NULL, s.f, s.c, false, nr);
     middle_bwd(a, s, nr);
-    if (d[SUB_B1])
+    if (d[SUB_B1].p)
         tile_sum(a->b1, a->dh, s.f, nr);
-    if (d[SUB_W1])
+    if (d[SUB_W1].p)
         weight_sums(a, a->w1, part_w1, a->dh, u, count, s, nr);
     if (s.pre_norm) {
         tile_mul(a->u, k.w1, 1, (size_t)s.c, a->dh, NULL, s.c, s.f, false, nr);
@@ -307,31 +307,31 @@ static void backward_tile(Work *a, real *const d[], real beta_x, real *part, con
     } else {
         tile_mul(a->d, k.w1, 1, (size_t)s.c, a->dh, NULL, s.c, s.f, true, nr);
     }
-    if (d[SUB_X])
-        tile_out(d[SUB_X] + at, (size_t)s.c, a->d, s.c, count, nr, beta_x);
+    if (d[SUB_X].p)
+        tile_out(d[SUB_X].p + at, (size_t)s.c, a->d, s.c, count, nr, d[SUB_X].beta);
 }
 
-/* out (rows) = beta*out + the sums of the lanes */
-static void sum_lanes(real *out, const real *lanes, size_t rows, real beta)
+/* d (rows) gets the sums of the lanes. */
+static void sum_lanes(Grad d, const real *lanes, size_t rows)
 {
-    for (size_t r = 0; out && r < rows; r++)
-        update(out + r, vsum(vload(lanes + r * VW)), beta);
+    for (size_t r = 0; d.p && r < rows; r++)
+        update(d.p + r, vsum(vload(lanes + r * VW)), d.beta);
 }
 
 /* The gradients of an image's own weights */
-static void put_own(Work *a, real *const d[], const real betas[], size_t n, SublayerShape s)
+static void put_own(Work *a, const Grad d[], size_t n, SublayerShape s)
 {
     const size_t f = (size_t)s.f, own = f * (size_t)s.c;
-    sum_lanes(d[SUB_W1] ? d[SUB_W1] + n * own : NULL, a->w1, own, betas[SUB_W1]);
-    sum_lanes(d[SUB_W2] ? d[SUB_W2] + n * own : NULL, a->w2, own, betas[SUB_W2]);
-    sum_lanes(d[SUB_B1] ? d[SUB_B1] + n * f : NULL, a->b1, f, betas[SUB_B1]);
+    sum_lanes(grad_at(d[SUB_W1], n * own), a->w1, own);
+    sum_lanes(grad_at(d[SUB_W2], n * own), a->w2, own);
+    sum_lanes(grad_at(d[SUB_B1], n * f), a->b1, f);
     memset(a->w1, 0, own * VW * sizeof(real));
     memset(a->w2, 0, own * VW * sizeof(real));
     memset(a->b1, 0, f * VW * sizeof(real));
 }
 
-static void backward_chunk(Work *a, real *const d[], const real betas[], real *part, const real *dy, real *kept,
-                           const real *const in[], int n0, int n1, SublayerShape s)
+static void backward_chunk(Work *a, const Grad d[], real *part, const real *dy, real *kept, const real *const in[],
+                           int n0, int n1, SublayerShape s)
 {
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
     const size_t c = (size_t)s.c;
@@ -341,17 +341,16 @@ static void backward_chunk(Work *a, real *const d[], const real betas[], real *p
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
             a->h = kept + ((size_t)n * tiles + i) * kept_reals(s);
-            backward_tile(a, d, betas[SUB_X], part, dy, in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0),
-                          s);
+            backward_tile(a, d, part, dy, in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
         }
         if (s.attention)
-            put_own(a, d, betas, (size_t)n, s);
+            put_own(a, d, (size_t)n, s);
     }
-    sum_lanes(part, a->gamma, c, 0);
-    sum_lanes(part + c, a->beta, c, 0);
-    sum_lanes(part + 2 * c, a->b2, c, 0);
+    sum_lanes((Grad){part, 0}, a->gamma, c);
+    sum_lanes((Grad){part + c, 0}, a->beta, c);
+    sum_lanes((Grad){part + 2 * c, 0}, a->b2, c);
     if (!s.attention)
-        sum_lanes(part + 3 * c, a->b1, (size_t)s.f, 0);
+        sum_lanes((Grad){part + 3 * c, 0}, a->b1, (size_t)s.f);
 }
 
 /* The first part becomes the sum of all. */
@@ -362,15 +361,14 @@ static void add_parts(real *restrict part, size_t stride, int chunks)
             part[i] += part[(size_t)j * stride + i];
 }
 
-/* d = beta*d + sum; where cols > 0, sum (len/cols,cols) is turned first */
-static void put_gradient(real *d, const real *sum, size_t len, size_t cols, real beta)
+/* d gets the sum; where cols > 0, sum (len/cols,cols) is turned first */
+static void put_gradient(Grad d, const real *sum, size_t len, size_t cols)
 {
-    for (size_t i = 0; d && i < len; i++)
-        update(d + (cols ? i % cols * (len / cols) + i / cols : i), sum[i], beta);
+    for (size_t i = 0; d.p && i < len; i++)
+        update(d.p + (cols ? i % cols * (len / cols) + i / cols : i), sum[i], d.beta);
 }
 
-void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *kept, const real *const in[],
-                     SublayerShape s, void *scratch)
+void K(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
     const int chunks = chunks_of(s);
     const size_t total = work_reals(s, 0), stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
@@ -378,16 +376,16 @@ void K(sublayer_bwd)(real *const d[], const real betas[], const real *dy, real *
 #pragma omp parallel for schedule(static)
     for (int j = 0; j < chunks; j++) {
         Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
-        backward_chunk(&a, d, betas, part + (size_t)j * stride, dy, kept, in, (int)((long)s.n * j / chunks),
+        backward_chunk(&a, d, part + (size_t)j * stride, dy, kept, in, (int)((long)s.n * j / chunks),
                        (int)((long)s.n * (j + 1) / chunks), s);
     }
     add_parts(part, stride, chunks);
-    put_gradient(d[SUB_GAMMA], part, c, 0, betas[SUB_GAMMA]);
-    put_gradient(d[SUB_BETA], part + c, c, 0, betas[SUB_BETA]);
-    put_gradient(d[SUB_B2], part + 2 * c, c, 0, betas[SUB_B2]);
+    put_gradient(d[SUB_GAMMA], part, c, 0);
+    put_gradient(d[SUB_BETA], part + c, c, 0);
+    put_gradient(d[SUB_B2], part + 2 * c, c, 0);
     if (s.attention)
         return;
-    put_gradient(d[SUB_B1], part + 3 * c, f, 0, betas[SUB_B1]);
-    put_gradient(d[SUB_W1], part + 3 * c + f, c * f, f, betas[SUB_W1]);
-    put_gradient(d[SUB_W2], part + 3 * c + f + c * f, c * f, 0, betas[SUB_W2]);
+    put_gradient(d[SUB_B1], part + 3 * c, f, 0);
+    put_gradient(d[SUB_W1], part + 3 * c + f, c * f, f);
+    put_gradient(d[SUB_W2], part + 3 * c + f + c * f, c * f, 0);
 }

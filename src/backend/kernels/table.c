@@ -3,51 +3,10 @@
 
 #define TEXT2(a)    #a
 #define TEXT(a)     TEXT2(a)
-#define ENTRY(name) .name = K(name)
+#define ENTRY(name) .name = K(name),
+#define ONE(name)   +1
 
-const Backend K(backend_table) = {
-    .name = "cpu",
-    .simd = TEXT(ISA),
-    ENTRY(peak),
-    ENTRY(conv3_algo),
-    ENTRY(conv3_prep_size),
-    ENTRY(conv3_prep),
-    ENTRY(conv3_scratch),
-    ENTRY(conv3_fwd),
-    ENTRY(conv3_bwd_data),
-    ENTRY(conv3_bwd_weight),
-    ENTRY(convt2_scratch),
-    ENTRY(convt2_fwd),
-    ENTRY(convt2_bwd_data),
-    ENTRY(convt2_bwd_weight),
-    ENTRY(linear_fwd_scratch),
-    ENTRY(linear_fwd),
-    ENTRY(linear_bwd_data),
-    ENTRY(linear_bwd_weight_scratch),
-    ENTRY(linear_bwd_weight),
-    ENTRY(norm_scratch),
-    ENTRY(group_norm_fwd),
-    ENTRY(group_norm_bwd),
-    ENTRY(batch_norm_stats),
-    ENTRY(batch_norm_fwd),
-    ENTRY(batch_norm_bwd),
-    ENTRY(sublayer_kept),
-    ENTRY(sublayer_fwd_scratch),
-    ENTRY(sublayer_fwd),
-    ENTRY(sublayer_bwd_scratch),
-    ENTRY(sublayer_bwd),
-    ENTRY(act_fwd),
-    ENTRY(act_bwd),
-    ENTRY(axpby),
-    ENTRY(maxpool2_fwd),
-    ENTRY(maxpool2_bwd),
-    ENTRY(copy_rows),
-    ENTRY(transpose),
-    ENTRY(embed_fwd),
-    ENTRY(embed_bwd),
-    ENTRY(loss_scratch),
-    ENTRY(loss),
-    ENTRY(sumsq_scratch),
-    ENTRY(sumsq),
-    ENTRY(adam),
-};
+const Backend K(backend_table) = {.name = "cpu", .simd = TEXT(ISA), BACKEND_FUNCTIONS(ENTRY)};
+
+_Static_assert(sizeof(Backend) == 2 * sizeof(char *) + (0 BACKEND_FUNCTIONS(ONE)) * sizeof(void (*)(void)),
+               "BACKEND_FUNCTIONS names every function of struct Backend");

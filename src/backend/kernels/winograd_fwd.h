@@ -19,14 +19,14 @@ enum {
     BIG_FILTERS = 4 << 20 /* bytes: beyond this the filters are read from far away for every block */
 };
 
-static int block_tiles(ConvShape s)
+static int block_tiles(ConvShape s, int threads)
 {
     size_t per_tile = FREQS * (size_t)(s.ci + s.co) * sizeof(real);
     int groups = imin((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
     if (FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS)
         groups = MANY_TILES / PANEL_ROWS;
     int most = imax(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
-    while (blocks < 2 * threads_count() && tiles / (blocks + 1) >= SPLIT_TILES)
+    while (blocks < 2 * threads && tiles / (blocks + 1) >= SPLIT_TILES)
         blocks++;
     return (tiles + blocks - 1) / blocks;
 }
@@ -160,54 +160,61 @@ static size_t zeros_reals(ConvShape s)
     return room_reals((size_t)s.w * (size_t)s.ci + VW);
 }
 
-static size_t thread_reals(ConvShape s)
+static size_t thread_reals(ConvShape s, int threads)
 {
-    size_t t = (size_t)block_tiles(s);
+    size_t t = (size_t)block_tiles(s, threads);
     return FREQS * (freq_stride(t, (size_t)s.ci) + freq_stride(t, (size_t)s.co));
 }
 
-static size_t scratch_size(ConvShape s)
+/* Fewer threads have larger blocks each, so all numbers of threads are asked. */
+static size_t scratch_size(ConvShape s, int threads)
 {
-    return (zeros_reals(s) + thread_reals(s) * (size_t)threads_count()) * sizeof(real);
+    size_t most = 0;
+    for (int t = 1; t <= threads; t++) {
+        const size_t reals = thread_reals(s, t) * (size_t)t;
+        most = reals > most ? reals : most;
+    }
+    return (zeros_reals(s) + most) * sizeof(real);
 }
 
 /* Ranges of output channels: more than one only where there are too few blocks for the threads, since each range
  * transforms the input again. Results do not depend on it. */
-static int ranges_of(ConvShape s, int blocks)
+static int ranges_of(ConvShape s, int blocks, int threads)
 {
-    int threads = threads_count(), pairs = (s.co + 2 * VW - 1) / (2 * VW), r = 1;
+    int pairs = (s.co + 2 * VW - 1) / (2 * VW), r = 1;
     while (r < pairs && blocks * r < 3 * threads && (blocks * r < threads || blocks * r % threads != 0))
         r++;
     return r;
 }
 
-static void correlate(real *y, const real *x, const real *u, const real *b, ConvShape s, bool turn, real beta,
-                      void *scratch)
+static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
     (void)turn;
-    int tiles = tiling_of(s).count, height = block_tiles(s), blocks = (tiles + height - 1) / height;
-    int ranges = ranges_of(s, blocks), pairs = (s.co + 2 * VW - 1) / (2 * VW);
-    const int threads = threads_count(); /* of which the others have the blocks in between */
+    const int threads = threads_count();
+    int tiles = tiling_of(s).count, height = block_tiles(s, threads), blocks = (tiles + height - 1) / height;
+    int ranges = ranges_of(s, blocks, threads), pairs = (s.co + 2 * VW - 1) / (2 * VW);
+    const size_t own = thread_reals(s, threads);
     real *zeros = scratch;
     size_t vs = freq_stride((size_t)height, (size_t)s.ci), ms = freq_stride((size_t)height, (size_t)s.co);
     memset(zeros, 0, zeros_reals(s) * sizeof(real));
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int unit = 0; unit < blocks * ranges; unit++) {
-        real *v = zeros + zeros_reals(s) + thread_reals(s) * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
+        real *v = zeros + zeros_reals(s) + own * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
         int from = unit / ranges * height, count = imin(height, tiles - from), r = unit % ranges;
         int o0 = pairs * r / ranges * 2 * VW, o1 = imin(s.co, pairs * (r + 1) / ranges * 2 * VW);
         Order order = order_of(s, from, count);
         put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
         for (size_t q = 0; q < FREQS; q++) {
             int first, rows = rows_of(order, s, (int)q, &first);
-            fetch_part(y, s, s.co, from, count, (int)q);
+            fetch_part(y.p, s, s.co, from, count, (int)q);
+            /* the other threads have the blocks in between */
             fetch_part(x, s, s.ci, from + height * threads, height, (int)q);
             panel_mul(m + q * ms + (size_t)o0 * (size_t)height + first * VW, (size_t)height * VW,
                       v + q * vs + first * VW, (size_t)height * VW,
                       u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, rows, o1 - o0, s.ci,
                       false);
         }
-        put_tiles(y, m, b, s, beta, from, count, height, o0, o1);
+        put_tiles(y.p, m, b, s, y.beta, from, count, height, o0, o1);
     }
 }
 

@@ -33,7 +33,7 @@ static void count_rectangles(Plan *p, ConvShape s)
     p->cols = (s.co + p->co - 1) / p->co;
 }
 
-static Plan plan_of(ConvShape s)
+static Plan plan_of(ConvShape s, int threads)
 {
     Plan p = {.tiles = tiling_of(s).count};
     size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
@@ -43,7 +43,7 @@ static Plan plan_of(ConvShape s)
     p.co = imin(s.co, 2 * SLICE);
     count_rectangles(&p, s);
     /* Few chunks: smaller rectangles for more threads. Which rectangle a filter lies in has no influence on it. */
-    while (p.chunks * p.rows * p.cols < 2 * threads_count() && (p.ci > VW || p.co > 2 * VW)) {
+    while (p.chunks * p.rows * p.cols < 2 * threads && (p.ci > VW || p.co > 2 * VW)) {
         if (p.co > 2 * VW && p.co >= p.ci)
             p.co = (int)round_up((size_t)p.co / 2, 2 * VW);
         else
@@ -63,12 +63,17 @@ static size_t weight_thread_reals(Plan p)
     return FREQS * (p.vs + p.ds + p.us) + room_reals((size_t)p.co);
 }
 
-static size_t weight_scratch(ConvShape s)
+/* Fewer threads have larger rectangles each, so all numbers of threads are asked. */
+static size_t weight_scratch(ConvShape s, int threads)
 {
-    Plan p = plan_of(s);
-    return (p.zeros + (size_t)p.chunks * (p.part + room_reals((size_t)s.co)) +
-            weight_thread_reals(p) * (size_t)threads_count()) *
-           sizeof(real);
+    size_t most = 0;
+    for (int t = 1; t <= threads; t++) {
+        const Plan p = plan_of(s, t);
+        const size_t reals =
+            p.zeros + (size_t)p.chunks * (p.part + room_reals((size_t)s.co)) + weight_thread_reals(p) * (size_t)t;
+        most = reals > most ? reals : most;
+    }
+    return most * sizeof(real);
 }
 
 /* A dY A^T of one tile of `down` x `right` points; h x w of its pixels lie inside the image. sum: += them all */
@@ -151,9 +156,9 @@ static void put_filters(real *dw, const real *du, size_t us, ConvShape s, int c0
         }
 }
 
-static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvShape s, real beta, void *scratch)
+static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    Plan p = plan_of(s);
+    const Plan p = plan_of(s, threads_count());
     real *zeros = scratch, *part = zeros + p.zeros, *part_b = part + (size_t)p.chunks * p.part;
     size_t stride_b = room_reals((size_t)s.co);
     real *buf = part_b + (size_t)p.chunks * stride_b;
@@ -188,9 +193,9 @@ static void bwd_weight(real *dw, real *db, const real *x, const real *dy, ConvSh
         }
         put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
     }
-    K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co, beta);
-    if (db)
-        K(conv_reduce)(db, part_b, stride_b, p.chunks, (size_t)s.co, beta);
+    K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co);
+    if (db.p)
+        K(conv_reduce)(db, part_b, stride_b, p.chunks, (size_t)s.co);
 }
 
 #endif
