@@ -54,7 +54,7 @@ KERNEL_OPT := $(if $(SANITIZE),-O1 -fexpensive-optimizations,-O3)
 FRAME := $(if $(SANITIZE),,-Wframe-larger-than=12800)
 KERNEL_FRAME := $(if $(SANITIZE),,-Wframe-larger-than=24576)
 
-LIB_SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
+LIB_SRC := $(filter-out src/cli/% src/backend/kernels/%,$(wildcard src/*/*.c src/*/*/*.c))
 KERNEL_SRC := $(wildcard src/backend/kernels/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)

@@ -1,4 +1,4 @@
-/* Every op against central differences, in double. */
+/* Every op against central differences, in double: with the default backend, and with the reference. */
 #include "gradcheck.h"
 
 static void test_conv3x3(void **state)
@@ -11,9 +11,10 @@ static void test_conv3x3(void **state)
                                     {9, 4, 4, 16, 32},
                                     {1, 1, 1, 2, 2},
                                     {2, 14, 14, 16, 16}};
+    const int last = strcmp(backend_get()->name, "ref") ? CONV_WINOGRAD : CONV_AUTO; /* the reference has one path */
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int algo = CONV_AUTO; algo <= CONV_WINOGRAD; algo++) {
+        for (int algo = CONV_AUTO; algo <= last; algo++) {
             const int *s = shapes[i];
             Fixture f = fixture_new();
             Node *x = leaf(&f, "x", shape4(s[0], s[1], s[2], s[3]));
@@ -242,5 +243,8 @@ int main(void)
         cmocka_unit_test(test_concat_in_place),
         cmocka_unit_test(test_l1_loss),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("the default backend", tests, NULL, NULL);
+    if (setenv("SDLORA_SIMD", "ref", 1) != 0 || strcmp(backend_get()->name, "ref") != 0)
+        return 1;
+    return failed + cmocka_run_group_tests_name("the reference", tests, NULL, NULL);
 }

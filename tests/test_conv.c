@@ -1,45 +1,19 @@
-/* The convolution kernels of every instruction set that this CPU has, through the backend's table: each pass of each
- * path against a direct convolution in double, at odd shapes; the same bytes at 1, 2 and 3 threads; and the same bytes
- * for an image whatever batch it is in. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
+/* The convolution kernels of every backend that this CPU can run: each pass of each path against the reference, at odd shapes;
+ * the same bytes at 1, 2 and 3 threads; and the same bytes for an image whatever batch it is in. */
+#include "kernel_test.h"
 
-#include <cmocka.h>
-
-#include "sdlora/backend.h"
-#include "sdlora/mem.h"
-#include "sdlora/threads.h"
-
-enum { TOLERANCE_PPM = 10 }; /* relative L2 error, in millionths */
-
-static const char *const simd_names[] = {"avx512", "avx2", "baseline", "neon"};
-enum { N_SIMD = sizeof simd_names / sizeof *simd_names };
 static const ConvAlgo algos[] = {CONV_AUTO, CONV_IM2COL, CONV_WINOGRAD};
 enum { N_ALGO = sizeof algos / sizeof *algos };
 
-static real *reals(size_t n)
+/* The paths of transposed convolutions and of the reference are one. */
+static int algos_of(const Backend *be, bool transposed)
 {
-    Err e;
-    real *p = mem_alloc(n, sizeof(real), "test data", &e);
-    assert_non_null(p);
-    return p;
+    return transposed || be == reference() ? 1 : N_ALGO;
 }
 
-/* Numbers in (-1,1) that depend on the seed and the place only. */
-static real *noise(size_t n, uint32_t seed)
+static real *reals(size_t n)
 {
-    real *p = reals(n);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t z = (uint32_t)i * 2654435769u + seed * 40503u;
-        z = (z ^ (z >> 16)) * 0x45d9f3bu;
-        z = (z ^ (z >> 16)) * 0x45d9f3bu;
-        p[i] = (real)((double)(z ^ (z >> 16)) / 2147483648.0 - 1.0);
-    }
-    return p;
+    return room(n, sizeof(real));
 }
 
 static void fill_nan(real *p, size_t n)
@@ -48,12 +22,13 @@ static void fill_nan(real *p, size_t n)
         p[i] = (real)NAN;
 }
 
-static double relative_error(const real *got, const double *want, size_t n)
+static double relative_error(const real *got, const real *want, size_t n)
 {
     double diff = 0, norm = 0;
     for (size_t i = 0; i < n; i++) {
-        diff += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
-        norm += want[i] * want[i];
+        const double d = (double)got[i] - (double)want[i];
+        diff += d * d;
+        norm += (double)want[i] * (double)want[i];
     }
     return sqrt(diff) / (sqrt(norm) + 1e-30);
 }
@@ -64,89 +39,8 @@ typedef struct Case {
     bool transposed;
     size_t nx, ny, nw;
     real *x, *w, *b, *dy;
-    double *y, *dx, *dw, *db;
+    real *y, *dx, *dw, *db;
 } Case;
-
-static double *doubles(size_t n)
-{
-    Err e;
-    double *p = mem_alloc(n, sizeof(double), "test data", &e);
-    assert_non_null(p);
-    return p;
-}
-
-/* All three passes of one multiply-add of the convolution: y[to] += x[from] w[k] for every pair of channels. */
-static void add_tap(Case *c, size_t from, size_t to, const real *w, double *dw, size_t row)
-{
-    size_t ci = (size_t)c->s.ci, co = (size_t)c->s.co;
-    for (size_t k = 0; k < ci; k++)
-        for (size_t o = 0; o < co; o++) {
-            c->y[to * co + o] += (double)c->x[from * ci + k] * (double)w[k * row + o];
-            c->dx[from * ci + k] += (double)c->dy[to * co + o] * (double)w[k * row + o];
-            dw[k * row + o] += (double)c->x[from * ci + k] * (double)c->dy[to * co + o];
-        }
-}
-
-static void reference3(Case *c)
-{
-    ConvShape s = c->s;
-    for (int n = 0; n < s.n; n++)
-        for (int i = 0; i < s.h; i++)
-            for (int j = 0; j < s.w; j++)
-                for (int t = 0; t < 9; t++) {
-                    int y = i + t / 3 - 1, x = j + t % 3 - 1;
-                    size_t at = (size_t)t * (size_t)(s.ci * s.co);
-                    if (y >= 0 && y < s.h && x >= 0 && x < s.w)
-                        add_tap(c, (size_t)((n * s.h + y) * s.w + x), (size_t)((n * s.h + i) * s.w + j), c->w + at,
-                                c->dw + at, (size_t)s.co);
-                }
-}
-
-static void reference2(Case *c)
-{
-    ConvShape s = c->s;
-    for (int n = 0; n < s.n; n++)
-        for (int i = 0; i < s.h; i++)
-            for (int j = 0; j < s.w; j++)
-                for (int t = 0; t < 4; t++) {
-                    size_t at = (size_t)(t * s.co);
-                    size_t to = (size_t)((n * 2 * s.h + 2 * i + t / 2) * 2 * s.w + 2 * j + t % 2);
-                    add_tap(c, (size_t)((n * s.h + i) * s.w + j), to, c->w + at, c->dw + at, (size_t)(4 * s.co));
-                }
-}
-
-static Case case_make(ConvShape s, bool transposed)
-{
-    Case c = {.s = s, .transposed = transposed};
-    size_t pixels = (size_t)(s.n * s.h * s.w), co = (size_t)s.co;
-    c.nx = pixels * (size_t)s.ci;
-    c.ny = pixels * co * (transposed ? 4 : 1);
-    c.nw = (size_t)(s.ci * s.co) * (transposed ? 4 : 9);
-    c.x = noise(c.nx, 1);
-    c.w = noise(c.nw, 2);
-    c.b = noise(co, 3);
-    c.dy = noise(c.ny, 4);
-    c.y = doubles(c.ny);
-    c.dx = doubles(c.nx);
-    c.dw = doubles(c.nw);
-    c.db = doubles(co);
-    if (transposed)
-        reference2(&c);
-    else
-        reference3(&c);
-    for (size_t i = 0; i < c.ny; i++) {
-        c.db[i % co] += (double)c.dy[i];
-        c.y[i] += (double)c.b[i % co];
-    }
-    return c;
-}
-
-static void case_free(Case *c)
-{
-    void *all[] = {c->x, c->w, c->b, c->dy, c->y, c->dx, c->dw, c->db};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        mem_free(all[i]);
-}
 
 /* One pass of either convolution; scratch and prepared filters are filled with NaN first. dw and db lie in out, out2.
  */
@@ -179,6 +73,31 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
     mem_free(scratch);
 }
 
+static Case case_make(ConvShape s, bool transposed)
+{
+    Case c = {.s = s, .transposed = transposed};
+    size_t pixels = (size_t)(s.n * s.h * s.w), co = (size_t)s.co;
+    c.nx = pixels * (size_t)s.ci;
+    c.ny = pixels * co * (transposed ? 4 : 1);
+    c.nw = (size_t)(s.ci * s.co) * (transposed ? 4 : 9);
+    c.x = noise(c.nx, 1, 1, 0);
+    c.w = noise(c.nw, 2, 1, 0);
+    c.b = noise(co, 3, 1, 0);
+    c.dy = noise(c.ny, 4, 1, 0);
+    c.y = reals(c.ny);
+    c.dx = reals(c.nx);
+    c.dw = reals(c.nw);
+    c.db = reals(co);
+    return c;
+}
+
+static void case_free(Case *c)
+{
+    void *all[] = {c->x, c->w, c->b, c->dy, c->y, c->dx, c->dw, c->db};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mem_free(all[i]);
+}
+
 typedef struct Worst { /* relative L2 errors over everything that ran, by path and pass */
     const char *path;
     double err[3];
@@ -206,12 +125,21 @@ static void report_errors(void)
                 print_message("note: %-11s %-15s relative L2 error at most %.1e\n", w->path, passes[p], w->err[p]);
 }
 
-static void check(const Backend *be, const Case *c, ConvPass pass, const real *got, const double *want, size_t n,
-                  const char *what)
+/* Terms of the sum that each result is; Winograd's transforms add up the 36 points of a tile besides. */
+static size_t terms(const Case *c, ConvPass pass)
+{
+    const size_t ci = (size_t)c->s.ci, co = (size_t)c->s.co;
+    const size_t fwd = c->transposed ? ci : 9 * ci + 36, data = c->transposed ? 4 * co : 9 * co + 36;
+    const size_t weight = (size_t)(c->s.n * c->s.h * c->s.w) + (c->transposed ? 0 : 36);
+    return pass == CONV_FWD ? fwd : pass == CONV_BWD_DATA ? data : weight;
+}
+
+static void check_pass(const Backend *be, const Case *c, ConvPass pass, const real *got, const real *want, size_t n,
+                       const char *what)
 {
     double err = relative_error(got, want, n);
     note_error(c->transposed ? "convt2" : be->conv3_algo(c->s, pass), pass, err);
-    if (!(err <= TOLERANCE_PPM * 1e-6)) {
+    if (!(err <= bound(terms(c, pass)))) {
         ConvShape s = c->s;
         fail_msg("%s %s: relative error %g at n %d h %d w %d ci %d co %d, path %s, %s",
                  c->transposed ? "convt2" : "conv3", what, err, s.n, s.h, s.w, s.ci, s.co,
@@ -221,11 +149,11 @@ static void check(const Backend *be, const Case *c, ConvPass pass, const real *g
 
 /* got = noise + expected with beta 1: what was added must be what beta 0 writes */
 static void check_added(const Backend *be, const Case *c, ConvPass pass, real *got, const real *before,
-                        const double *want, size_t n, const char *what)
+                        const real *want, size_t n, const char *what)
 {
     for (size_t i = 0; i < n; i++)
         got[i] -= before[i];
-    check(be, c, pass, got, want, n, what);
+    check_pass(be, c, pass, got, want, n, what);
 }
 
 static void check_backward(const Backend *be, const Case *c)
@@ -236,12 +164,12 @@ static void check_backward(const Backend *be, const Case *c)
     fill_nan(dw, c->nw);
     fill_nan(db, co);
     run_pass(be, c, CONV_BWD_DATA, dx, NULL, NULL, 0);
-    check(be, c, CONV_BWD_DATA, dx, c->dx, c->nx, "backward-data");
+    check_pass(be, c, CONV_BWD_DATA, dx, c->dx, c->nx, "backward-data");
     run_pass(be, c, CONV_BWD_WEIGHT, dw, db, NULL, 0);
-    check(be, c, CONV_BWD_WEIGHT, dw, c->dw, c->nw, "backward-weight");
-    check(be, c, CONV_BWD_WEIGHT, db, c->db, co, "backward-bias");
+    check_pass(be, c, CONV_BWD_WEIGHT, dw, c->dw, c->nw, "backward-weight");
+    check_pass(be, c, CONV_BWD_WEIGHT, db, c->db, co, "backward-bias");
 
-    real *dx0 = noise(c->nx, 5), *dw0 = noise(c->nw, 6), *db0 = noise(co, 7);
+    real *dx0 = noise(c->nx, 5, 1, 0), *dw0 = noise(c->nw, 6, 1, 0), *db0 = noise(co, 7, 1, 0);
     memcpy(dx, dx0, c->nx * sizeof(real));
     memcpy(dw, dw0, c->nw * sizeof(real));
     memcpy(db, db0, co * sizeof(real));
@@ -264,12 +192,12 @@ static void check_forward(const Backend *be, const Case *c)
     real *y = reals(c->ny);
     fill_nan(y, c->ny);
     run_pass(be, c, CONV_FWD, y, NULL, c->b, 0);
-    check(be, c, CONV_FWD, y, c->y, c->ny, "forward");
+    check_pass(be, c, CONV_FWD, y, c->y, c->ny, "forward");
     fill_nan(y, c->ny);
     run_pass(be, c, CONV_FWD, y, NULL, NULL, 0);
     for (size_t i = 0; i < c->ny; i++)
         y[i] += c->b[i % co];
-    check(be, c, CONV_FWD, y, c->y, c->ny, "forward without bias");
+    check_pass(be, c, CONV_FWD, y, c->y, c->ny, "forward without bias");
     mem_free(y);
 }
 
@@ -296,9 +224,12 @@ static void check_apart(const Backend *be, const Case *c)
 
 static void check_case(Case *c)
 {
-    for (int i = 0; i < N_SIMD; i++) {
-        const Backend *be = backend_by_simd(simd_names[i]);
-        for (int a = 0; be && a < (c->transposed ? 1 : N_ALGO); a++) {
+    const Backend *be;
+    run_pass(reference(), c, CONV_FWD, c->y, NULL, c->b, 0);
+    run_pass(reference(), c, CONV_BWD_DATA, c->dx, NULL, NULL, 0);
+    run_pass(reference(), c, CONV_BWD_WEIGHT, c->dw, c->db, NULL, 0);
+    for (int i = 0; (be = backend_at(i)); i++) {
+        for (int a = 0; a < algos_of(be, c->transposed); a++) {
             c->s.algo = algos[a];
             check_forward(be, c);
             check_backward(be, c);
@@ -361,7 +292,7 @@ static void test_model_shapes(void **state)
     report_errors();
 }
 
-/* ---- bytes ---- */
+/* ---- bytes; not of the reference, which has neither threads nor blocks ---- */
 
 static const ConvShape byte_shapes[] = {
     {11, 28, 28, 1, 32, CONV_AUTO},  {11, 28, 28, 32, 32, CONV_AUTO},  {11, 14, 14, 32, 64, CONV_AUTO},
@@ -383,9 +314,9 @@ static void check_threads(Case *c)
 {
     size_t len = c->ny + c->nx + c->nw + (size_t)c->s.co;
     real *one = reals(len), *more = reals(len);
-    for (int i = 0; i < N_SIMD; i++) {
-        const Backend *be = backend_by_simd(simd_names[i]);
-        for (int a = 0; be && a < (c->transposed ? 1 : N_ALGO); a++) {
+    const Backend *be;
+    for (int i = 0; (be = backend_at(i)) != reference(); i++) {
+        for (int a = 0; a < algos_of(be, c->transposed); a++) {
             c->s.algo = algos[a];
             threads_init(1);
             run_all(be, c, one);
@@ -430,9 +361,9 @@ static void check_alone(const Backend *be, const Case *c, const real *whole, Con
 static void check_batch(Case *c)
 {
     real *out = reals(c->ny + c->nx);
-    for (int i = 0; i < N_SIMD; i++) {
-        const Backend *be = backend_by_simd(simd_names[i]);
-        for (int k = 0; be && k < (c->transposed ? 2 : 2 * N_ALGO); k++) {
+    const Backend *be;
+    for (int i = 0; (be = backend_at(i)) != reference(); i++) {
+        for (int k = 0; k < 2 * algos_of(be, c->transposed); k++) {
             c->s.algo = algos[k / 2];
             ConvPass pass = k % 2 ? CONV_BWD_DATA : CONV_FWD;
             run_pass(be, c, pass, out, NULL, pass == CONV_FWD ? c->b : NULL, 0);

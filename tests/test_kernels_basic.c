@@ -1,4 +1,4 @@
-/* Activations and data movement of every instruction set against plain loops in double; and the choice of a table. */
+/* Activations and data movement of every backend against the reference; and the choice of a backend. */
 #include "kernel_test.h"
 
 #include <stdlib.h>
@@ -11,24 +11,19 @@ enum { NUMEL = 40009 }; /* more than two blocks, and a tail */
 
 /* ---- activations ---- */
 
-static double sigmoid(double x)
-{
-    return 1 / (1 + exp(-x));
-}
-
 /* Far on the negative side SiLU is x exp(x), so this bounds the error of exp; and it must end in 0, not in NaN. */
 static void silu_accuracy(const Backend *be)
 {
     enum { N = 400000 };
-    real *x = room(N, sizeof(real)), *y = room(N, sizeof(real));
+    real *x = room(N, sizeof(real)), *y = room(N, sizeof(real)), *want = room(N, sizeof(real));
     double worst = 0;
     for (int i = 0; i < N; i++)
         x[i] = (real)(-86 + 174.0 * i / N);
     be->act_fwd(y, x, N, ACT_SILU);
+    reference()->act_fwd(want, x, N, ACT_SILU);
     for (int i = 0; i < N; i++) {
-        const double want = (double)x[i] * sigmoid((double)x[i]);
-        const double ulp = want == 0 ? 1e-38 : fabs(want) * 0x1p-23;
-        worst = fmax(worst, fabs((double)y[i] - want) / ulp);
+        const double ulp = want[i] == 0 ? 1e-38 : fabs((double)want[i]) * 0x1p-23;
+        worst = fmax(worst, fabs((double)y[i] - (double)want[i]) / ulp);
         assert_true((double)y[i] == (double)y[i]);
     }
     if (!(worst <= 3))
@@ -44,12 +39,13 @@ static void silu_accuracy(const Backend *be)
     assert_true(isinf((double)out[10]));
     mem_free(x);
     mem_free(y);
+    mem_free(want);
 }
 
 static void test_silu_accuracy(void **state)
 {
     (void)state;
-    each_simd(silu_accuracy);
+    each_backend(silu_accuracy);
 }
 
 typedef struct ActRun {
@@ -74,48 +70,41 @@ static void act(const Backend *be)
 {
     const Act acts[] = {ACT_NONE, ACT_RELU, ACT_SILU};
     real *x = noise(NUMEL, 1, 6, 0), *dy = noise(NUMEL, 2, 1, 0);
-    double *want = doubles(NUMEL), *slope = doubles(NUMEL);
     for (int a = 0; a < 3; a++) {
-        for (int i = 0; i < NUMEL; i++) {
-            const double u = x[i], s = sigmoid(u);
-            want[i] = acts[a] == ACT_RELU ? fmax(u, 0) : acts[a] == ACT_SILU ? u * s : u;
-            slope[i] = dy[i] * (acts[a] == ACT_RELU ? u > 0 : acts[a] == ACT_SILU ? s * (1 + u * (1 - s)) : 1);
-        }
+        ActRun r = {x, dy, acts[a], 0};
+        real *want = run_act(reference(), &r);
         for (int beta = 0; beta < 2; beta++) {
-            ActRun r = {x, dy, acts[a], (real)beta};
+            r.beta = (real)beta;
             real *y = run_act(be, &r);
-            check("act", be, y, want, NUMEL, 0, 1e-6);
-            check("act gradient", be, y + NUMEL, slope, NUMEL, beta, 1e-6);
+            check("act", be, y, want, NUMEL, 0, bound(1));
+            check("act gradient", be, y + NUMEL, want + NUMEL, NUMEL, beta, bound(1));
             mem_free(y);
             same_at_any_threads("act", be, run_act, &r, 2 * NUMEL * sizeof(real));
         }
         real *y = noise(NUMEL, 1, 6, 0);
         be->act_fwd(y, y, NUMEL, acts[a]);
-        check("act in place", be, y, want, NUMEL, 0, 1e-6);
+        check("act in place", be, y, want, NUMEL, 0, bound(1));
         mem_free(y);
+        mem_free(want);
     }
     mem_free(x);
     mem_free(dy);
-    mem_free(want);
-    mem_free(slope);
 }
 
 static void test_act(void **state)
 {
     (void)state;
-    each_simd(act);
+    each_backend(act);
 }
 
 static void axpby(const Backend *be)
 {
-    real *x = noise(NUMEL, 1, 1, 0);
-    double *want = doubles(NUMEL);
-    for (int i = 0; i < NUMEL; i++)
-        want[i] = -0.75 * x[i];
+    real *x = noise(NUMEL, 1, 1, 0), *want = output(NUMEL, 0);
+    reference()->axpby(want, x, NUMEL, (real)-0.75, 0);
     for (int b = 0; b < 3; b++) {
         real *y = output(NUMEL, (real)b);
         be->axpby(y, x, NUMEL, (real)-0.75, (real)b);
-        check("axpby", be, y, want, NUMEL, b, 1e-6);
+        check("axpby", be, y, want, NUMEL, b, bound(1));
         mem_free(y);
     }
     mem_free(x);
@@ -125,7 +114,7 @@ static void axpby(const Backend *be)
 static void test_axpby(void **state)
 {
     (void)state;
-    each_simd(axpby);
+    each_backend(axpby);
 }
 
 /* ---- data movement ---- */
@@ -149,36 +138,28 @@ static void pool_apart(const Backend *be, const real *x, const real *y, const ui
 static void pool_case(const Backend *be, int n, int h, int w, int c)
 {
     const size_t in = (size_t)n * (size_t)h * (size_t)w * (size_t)c, out = in / 4;
-    real *x = noise(in, 1, 1, 0), *dy = noise(out, 2, 1, 0), *y = output(out, 0);
-    double *want = doubles(out), *dx = doubles(in);
-    uint8_t *where = room(out, 1);
+    real *x = noise(in, 1, 1, 0), *dy = noise(out, 2, 1, 0), *y = output(out, 0), *want = output(in, 0);
+    uint8_t *where = room(out, 1), *place = room(out, 1);
     for (size_t i = 0; i < in; i++)
         x[i] = (real)(floor((double)x[i] * 4) / 4); /* ties: the first wins */
-    for (size_t i = 0; i < out; i++) {
-        const size_t k = i % (size_t)c, j = i / (size_t)c % (size_t)(w / 2), line = i / (size_t)c / (size_t)(w / 2);
-        size_t best = 0;
-        for (size_t a = 0; a < 4; a++) {
-            const size_t at = ((line * 2 + a / 2) * (size_t)w + j * 2 + a % 2) * (size_t)c + k;
-            best = a == 0 || x[at] > x[best] ? at : best;
-        }
-        want[i] = x[best];
-        dx[best] += dy[i];
-    }
+    reference()->maxpool2_fwd(want, place, x, (size_t)c, n, h, w, c);
     be->maxpool2_fwd(y, where, x, (size_t)c, n, h, w, c);
-    check("maxpool2", be, y, want, out, 0, 0);
+    check_same("maxpool2", be, y, want, out * sizeof(real));
+    check_same("places of maxpool2", be, where, place, out);
     pool_apart(be, x, y, where, n, h, w, c);
+    reference()->maxpool2_bwd((Grad){want, 0}, dy, place, n, h, w, c);
     for (int beta = 0; beta < 2; beta++) {
         real *got = output(in, (real)beta);
         be->maxpool2_bwd((Grad){got, (real)beta}, dy, where, n, h, w, c);
-        check("maxpool2 gradient", be, got, dx, in, beta, 1e-6);
+        check("maxpool2 gradient", be, got, want, in, beta, bound(1));
         mem_free(got);
     }
     mem_free(x);
     mem_free(dy);
     mem_free(y);
     mem_free(want);
-    mem_free(dx);
     mem_free(where);
+    mem_free(place);
 }
 
 static void pool(const Backend *be)
@@ -199,7 +180,7 @@ static void pool(const Backend *be)
 static void test_pool(void **state)
 {
     (void)state;
-    each_simd(pool);
+    each_backend(pool);
 }
 
 /* y (rows,c), its rows y_row apart, from x, x_row apart; what lies between the rows of y stays. */
@@ -232,25 +213,44 @@ static void copy_rows(const Backend *be)
 static void test_copy_rows(void **state)
 {
     (void)state;
-    each_simd(copy_rows);
+    each_backend(copy_rows);
+}
+
+static void transpose(const Backend *be)
+{
+    enum { ROWS = 5, COLS = 37 };
+    real *x = noise(ROWS * COLS, 1, 1, 0);
+    for (int beta = 0; beta < 2; beta++) {
+        real *y = output(ROWS * COLS, (real)beta);
+        be->transpose(y, x, ROWS, COLS, (real)beta);
+        for (size_t i = 0; i < ROWS * COLS; i++)
+            assert_true(y[i] == x[i % ROWS * COLS + i / ROWS] + (beta ? (real)before(i) : 0));
+        mem_free(y);
+    }
+    mem_free(x);
+}
+
+static void test_transpose(void **state)
+{
+    (void)state;
+    each_backend(transpose);
 }
 
 static void embed(const Backend *be)
 {
     enum { N = 9, D = 37, VOCAB = 5 };
     const int idx[N] = {4, 0, 4, 2, 2, 4, 0, 3, 4}; /* 1 is not used */
-    real *table = noise(VOCAB * D, 1, 1, 0), *dy = noise(N * D, 2, 1, 0), y[N * D];
-    double want[VOCAB * D] = {0};
+    real *table = noise(VOCAB * D, 1, 1, 0), *dy = noise(N * D, 2, 1, 0), y[N * D], want[VOCAB * D];
     be->embed_fwd(y, table, idx, N, D);
     for (int i = 0; i < N; i++)
-        for (int k = 0; k < D; k++) {
-            assert_true(y[i * D + k] == table[idx[i] * D + k]);
-            want[idx[i] * D + k] += dy[i * D + k];
-        }
+        check_same("embedding", be, y + i * D, table + idx[i] * D, D * sizeof(real));
+    reference()->embed_bwd((Grad){want, 0}, dy, idx, N, D, VOCAB);
+    for (int k = 0; k < D; k++) /* of the reference too: no row twice, none left out */
+        assert_true(want[D + k] == 0 && want[3 * D + k] == dy[7 * D + k]);
     for (int beta = 0; beta < 2; beta++) {
         real *got = output(VOCAB * D, (real)beta);
         be->embed_bwd((Grad){got, (real)beta}, dy, idx, N, D, VOCAB);
-        check("embed gradient", be, got, want, VOCAB * D, beta, 1e-6);
+        check("embed gradient", be, got, want, VOCAB * D, beta, bound(4));
         mem_free(got);
     }
     mem_free(table);
@@ -260,34 +260,44 @@ static void embed(const Backend *be)
 static void test_embed(void **state)
 {
     (void)state;
-    each_simd(embed);
+    each_backend(embed);
 }
 
-/* ---- the choice of a table ---- */
+/* ---- the choice of a backend ---- */
 
 static void test_choice(void **state)
 {
-    static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
+    static const char *const names[] = {"avx512", "avx2", "neon", "baseline", "ref"};
+    enum { NAMES = sizeof names / sizeof *names };
+    const Backend *best, *be;
+    int found = 0;
     Err e;
     (void)state;
     unsetenv("SDLORA_SIMD");
-    const Backend *best = backend_get();
+    best = backend_get();
     assert_non_null(best);
-    assert_string_equal(best->name, "cpu");
-    for (int i = 0; i < 4; i++) {
-        const Backend *be = backend_by_simd(names[i]);
+    assert_string_equal(best->name, "cpu"); /* never the reference by itself */
+    for (int i = 0; i < NAMES; i++) {
+        be = backend_by_simd(names[i]);
         setenv("SDLORA_SIMD", names[i], 1);
         assert_int_equal(backend_check(&e), be ? 0 : -1);
-        if (be)
-            assert_ptr_equal(backend_get(), be);
+        if (!be)
+            continue;
+        assert_string_equal(be->simd, names[i]);
+        assert_ptr_equal(backend_at(found++), be); /* the list is in that order */
+        assert_ptr_equal(backend_get(), be);
     }
+    assert_true(found >= 2);
+    assert_null(backend_at(found));
+    assert_ptr_equal(best, backend_at(0));
+    assert_string_equal(reference()->name, "ref");
     setenv("SDLORA_SIMD", "", 1);
     assert_int_equal(backend_check(&e), 0);
     assert_ptr_equal(backend_get(), best);
     setenv("SDLORA_SIMD", "no such thing", 1);
     assert_int_equal(backend_check(&e), -1);
     assert_int_equal(e.code, ERR_USAGE);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < NAMES; i++)
         assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(names[i]));
     unsetenv("SDLORA_SIMD");
     assert_int_equal(backend_check(&e), 0);
@@ -323,8 +333,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_silu_accuracy), cmocka_unit_test(test_act),       cmocka_unit_test(test_axpby),
-        cmocka_unit_test(test_pool),          cmocka_unit_test(test_copy_rows), cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_choice),        cmocka_unit_test(test_flush),
+        cmocka_unit_test(test_pool),          cmocka_unit_test(test_copy_rows), cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_embed),         cmocka_unit_test(test_choice),    cmocka_unit_test(test_flush),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

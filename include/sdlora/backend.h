@@ -1,5 +1,6 @@
 /* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD and
- * no BLAS. Another backend is one more filled table that passes tests/test_kernels_*.c and tests/test_conv.c.
+ * no BLAS. To read first, and to begin another backend with: the reference, the same functions as plain loops
+ * (src/backend/ref). Another backend is one more filled table that passes tests/test_kernels_*.c and tests/test_conv.c.
  *
  * Layouts. Activations are NHWC: x (N,H,W,C). Filters lie in the *inner* layout:
  *   3x3 convolution   w (3,3,Ci,Co)     y[n,i,j,o] = b[o] + sum_{a,c,k} x[n,i+a-1,j+c-1,k] w[a,c,k,o]   (zero padding)
@@ -96,8 +97,8 @@ typedef struct AdamStep {
 } AdamStep;
 
 typedef struct Backend {
-    const char *name; /* "cpu" */
-    const char *simd; /* "avx512", "avx2", "neon", "baseline" */
+    const char *name; /* "cpu", or "ref": the reference */
+    const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref" */
 
     /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done. *out
      * depends on every one of them ---- */
@@ -225,15 +226,18 @@ typedef struct Backend {
     X(sumsq)                                                                                                           \
     X(adam)
 
-/* The table for this CPU: the best instruction set that it has, or the one named by the environment variable SDLORA_SIMD
- * (avx512, avx2, neon, baseline). Never NULL: what the variable names in vain is for backend_check to refuse. */
+/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL behind it. */
+const Backend *backend_at(int i);
+
+/* The one of that name (avx512, avx2, neon, baseline, ref), or NULL. */
+const Backend *backend_by_simd(const char *simd);
+
+/* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is for
+ * backend_check to refuse. */
 const Backend *backend_get(void);
 
-/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names nothing that was compiled in and that the CPU has. */
+/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none of them. */
 int backend_check(Err *e);
-
-/* The table compiled for the named instruction set, or NULL when it was not compiled in or the CPU lacks it. */
-const Backend *backend_by_simd(const char *simd);
 
 /* Settle OpenBLAS: the right kernels for this CPU, one thread. Call it once, after threads_init, before any kernel. */
 void backend_init(void);

@@ -1,27 +1,12 @@
 /* Which table runs: the kernels are compiled once per instruction set (the Makefile defines HAVE_ISA_x for each), and
- * the CPU decides at start. And which kernels OpenBLAS runs: it knows CPUs by model number and takes one that is newer
- * than itself for a "Prescott" (SSE3), about 5 times slower than it need be. */
+ * the CPU decides at start; the reference (ref/) runs when it is asked for. And which kernels OpenBLAS runs: it knows CPUs by
+ * model number and takes one that is newer than itself for a "Prescott" (SSE3), about 5 times slower than it need be. */
 #include "sdlora/backend.h"
 
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#ifdef HAVE_ISA_avx512
-extern const Backend backend_table_avx512;
-#endif
-#ifdef HAVE_ISA_avx2
-extern const Backend backend_table_avx2;
-#endif
-/* What every CPU of the architecture has: AArch64 is never without NEON. */
-#ifdef HAVE_ISA_neon
-extern const Backend backend_table_neon;
-#define LEAST (&backend_table_neon)
-#else
-extern const Backend backend_table_baseline;
-#define LEAST (&backend_table_baseline)
-#endif
 
 /* Only in an OpenBLAS built for several CPUs (DYNAMIC_ARCH), and not in its header. */
 void gotoblas_dynamic_init(void) __attribute__((weak));
@@ -48,45 +33,85 @@ static bool cpu_has_avx2(void)
 #endif
 }
 
+static bool always(void)
+{
+    return true;
+}
+
+#ifdef HAVE_ISA_avx512
+extern const Backend backend_table_avx512;
+#endif
+#ifdef HAVE_ISA_avx2
+extern const Backend backend_table_avx2;
+#endif
+#ifdef HAVE_ISA_neon
+extern const Backend backend_table_neon;
+#endif
+#ifdef HAVE_ISA_baseline
+extern const Backend backend_table_baseline;
+#endif
+extern const Backend ref_backend;
+
+/* What was compiled in, best first. The last two run everywhere: what every CPU of the architecture has (AArch64 is never
+ * without NEON), and the reference. */
+static const struct {
+    const Backend *table;
+    bool (*runs)(void);
+} compiled[] = {
+#ifdef HAVE_ISA_avx512
+    {&backend_table_avx512, cpu_has_avx512},
+#endif
+#ifdef HAVE_ISA_avx2
+    {&backend_table_avx2, cpu_has_avx2},
+#endif
+#ifdef HAVE_ISA_neon
+    {&backend_table_neon, always},
+#endif
+#ifdef HAVE_ISA_baseline
+    {&backend_table_baseline, always},
+#endif
+    {&ref_backend, always},
+};
+
+const Backend *backend_at(int i)
+{
+    for (size_t k = 0; k < sizeof compiled / sizeof *compiled; k++)
+        if (compiled[k].runs() && i-- == 0)
+            return compiled[k].table;
+    return NULL;
+}
+
+const Backend *backend_by_simd(const char *simd)
+{
+    const Backend *be;
+    int i = 0;
+    while ((be = backend_at(i)) && strcmp(simd, be->simd) != 0)
+        i++;
+    return be;
+}
+
 static const char *wanted_simd(void)
 {
     const char *name = getenv("SDLORA_SIMD");
     return name && *name ? name : NULL;
 }
 
-const Backend *backend_by_simd(const char *simd)
-{
-#ifdef HAVE_ISA_avx512
-    if (!strcmp(simd, "avx512"))
-        return cpu_has_avx512() ? &backend_table_avx512 : NULL;
-#endif
-#ifdef HAVE_ISA_avx2
-    if (!strcmp(simd, "avx2"))
-        return cpu_has_avx2() ? &backend_table_avx2 : NULL;
-#endif
-    return !strcmp(simd, LEAST->simd) ? LEAST : NULL;
-}
-
 const Backend *backend_get(void)
 {
-    const char *const names[] = {wanted_simd(), "avx512", "avx2"};
-    const Backend *be = NULL;
-    for (int i = 0; !be && i < 3; i++)
-        be = names[i] ? backend_by_simd(names[i]) : NULL;
-    return be ? be : LEAST;
+    const char *wanted = wanted_simd();
+    const Backend *be = wanted ? backend_by_simd(wanted) : NULL;
+    return be ? be : backend_at(0);
 }
 
 int backend_check(Err *e)
 {
-    static const char *const names[] = {"avx512", "avx2", "neon", "baseline"};
     const char *wanted = wanted_simd();
     char list[64] = "";
-    size_t used = 0;
+    const Backend *be;
     if (!wanted || backend_by_simd(wanted))
         return 0;
-    for (int i = 0; i < 4; i++)
-        if (backend_by_simd(names[i]))
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", names[i]);
+    for (int i = 0, used = 0; (be = backend_at(i)); i++)
+        used += snprintf(list + used, sizeof list - (size_t)used, "%s%s", i ? ", " : "", be->simd);
     return err_set(e, ERR_USAGE, "SDLORA_SIMD is '%.60s'; this program on this processor has %s", wanted, list);
 }
 
