@@ -18,6 +18,12 @@ table=$(cat <<'END'
 attention backward: sign|src/backend/kernels/sublayer.c|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
 layer norm backward: average forgotten|src/backend/kernels/sublayer.c|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
 sublayer: first weight's gradient not turned|src/backend/kernels/sublayer.c|s/c \* f, f, betas/c * f, 0, betas/|test_golden_ops
+ref: filter turned in one direction|src/backend/ref/ref_conv.c|s/x + pixel(n, i + a - 1, j + c - 1/x + pixel(n, i + a - 1, j - c + 1/; s/inside(i + a - 1, j + c - 1, s))$/inside(i + a - 1, j - c + 1, s))/|test_golden_ops
+ref: gradient of the scale over one image|src/backend/ref/ref_norm.c|s/{0, s.n, channel, channel + 1}/{0, 1, channel, channel + 1}/|test_golden_ops
+ref: softmax backward without the mean|src/backend/ref/ref_sublayer.c|s/m\[j\] \* (dm\[j\] - sum)/m[j] * dm[j]/|test_golden_ops
+ref: added gradients overwrite|src/backend/ref/ref.h|s/beta == 0 ? v : /beta == beta ? v : /|grad_ops
+ref: second moment not squared|src/backend/ref/ref_optim.c|s/(1 - s.beta2) \* gi \* gi/(1 - s.beta2) * gi/|test_golden_steps
+simd: the reference is the best|src/backend/dispatch.c|s/be ? be : backend_at(0)/be ? be : \&ref_backend/|test_kernels_basic
 lora: gradient of A not scaled|src/core/op_lora.c|s/node_grad(n, 1), NULL, scaled/node_grad(n, 1), NULL, n->grad.data/|test_golden_lora
 conv backward: filter not turned|src/backend/kernels/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/kernels/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
@@ -138,6 +144,7 @@ build() { # TEST...
     for t; do
         case $t in
         cli_*) goals+=("$obj/sdlora" "$obj/tests/fault_shim.so") ;;
+        grad_*) goals+=("$obj-double/tests/$t") ;;
         *) goals+=("$obj/tests/$t") ;;
         esac
     done
@@ -146,7 +153,10 @@ build() { # TEST...
 
 fails() { # TEST: does it fail, crash or hang?
     local program=$obj/tests/$1
-    case $1 in cli_*) program=tests/$1.sh ;; esac
+    case $1 in
+    cli_*) program=tests/$1.sh ;;
+    grad_*) program=$obj-double/tests/$1 ;;
+    esac
     ! SDLORA=$root/$obj/sdlora FAULT_SHIM=$root/$obj/tests/fault_shim.so timeout 300 "$program" >log 2>&1 </dev/null
 }
 

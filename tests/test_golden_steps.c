@@ -1,5 +1,5 @@
 /* Five optimiser steps against PyTorch (tests/golden/unet_*_steps.safetensors): Adam, AdamW, Adam with clipping and a
- * moving average, with the same calls that the trainer makes. */
+ * moving average, with the same calls that the trainer makes. With the default backend, and with the reference. */
 #include "golden_util.h"
 
 typedef struct Run {
@@ -151,5 +151,8 @@ int main(void)
         cmocka_unit_test(test_clipped_with_moving_average),
         cmocka_unit_test(test_adam_with_batch_norm),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    int failed = cmocka_run_group_tests_name("the default backend", tests, start, NULL);
+    if (setenv("SDLORA_SIMD", "ref", 1) != 0 || strcmp(backend_get()->name, "ref") != 0)
+        return 1;
+    return failed + cmocka_run_group_tests_name("the reference", tests, start, NULL);
 }
