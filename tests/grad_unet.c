@@ -29,6 +29,7 @@ static void run(ModelConfig config, ParamStore *checked, Model *m, Lora *lora, c
     Err err;
 
     check_ok(unet_build(&u, m, &o, &err), err);
+    begin_with_nan(u.g, checked);
     u.g->poison = true;
     if (lora) /* B is zero at the start, which would leave A without a gradient */
         fill_random(lora->params->values, lora->params->n_weights, 8, 0.5);

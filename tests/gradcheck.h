@@ -36,6 +36,26 @@ static inline Node *leaf(Fixture *f, const char *name, Shape s)
     return op_param(f->g, p);
 }
 
+/* One that is not trained. */
+static inline Node *frozen(Fixture *f, const char *name, Shape s)
+{
+    Param want = {.kind = PARAM_BUFFER, .init = INIT_NORMAL, .init_arg = 1, .file_shape = s};
+    Param *p;
+    snprintf(want.name, sizeof want.name, "%s", name);
+    p = param_get(f->store, &want, &f->err);
+    check_ptr(p, f->err);
+    return op_param(f->g, p);
+}
+
+/* All that a pass computes begins as NaN, so that nothing can rely on cleared memory. To be called before inputs are filled. */
+static inline void begin_with_nan(const Graph *g, const ParamStore *s)
+{
+    memset(g->slab, 0xff, g->slab_bytes);
+    memset(g->scratch, 0xff, g->scratch_bytes);
+    memset(g->prep_slab, 0xff, g->prep_bytes);
+    memset(s->grads, 0xff, s->n_weights * sizeof(real));
+}
+
 static inline double loss_now(Graph *g)
 {
     graph_weights_changed(g);
@@ -43,7 +63,8 @@ static inline double loss_now(Graph *g)
     return g->loss_value;
 }
 
-/* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero` names it. */
+/* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero` names it.
+ * A second pass, which meets what the first left behind, gives the same bytes. */
 static inline void check_gradients(Graph *g, const ParamStore *s, int samples, double h, double rtol, const char *zero)
 {
     real *grads = calloc(s->n_weights, sizeof(real));
@@ -51,6 +72,12 @@ static inline void check_gradients(Graph *g, const ParamStore *s, int samples, d
     graph_forward(g);
     graph_backward(g);
     memcpy(grads, s->grads, s->n_weights * sizeof(real));
+    graph_forward(g);
+    graph_backward(g);
+    for (int i = 0; i < s->count; i++)
+        if (s->items[i]->grad &&
+            memcmp(s->items[i]->grad, grads + s->items[i]->offset, s->items[i]->numel * sizeof(real)))
+            fail_msg("gradient of %s: the second pass differs from the first", s->items[i]->name);
     for (int i = 0; i < s->count; i++) {
         const Param *p = s->items[i];
         double most = 0;
@@ -65,7 +92,7 @@ static inline void check_gradients(Graph *g, const ParamStore *s, int samples, d
             continue;
         }
         if (!(most > 0))
-            fail_msg("gradient of %s is zero everywhere", p->name);
+            fail_msg("gradient of %s is zero everywhere, or not a number", p->name);
         step = p->numel / (size_t)samples + 1;
         for (size_t k = step / 2; k < p->numel; k += step) {
             real *v = p->value + k, was = *v;
@@ -90,6 +117,7 @@ static inline void finish(Fixture *f, Node *out, const char *zero)
     Node *loss = op_loss(f->g, out, target, false, 0.5);
     check_ok(param_seal(f->store, 7, &f->err), f->err);
     check_ok(graph_plan(f->g, loss, 0, false, &f->err), f->err);
+    begin_with_nan(f->g, f->store);
     f->g->poison = true;
     fill_random(target->val.data, target->val.numel, 99, 1);
     check_gradients(f->g, f->store, 40, 1e-5, 2e-7, zero);

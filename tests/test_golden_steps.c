@@ -151,8 +151,5 @@ int main(void)
         cmocka_unit_test(test_clipped_with_moving_average),
         cmocka_unit_test(test_adam_with_batch_norm),
     };
-    int failed = cmocka_run_group_tests_name("the default backend", tests, start, NULL);
-    if (setenv("SDLORA_SIMD", "ref", 1) != 0 || strcmp(backend_get()->name, "ref") != 0)
-        return 1;
-    return failed + cmocka_run_group_tests_name("the reference", tests, start, NULL);
+    return run_on_both(tests, start);
 }

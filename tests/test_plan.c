@@ -1,6 +1,11 @@
 /* The memory plan: no two lives that meet share bytes, and sharing changes nothing that is computed. */
 #include "check.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "sdlora/mem.h"
 #include "sdlora/model.h"
 #include "sdlora/threads.h"
@@ -277,6 +282,51 @@ static void test_limit(void **state)
     model_free(m);
 }
 
+/* Does it die of the assertion, in a process of its own? */
+static bool aborts(void (*pass)(Graph *g), Graph *g)
+{
+    const struct rlimit none = {0, 0};
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        setrlimit(RLIMIT_CORE, &none);
+        fclose(stderr);
+        signal(SIGABRT, SIG_DFL); /* cmocka catches it */
+        pass(g);
+        _exit(0);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+/* More threads than a graph was planned for would run over its scratch. */
+static void test_threads(void **state)
+{
+    ModelConfig c = small(PRESET_MNIST);
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1};
+    Err err;
+    Model *m = model_new(&c, true, 4, &err);
+    Unet u;
+
+    (void)state;
+    check_ptr(m, err);
+    check_ok(unet_build(&u, m, &o, &err), err);
+    assert_int_equal(u.g->threads, 1);
+    assert_false(aborts(graph_forward, u.g));
+    assert_false(aborts(graph_backward, u.g));
+    threads_init(2);
+#ifndef NDEBUG
+    assert_true(aborts(graph_prepare, u.g));
+    u.g->prepared = true;
+    assert_true(aborts(graph_forward, u.g));
+    assert_true(aborts(graph_backward, u.g));
+#endif
+    threads_init(1);
+    unet_free(&u);
+    model_free(m);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -293,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_planned_is_unplanned),
         cmocka_unit_test(test_inference_needs_less),
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

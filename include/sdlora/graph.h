@@ -8,7 +8,8 @@
  *
  * Building. An op_* function (ops.h) checks shapes, appends a node and returns it. The first mistake is kept in the graph
  * with the scope where it happened; from then on every op returns NULL (also when it is given NULL), and graph_plan
- * reports it. So model code builds straight through and checks once.
+ * reports it. So model code builds straight through and checks once. An op that is given a node twice reads the second through
+ * a copy, where gradients are wanted: then each of its inputs has a gradient of its own.
  *
  * Memory. Every value, gradient, saved statistic has a life measured in steps of one forward and one backward pass: a value
  * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
@@ -44,9 +45,10 @@ typedef struct OpDef {
                     lies there already */
     unsigned heeds_row; /* SAVE_IN(i): fwd and bwd read in[i]'s val, SAVE_OUT: fwd writes val by its Tensor.row */
     size_t (*scratch)(const Node *n, const Graph *g); /* bytes needed during fwd or bwd; NULL: none */
-    void (*prepare)(Node *n, const Graph *g);         /* after weights changed, before fwd; NULL: nothing */
-    void (*fwd)(Node *n, const Graph *g);
-    void (*bwd)(Node *n, const Graph *g); /* reads n->grad, writes grad of inputs that need it */
+    /* After weights changed, before any fwd: fills prep from inputs that are parameters, or fixed. NULL: nothing */
+    void (*prepare)(Node *n, const Graph *g);
+    void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, whatever computes them: parameters or other ops */
+    void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
     double (*flops)(const Node *n);       /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
 

@@ -18,6 +18,12 @@ bool mem_add(size_t *out, size_t a, size_t b);
 void *mem_alloc(size_t count, size_t size, const char *what, Err *e);
 void mem_free(void *p);
 
+/* The next multiple of MEM_ALIGN: where another block may begin. */
+static inline size_t mem_align_up(size_t bytes)
+{
+    return (bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
+}
+
 /* How many bytes this process can hope for: the smallest of the machine's memory, the limits of its control groups (v1 and v2,
  * parents too) and its own (RLIMIT_AS, RLIMIT_DATA). What cannot be found out is no limit; SIZE_MAX where nothing can. */
 size_t mem_machine_bytes(void);

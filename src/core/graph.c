@@ -9,6 +9,8 @@
 
 #include "graph_private.h"
 #include "sdlora/mem.h"
+#include "sdlora/ops.h"
+#include "sdlora/threads.h"
 
 Graph *graph_new(const Backend *be, bool train, Err *e)
 {
@@ -101,12 +103,24 @@ Node *graph_fail(Graph *g, const char *fmt, ...)
     return NULL;
 }
 
+/* Input i, or a copy of it where it is an earlier input too: two gradients, written in whatever order, have two places. */
+static Node *own_input(Graph *g, Node *const *in, int i)
+{
+    for (int k = 0; in[i] && in[i]->needs_grad && k < i; k++)
+        if (in[k] == in[i])
+            return op_reshape(g, in[i], in[i]->val.shape);
+    return in[i];
+}
+
 Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
 {
-    Node *n;
+    Node *n, *own[NODE_MAX_IN] = {NULL};
     char text[64];
 
     assert(n_in <= NODE_MAX_IN);
+    assert(op && op->name && op->inplace <= NODE_MAX_IN && op->grad_alias <= NODE_MAX_IN);
+    for (int i = 0; i < n_in; i++)
+        own[i] = own_input(g, in, i);
     if (g->err.code)
         return NULL;
     if (shape_numel(out) == 0 || shape_numel(out) > SIZE_MAX / sizeof(real) / 4)
@@ -122,13 +136,13 @@ Node *graph_add(Graph *g, const OpDef *op, Shape out, Node *const *in, int n_in)
     n->val.row = n->grad.row = (size_t)shape_width(out);
     n->n_in = n_in;
     for (int i = 0; i < n_in; i++) {
-        n->in[i] = in[i];
-        if (in[i] && in[i]->needs_grad)
-            n->needs_grad = true;
+        assert(!own[i] || (own[i]->index < g->count && g->nodes[own[i]->index] == own[i])); /* of this graph */
+        n->in[i] = own[i];
+        n->needs_grad |= node_trains(n, i);
     }
     n->fixed = !g->train && n_in > 0;
     for (int i = 0; i < n_in; i++)
-        n->fixed &= !in[i] || in[i]->param || in[i]->fixed;
+        n->fixed &= !own[i] || own[i]->param || own[i]->fixed;
     g->nodes[g->count++] = n;
     return n;
 }
@@ -150,12 +164,21 @@ void graph_weights_changed(Graph *g)
     g->prepared = false;
 }
 
+/* Each run begins with this: scratch holds as much as so many threads need. */
+static void check_threads(const Graph *g)
+{
+    assert(g->slab && "the graph is planned");
+    assert(threads_count() <= g->threads);
+    (void)g;
+}
+
 void graph_prepare(Graph *g)
 {
     if (g->twin)
         graph_prepare(g->twin);
     if (g->prepared) /* others may be reading that */
         return;
+    check_threads(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
         if (n->op->prepare && !g->twin)
@@ -181,6 +204,7 @@ static void poison(const Graph *g, int step)
 
 void graph_forward(Graph *g)
 {
+    check_threads(g);
     graph_prepare(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
@@ -210,6 +234,7 @@ static bool is_finite(const Tensor *t)
 const Node *graph_find_not_finite(Graph *g)
 {
     assert(!g->train); /* running statistics would move once more */
+    check_threads(g);
     graph_prepare(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
@@ -226,6 +251,7 @@ const Node *graph_find_not_finite(Graph *g)
 void graph_backward(Graph *g)
 {
     assert(g->loss);
+    check_threads(g);
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = g->nodes[i];
         double t = g->profile ? profile_now() : 0;

@@ -3,8 +3,10 @@
  * dw[a,c,k,o] = sum over n,i,j of x[n,i+a-1,j+c-1,k] dy[n,i,j,o],  db = sum of dy. */
 #include "sdlora/ops.h"
 
-/* What a convolution of either kind needs for the passes that it will run. */
-static size_t scratch_of(size_t (*scratch)(ConvShape s, ConvPass pass, int threads), const Node *n, const Graph *g)
+#include "sdlora/mem.h"
+
+/* The most that a convolution of either kind needs in one of the passes that it will run. */
+static size_t scratch_of(size_t (*needs)(const Node *n, const Graph *g, ConvPass pass), const Node *n, const Graph *g)
 {
     const bool runs[] = {[CONV_FWD] = true,
                          [CONV_BWD_DATA] = node_trains(n, 0),
@@ -12,30 +14,67 @@ static size_t scratch_of(size_t (*scratch)(ConvShape s, ConvPass pass, int threa
     size_t most = 0;
 
     for (int pass = CONV_FWD; pass <= CONV_BWD_WEIGHT; pass++) {
-        const size_t bytes = runs[pass] ? scratch(n->attr.conv, (ConvPass)pass, g->threads) : 0;
+        const size_t bytes = runs[pass] ? needs(n, g, (ConvPass)pass) : 0;
         most = bytes > most ? bytes : most;
     }
     return most;
 }
 
-/* ---- conv3x3: in x, w, b? ---- */
+/* The filter's gradient is made of x, that of x of the filter. */
+static unsigned saves_of(const Node *n)
+{
+    return (node_trains(n, 1) ? SAVE_IN(0) : 0) | (node_trains(n, 0) ? SAVE_IN(1) : 0);
+}
+
+/* ---- conv3x3: in x, w, b?. prep[pass]: the filter as forward and backward-data want it ---- */
+
+/* A parameter, or what follows from parameters alone outside training, is transformed when weights have changed. A filter that
+ * is computed is another one in every forward: it is transformed where it is used, into the first part of scratch. */
+static bool prepared_ahead(const Node *w)
+{
+    return w->param || w->fixed;
+}
+
+static size_t filter_bytes(const Node *n, const Graph *g, ConvPass pass)
+{
+    return mem_align_up(g->be->conv3_prep_size(n->attr.conv, pass) * sizeof(real));
+}
+
+/* The filter for forward or backward-data, NULL where that takes w itself; *rest is the scratch that remains. */
+static const real *filter_of(const Node *n, const Graph *g, ConvPass pass, void **rest)
+{
+    const size_t bytes = prepared_ahead(n->in[1]) ? 0 : filter_bytes(n, g, pass);
+
+    *rest = (char *)g->scratch + bytes;
+    if (!bytes)
+        return n->prep[pass];
+    g->be->conv3_prep(g->scratch, node_val(n, 1), n->attr.conv, pass);
+    return g->scratch;
+}
+
+static size_t conv3x3_needs(const Node *n, const Graph *g, ConvPass pass)
+{
+    return (prepared_ahead(n->in[1]) ? 0 : filter_bytes(n, g, pass)) +
+           g->be->conv3_scratch(n->attr.conv, pass, g->threads);
+}
 
 static size_t conv3x3_scratch(const Node *n, const Graph *g)
 {
-    return scratch_of(g->be->conv3_scratch, n, g);
+    return scratch_of(conv3x3_needs, n, g);
 }
 
 static void conv3x3_prepare(Node *n, const Graph *g)
 {
-    if (n->prep[0])
-        g->be->conv3_prep(n->prep[0], node_val(n, 1), n->attr.conv, CONV_FWD);
-    if (n->prep[1])
-        g->be->conv3_prep(n->prep[1], node_val(n, 1), n->attr.conv, CONV_BWD_DATA);
+    for (int pass = CONV_FWD; pass <= CONV_BWD_DATA; pass++)
+        if (n->prep[pass])
+            g->be->conv3_prep(n->prep[pass], node_val(n, 1), n->attr.conv, (ConvPass)pass);
 }
 
 static void conv3x3_fwd(Node *n, const Graph *g)
 {
-    g->be->conv3_fwd(n->val.data, node_val(n, 0), node_val(n, 1), n->prep[0], node_val(n, 2), n->attr.conv, g->scratch);
+    void *rest;
+    const real *u = filter_of(n, g, CONV_FWD, &rest);
+    g->be->conv3_fwd(n->val.data, node_val(n, 0), node_val(n, 1), u, node_val(n, 2), n->attr.conv, rest);
 }
 
 static void conv3x3_bwd(Node *n, const Graph *g)
@@ -44,8 +83,11 @@ static void conv3x3_bwd(Node *n, const Graph *g)
 
     if (node_wants(n, 1) || node_wants(n, 2))
         g->be->conv3_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, n->attr.conv, g->scratch);
-    if (node_wants(n, 0))
-        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), n->prep[1], n->attr.conv, g->scratch);
+    if (node_wants(n, 0)) {
+        void *rest;
+        const real *u = filter_of(n, g, CONV_BWD_DATA, &rest);
+        g->be->conv3_bwd_data(node_grad(n, 0), dy, node_val(n, 1), u, n->attr.conv, rest);
+    }
 }
 
 static double conv3x3_flops(const Node *n)
@@ -67,7 +109,6 @@ Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo)
 {
     Node *n;
     Shape xs, ws;
-    ConvShape s;
 
     if (!x || !w)
         return NULL;
@@ -82,20 +123,24 @@ Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo)
     n = graph_add(g, &op_conv3x3_def, shape4(xs.d[0], xs.d[1], xs.d[2], ws.d[3]), (Node *[]){x, w, b}, 3);
     if (!n)
         return NULL;
-    s = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[2], ws.d[3], algo};
-    n->attr.conv = s;
-    n->saves = w->needs_grad ? SAVE_IN(0) : 0;
-    n->prep_bytes[0] = g->be->conv3_prep_size(s, CONV_FWD) * sizeof(real);
-    if (x->needs_grad)
-        n->prep_bytes[1] = g->be->conv3_prep_size(s, CONV_BWD_DATA) * sizeof(real);
+    n->attr.conv = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[2], ws.d[3], algo};
+    n->saves = saves_of(n);
+    for (int pass = CONV_FWD; pass <= CONV_BWD_DATA && prepared_ahead(w); pass++)
+        if (pass == CONV_FWD || node_trains(n, 0))
+            n->prep_bytes[pass] = filter_bytes(n, g, (ConvPass)pass);
     return n;
 }
 
 /* ---- conv_transpose2x2: in x, w, b? ---- */
 
+static size_t convt_needs(const Node *n, const Graph *g, ConvPass pass)
+{
+    return g->be->convt2_scratch(n->attr.conv, pass, g->threads);
+}
+
 static size_t convt_scratch(const Node *n, const Graph *g)
 {
-    return scratch_of(g->be->convt2_scratch, n, g);
+    return scratch_of(convt_needs, n, g);
 }
 
 static void convt_fwd(Node *n, const Graph *g)
@@ -149,6 +194,6 @@ Node *op_conv_transpose2x2(Graph *g, Node *x, Node *w, Node *b)
     if (!n)
         return NULL;
     n->attr.conv = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[0], ws.d[3], CONV_AUTO};
-    n->saves = w->needs_grad ? SAVE_IN(0) : 0;
+    n->saves = saves_of(n);
     return n;
 }

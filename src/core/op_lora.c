@@ -2,10 +2,12 @@
  * a linear layer with the rows of B as its rows. */
 #include "sdlora/ops.h"
 
-/* Reals of scratch before the linear kernel's own. */
-static size_t scaled_reals(const Node *n)
+#include "sdlora/mem.h"
+
+/* Scratch: s dw', then the linear kernel's own. */
+static size_t scaled_bytes(const Node *n)
 {
-    return (n->val.numel + 15) / 16 * 16;
+    return mem_align_up(n->val.numel * sizeof(real));
 }
 
 static size_t lora_scratch(const Node *n, const Graph *g)
@@ -14,7 +16,7 @@ static size_t lora_scratch(const Node *n, const Graph *g)
     size_t a = g->be->linear_bwd_weight_scratch(1, out, in, rank, g->threads);
     size_t b = g->be->linear_fwd_scratch(out, in, rank, g->threads);
 
-    return n->needs_grad ? scaled_reals(n) * sizeof(real) + (a > b ? a : b) : 0;
+    return n->needs_grad ? scaled_bytes(n) + (a > b ? a : b) : 0;
 }
 
 static void lora_fwd(Node *n, const Graph *g)
@@ -29,14 +31,15 @@ static void lora_bwd(Node *n, const Graph *g)
     int out = n->val.shape.d[0], in = n->val.shape.d[1], rank = n->attr.lora.rank;
     const Grad dw = node_grad(n, 0), db = node_grad(n, 2);
     real *scaled = g->scratch;
+    void *rest = (char *)g->scratch + scaled_bytes(n);
 
     g->be->axpby(scaled, n->grad.data, n->grad.numel, n->attr.lora.scale, 0);
     if (node_wants(n, 1))
         g->be->linear_bwd_weight(node_grad(n, 1), (Grad){NULL, 0}, scaled, node_val(n, 2), 1, out, in, rank,
-                                 scaled + scaled_reals(n));
+                                 rest);
     if (db.p)
         g->be->linear_fwd(db.p, scaled, node_val(n, 1), NULL, db.beta != 0 ? db.p : NULL, 1, out, in, rank,
-                          scaled + scaled_reals(n));
+                          rest);
     if (dw.p)
         g->be->axpby(dw.p, n->grad.data, n->grad.numel, 1, dw.beta);
 }

@@ -31,6 +31,8 @@ Node *op_loss(Graph *g, Node *pred, Node *target, bool l1, double scale)
         return NULL;
     if (!shape_equal(pred->val.shape, target->val.shape))
         return graph_fail(g, "loss: prediction and target differ in shape");
+    if (target->needs_grad)
+        return graph_fail(g, "loss: the target depends on parameters that are trained");
     n = graph_add(g, &op_loss_def, shape1(1), (Node *[]){pred, target}, 2);
     if (!n)
         return NULL;

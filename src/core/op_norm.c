@@ -1,7 +1,9 @@
 /* GroupNorm and BatchNorm fused with activation, time embedding and residual; LayerNorm. Formulas: backend.h.
- * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). The backward recomputes the normalised
- * values from x, so the output is not kept. */
+ * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). Backward computes the normalised values
+ * and what the activation got from x, gamma and beta again, so the output is not kept. */
 #include "sdlora/ops.h"
+
+#include <assert.h>
 
 static size_t norm_scratch(const Node *n, const Graph *g)
 {
@@ -34,7 +36,7 @@ static Node *norm_add(Graph *g, const OpDef *op, Node *const in[5], int groups, 
     if (!n)
         return NULL;
     n->attr.norm = (NormShape){xs.d[0], xs.d[1] * xs.d[2], xs.d[3], groups, act, eps};
-    n->saves = SAVE_IN(0);
+    n->saves = SAVE_IN(0) | SAVE_IN(1) | SAVE_IN(2);
     return n;
 }
 
@@ -145,6 +147,7 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
     if (!running_mean || !running_var || !batches)
         return NULL;
     n = norm_add(g, &op_batch_norm_def, (Node *[]){x, gamma, beta, temb, res}, 0, act, eps);
+    assert(!n || (running_mean->numel == gamma->val.numel && running_var->numel == gamma->val.numel));
     r = n ? graph_block(g, 1, sizeof *r) : NULL;
     if (!r)
         return NULL;

@@ -1,6 +1,7 @@
 /* The registry of parameters: see param.h. */
 #include "sdlora/param.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,6 +127,7 @@ int param_seal_blank(ParamStore *s, Err *e)
     static const ParamKind order[] = {PARAM_WEIGHT, PARAM_BUFFER};
     size_t used = 0;
 
+    assert(!s->sealed);
     for (size_t k = 0; k < 2; k++) {
         for (int i = 0; i < s->count; i++) {
             Param *p = s->items[i];
@@ -148,6 +150,7 @@ int param_seal_blank(ParamStore *s, Err *e)
         Param *p = s->items[i];
         if (p->kind == PARAM_COUNTER)
             continue;
+        assert(p->offset + p->numel <= (p->kind == PARAM_WEIGHT ? s->n_weights : s->n_values));
         p->value = s->values + p->offset;
         if (p->trainable)
             p->grad = s->grads + p->offset;

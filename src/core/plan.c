@@ -1,81 +1,13 @@
-/* Memory planning: see graph.h. Lives are intervals of steps (forward of node i is step i, its backward step 2n-1-i). The
- * packer takes items by decreasing size and gives each the lowest offset that is free during its whole life (the
- * "greedy by size" of Pisarchyk & Lee 2020, "Efficient memory management for deep neural net inference", section 5.2). */
+/* Memory planning: see graph.h. Lives are intervals of steps: forward of node i is step i, its backward step 2n-1-i. Where
+ * they lie is decided in pack.c. */
 #include "graph_private.h"
 
 #include <assert.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "sdlora/mem.h"
 #include "sdlora/threads.h"
 
-static size_t align_up(size_t n)
-{
-    return (n + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-}
-
-static bool lives_meet(const PlanItem *a, const PlanItem *b)
-{
-    return a->start <= b->end && b->start <= a->end;
-}
-
-static int by_size(const void *pa, const void *pb)
-{
-    const PlanItem *a = *(PlanItem *const *)pa, *b = *(PlanItem *const *)pb;
-    if (a->bytes != b->bytes)
-        return a->bytes < b->bytes ? 1 : -1;
-    return a < b ? -1 : a > b;
-}
-
-/* The lowest offset where `it` fits beside the placed items (sorted by offset) that are alive with it. */
-static size_t lowest_gap(const PlanItem *it, PlanItem *const *placed, int n)
-{
-    size_t at = 0;
-    for (int i = 0; i < n; i++) {
-        const PlanItem *p = placed[i];
-        if (!lives_meet(it, p))
-            continue;
-        if (at + it->bytes <= p->offset)
-            break;
-        if (p->offset + p->bytes > at)
-            at = p->offset + p->bytes;
-    }
-    return at;
-}
-
-void plan_pack(PlanItem *items, int n, bool plain, size_t *total)
-{
-    PlanItem **order = mem_alloc((size_t)n, sizeof *order, "the plan", NULL);
-    PlanItem **placed = mem_alloc((size_t)n, sizeof *placed, "the plan", NULL);
-
-    *total = 0;
-    if (!order || !placed)
-        plain = true; /* always possible, only larger */
-    for (int i = 0; i < n && plain; i++) {
-        items[i].offset = *total;
-        *total += items[i].bytes;
-    }
-    if (!plain) {
-        for (int i = 0; i < n; i++)
-            order[i] = &items[i];
-        qsort(order, (size_t)n, sizeof *order, by_size);
-        for (int i = 0; i < n; i++) {
-            PlanItem *it = order[i];
-            int k = i;
-            it->offset = lowest_gap(it, placed, i);
-            for (; k > 0 && placed[k - 1]->offset > it->offset; k--)
-                placed[k] = placed[k - 1];
-            placed[k] = it;
-            if (it->offset + it->bytes > *total)
-                *total = it->offset + it->bytes;
-        }
-    }
-    mem_free(order);
-    mem_free(placed);
-}
-
-/* ---- lives ---- */
+enum { ITEMS_PER_NODE = 4 }; /* value, gradient, two of aux */
 
 typedef struct Plan {
     Graph *g;
@@ -94,7 +26,8 @@ static int bwd_step(const Plan *p, int i)
 
 static int add_item(Plan *p, size_t bytes, int start, int end)
 {
-    p->g->items[p->n_items] = (PlanItem){align_up(bytes), 0, start, end};
+    assert(p->n_items < ITEMS_PER_NODE * p->n && start <= end);
+    p->g->items[p->n_items] = (PlanItem){mem_align_up(bytes), 0, start, end};
     return p->n_items++;
 }
 
@@ -222,7 +155,7 @@ static void plan_value(Plan *p, const Node *n)
         p->val_in[n->in[k]->index] < 0) {
         int item = p->val[n->in[k]->index];
         if (count_uses(n, n->in[k]) == 1 && items[item].end == i &&
-            items[item].bytes == align_up(n->val.numel * sizeof(real))) {
+            items[item].bytes == mem_align_up(n->val.numel * sizeof(real))) {
             items[item].end = end;
             p->val[i] = item;
             return;
@@ -278,7 +211,10 @@ static void plan_lives(Plan *p)
 
 static void *place(const Graph *g, int item)
 {
-    return item < 0 ? NULL : (char *)g->slab + g->items[item].offset;
+    if (item < 0)
+        return NULL;
+    assert(item < g->n_items && g->items[item].offset + g->items[item].bytes <= g->slab_bytes);
+    return (char *)g->slab + g->items[item].offset;
 }
 
 static real *param_grad(const Graph *g, const Param *p)
@@ -286,7 +222,7 @@ static real *param_grad(const Graph *g, const Param *p)
     return g->grads && p->grad ? g->grads + p->offset : p->grad;
 }
 
-/* n's value moves from the beginning of the concat's to behind the channels of the inputs before it. */
+/* n's value moves from the beginning of the concat's to after the channels of the inputs before it. */
 static void lie_inside(Node *n, const Node *concat)
 {
     n->val.row = (size_t)shape_width(concat->val.shape);
@@ -313,9 +249,10 @@ static void give_places(const Plan *p)
         for (int k = 0; k < 2; k++) {
             n->aux[k] = place(g, p->aux[k][i]);
             n->prep[k] = n->prep_bytes[k] ? prep : NULL;
-            prep += align_up(n->prep_bytes[k]);
+            prep += mem_align_up(n->prep_bytes[k]);
         }
     }
+    assert((size_t)(prep - (char *)g->prep_slab) == g->prep_bytes);
 }
 
 static void count_bytes(Graph *g)
@@ -323,10 +260,10 @@ static void count_bytes(Graph *g)
     g->scratch_bytes = g->prep_bytes = g->grad_bytes = 0;
     for (int i = 0; i < g->count; i++) {
         const Node *n = g->nodes[i];
-        size_t s = n->op->scratch ? align_up(n->op->scratch(n, g)) : 0;
+        size_t s = n->op->scratch ? mem_align_up(n->op->scratch(n, g)) : 0;
         if (s > g->scratch_bytes)
             g->scratch_bytes = s;
-        g->prep_bytes += align_up(n->prep_bytes[0]) + align_up(n->prep_bytes[1]);
+        g->prep_bytes += mem_align_up(n->prep_bytes[0]) + mem_align_up(n->prep_bytes[1]);
         if (g->own_grads && n->param && n->needs_grad)
             g->grad_bytes += n->param->numel * sizeof(real);
     }
@@ -337,7 +274,7 @@ static int allocate(Graph *g, Err *e)
     g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
     g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
     g->prep_slab = g->twin ? g->twin->prep_slab : mem_alloc(g->prep_bytes, 1, "transformed filters", e);
-    assert(!g->twin || g->twin->prep_bytes >= g->prep_bytes);
+    assert(!g->twin || g->twin->prep_bytes == g->prep_bytes); /* the same filters at the same places */
     if (g->own_grads)
         g->grads = mem_alloc(g->own_grads->n_weights, sizeof(real), "the gradients", e);
     return g->slab && g->scratch && g->prep_slab && (g->grads || !g->own_grads) ? 0 : -1;
@@ -350,7 +287,7 @@ static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
     int *ints = graph_block(g, 5 * n, sizeof(int));
     bool *written = graph_block(g, n, sizeof(bool));
 
-    g->items = g->err.code ? NULL : mem_alloc(4 * n, sizeof *g->items, "the plan", &g->err);
+    g->items = g->err.code ? NULL : mem_alloc(ITEMS_PER_NODE * n, sizeof *g->items, "the plan", &g->err);
     if (g->err.code) {
         if (e)
             *e = g->err;

@@ -2,6 +2,7 @@
 #include "graph_private.h"
 #include "sdlora/mem.h"
 
+#include <assert.h>
 #include <time.h>
 
 typedef struct GraphProfile {
@@ -45,6 +46,7 @@ void profile_free(GraphProfile *p)
 void profile_note(Graph *g, int node, bool backward, double since)
 {
     GraphProfile *p = g->profile;
+    assert(node >= 0 && node < g->count);
     (backward ? p->bwd : p->fwd)[node] += profile_now() - since;
     if (node == 0 && !backward)
         p->calls++;

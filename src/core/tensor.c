@@ -1,6 +1,7 @@
 /* Shapes: see tensor.h. */
 #include "sdlora/tensor.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "sdlora/mem.h"
@@ -8,6 +9,7 @@
 Shape shape_make(int nd, const int *d)
 {
     Shape s = {nd, {1, 1, 1, 1}};
+    assert(nd >= 0 && nd <= TENSOR_MAX_DIMS);
     for (int i = 0; i < nd; i++)
         s.d[i] = d[i];
     return s;
