@@ -87,6 +87,12 @@ trainer: clipping forgets the norm|src/train/trainer.c|s/c->clip \/ (norm + 1e-6
 trainer: one order for all epochs|src/train/trainer.c|s/rng_stream("shuffle", (uint64_t)epoch)/rng_stream("shuffle", 0)/|test_train
 trainer: one noise for all samples|src/train/trainer.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
 trainer: nothing dropped|src/train/trainer.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
+ref: filter turned in one direction|src/backend/ref/ref_conv.c|s/x + pixel(n, i + a - 1, j + c - 1/x + pixel(n, i + a - 1, j - c + 1/; s/inside(i + a - 1, j + c - 1, s))$/inside(i + a - 1, j - c + 1, s))/|test_golden_ops
+ref: gradient of the scale over one image|src/backend/ref/ref_norm.c|s/{0, s.n, channel, channel + 1}/{0, 1, channel, channel + 1}/|test_golden_ops
+ref: softmax backward without the mean|src/backend/ref/ref_sublayer.c|s/m\[j\] \* (dm\[j\] - sum)/m[j] * dm[j]/|test_golden_ops
+ref: added gradients overwrite|src/backend/ref/ref.h|s/beta == 0 ? v : /beta == beta ? v : /|grad_ops
+ref: second moment not squared|src/backend/ref/ref_optim.c|s/(1 - s.beta2) \* gi \* gi/(1 - s.beta2) * gi/|test_golden_steps
+simd: the reference is the best|src/backend/dispatch.c|s/be ? be : backend_at(0)/be ? be : \&ref_backend/|test_kernels_basic
 simd: what is not there is not refused|src/cli/cli.c|s/ \&\& !backend_check(&e)//|cli_usage
 progress: the mean begins with the first loss|src/cli/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
 progress: an epoch's line is drawn over|src/cli/progress.c|s/if (milestone)$/if (0)/|cli_terminal

@@ -37,6 +37,11 @@
             fail_msg("%s: %s", #p, (err).msg);                                                                         \
     } while (0)
 
+/* A group of tests with the default backend and, when they pass, with the reference. 0, or 1 when one failed. */
+#define run_on_both(tests, setup)                                                                                      \
+    (cmocka_run_group_tests_name("the default backend", tests, setup, NULL) || setenv("SDLORA_SIMD", "ref", 1) ||      \
+     cmocka_run_group_tests_name("the reference", tests, setup, NULL))
+
 static inline void fill_random(real *out, size_t n, uint64_t seed, double scale)
 {
     Rng r = rng_make(seed, rng_stream("test", 0));

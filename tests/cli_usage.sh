@@ -81,7 +81,8 @@ for command in train finetune sample predict bench '--version --verbose'; do
     check "$command: what there is, is listed" grep -q "has.* $simd" err.txt
 done
 listed=$(sed 's/.* has //; s/,//g' err.txt)
-for level in avx512 avx2 neon baseline; do # what is listed runs, what is not is refused
+check 'the reference is there, and not by itself' test "$simd" != ref -a "${listed##* }" = ref
+for level in avx512 avx2 neon baseline ref; do # what is listed runs, what is not is refused
     case " $listed " in
     *" $level "*) SDLORA_SIMD=$level expect 0 "SIMD: $level" --version --verbose ;;
     *) SDLORA_SIMD=$level refuse 2 "SDLORA_SIMD is '$level'" --version --verbose ;;

@@ -243,8 +243,5 @@ int main(void)
         cmocka_unit_test(test_concat_in_place),
         cmocka_unit_test(test_l1_loss),
     };
-    int failed = cmocka_run_group_tests_name("the default backend", tests, NULL, NULL);
-    if (setenv("SDLORA_SIMD", "ref", 1) != 0 || strcmp(backend_get()->name, "ref") != 0)
-        return 1;
-    return failed + cmocka_run_group_tests_name("the reference", tests, NULL, NULL);
+    return run_on_both(tests, NULL);
 }

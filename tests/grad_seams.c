@@ -1,4 +1,5 @@
-/* Where ops meet, against central differences, in double: weights and biases each of their own, filters and factors that are
+/* Where ops meet, against central differences, in double, with the default backend and with the
+ * reference: weights and biases each of their own, filters and factors that are
  * computed, a node that an op is given twice. */
 #include "gradcheck.h"
 
@@ -212,5 +213,5 @@ int main(void)
         cmocka_unit_test(test_norms),         cmocka_unit_test(test_sublayer_frozen),
         cmocka_unit_test(test_given_twice),   cmocka_unit_test(test_target_that_is_trained),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_on_both(tests, NULL);
 }

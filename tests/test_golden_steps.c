@@ -1,5 +1,5 @@
 /* Five optimiser steps against PyTorch (tests/golden/unet_*_steps.safetensors): Adam, AdamW, Adam with clipping and a
- * moving average, with the same calls that the trainer makes. */
+ * moving average, with the same calls that the trainer makes. With the default backend, and with the reference. */
 #include "golden_util.h"
 
 typedef struct Run {
@@ -151,5 +151,5 @@ int main(void)
         cmocka_unit_test(test_clipped_with_moving_average),
         cmocka_unit_test(test_adam_with_batch_norm),
     };
-    return cmocka_run_group_tests(tests, start, NULL);
+    return run_on_both(tests, start);
 }

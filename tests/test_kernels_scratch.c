@@ -112,7 +112,7 @@ static void scratch(const Backend *be)
 static void test_scratch(void **state)
 {
     (void)state;
-    each_simd(scratch);
+    each_backend(scratch);
 }
 
 /* A convolution for `most` threads run by fewer: nothing beyond its scratch is touched. */
@@ -154,7 +154,7 @@ static void fewer_threads(const Backend *be)
 static void test_fewer_threads(void **state)
 {
     (void)state;
-    each_simd(fewer_threads);
+    each_backend(fewer_threads);
 }
 
 int main(void)

@@ -31,7 +31,7 @@ static size_t scratch_bytes(SublayerShape s)
 
 static Work work_at(double *at, SublayerShape s)
 {
-    Work a;
+    Work a = {0};
     double **const wide[] = {&a.x, &a.u, &a.z, &a.dy, &a.dz, &a.du, &a.dx},
                    **const middle[] = {&a.h, &a.m, &a.dm, &a.dh};
     for (int i = 0; i < 7; i++, at += s.c)
