@@ -38,15 +38,15 @@ refuse 2 "'--batch-size' needs a whole number, got '8x'" train --batch-size 8x
 refuse 2 "'--batch-size' needs a whole number, got ''" train --batch-size=
 refuse 2 "'--batch-size' needs a whole number, got ' 8'" train --batch-size ' 8'
 refuse 2 "'--batch-size' needs a whole number, got '1e3'" train --batch_size=1e3
-refuse 2 "'--batch-size' must lie in 1.." train --batch-size 0
-refuse 2 "'--batch-size' must lie in 1.." train --batch-size 99999999999999999999
-refuse 2 "'--rank' must lie in 1..1024, got '0'" finetune --rank 0
-refuse 2 "'--rank' must lie in 1..1024, got '-3'" finetune --rank -3
+refuse 2 "'--batch-size' must be 1 to 1000000" train --batch-size 0
+refuse 2 "'--batch-size' must be 1 to 1000000" train --batch-size 99999999999999999999
+refuse 2 "'--rank' must be 1 to 65536, got '0'" finetune --rank 0
+refuse 2 "'--rank' must be 1 to 65536, got '-3'" finetune --rank -3
 for bad in nan inf -inf 1e999 0x 1,5 '' abc; do
     refuse 2 "'--lr' needs a number" train --lr="$bad"
 done
-refuse 2 "'--lr' must lie in" train --lr 0
-refuse 2 "'--lr' must lie in" train --lr=-1e-3
+refuse 2 "'--lr' must be 1e-30 to 100" train --lr 0
+refuse 2 "'--lr' must be 1e-30 to 100" train --lr=-1e-3
 refuse 2 "'--seed' needs a whole number" train --seed -1
 refuse 2 "'--seed' needs a whole number" train --seed 18446744073709551616
 refuse 2 "'--mem' needs a size with its unit" train --mem 512
@@ -57,7 +57,7 @@ refuse 2 "'--channels' needs a whole number" train --channels 32,,64
 refuse 2 "'--channels' takes at most 8" train --channels 1,2,3,4,5,6,7,8,9
 refuse 2 "'--norm' must be one of group, batch, got 'layer'" train --norm layer
 refuse 2 "'--preset' must be one of mnist, tiny, seed" train --preset huge
-refuse 2 "'--eta' must lie in 0..1" sample --eta 1.5
+refuse 2 "'--eta' must be 0 to 1" sample --eta 1.5
 
 # contradictions
 refuse 2 'give --epochs or --steps, not both' train --epochs 2 --steps 5

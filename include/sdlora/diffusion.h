@@ -13,6 +13,10 @@
 typedef enum ScheduleKind { SCHEDULE_LINEAR, SCHEDULE_COSINE } ScheduleKind;
 typedef enum PredictKind { PREDICT_EPS, PREDICT_V, PREDICT_X0 } PredictKind;
 typedef enum ClipKind { CLIP_X0, CLIP_XT, CLIP_NONE } ClipKind;
+extern const char *const SCHEDULE_NAMES[], *const PREDICT_NAMES[], *const CLIP_NAMES[];
+
+#define TIMESTEPS_MIN 2
+#define TIMESTEPS_MAX 100000
 
 typedef struct Diffusion {
     int timesteps;
@@ -22,7 +26,7 @@ typedef struct Diffusion {
 } Diffusion;
 
 /* linear: beta from 1e-4 to 0.02 in T equal steps. cosine (Nichol & Dhariwal 2021, eq. 17): ac_t = f(t+1)/f(0),
- * f(t) = cos^2((t/T + 0.008)/1.008 * pi/2), beta clipped at 0.999. timesteps 2..100000. */
+ * f(t) = cos^2((t/T + 0.008)/1.008 * pi/2), beta clipped at 0.999. timesteps TIMESTEPS_MIN..TIMESTEPS_MAX. */
 int diffusion_init(Diffusion *d, ScheduleKind schedule, int timesteps, PredictKind predict, Err *e);
 void diffusion_free(Diffusion *d);
 

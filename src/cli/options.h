@@ -1,35 +1,20 @@
-/* Command lines from one table per command: it gives parsing, range checks, help text, defaults, and what a run
- * remembers.
+/* Command lines from one table per command: it gives parsing, help text, defaults, and what a run remembers. What an option
+ * sets is a field (fields.h), the library's or the command's own: type, range, names and help stand there.
  *
- *   static const Option OPTIONS[] = { {.name = "rank", .type = OPT_INT, OPTION_FIELD(Args, lora.rank), .min = 1, ...},
- * {0} };
+ *   static const Option OPTIONS[] = {
+ *       {.name = "batch-size", .field = &TRAIN_FIELDS[TRAIN_BATCH_SIZE], .at = offsetof(Args, train)},
+ *       {.name = "rows", OPTION_OWN(Args, FIELD_INT, rows, .min = 1, .max = 1000, .help = "rows of the grid")},
+ *       {0},
+ *   };
  *
  * Accepted: --name=value, --name value, --flag, --no-flag, -n value, -nvalue, `--` before file names; underscores count
  * as hyphens. Values are checked to their last character; a number outside its range, NaN or infinity is refused. */
 #ifndef SDLORA_CLI_OPTIONS_H
 #define SDLORA_CLI_OPTIONS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 
-#include "sdlora/err.h"
-
-typedef enum OptionType {
-    OPT_END,     /* closes the table */
-    OPT_HEADING, /* help only: .help is the title */
-    OPT_BOOL,    /* bool; --no-NAME clears it */
-    OPT_INT,     /* int or int64_t */
-    OPT_SEED,    /* uint64_t, all of it */
-    OPT_REAL,    /* double */
-    OPT_TEXT,    /* const char *, borrowed from argv */
-    OPT_TEXTS,   /* TextList: may be given several times */
-    OPT_CHOICE,  /* int, an enum or bool: one of .choices */
-    OPT_INTS,    /* int[], .limit of them at most; their number goes to the int at .count_offset */
-    OPT_BYTES,   /* size_t: 512MB, 1.5GB */
-    OPT_EVERY,   /* Every: 100s steps, 2e epochs, 100 steps */
-} OptionType;
+#include "sdlora/fields.h"
 
 enum {                     /* Option.flags */
        OPT_FIXED = 1,      /* part of what a run is: remembered, and may not change on --resume */
@@ -38,49 +23,29 @@ enum {                     /* Option.flags */
        OPT_NO_DEFAULT = 8, /* help shows no default */
 };
 
-typedef struct Choice {
-    const char *name; /* NULL closes the list */
-    int value;
-} Choice;
-
-#define TEXT_LIST_MAX 16
-typedef struct TextList {
-    const char *item[TEXT_LIST_MAX];
-    int n;
-} TextList;
-
-typedef struct Every {
-    int64_t n; /* 0: never */
-    bool epochs;
-} Every;
-
 typedef struct Option {
+    const char *heading;      /* help only: the title of what follows; there is no option then */
     const char *name, *alias; /* without hyphens; alias may be NULL */
     char letter;              /* -n, or 0 */
-    OptionType type;
     unsigned flags;
-    size_t offset, size; /* the field in the command's struct: OPTION_FIELD */
-    size_t count_offset; /* OPT_INTS */
-    int limit;           /* OPT_INTS */
-    double min, max;     /* both inclusive; of every item of OPT_INTS */
-    const Choice *choices;
+    const Field *field; /* a FIELD_BOOL without names is a flag: --name, --no-name */
+    size_t at;          /* of the struct that the field belongs to, in the command's struct */
     const char *fallback;
-    const char *arg;  /* how help names the value; NULL: by type */
-    const char *help; /* one line or more, without the default */
+    const char *arg; /* how help names the value; NULL: by type */
 } Option;
 
-#define OPTION_FIELD(T, f) .offset = offsetof(T, f), .size = sizeof(((T *)0)->f)
+#define OPTION_OWN(T, kind, member, ...) .field = &(const Field){.type = kind, FIELD(T, member), __VA_ARGS__}
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
     const char *operand;           /* "FILE": one is wanted; NULL: none is allowed */
     const char *text;              /* printed above the options; examples. May be NULL */
-    const Option *options;
+    const Option *options; /* closed by {0} */
 } OptionTable;
 
 typedef struct GivenOption {
     const Option *option;
-    const char *value; /* "1" and "0" for OPT_BOOL */
+    const char *value; /* "1" and "0" for a flag */
 } GivenOption;
 
 typedef struct Given {
@@ -91,7 +56,7 @@ typedef struct Given {
     bool help;           /* -h or --help */
 } Given;
 
-/* Read the words of argv behind the command's name (argc of them). Unknown names and missing values are ERR_USAGE;
+/* Read the words of argv after the command's name (argc of them). Unknown names and missing values are ERR_USAGE;
  * values are not looked at yet. Items are freed by options_free. */
 int options_scan(Given *g, const OptionTable *t, int argc, char *const *argv, Err *e);
 void options_free(Given *g);
@@ -103,10 +68,15 @@ int options_apply(const Given *g, void *base, Err *e);
 const char *options_given(const Given *g, const char *name);
 
 const Option *options_find(const OptionTable *t, const char *name);
+bool option_ends(const Option *o); /* it closes its table */
+bool option_is_flag(const Option *o);
+/* field_read and field_text of the option's field; base: the command's struct. */
 int option_store(void *base, const Option *o, const char *value, Err *e);
-
-/* The value of the field as option_store reads it; "" for an empty text. */
 const char *option_text(char *buf, size_t cap, const Option *o, const void *base);
+
+/* The library names facts (Field.what); out is its sentence with the option after each that one of the table sets: "the batch
+ * size (--batch-size) must be 1 to 1000000, not 0". */
+void options_name_facts(char *out, size_t cap, const OptionTable *t, const char *sentence);
 
 /* `sdlora CMD --help`; defaults are shown as they stand in `base`. */
 void options_help(FILE *f, const OptionTable *t, const void *base);

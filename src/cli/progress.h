@@ -10,7 +10,10 @@
 
 typedef enum ProgressMode { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_PLAIN, PROGRESS_NONE } ProgressMode;
 
-extern const Choice CHOICES_PROGRESS[];
+extern const char *const PROGRESS_NAMES[];
+#define OPTION_PROGRESS(T) /* clang-format off */ \
+    {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
+/* clang-format on */
 
 typedef struct Progress {
     ProgressMode mode; /* never AUTO */

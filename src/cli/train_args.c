@@ -9,157 +9,106 @@
 
 #include "sdlora/file.h"
 
-#define F(field) OPTION_FIELD(TrainArgs, field)
-#define HEADING(text)                                                                                                  \
-    {                                                                                                                  \
-        .type = OPT_HEADING, .help = text                                                                              \
-    }
-#define STEPS_MAX 1e12
-
-static const Choice NORMS[] = {{"group", NORM_GROUP}, {"batch", NORM_BATCH}, {NULL, 0}};
-static const Choice ACTS[] = {{"relu", ACT_RELU}, {"silu", ACT_SILU}, {NULL, 0}};
-static const Choice ATTENTION_NORMS[] = {{"pre", 1}, {"post", 0}, {NULL, 0}};
-static const Choice PREDICTS[] = {{"eps", PREDICT_EPS}, {"v", PREDICT_V}, {"x0", PREDICT_X0}, {NULL, 0}};
-static const Choice LR_SCHEDULES[] = {
-    {"constant", LR_CONSTANT}, {"cosine", LR_COSINE}, {"linear", LR_LINEAR}, {NULL, 0}};
-static const Choice LOSSES[] = {{"l1", 1}, {"l2", 0}, {NULL, 0}};
+#define OWN(kind, member, ...) OPTION_OWN(TrainArgs, kind, member, __VA_ARGS__)
+#define MODEL(f)               .flags = OPT_FIXED, .field = &MODEL_FIELDS[MODEL_##f], .at = offsetof(TrainArgs, model)
+#define LORA(f)                .flags = OPT_FIXED, .field = &LORA_FIELDS[LORA_##f], .at = offsetof(TrainArgs, lora)
+#define TRAIN(f)               .field = &TRAIN_FIELDS[TRAIN_##f], .at = offsetof(TrainArgs, train)
 
 /* clang-format off */
 #define DATA_OPTIONS \
-    {.name = "data", .type = OPT_TEXT, F(data), .flags = OPT_KEPT, .arg = "DIR", \
-     .help = "directory with the IDX files train-images-idx3-ubyte, t10k-..., gzipped or not"}, \
-    {.name = "limit", .type = OPT_INT, F(limit), .flags = OPT_FIXED, .min = 0, .max = INT_MAX, \
-     .help = "use only the first N training images; 0: all"}
+    {.name = "data", .flags = OPT_KEPT, .arg = "DIR", \
+     OWN(FIELD_TEXT, data, .help = "directory with the IDX files train-images-idx3-ubyte, t10k-..., gzipped or not")}, \
+    {.name = "limit", .flags = OPT_FIXED, \
+     OWN(FIELD_INT, limit, .max = INT_MAX, .help = "use only the first N training images; 0: all")}
 
 #define TRAINING_OPTIONS \
-    HEADING("Training"), \
-    {.name = "epochs", .type = OPT_INT, F(train.epochs), .flags = OPT_KEPT, .min = 1, .max = 1e6, \
-     .help = "passes over the images"}, \
-    {.name = "steps", .type = OPT_INT, F(train.steps), .flags = OPT_KEPT | OPT_NO_DEFAULT, .min = 1, .max = STEPS_MAX, \
-     .help = "optimiser steps in all, instead of --epochs"}, \
-    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(train.batch), .flags = OPT_FIXED, .min = 1, \
-     .max = 1e6, \
-     .help = "images per optimiser step"}, \
-    {.name = "micro-batch", .type = OPT_INT, F(train.micro_batch), .flags = OPT_FIXED, .min = 0, .max = 1e6, \
-     .help = "images per pass through the network; 0: chosen"}, \
-    {.name = "lr", .alias = "learning-rate", .type = OPT_REAL, F(train.lr), .flags = OPT_FIXED, .min = 1e-12, \
-     .max = 100, \
-     .help = "learning rate"}, \
-    {.name = "lr-schedule", .type = OPT_CHOICE, F(train.schedule), .flags = OPT_FIXED, .choices = LR_SCHEDULES, \
-     .help = "learning rate after the warm-up"}, \
-    {.name = "lr-end", .type = OPT_REAL, F(train.lr_end), .flags = OPT_FIXED, .min = 0, .max = 1, \
-     .help = "fraction of --lr that cosine and linear end at"}, \
-    {.name = "warmup", .type = OPT_INT, F(train.warmup), .flags = OPT_FIXED, .min = 0, .max = 1e9, \
-     .help = "steps of linear warm-up"}, \
-    {.name = "loss", .type = OPT_CHOICE, F(train.l1), .flags = OPT_FIXED, .choices = LOSSES, .help = "loss"}, \
-    {.name = "cond-drop", .type = OPT_REAL, F(train.cond_drop), .flags = OPT_FIXED, .min = 0, .max = 0.999, \
-     .help = "how often the class is replaced by the null class, for guidance"}, \
-    {.name = "beta1", .type = OPT_REAL, F(train.beta1), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, \
-     .help = "Adam"}, \
-    {.name = "beta2", .type = OPT_REAL, F(train.beta2), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, \
-     .help = "Adam"}, \
-    {.name = "adam-eps", .type = OPT_REAL, F(train.adam_eps), .flags = OPT_FIXED, .min = 1e-30, .max = 1, \
-     .help = "Adam"}, \
-    {.name = "weight-decay", .type = OPT_REAL, F(train.weight_decay), .flags = OPT_FIXED, .min = 0, .max = 10, \
-     .help = "decoupled weight decay (AdamW)"}, \
-    {.name = "grad-clip", .alias = "max-grad-norm", .type = OPT_REAL, F(train.clip), .flags = OPT_FIXED, .min = 0, \
-     .max = 1e9, .help = "largest gradient norm; 0: no clipping"}, \
-    {.name = "ema", .type = OPT_REAL, F(train.ema), .flags = OPT_FIXED, .min = 0, .max = 0.9999999, \
-     .help = "decay of the averaged weights, which are what is saved; 0: none"}, \
-    {.name = "seed", .type = OPT_SEED, F(train.seed), .flags = OPT_FIXED, .help = "of everything random"}, \
-    {.name = "val-images", .type = OPT_INT, F(train.val_images), .flags = OPT_FIXED, .min = 0, .max = INT_MAX, \
-     .help = "images of the t10k files for the validation loss, at most; 0: none"}
+    {.heading = "Training"}, \
+    {.name = "epochs", .flags = OPT_KEPT, TRAIN(EPOCHS)}, \
+    {.name = "steps", .flags = OPT_KEPT | OPT_NO_DEFAULT, TRAIN(STEPS)}, \
+    {.name = "batch-size", .alias = "batch", .flags = OPT_FIXED, TRAIN(BATCH_SIZE)}, \
+    {.name = "micro-batch", .flags = OPT_FIXED, TRAIN(MICRO_BATCH)}, \
+    {.name = "lr", .alias = "learning-rate", .flags = OPT_FIXED, TRAIN(LR)}, \
+    {.name = "lr-schedule", .flags = OPT_FIXED, TRAIN(LR_SCHEDULE)}, \
+    {.name = "lr-end", .flags = OPT_FIXED, TRAIN(LR_END)}, \
+    {.name = "warmup", .flags = OPT_FIXED, TRAIN(WARMUP)}, \
+    {.name = "loss", .flags = OPT_FIXED, TRAIN(LOSS)}, \
+    {.name = "cond-drop", .flags = OPT_FIXED, TRAIN(COND_DROP)}, \
+    {.name = "beta1", .flags = OPT_FIXED, TRAIN(BETA1)}, \
+    {.name = "beta2", .flags = OPT_FIXED, TRAIN(BETA2)}, \
+    {.name = "adam-eps", .flags = OPT_FIXED, TRAIN(ADAM_EPS)}, \
+    {.name = "weight-decay", .flags = OPT_FIXED, TRAIN(WEIGHT_DECAY)}, \
+    {.name = "grad-clip", .alias = "max-grad-norm", .flags = OPT_FIXED, TRAIN(GRAD_CLIP)}, \
+    {.name = "ema", .flags = OPT_FIXED, TRAIN(EMA)}, \
+    {.name = "seed", .flags = OPT_FIXED, TRAIN(SEED)}, \
+    {.name = "val-images", .flags = OPT_FIXED, TRAIN(VAL_IMAGES)}
 
 #define RUN_OPTIONS \
-    HEADING("Run"), \
-    {.name = "out", .letter = 'o', .alias = "output", .type = OPT_TEXT, F(out), .arg = "DIR", \
-     .help = "run directory"}, \
-    {.name = "resume", .type = OPT_TEXT, F(resume), .flags = OPT_OPTIONAL, .fallback = "latest", \
-     .arg = "latest|best|DIR", \
-     .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet"}, \
-    {.name = "force", .type = OPT_BOOL, F(force), .help = "resume although the data has changed"}, \
-    {.name = "save-every", .type = OPT_EVERY, F(save_every), .flags = OPT_KEPT, \
-     .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end"}, \
-    {.name = "keep", .type = OPT_INT, F(keep), .flags = OPT_KEPT, .min = 0, .max = 1e6, \
-     .help = "checkpoints kept besides the best; 0: all"}, \
-    {.name = "log-every", .type = OPT_INT, F(log_every), .flags = OPT_KEPT, .min = 1, .max = 1e9, \
-     .help = "steps between lines of metrics.jsonl"}, \
-    {.name = "sample-every", .type = OPT_INT, F(sample_every), .flags = OPT_KEPT, .min = 0, .max = 1e6, \
-     .help = "epochs between sample grids; 0: none"}, \
-    HEADING("Machine"), \
-    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"}, \
-    {.name = "conv", .type = OPT_CHOICE, F(train.conv), .flags = OPT_FIXED, .choices = CHOICES_CONV, \
-     .help = "how convolutions are computed"}, \
-    {.name = "mem", .type = OPT_BYTES, F(train.max_bytes), .help = MEM_HELP}, \
-    {.name = "profile", .type = OPT_BOOL, F(profile), \
-     .help = "print time (all threads') and GFLOP/s (of one) per operation at the end"}, \
-    {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, \
-     .help = "how progress is shown"}, \
-    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"}, \
-    {.name = "verbose", .letter = 'v', .type = OPT_BOOL, F(verbose), .help = "say more"}
+    {.heading = "Run"}, \
+    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", OWN(FIELD_TEXT, out, .help = "run directory")}, \
+    {.name = "resume", .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
+     OWN(FIELD_TEXT, resume, \
+         .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet")}, \
+    {.name = "force", OWN(FIELD_BOOL, force, .what = "by force", .help = "resume although the data has changed")}, \
+    {.name = "save-every", .flags = OPT_KEPT, \
+     OWN(FIELD_EVERY, save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
+    {.name = "keep", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
+    {.name = "log-every", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
+    {.name = "sample-every", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
+    {.heading = "Machine"}, \
+    OPTION_THREADS(TrainArgs), \
+    {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
+    OPTION_MEM(TrainArgs, train.max_bytes), \
+    {.name = "profile", \
+     OWN(FIELD_BOOL, profile, .help = "print time (all threads') and GFLOP/s (of one) per operation at the end")}, \
+    OPTION_PROGRESS(TrainArgs), \
+    OPTION_QUIET(TrainArgs), \
+    {.name = "verbose", .letter = 'v', OWN(FIELD_BOOL, verbose, .help = "say more")}
 
 static const Option TRAIN_OPTIONS[] = {
-    HEADING("Model and data"),
-    {.name = "preset", .type = OPT_CHOICE, F(preset), .flags = OPT_FIXED, .choices = CHOICES_PRESET,
-     .help = "fills in everything below; other options override"},
+    {.heading = "Model and data"},
+    {.name = "preset", .flags = OPT_FIXED,
+     OWN(FIELD_ENUM, preset, .names = PRESET_NAMES, .help = "fills in everything below; other options override")},
     DATA_OPTIONS,
-    {.name = "image-size", .type = OPT_INT, F(model.image_size), .flags = OPT_FIXED, .min = 4, .max = 1024,
-     .help = "images are resized to this"},
-    {.name = "channels", .type = OPT_INTS, F(model.channels), .count_offset = offsetof(TrainArgs, model.levels),
-     .limit = MODEL_MAX_LEVELS, .flags = OPT_FIXED, .min = 1, .max = 8192,
-     .help = "channels per resolution, finest first"},
-    {.name = "time-dim", .type = OPT_INT, F(model.time_dim), .flags = OPT_FIXED, .min = 4, .max = 8192,
-     .help = "width of the time embedding"},
-    {.name = "qsize", .type = OPT_INT, F(model.qsize), .flags = OPT_FIXED, .min = 1, .max = 4096,
-     .help = "cross-attention: width of queries and keys"},
-    {.name = "vsize", .type = OPT_INT, F(model.vsize), .flags = OPT_FIXED, .min = 1, .max = 4096,
-     .help = "cross-attention: width of values"},
-    {.name = "fsize", .type = OPT_INT, F(model.fsize), .flags = OPT_FIXED, .min = 1, .max = 16384,
-     .help = "cross-attention: width of the feed-forward part"},
-    {.name = "context-tokens", .type = OPT_INT, F(model.context_tokens), .flags = OPT_FIXED, .min = 1, .max = 1024,
-     .help = "tokens of each class"},
-    {.name = "context-dim", .type = OPT_INT, F(model.context_dim), .flags = OPT_FIXED, .min = 1, .max = 8192,
-     .help = "width of a token"},
-    {.name = "norm", .type = OPT_CHOICE, F(model.norm), .flags = OPT_FIXED, .choices = NORMS,
-     .help = "normalisation behind convolutions"},
-    {.name = "groups", .type = OPT_INT, F(model.groups), .flags = OPT_FIXED, .min = 1, .max = 1024,
-     .help = "groups of --norm group"},
-    {.name = "act", .type = OPT_CHOICE, F(model.act), .flags = OPT_FIXED, .choices = ACTS, .help = "activation"},
-    {.name = "time-act", .type = OPT_BOOL, F(model.time_act), .flags = OPT_FIXED,
-     .help = "activation behind each block's time layer"},
-    {.name = "skip", .type = OPT_BOOL, F(model.skip), .flags = OPT_FIXED, .help = "residual around each block"},
-    {.name = "attention-norm", .type = OPT_CHOICE, F(model.pre_norm), .flags = OPT_FIXED, .choices = ATTENTION_NORMS,
-     .help = "LayerNorm before attention and feed-forward, or after the sum"},
-    {.name = "null-class", .type = OPT_BOOL, F(model.null_class), .flags = OPT_FIXED,
-     .help = "a class for 'no class', which guidance needs; follows --cond-drop"},
-    HEADING("Diffusion"),
-    {.name = "timesteps", .type = OPT_INT, F(model.timesteps), .flags = OPT_FIXED, .min = 2, .max = 100000,
-     .help = "steps of the noising process"},
-    {.name = "schedule", .type = OPT_CHOICE, F(model.schedule), .flags = OPT_FIXED, .choices = CHOICES_SCHEDULE,
-     .help = "noise schedule"},
-    {.name = "predict", .type = OPT_CHOICE, F(model.predict), .flags = OPT_FIXED, .choices = PREDICTS,
-     .help = "what the network predicts"},
-    {.name = "clip", .type = OPT_CHOICE, F(model.clip), .flags = OPT_FIXED, .choices = CHOICES_CLIP,
-     .help = "what sampling clamps to [-1,1]: the predicted image, x_t, nothing"},
+    {.name = "image-size", MODEL(IMAGE_SIZE)},
+    {.name = "channels", MODEL(CHANNELS)},
+    {.name = "time-dim", MODEL(TIME_DIM)},
+    {.name = "qsize", MODEL(QSIZE)},
+    {.name = "vsize", MODEL(VSIZE)},
+    {.name = "fsize", MODEL(FSIZE)},
+    {.name = "context-tokens", MODEL(CONTEXT_TOKENS)},
+    {.name = "context-dim", MODEL(CONTEXT_DIM)},
+    {.name = "norm", MODEL(NORM)},
+    {.name = "groups", MODEL(GROUPS)},
+    {.name = "act", MODEL(ACT)},
+    {.name = "time-act", MODEL(TIME_ACT)},
+    {.name = "skip", MODEL(SKIP)},
+    {.name = "attention-norm", MODEL(PRE_NORM)},
+    {.name = "null-class", MODEL(NULL_CLASS)},
+    {.heading = "Diffusion"},
+    {.name = "timesteps", MODEL(TIMESTEPS)},
+    {.name = "schedule", MODEL(SCHEDULE)},
+    {.name = "predict", MODEL(PREDICT)},
+    {.name = "clip", MODEL(CLIP)},
     TRAINING_OPTIONS,
     RUN_OPTIONS,
-    {.type = OPT_END},
+    {0},
 };
 
 static const Option FINETUNE_OPTIONS[] = {
-    HEADING("Adapter and data"),
-    {.name = "model", .alias = "base", .letter = 'm', .type = OPT_TEXT, F(model_path), .flags = OPT_KEPT, .arg = "FILE",
-     .help = "the model to adapt; it is only read"},
+    {.heading = "Adapter and data"},
+    {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt; it is only read")},
     DATA_OPTIONS,
-    {.name = "rank", .alias = "r", .type = OPT_INT, F(lora.rank), .flags = OPT_FIXED, .min = 1, .max = 1024,
-     .help = "rank of the adapter"},
-    {.name = "alpha", .type = OPT_REAL, F(lora.alpha), .flags = OPT_FIXED, .min = 1e-6, .max = 1e6,
-     .help = "the adapter is scaled by alpha/rank"},
-    {.name = "target", .alias = "targets", .type = OPT_TEXT, F(target), .flags = OPT_FIXED, .arg = "NAME,NAME,...",
-     .help = "layers to adapt, by the last part of their names"},
+    {.name = "rank", .alias = "r", LORA(RANK)},
+    {.name = "alpha", LORA(ALPHA)},
+    {.name = "target", .alias = "targets", .flags = OPT_FIXED, .arg = "NAME,NAME,...",
+     OWN(FIELD_TEXT, target, .help = "layers to adapt, by the last part of their names")},
     TRAINING_OPTIONS,
     RUN_OPTIONS,
-    {.type = OPT_END},
+    {0},
 };
 /* clang-format on */
 

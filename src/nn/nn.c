@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *const NORM_NAMES[] = {"group", "batch", NULL};
+
 Nn nn_context(Graph *g, ParamStore *params, Lora *lora, ConvAlgo conv)
 {
     return (Nn){g, params, lora, conv, ""};

@@ -7,13 +7,13 @@
  * then folded into B. */
 #include "sdlora/train.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "lora_config.h"
 #include "store_file.h"

@@ -2,7 +2,6 @@
 #ifndef TRAIN_STORE_FILE_H
 #define TRAIN_STORE_FILE_H
 
-#include <jansson.h>
 #include <stdbool.h>
 
 #include "sdlora/param.h"
@@ -35,9 +34,5 @@ int store_read(real *slab, Param *p, const StFile *f, const StTensor *t, Err *e)
 
 /* st_read_f32 for weights: ERR_INPUT where a value is not finite. */
 int read_finite(float *out, const StFile *f, const StTensor *t, Err *e);
-
-/* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no memory
- * then. */
-char *json_text(const json_t *value, size_t flags, const char *what, Err *e);
 
 #endif
