@@ -27,8 +27,10 @@ cp -r good counts && idx_data other train 23 && cp other/train-labels-idx1-ubyte
 refuse 3 '23' train --data counts
 mkdir alone && cp good/train-* alone/
 refuse 3 '--val-images 0' train --data alone
-refuse 2 'batch size' train --data good --batch-size 25
-refuse 2 'multiple of' train --data good --image-size 9
+refuse 2 'the batch size (--batch-size) 25 is more than the 24 images there are' train --data good --batch-size 25
+ln -s good 'the batch size'
+refuse 3 "'the batch size/" train --data 'the batch size/x'
+refuse 2 'the image size (--image-size) 9 must be a multiple of 4' train --data good --image-size 9
 check 'refusals wrote nothing' test ! -e runs
 
 # shellcheck disable=SC2086

@@ -35,11 +35,16 @@ int64_t field_int(const void *base, const Field *f)
 
 void field_set_int(void *base, const Field *f, int64_t value)
 {
+    void *p = (char *)base + f->offset;
     int i = (int)value;
     bool b = value != 0;
 
-    memcpy((char *)base + f->offset, f->size == sizeof b ? (void *)&b : f->size == sizeof i ? (void *)&i : &value,
-           f->size);
+    if (f->size == sizeof b)
+        memcpy(p, &b, sizeof b);
+    else if (f->size == sizeof i)
+        memcpy(p, &i, sizeof i);
+    else
+        memcpy(p, &value, sizeof value);
 }
 
 int field_value(const Field *f, const char *name)
@@ -63,7 +68,7 @@ static int check_range(const Field *f, double value, Err *e)
 {
     if (value >= f->min && value <= f->max)
         return 0;
-    return err_set(e, ERR_USAGE, "%s must be %.12g to %.12g, not %.12g", f->what, f->min, f->max, value);
+    return err_set(e, ERR_USAGE, "%s must be %.15g to %.15g, not %.15g", f->what, f->min, f->max, value);
 }
 
 static int check_name(const Field *f, int64_t value, Err *e)

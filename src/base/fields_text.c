@@ -26,7 +26,7 @@ static int refuse_range(const Reading *r)
 {
     char wanted[80];
 
-    snprintf(wanted, sizeof wanted, "must be %.12g to %.12g", r->f->min, r->f->max);
+    snprintf(wanted, sizeof wanted, "must be %.15g to %.15g", r->f->min, r->f->max);
     return refuse(r, wanted);
 }
 

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"

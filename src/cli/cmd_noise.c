@@ -73,8 +73,8 @@ static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *dif
     int rc = -1;
     if (!x0 || !xt)
         goto done;
-    if (image_resize(px, a->model.image_size, a->model.image_size, d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h,
-                     d->w, e))
+    if (image_resize(px, a->model.image_size, a->model.image_size,
+                     d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
         goto done;
     for (size_t i = 0; i < hw; i++)
         x0[i] = image_to_real(px[i]);
@@ -108,7 +108,8 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     for (int i = 0; i < rows && !rc; i++)
         rc = draw_row(px + (size_t)i * row, d, i, diff, a, e);
     if (!rc)
-        rc = image_grid(&im, px, rows * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale, PAD, 0, e);
+        rc =
+            image_grid(&im, px, rows * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale, PAD, 0, e);
     mem_free(px);
     if (rc)
         return -1;
@@ -141,7 +142,8 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
     int rc;
     if (check_output(a, chosen, e) || dataset_read(&d, a->data, "train", e))
         return -1;
-    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale, PAD, e);
+    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale,
+                         PAD, e);
     if (!rc)
         rc = diffusion_init(&diff, a->model.schedule, a->model.timesteps, PREDICT_EPS, e);
     if (!rc) {
@@ -154,7 +156,8 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
 
 int cmd_noise(int argc, char **argv)
 {
-    NoiseArgs args = {.data = DEFAULT_DATA, .output = "noise.png", .cols = 12, .scale = 2, .model = model_preset(PRESET_MNIST)};
+    NoiseArgs args = {
+        .data = DEFAULT_DATA, .output = "noise.png", .cols = 12, .scale = 2, .model = model_preset(PRESET_MNIST)};
     Given given;
     Err e = {0};
     int status;

@@ -34,13 +34,15 @@ typedef struct Option {
     const char *arg; /* how help names the value; NULL: by type */
 } Option;
 
+/* clang-format off */
 #define OPTION_OWN(T, kind, member, ...) .field = &(const Field){.type = kind, FIELD(T, member), __VA_ARGS__}
+/* clang-format on */
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
     const char *operand;           /* "FILE": one is wanted; NULL: none is allowed */
     const char *text;              /* printed above the options; examples. May be NULL */
-    const Option *options; /* closed by {0} */
+    const Option *options;         /* closed by {0} */
 } OptionTable;
 
 typedef struct GivenOption {

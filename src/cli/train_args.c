@@ -193,7 +193,7 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
         return 0;
     if (null_class && !a->model.null_class) {
         if (drop && a->train.cond_drop > 0)
-            return err_set(e, ERR_USAGE, "--cond-drop %s needs the null class that --no-null-class leaves out", drop);
+            return err_set(e, ERR_USAGE, "--cond-drop %s needs a null class, which --no-null-class leaves out", drop);
         a->train.cond_drop = 0;
     } else if (!null_class) {
         a->model.null_class = a->train.cond_drop > 0;
