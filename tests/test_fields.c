@@ -1,4 +1,5 @@
-/* The tables of fields: one range and one set of names, whether a value comes as text (an option), as JSON or in a struct. */
+/* The tables of fields: one range and one set of names, whether a value comes as text (an option), as JSON or in a
+ * struct. */
 #include "check.h"
 #include "io_util.h"
 
@@ -47,8 +48,8 @@ static int check_config(const Config *c, const Table *t, Err *e)
     return t->fields == TRAIN_FIELDS ? train_config_check(&c->train, e) : fields_check(c, LORA_FIELDS, e);
 }
 
-/* The value as an option, in the struct and, for a model, as JSON: accepted or refused by all of them, with the field's own
- * words. */
+/* The value as an option, in the struct and, for a model, as JSON: accepted or refused by all of them, with the
+ * field's own words. */
 static void try_value(const Table *t, const char *name, const char *text, bool accepted)
 {
     const Field *f = field_find(t->fields, name);
@@ -316,7 +317,21 @@ static void test_presets_are_possible(void **state)
     }
 }
 
-/* From one preset to the other, field by field: what differs is listed with both values, and is gone when text took it over. */
+static void test_tiny_is_a_narrow_mnist(void **state)
+{
+    ModelConfig m = model_preset(PRESET_MNIST), tiny = model_preset(PRESET_TINY);
+    TrainConfig t = train_preset(PRESET_MNIST), fast = train_preset(PRESET_TINY);
+    char list[300];
+
+    (void)state;
+    assert_int_equal(fields_diff(list, sizeof list, MODEL_FIELDS, &m, &tiny), 1);
+    assert_string_equal(list, "channels: 32,64,128 and 16,32,64");
+    assert_int_equal(fields_diff(list, sizeof list, TRAIN_FIELDS, &t, &fast), 1);
+    assert_string_equal(list, "lr: 0.001 and 0.002");
+}
+
+/* From one preset to the other, field by field: what differs is listed with both values, and is gone when text took
+ * it over. */
 static void test_differences(void **state)
 {
     ModelConfig a = model_preset(PRESET_MNIST), b = model_preset(PRESET_SEED);
@@ -365,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_no_name),
         cmocka_unit_test(test_complete),
         cmocka_unit_test(test_presets_are_possible),
+        cmocka_unit_test(test_tiny_is_a_narrow_mnist),
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_differences_cut),
     };

@@ -59,8 +59,9 @@ const Field *field_find(const Field *table, const char *name);
 int field_check(const void *base, const Field *f, Err *e);
 int fields_check(const void *base, const Field *table, Err *e);
 
-/* From text, to its last character; checked. ERR_USAGE, about `subject` ("option '--batch-size'"): nothing is stored then.
- * A number outside its range, NaN and infinity are refused; so is an empty text. FIELD_BOOL is 0, 1 or one of two names. */
+/* From text, to its last character; checked. ERR_USAGE, about `subject` ("option '--batch-size'"): nothing is stored
+ * then. A number outside its range, NaN and infinity are refused; so is an empty text. FIELD_BOOL is 0, 1 or one of
+ * two names. */
 int field_read(void *base, const Field *f, const char *subject, const char *text, Err *e);
 
 /* As field_read reads it, into buf, which is returned; "" where nothing is said, and for FIELD_TEXTS. */

@@ -61,7 +61,8 @@ extern const char *const PRESET_NAMES[];
 /* The table of presets (README, "Presets"); classes = 10. */
 ModelConfig model_preset(Preset p);
 
-/* The ranges of MODEL_FIELDS, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence (ERR_USAGE). */
+/* The ranges of MODEL_FIELDS, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence
+ * (ERR_USAGE). */
 int model_config_check(const ModelConfig *c, Err *e);
 
 typedef struct Model {

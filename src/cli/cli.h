@@ -28,18 +28,20 @@ int cmd_bench(int argc, char **argv);
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
 void cli_put(FILE *f, const char *text);
 
-/* "sdlora: MESSAGE" on standard error; what the command's options can change is named with them, and for a usage error also
- * where help is. The exit status. The table may be NULL. */
+/* "sdlora: MESSAGE" on standard error; what the command's options can change is named with them, and for a usage
+ * error also where help is. The exit status. The table may be NULL. */
 int cli_fail(const Err *e, const OptionTable *t);
 
-/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return *status (help was printed, or
- * an error). Frees nothing that the caller must keep; `given` is freed by options_free. */
+/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return
+ * *status (help was printed, or an error). Frees nothing that the caller must keep; `given` is freed by
+ * options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 
 /* --threads (0: all), and OpenBLAS. */
 void cli_threads(int threads);
 
-/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
+/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be
+ * NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
 /* The file `name` in the directory of `path`. */
@@ -48,12 +50,12 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);
 
-/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and given
- * up. "-" is standard output, which must not be a terminal. */
+/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and
+ * given up. "-" is standard output, which must not be a terminal. */
 int cli_check_output(const char *path, Err *e);
 
-/* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG that this
- * program drew (png), else ERR_USAGE. */
+/* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG
+ * that this program drew (png), else ERR_USAGE. */
 int cli_check_default(const char *path, bool png, Err *e);
 
 /* Refuse (ERR_USAGE) an output that is the very file that the command reads. */

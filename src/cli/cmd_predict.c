@@ -34,7 +34,8 @@ static const Option OPTIONS[] = {
                 .help = "safetensors to write: eps (N,1,H,W) F32; - for standard output")},
     OPTION_LORAS(PredictArgs),
     {.name = "unmerged",
-     OPTION_OWN(PredictArgs, FIELD_BOOL, unmerged, .help = "apply the adapter beside the weights, not merged into them")},
+     OPTION_OWN(PredictArgs, FIELD_BOOL, unmerged,
+                .help = "apply the adapter beside the weights, not merged into them")},
     OPTION_BN(PredictArgs, batch_stats),
     OPTION_CONV(PredictArgs, conv),
     OPTION_MEM(PredictArgs, max_bytes),
@@ -142,7 +143,8 @@ static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err
 static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
     const size_t values = (size_t)t->n * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
-    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are read */
+    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are
+     * read */
     const size_t file = values * sizeof(float) + n * 2 * sizeof(int64_t);
     const size_t kept = m->params->n_values * sizeof(real) + values * 2 * sizeof(float) + n * 2 * sizeof(int64_t);
     size_t net;

@@ -1,5 +1,5 @@
-/* Command lines from one table per command: it gives parsing, help text, defaults, and what a run remembers. What an option
- * sets is a field (fields.h), the library's or the command's own: type, range, names and help stand there.
+/* Command lines from one table per command: it gives parsing, help text, defaults, and what a run remembers. What an
+ * option sets is a field (fields.h), the library's or the command's own: type, range, names and help stand there.
  *
  *   static const Option OPTIONS[] = {
  *       {.name = "batch-size", .field = &TRAIN_FIELDS[TRAIN_BATCH_SIZE], .at = offsetof(Args, train)},
@@ -7,8 +7,9 @@
  *       {0},
  *   };
  *
- * Accepted: --name=value, --name value, --flag, --no-flag, -n value, -nvalue, `--` before file names; underscores count
- * as hyphens. Values are checked to their last character; a number outside its range, NaN or infinity is refused. */
+ * Accepted: --name=value, --name value, --flag, --no-flag, -n value, -nvalue, `--` before file names; underscores
+ * count as hyphens. Values are checked to their last character; a number outside its range, NaN or infinity is
+ * refused. */
 #ifndef SDLORA_CLI_OPTIONS_H
 #define SDLORA_CLI_OPTIONS_H
 
@@ -76,8 +77,8 @@ bool option_is_flag(const Option *o);
 int option_store(void *base, const Option *o, const char *value, Err *e);
 const char *option_text(char *buf, size_t cap, const Option *o, const void *base);
 
-/* The library names facts (Field.what); out is its sentence with the option after each that one of the table sets: "the batch
- * size (--batch-size) must be 1 to 1000000, not 0". */
+/* The library names facts (Field.what); out is its sentence with the option after each that one of the table sets:
+ * "the batch size (--batch-size) must be 1 to 1000000, not 0". */
 void options_name_facts(char *out, size_t cap, const OptionTable *t, const char *sentence);
 
 /* `sdlora CMD --help`; defaults are shown as they stand in `base`. */

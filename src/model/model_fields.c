@@ -55,15 +55,15 @@ const char *const PRESET_NAMES[] = {"mnist", "tiny", "seed", NULL};
 
 static const ModelConfig presets[] = {
     [PRESET_MNIST] = {
-        .channels = {32, 64, 128}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16, .fsize = 32,
-        .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP, .groups = 8,
-        .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
+        .channels = {32, 64, 128}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16,
+        .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
+        .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
     },
     [PRESET_TINY] = {
-        .channels = {16, 32, 64}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16, .fsize = 32,
-        .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP, .groups = 8,
-        .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
+        .channels = {16, 32, 64}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16,
+        .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
+        .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
     },
     [PRESET_SEED] = {

@@ -1,5 +1,5 @@
-/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its sizes
- * are read off the shapes. */
+/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
+ * sizes are read off the shapes. */
 #include "sdlora/train.h"
 
 #include <stdio.h>
@@ -80,7 +80,7 @@ enum { NAMES_SHOWN = 5 };
 typedef struct NameList {
     char text[700];
     size_t used;
-    int n; /* names, also those behind NAMES_SHOWN, which are only counted */
+    int n; /* names, also those after NAMES_SHOWN, which are only counted */
 } NameList;
 
 static void list_name(NameList *l, const char *what, const char *name)

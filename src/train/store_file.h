@@ -18,13 +18,13 @@ typedef struct FilePool {
 void *pool_get(FilePool *pool, size_t bytes, Err *e);
 void pool_free(FilePool *pool);
 
-/* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values); counters
- * too, unless weights_only. */
+/* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values);
+ * counters too, unless weights_only. */
 int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
               Err *e);
 
-/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). After an error a part of
- * them may have been read. */
+/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). After an error a
+ * part of them may have been read. */
 int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e);
 
 bool shape_is(const StTensor *t, Shape s);

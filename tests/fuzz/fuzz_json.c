@@ -1,5 +1,5 @@
-/* libFuzzer target: any bytes as the configuration of a model, and as that of an adapter. What is accepted must be a model
- * that can be described again, and read from that description to the same values. */
+/* libFuzzer target: any bytes as the configuration of a model, and as that of an adapter. What is accepted must be a
+ * model that can be described again, and read from that description to the same values. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
