@@ -90,8 +90,8 @@ trainer: one order for all epochs|src/train/trainer.c|s/rng_stream("shuffle", (u
 trainer: one noise for all samples|src/train/trainer.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
 trainer: nothing dropped|src/train/trainer.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
 simd: what is not there is not refused|src/cli/cli.c|s/ \&\& !backend_check(&e)//|cli_usage
-progress: the mean begins with the first loss|src/cli/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
-progress: an epoch's line is drawn over|src/cli/progress.c|s/if (milestone)$/if (0)/|cli_terminal
+progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
+progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
 info: DEL in JSON|src/cli/cmd_info.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal

@@ -7,7 +7,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
-#include "term.h"
+#include "term/term.h"
 
 #define RUN_SECONDS 0.05
 

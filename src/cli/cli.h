@@ -11,7 +11,7 @@
 #include "sdlora/err.h"
 #include "sdlora/model.h"
 
-#include "options.h"
+#include "options/options.h"
 
 #define CLI_PATH_MAX  4096
 #define DEFAULT_DATA  "data/mnist"
@@ -103,6 +103,8 @@ extern const char *const BATCH_STATS_NAMES[];
                                .help = "memory to take at most, as 512MB [what the machine has]")}
 #define OPTION_THREADS(T) \
     {.name = "threads", OPTION_OWN(T, FIELD_INT, threads, .max = 1024, .help = "threads; 0: one per processor")}
+#define OPTION_PROGRESS(T) /* term/progress.h */ \
+    {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
 #define OPTION_PRESET(T, text) \
     {.name = "preset", OPTION_OWN(T, FIELD_ENUM, preset, .names = PRESET_NAMES, .help = text)}
 #define OPTION_QUIET(T) \

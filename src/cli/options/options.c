@@ -1,4 +1,4 @@
-/* Command lines from tables: see options.h. The help text is in options_help.c. */
+/* Command lines from tables: see options.h. The help text is in help.c. */
 #include "options.h"
 
 #include <ctype.h>

@@ -5,15 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "options.h"
 #include "term.h"
 
 typedef enum ProgressMode { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_PLAIN, PROGRESS_NONE } ProgressMode;
 
 extern const char *const PROGRESS_NAMES[];
-#define OPTION_PROGRESS(T) /* clang-format off */ \
-    {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
-/* clang-format on */
 
 typedef struct Progress {
     ProgressMode mode; /* never AUTO */
