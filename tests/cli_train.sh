@@ -106,7 +106,7 @@ if [ $status -ne 0 ]; then
     check 'and says so' grep -q 'not finite' err.txt
 fi
 check 'memory limits are kept' test "$(train big --mem 200KB; echo $?)" -eq 2
-check 'and the least need is said' grep -q "even '--micro-batch 1' needs [0-9.]* MB" err.txt
+check 'and the least need is said' grep -q "even with the micro-batch (--micro-batch) at 1 it needs [0-9.]* MB" err.txt
 least=$(sed -n "s/.* needs \([0-9.]*\) MB$/\1/p" err.txt)
 check 'what is said to fit, fits' train big --mem "$(awk "BEGIN { print $least + 0.1 }")MB" --micro-batch 1 --steps 1
 

@@ -45,8 +45,8 @@ refuse 2 "'--rank' must be 1 to 65536, got '-3'" finetune --rank -3
 for bad in nan inf -inf 1e999 0x 1,5 '' abc; do
     refuse 2 "'--lr' needs a number" train --lr="$bad"
 done
-refuse 2 "'--lr' must be 1e-30 to 100" train --lr 0
-refuse 2 "'--lr' must be 1e-30 to 100" train --lr=-1e-3
+refuse 2 "'--lr' must be 1e-30 to 1e+30" train --lr 0
+refuse 2 "'--lr' must be 1e-30 to 1e+30" train --lr=-1e-3
 refuse 2 "'--seed' needs a whole number" train --seed -1
 refuse 2 "'--seed' needs a whole number" train --seed 18446744073709551616
 refuse 2 "'--mem' needs a size with its unit" train --mem 512
@@ -82,7 +82,7 @@ epochs 1 1000000 0 1000001
 steps 0 1000000000000 -1 1000000000001
 batch-size 1 1000000 0 1000001
 micro-batch 0 1000000 -1 1000001
-lr 1e-30 100 0.9e-30 100.01
+lr 1e-30 1e+30 0.9e-30 1.001e30
 lr-end 0 1 -1e-9 1.000001
 warmup 0 1000000000 -1 1000000001
 cond-drop 0 1 -0.001 1.001

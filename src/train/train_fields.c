@@ -17,7 +17,7 @@ const Field TRAIN_FIELDS[] = {
         .what = "the batch size", .help = "images per optimiser step"},
     [TRAIN_MICRO_BATCH] = {FIELD_INT, "micro_batch", FIELD(TrainConfig, micro_batch), .min = 0, .max = 1e6,
         .what = "the micro-batch", .help = "images per pass through the network; 0: chosen"},
-    [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 100,
+    [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 1e30,
         .what = "the learning rate", .help = "learning rate"},
     [TRAIN_LR_SCHEDULE] = {FIELD_ENUM, "lr_schedule", FIELD(TrainConfig, schedule), .names = LR_NAMES,
         .what = "the learning rate's schedule", .help = "learning rate after the warm-up"},

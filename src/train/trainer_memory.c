@@ -108,7 +108,8 @@ int trainer_check_memory(const Trainer *t, Err *e)
         return 0;
     if (largest_fit(&k, &less, t, t->micro, bound, e))
         return -1;
-    return err_set(e, ERR_USAGE, "training needs %.1f MB of memory, more than the %.1f MB %s; %s%s %d %s %.1f MB",
+    return err_set(e, ERR_USAGE,
+                   "training needs %.1f MB of memory, more than the %.1f MB %s; %swith %s at %d it %s %.1f MB",
                    (double)need / 1e6, (double)bound / 1e6, whose(&t->c), less <= bound ? "" : "even ", what, k,
                    less <= bound ? "would need" : "needs", (double)less / 1e6);
 }
