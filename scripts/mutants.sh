@@ -68,8 +68,8 @@ model fields: a member exchanged|src/model/model_fields.c|s/FIELD(ModelConfig, q
 model fields: the network without activation|src/model/model_fields.c|s/.min = ACT_RELU, //|test_fields
 train fields: names exchanged|src/train/train_fields.c|s/{"l2", "l1", NULL}/{"l1", "l2", NULL}/|test_fields
 train fields: a decay of 1|src/train/train_fields.c|s/.max = 0.9999999$/.max = 1/|test_fields cli_usage
-model preset: a field of the other one|src/model/model_fields.c|s/.clip = CLIP_XT/.clip = CLIP_X0/|cli_train cli_sample test_golden_unet
-options: the wrong field|src/cli/options/train_args.c|s/"qsize", MODEL(QSIZE)/"qsize", MODEL(VSIZE)/|cli_usage cli_train
+model preset: a field of the other one|src/model/model_fields.c|s/.clip = CLIP_XT/.clip = CLIP_X0/|test_fields
+options: the wrong field|src/cli/options/train_args.c|s/"qsize", MODEL(QSIZE)/"qsize", MODEL(VSIZE)/|cli_train
 options: facts in a path|src/cli/options/options.c|s/in_word .. quoted ? NULL/in_word ? NULL/|cli_errors
 options: facts without their option|src/cli/cli.c|s/bool asked = t \&\& /bool asked = 0 \&\& /|cli_errors
 json: damaged is empty|src/io/json.c|s/    if (json_is_object(root))$/    if (root)/|test_golden_unet cli_hostile
