@@ -150,6 +150,6 @@ tr -d '\n" ' <training/run.json | grep -o 'steps:2,.*val-images:4' >out.txt
 check 'is in run.json' test "$(cat out.txt)" = "steps:2,batch-size:9,micro-batch:4,lr:0.002,lr-schedule:linear,\
 lr-end:0.3,warmup:1,loss:l1,cond-drop:0.25,beta1:0.5,beta2:0.6,adam-eps:1e-07,weight-decay:0.01,grad-clip:0.7,ema:0.8,\
 seed:18446744073709551615,val-images:4"
-check 'and not on the command line again' train training --resume --steps 3
+check 'from where they are taken again' "$SDLORA" train --data data --out training --resume --steps 3 -q --threads 1 >out.txt
 
 finish
