@@ -57,7 +57,7 @@ KERNEL_FRAME := $(if $(SANITIZE),,-Wframe-larger-than=24576)
 
 LIB_SRC := $(filter-out src/cli/% src/backend/kernels/%,$(wildcard src/*/*.c src/*/*/*.c))
 KERNEL_SRC := $(wildcard src/backend/kernels/*.c)
-CLI_SRC := $(wildcard src/cli/*.c)
+CLI_SRC := $(wildcard src/cli/*.c src/cli/*/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)
 GRAD_SRC := $(wildcard tests/grad_*.c)
 

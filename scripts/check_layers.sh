@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
-    [err]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
-    [idx]=io [image]=io [safetensors]=io
+    [err]=base [fields]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
+    [idx]=io [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
     [lora]=nn [nn]=nn

@@ -71,6 +71,22 @@ predict: what is not finite is written|src/cli/cmd_predict.c|s/if (isfinite(out\
 preview: a divergence passes for a stop|src/cli/preview.c|s/return interrupt_signal() \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
 unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
 unet: sine and cosine|src/model/unet.c|s/row\[k\] = (real)sin/row[k] = (real)cos/|test_golden_inputs
+fields: a range of the library forgotten|src/base/fields.c|s/if (value >= f->min \&\& value <= f->max)/if (1)/|test_fields
+fields: a range of options forgotten|src/base/fields_text.c|s/(double)v < r->f->min .. (double)v > r->f->max/0/|test_fields cli_usage
+fields: NaN lies in every range|src/base/fields.c|s/if (value >= f->min \&\& value <= f->max)/if (!(value < f->min) \&\& !(value > f->max))/|test_fields
+fields: an item of a list is not looked at|src/base/fields.c|s/if (check_range(f, v\[i\], e))/if (0)/|test_fields
+fields: numbers without a name pass|src/base/fields.c|s/if (k == value)/if (1)/|test_fields
+fields: one that differs is passed over|src/base/fields.c|s/if (!strcmp(va, vb))/if (table->names)/|test_fields
+model fields: another end|src/model/model_fields.c|s/.max = 256,/.max = 1024,/|test_fields
+model fields: a member exchanged|src/model/model_fields.c|s/FIELD(ModelConfig, qsize)/FIELD(ModelConfig, vsize)/|test_fields
+model fields: the network without activation|src/model/model_fields.c|s/.min = ACT_RELU, //|test_fields
+train fields: names exchanged|src/train/train_fields.c|s/{"l2", "l1", NULL}/{"l1", "l2", NULL}/|test_fields
+train fields: a decay of 1|src/train/train_fields.c|s/.max = 0.9999999$/.max = 1/|test_fields cli_usage
+model preset: a field of the other one|src/model/model_fields.c|s/.clip = CLIP_XT/.clip = CLIP_X0/|test_fields
+options: the wrong field|src/cli/options/train_args.c|s/"qsize", MODEL(QSIZE)/"qsize", MODEL(VSIZE)/|cli_train
+options: facts in a path|src/cli/options/options.c|s/in_word .. quoted ? NULL/in_word ? NULL/|cli_errors
+options: facts without their option|src/cli/cli.c|s/bool asked = t \&\& /bool asked = 0 \&\& /|cli_errors
+json: damaged is empty|src/io/json.c|s/    if (json_is_object(root))$/    if (root)/|test_golden_unet cli_hostile
 schedule: one step early|src/model/diffusion.c|s/cosine_f(t + 1, timesteps) \/ cosine_f(t, /cosine_f(t + 2, timesteps) \/ cosine_f(t + 1, /|test_diffusion
 diffusion: sign of v|src/model/diffusion.c|s/eps\[i\] - s \* (real)x0/eps[i] + s * (real)x0/|test_diffusion
 ddpm: variance is beta|src/model/diffusion.c|s/variance = beta \* (1 - prev) \/ (1 - ac)/variance = beta/|test_diffusion
@@ -94,8 +110,8 @@ ref: added gradients overwrite|src/backend/ref/ref.h|s/beta == 0 ? v : /beta == 
 ref: second moment not squared|src/backend/ref/ref_optim.c|s/(1 - s.beta2) \* gi \* gi/(1 - s.beta2) * gi/|test_golden_steps
 simd: the reference is the best|src/backend/dispatch.c|s/be ? be : backend_at(0)/be ? be : \&ref_backend/|test_kernels_basic
 simd: what is not there is not refused|src/cli/cli.c|s/ \&\& !backend_check(&e)//|cli_usage
-progress: the mean begins with the first loss|src/cli/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
-progress: an epoch's line is drawn over|src/cli/progress.c|s/if (milestone)$/if (0)/|cli_terminal
+progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
+progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
 info: DEL in JSON|src/cli/cmd_info.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal

@@ -27,8 +27,8 @@ cp -r good counts && idx_data other train 23 && cp other/train-labels-idx1-ubyte
 refuse 3 '23' train --data counts
 mkdir alone && cp good/train-* alone/
 refuse 3 '--val-images 0' train --data alone
-refuse 2 'batch size' train --data good --batch-size 25
-refuse 2 'multiple of' train --data good --image-size 9
+refuse 2 'the batch size (--batch-size) 25 is more than the 24 images there are' train --data good --batch-size 25
+refuse 2 'the image size (--image-size) 9 must be a multiple of 4' train --data good --image-size 9
 check 'refusals wrote nothing' test ! -e runs
 
 # shellcheck disable=SC2086
@@ -42,6 +42,8 @@ done
 refuse 2 '--steps must lie in 1..20' sample --model $M --steps 21
 refuse 2 'no room' sample --model $M --rows 2 --cols 2 -n 5
 refuse 2 'BatchNorm' sample --model $M --bn batch
+cp $M 'of the number of steps'
+refuse 2 "and 'of the number of steps' has GroupNorm" sample --model 'of the number of steps' --bn batch
 refuse 3 "cannot open adapter 'runs/good/lora'" sample --model $M --lora
 refuse 3 "cannot open adapter 'nix'" sample --model $M --lora nix:0.5
 refuse 2 "no layer is called 'w_x'" finetune --model $M --data good --target w_q,w_x

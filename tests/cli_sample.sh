@@ -104,6 +104,11 @@ check 'and the convolutions of a step' grep -q '"conv_share_of_time": 0\.[0-9]' 
 
 # info
 expect 0 'safetensors, model' info run/model.safetensors
+for line in 'channels        4,8              the number of channels' \
+    'null_class      yes              the null class' 'pre_norm        pre              the place of LayerNorm' \
+    'schedule        cosine           the noise schedule'; do
+    check "info: $line" grep -qxF "  $line" out.txt
+done
 expect 0 'safetensors, adapter' info run/lora
 expect 0 '"kind": "model"' info --json run/model.safetensors
 expect 0 'IDX, images: U8 (40,8,8)' info data/train-images-idx3-ubyte

@@ -104,7 +104,7 @@ check 'a diverged run ends with 4' test $? -eq 4
 check 'and says so' grep -q 'not finite' err.txt
 check 'its model is finite' test "$("$SDLORA" info wild/model.safetensors 2>&1 | grep -c 'not finite')" -eq 0
 check 'memory limits are kept' test "$(train big --mem 200KB; echo $?)" -eq 2
-check 'and the least need is said' grep -q "even '--micro-batch 1' needs [0-9.]* MB" err.txt
+check 'and the least need is said' grep -q "even with the micro-batch (--micro-batch) at 1 it needs [0-9.]* MB" err.txt
 least=$(sed -n "s/.* needs \([0-9.]*\) MB$/\1/p" err.txt)
 check 'what is said to fit, fits' train big --mem "$(awk "BEGIN { print $least + 0.1 }")MB" --micro-batch 1 --steps 1
 
@@ -132,5 +132,22 @@ check 'not on another base' test $? -eq 3
     >out.txt 2>err.txt
 check 'one token: queries and keys cannot learn' grep -q 'w_q and w_k get no gradient' err.txt
 check 'the default directory of an adapter' test -s runs/data/lora/adapter_model.safetensors
+
+# ---- each option sets its own field: the model as its file describes it, the training as run.json does ----
+check 'every field of a model' train fields --steps 1 --sample-every 0 --image-size 10 --channels 5,6 --time-dim 14 --qsize 3 \
+    --vsize 7 --fsize 9 --context-tokens 2 --context-dim 11 --groups 3 --act relu --time-act --no-skip --attention-norm post \
+    --no-null-class --timesteps 13 --schedule linear --predict x0 --clip none
+"$SDLORA" info fields/model.safetensors | sed -n '/^configuration:/,/^$/s/^  \([a-z_]*\) *\([^ ]*\) .*/\1=\2/p' | tr '\n' ' ' >out.txt
+check 'are in its file' test "$(cat out.txt)" = "channels=5,6 image_size=10 time_dim=14 qsize=3 vsize=7 fsize=9 context_tokens=2 \
+context_dim=11 classes=3 null_class=no norm=group groups=3 act=relu time_act=yes skip=no pre_norm=post timesteps=13 schedule=linear \
+predict=x0 clip=none "
+check 'every field of a training' train training --steps 2 --batch-size 9 --micro-batch 4 --lr 0.002 --lr-schedule linear \
+    --lr-end 0.3 --warmup 1 --loss l1 --cond-drop 0.25 --beta1 0.5 --beta2 0.6 --adam-eps 1e-7 --weight-decay 0.01 --grad-clip 0.7 \
+    --ema 0.8 --seed 18446744073709551615 --val-images 4 --conv im2col
+tr -d '\n" ' <training/run.json | grep -o 'steps:2,.*val-images:4' >out.txt
+check 'is in run.json' test "$(cat out.txt)" = "steps:2,batch-size:9,micro-batch:4,lr:0.002,lr-schedule:linear,\
+lr-end:0.3,warmup:1,loss:l1,cond-drop:0.25,beta1:0.5,beta2:0.6,adam-eps:1e-07,weight-decay:0.01,grad-clip:0.7,ema:0.8,\
+seed:18446744073709551615,val-images:4"
+check 'from where they are taken again' "$SDLORA" train --data data --out training --resume --steps 3 -q --threads 1 >out.txt
 
 finish

@@ -202,7 +202,7 @@ static void test_what_differs_is_listed(void **state)
 
     wider.channels[1] = 16;
     wider.predict = PREDICT_EPS;
-    refuse(&wider, NULL, &c, &d, dir, false, (const char *[]){"channels: [8,12] and [8,16]", "predict", NULL});
+    refuse(&wider, NULL, &c, &d, dir, false, (const char *[]){"channels: 8,12 and 8,16", "predict", NULL});
     refuse(&wider, NULL, &c, &d, dir, true, (const char *[]){"channels", NULL});
     changed = c;
     changed.seed = 6;

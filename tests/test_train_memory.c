@@ -32,8 +32,9 @@ static void memory_case(const ModelConfig *mc, const char *targets, TrainConfig 
             fits--;
         assert_null(trainer_new(m, l, &c, d, d, &err));
         assert_int_equal(err.code, ERR_USAGE);
-        snprintf(want, sizeof want, fits ? "; '--%s %d' would need %.1f MB" : "; even '--%s %d' needs %.1f MB",
-                 whole ? "batch-size" : "micro-batch", fits ? fits : 1, (double)bytes[fits ? fits : 1] / 1e6);
+        snprintf(want, sizeof want,
+                 fits ? "; with the %s at %d it would need %.1f MB" : "; even with the %s at %d it needs %.1f MB",
+                 whole ? "batch size" : "micro-batch", fits ? fits : 1, (double)bytes[fits ? fits : 1] / 1e6);
         assert_says(err, want);
         lora_free(l);
         model_free(m);

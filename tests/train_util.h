@@ -53,6 +53,7 @@ static inline ModelConfig tiny_model(Preset p)
 static inline TrainConfig tiny_train(void)
 {
     return (TrainConfig){.batch = 8,
+                         .epochs = 1,
                          .steps = 7,
                          .lr = 2e-3,
                          .lr_end = 0.1,

@@ -44,6 +44,7 @@ typedef struct Grad {
 } Grad;
 
 typedef enum ConvAlgo { CONV_AUTO, CONV_IM2COL, CONV_WINOGRAD } ConvAlgo;
+extern const char *const CONV_NAMES[]; /* by value, as every table of names here and elsewhere; NULL-terminated */
 typedef enum ConvPass { CONV_FWD, CONV_BWD_DATA, CONV_BWD_WEIGHT } ConvPass;
 
 typedef struct ConvShape {
@@ -53,6 +54,7 @@ typedef struct ConvShape {
 } ConvShape;
 
 typedef enum Act { ACT_NONE, ACT_RELU, ACT_SILU } Act;
+extern const char *const ACT_NAMES[];
 
 /* One normalisation, fused with what follows it in a UNet block:
  *   y[n,p,c] = act(gamma[c] * (x[n,p,c] - mean) * rstd + beta[c]) + temb[n,c] + res[n,p,c]

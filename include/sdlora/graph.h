@@ -103,7 +103,7 @@ struct Node {
 struct Graph {
     const Backend *be;
     bool train;        /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
-    bool batch_stats;  /* BatchNorm uses batch statistics outside training too (`--bn batch`) */
+    bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     bool prepared;     /* false: weights changed, `prepare` of every op is to be run before the next forward */
     Graph *twin;       /* whose prepared filters this one uses instead of its own; NULL: none */

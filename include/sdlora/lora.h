@@ -2,10 +2,11 @@
 #ifndef SDLORA_LORA_H
 #define SDLORA_LORA_H
 
+#include "sdlora/fields.h"
 #include "sdlora/param.h"
 
 #define LORA_TARGETS_MAX 128
-#define LORA_RANK_MAX    65536 /* in a file */
+#define LORA_RANK_MAX    65536
 
 typedef struct LoraConfig {
     int rank;
@@ -13,11 +14,15 @@ typedef struct LoraConfig {
     char targets[LORA_TARGETS_MAX]; /* comma-separated layer names or their last parts: "w_q,w_k,feed_forward.0" */
 } LoraConfig;
 
+typedef enum LoraField { LORA_RANK, LORA_ALPHA } LoraField;
+extern const Field LORA_FIELDS[]; /* alpha: of an adapter to train; a file's may be any finite number */
+
 typedef struct Lora {
     LoraConfig config;
     ParamStore *params; /* PATH.lora_A.weight (r,in), PATH.lora_B.weight (out,r) */
 } Lora;
 
+/* ERR_USAGE: the rank is out of its range. */
 Lora *lora_new(const LoraConfig *config, bool trainable, Err *e);
 void lora_free(Lora *l);
 
@@ -25,9 +30,10 @@ void lora_free(Lora *l);
 bool lora_targets(const LoraConfig *c, const char *layer);
 double lora_scale(const LoraConfig *c); /* alpha/rank */
 
-/* W += scale * s * B A for every adapted layer of `base`, in place (a negative scale takes it off again, up to rounding).
- * An adapter tensor that has no counterpart in base, or does not fit it, is an error listing all such names (ERR_INPUT); a
- * weight that would not be finite is one that names it (ERR_DIVERGED). After an error nothing was changed. */
+/* W += scale * s * B A for every adapted layer of `base`, in place (a negative scale takes it off again, up to
+ * rounding). An adapter tensor that has no counterpart in base, or does not fit it, is an error listing all such
+ * names (ERR_INPUT); a weight that would not be finite is one that names it (ERR_DIVERGED). After an error nothing
+ * was changed. */
 int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e);
 
 #endif

@@ -3,6 +3,7 @@
 #define SDLORA_MODEL_H
 
 #include "sdlora/diffusion.h"
+#include "sdlora/fields.h"
 #include "sdlora/nn.h"
 
 #define MODEL_MAX_LEVELS 8
@@ -29,12 +30,39 @@ typedef struct ModelConfig {
     ClipKind clip; /* what sampling does unless told otherwise */
 } ModelConfig;
 
-typedef enum Preset { PRESET_SEED, PRESET_MNIST, PRESET_TINY } Preset;
+/* All of them, by these numbers, in the order of files. */
+typedef enum ModelField {
+    MODEL_CHANNELS,
+    MODEL_IMAGE_SIZE,
+    MODEL_TIME_DIM,
+    MODEL_QSIZE,
+    MODEL_VSIZE,
+    MODEL_FSIZE,
+    MODEL_CONTEXT_TOKENS,
+    MODEL_CONTEXT_DIM,
+    MODEL_CLASSES,
+    MODEL_NULL_CLASS,
+    MODEL_NORM,
+    MODEL_GROUPS,
+    MODEL_ACT,
+    MODEL_TIME_ACT,
+    MODEL_SKIP,
+    MODEL_PRE_NORM,
+    MODEL_TIMESTEPS,
+    MODEL_SCHEDULE,
+    MODEL_PREDICT,
+    MODEL_CLIP,
+} ModelField;
+extern const Field MODEL_FIELDS[];
+
+typedef enum Preset { PRESET_MNIST, PRESET_TINY, PRESET_SEED } Preset;
+extern const char *const PRESET_NAMES[];
 
 /* The table of presets (README, "Presets"); classes = 10. */
 ModelConfig model_preset(Preset p);
 
-/* Ranges, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence (ERR_USAGE). */
+/* The ranges of MODEL_FIELDS, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence
+ * (ERR_USAGE). */
 int model_config_check(const ModelConfig *c, Err *e);
 
 typedef struct Model {

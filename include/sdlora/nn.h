@@ -9,6 +9,7 @@
 #include "sdlora/ops.h"
 
 typedef enum NormKind { NORM_GROUP, NORM_BATCH } NormKind;
+extern const char *const NORM_NAMES[];
 
 typedef struct Nn {
     Graph *g;

@@ -13,7 +13,7 @@ typedef struct SampleConfig {
     double eta;       /* DDIM: 0 deterministic .. 1 */
     double cfg_scale; /* 1: no guidance; else out_u + s (out_c - out_u), needs a null class (Ho & Salimans 2022) */
     ClipKind clip;
-    bool batch_stats; /* `--bn batch` */
+    bool batch_stats; /* BatchNorm takes the statistics of the batch */
     ConvAlgo conv;
     uint64_t seed;
     int batch; /* images per evaluation of the network, 0: chosen; does not change the images */

@@ -6,12 +6,13 @@
 #include "sdlora/model.h"
 
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
+extern const char *const LR_NAMES[];
 
 typedef struct TrainConfig {
     int batch;         /* images per optimiser step */
     int micro_batch;   /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
     int epochs;        /* when steps is 0 */
-    int64_t steps;     /* optimiser steps in all, absolute; 0: epochs decide */
+    int64_t steps;     /* optimiser steps in all, absolute; 0: the epochs decide */
     double lr, lr_end; /* lr_end: the fraction of lr that cosine and linear end at */
     int warmup;        /* steps of linear warm-up; a fifth of the run at most */
     LrSchedule schedule;
@@ -23,12 +24,36 @@ typedef struct TrainConfig {
     uint64_t seed;
     int val_images; /* of the validation split, at most; 0: no validation */
     ConvAlgo conv;
-    size_t max_bytes; /* --mem; 0: mem_machine_bytes */
+    size_t max_bytes; /* of memory; 0: mem_machine_bytes */
 } TrainConfig;
+
+/* All of them but the memory bound, by these numbers. */
+typedef enum TrainField {
+    TRAIN_EPOCHS,
+    TRAIN_STEPS,
+    TRAIN_BATCH_SIZE,
+    TRAIN_MICRO_BATCH,
+    TRAIN_LR,
+    TRAIN_LR_SCHEDULE,
+    TRAIN_LR_END,
+    TRAIN_WARMUP,
+    TRAIN_LOSS,
+    TRAIN_COND_DROP,
+    TRAIN_BETA1,
+    TRAIN_BETA2,
+    TRAIN_ADAM_EPS,
+    TRAIN_WEIGHT_DECAY,
+    TRAIN_GRAD_CLIP,
+    TRAIN_EMA,
+    TRAIN_SEED,
+    TRAIN_VAL_IMAGES,
+    TRAIN_CONV,
+} TrainField;
+extern const Field TRAIN_FIELDS[];
 
 TrainConfig train_preset(Preset p);
 TrainConfig finetune_preset(Preset p);                /* lr, epochs, EMA off ... for an adapter */
-int train_config_check(const TrainConfig *c, Err *e); /* ERR_USAGE */
+int train_config_check(const TrainConfig *c, Err *e); /* ranges, as TRAIN_FIELDS has them; ERR_USAGE */
 
 typedef struct StepReport {
     int64_t step; /* optimiser steps done, from 1 */
@@ -81,7 +106,8 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e);
 
 /* ---- files (model_file.c, lora_file.c) ---- */
 
-/* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata key "sdlora.config". */
+/* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata under MODEL_CONFIG_KEY. */
+#define MODEL_CONFIG_KEY "sdlora.config"
 int model_save(const Model *m, const char *path, Err *e);
 /* Also opens a bare state_dict of the reference model (no metadata, any channels): sizes are read off the shapes, the rest is
  * preset seed. ERR_INPUT names missing, surplus and misshapen tensors. */
@@ -93,8 +119,6 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
  * unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */
 char *model_config_json(const ModelConfig *c, Err *e);
 int model_config_from_json(ModelConfig *c, const char *json, const char *label, Err *e);
-/* "channels: 32,64,128 and 16,32,64; groups: 8 and 4" into out (cap), the fields in which a and b differ; their number. */
-int model_config_diff(char *out, size_t cap, const ModelConfig *a, const ModelConfig *b);
 
 /* An adapter: the PEFT form, DIR/adapter_model.safetensors and DIR/adapter_config.json. */
 int lora_save(const Lora *l, const char *dir, Err *e);

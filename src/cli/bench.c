@@ -8,7 +8,7 @@
 #include "sdlora/rng.h"
 #include "sdlora/threads.h"
 
-#include "term.h"
+#include "term/term.h"
 
 #define RUN_SECONDS 0.05
 

@@ -20,11 +20,7 @@
 
 #include "start.h"
 
-const Choice CHOICES_CONV[] = {{"auto", CONV_AUTO}, {"im2col", CONV_IM2COL}, {"winograd", CONV_WINOGRAD}, {NULL, 0}};
-const Choice CHOICES_CLIP[] = {{"x0", CLIP_X0}, {"xt", CLIP_XT}, {"none", CLIP_NONE}, {NULL, 0}};
-const Choice CHOICES_BN[] = {{"running", 0}, {"batch", 1}, {NULL, 0}};
-const Choice CHOICES_PRESET[] = {{"mnist", PRESET_MNIST}, {"tiny", PRESET_TINY}, {"seed", PRESET_SEED}, {NULL, 0}};
-const Choice CHOICES_SCHEDULE[] = {{"linear", SCHEDULE_LINEAR}, {"cosine", SCHEDULE_COSINE}, {NULL, 0}};
+const char *const BATCH_STATS_NAMES[] = {"running", "batch", NULL};
 
 void cli_put(FILE *f, const char *text)
 {
@@ -33,14 +29,18 @@ void cli_put(FILE *f, const char *text)
             fprintf(f, u.plain ? "%c" : "\\x%02x", (unsigned char)text[i]);
 }
 
-int cli_fail(const Err *e, const char *command)
+int cli_fail(const Err *e, const OptionTable *t)
 {
+    char text[2 * sizeof e->msg];
+    bool asked = t && (e->code == ERR_USAGE || e->code == ERR_DIVERGED); /* a file's error is no option's */
+    if (asked)
+        options_name_facts(text, sizeof text, t, e->msg);
     fflush(stdout);
     fputs("sdlora: ", stderr);
-    cli_put(stderr, e->msg);
-    putc('\n', stderr);
-    if (e->code == ERR_USAGE && command)
-        fprintf(stderr, "Try 'sdlora %s --help'\n", command);
+    cli_put(stderr, asked ? text : e->msg);
+    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info' shows them)\n" : "\n", stderr);
+    if (e->code == ERR_USAGE && t)
+        fprintf(stderr, "Try 'sdlora %s --help'\n", t->command);
     return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;
 }
 
@@ -48,7 +48,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 {
     Err e = {0};
     if (options_scan(given, t, argc - 1, argv + 1, &e)) {
-        *status = cli_fail(&e, t->command);
+        *status = cli_fail(&e, t);
         return false;
     }
     if (given->help) {
@@ -61,7 +61,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
     if (e.code) {
         options_free(given);
-        *status = cli_fail(&e, t->command);
+        *status = cli_fail(&e, t);
         return false;
     }
     return true;

@@ -11,10 +11,9 @@
 #include "sdlora/err.h"
 #include "sdlora/model.h"
 
-#include "options.h"
+#include "options/options.h"
 
 #define CLI_PATH_MAX  4096
-#define MEM_HELP      "memory to take at most, as 512MB [what the machine has]"
 #define DEFAULT_DATA  "data/mnist"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
 
@@ -29,17 +28,20 @@ int cmd_bench(int argc, char **argv);
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
 void cli_put(FILE *f, const char *text);
 
-/* "sdlora: MESSAGE" on standard error, for a usage error also where help is; the exit status. command may be NULL. */
-int cli_fail(const Err *e, const char *command);
+/* "sdlora: MESSAGE" on standard error; what the command's options can change is named with them, and for a usage
+ * error also where help is. The exit status. The table may be NULL. */
+int cli_fail(const Err *e, const OptionTable *t);
 
-/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return *status (help was printed, or
- * an error). Frees nothing that the caller must keep; `given` is freed by options_free. */
+/* Read the command line into `args`, which holds the defaults, and check the environment. True: go on; false: return
+ * *status (help was printed, or an error). Frees nothing that the caller must keep; `given` is freed by
+ * options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 
 /* --threads (0: all), and OpenBLAS. */
 void cli_threads(int threads);
 
-/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
+/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be
+ * NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
 /* The file `name` in the directory of `path`. */
@@ -48,12 +50,12 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);
 
-/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and given
- * up. "-" is standard output, which must not be a terminal. */
+/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and
+ * given up. "-" is standard output, which must not be a terminal. */
 int cli_check_output(const char *path, Err *e);
 
-/* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG that this
- * program drew (png), else ERR_USAGE. */
+/* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG
+ * that this program drew (png), else ERR_USAGE. */
 int cli_check_default(const char *path, bool png, Err *e);
 
 /* Refuse (ERR_USAGE) an output that is the very file that the command reads. */
@@ -81,6 +83,32 @@ void cli_free_loras(LoraSet *loras);
 /* Weights of the store that training would move. */
 int64_t cli_weight_count(const ParamStore *s);
 
-extern const Choice CHOICES_CONV[], CHOICES_CLIP[], CHOICES_BN[], CHOICES_PRESET[], CHOICES_SCHEDULE[];
+/* ---- options of several commands; T: the command's struct ---- */
+
+extern const char *const BATCH_STATS_NAMES[];
+
+/* clang-format off */
+#define OPTION_MODEL(T) \
+    {.name = "model", .letter = 'm', .arg = "FILE", OPTION_OWN(T, FIELD_TEXT, model, .help = "model")}
+#define OPTION_LORAS(T) \
+    {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL, .fallback = "", .arg = "PATH[:SCALE]", \
+     OPTION_OWN(T, FIELD_TEXTS, loras, \
+                .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable")}
+#define OPTION_BN(T, member) \
+    {.name = "bn", OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
+#define OPTION_CONV(T, member) \
+    {.name = "conv", OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
+#define OPTION_MEM(T, member) \
+    {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
+                               .help = "memory to take at most, as 512MB [what the machine has]")}
+#define OPTION_THREADS(T) \
+    {.name = "threads", OPTION_OWN(T, FIELD_INT, threads, .max = 1024, .help = "threads; 0: one per processor")}
+#define OPTION_PROGRESS(T) /* term/progress.h */ \
+    {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
+#define OPTION_PRESET(T, text) \
+    {.name = "preset", OPTION_OWN(T, FIELD_ENUM, preset, .names = PRESET_NAMES, .help = text)}
+#define OPTION_QUIET(T) \
+    {.name = "quiet", .letter = 'q', OPTION_OWN(T, FIELD_BOOL, quiet, .help = "errors only")}
+/* clang-format on */
 
 #endif

@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 #include "sdlora/threads.h"
@@ -19,21 +18,21 @@ typedef struct BenchArgs {
     bool json, quiet;
 } BenchArgs;
 
-#define F(field) OPTION_FIELD(BenchArgs, field)
+#define OWN(kind, member, ...) OPTION_OWN(BenchArgs, kind, member, __VA_ARGS__)
 
 /* clang-format off */
 static const Option OPTIONS[] = {
-    {.name = "preset", .type = OPT_CHOICE, F(preset), .choices = CHOICES_PRESET, .help = "the model"},
-    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(batch), .flags = OPT_NO_DEFAULT, .min = 1, .max = 1e5,
-     .help = "images of a training step [128; 16 for preset seed]"},
-    {.name = "micro-batch", .type = OPT_INT, F(micro), .min = 0, .max = 1e5, .help = "images a pass; 0: chosen"},
-    {.name = "eval-size", .type = OPT_INT, F(eval), .min = 1, .max = 1e5, .help = "images of a sampling step"},
-    {.name = "runs", .type = OPT_INT, F(runs), .min = 1, .max = 64, .help = "runs of which the median counts"},
-    {.name = "conv", .type = OPT_CHOICE, F(conv), .choices = CHOICES_CONV, .help = "how convolutions are computed"},
-    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
-    {.name = "json", .type = OPT_BOOL, F(json), .help = "one JSON object"},
-    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "results and errors only"},
-    {.type = OPT_END},
+    OPTION_PRESET(BenchArgs, "the model"),
+    {.name = "batch-size", .alias = "batch", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, batch, .min = 1, .max = 1e5, .help = "images of a training step [128; 16 for preset seed]")},
+    {.name = "micro-batch", OWN(FIELD_INT, micro, .max = 1e5, .help = "images a pass; 0: chosen")},
+    {.name = "eval-size", OWN(FIELD_INT, eval, .min = 1, .max = 1e5, .help = "images of a sampling step")},
+    {.name = "runs", OWN(FIELD_INT, runs, .min = 1, .max = 64, .help = "runs of which the median counts")},
+    OPTION_CONV(BenchArgs, conv),
+    OPTION_THREADS(BenchArgs),
+    {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
+    {.name = "quiet", .letter = 'q', OWN(FIELD_BOOL, quiet, .help = "results and errors only")},
+    {0},
 };
 /* clang-format on */
 
@@ -139,14 +138,6 @@ static int measure_all(Bench *b, Err *e)
 
 static const char *const PASSES[] = {"forward", "backward_data", "backward_weights"};
 
-static const char *preset_name(Preset p)
-{
-    for (const Choice *c = CHOICES_PRESET; c->name; c++)
-        if (c->value == (int)p)
-            return c->name;
-    return "";
-}
-
 static json_t *pass_json(const BenchPass *p, double peak)
 {
     double rate = gflops(p->flops, p->seconds), convs = gflops(p->conv_flops, p->seconds * p->conv_share);
@@ -156,7 +147,7 @@ static json_t *pass_json(const BenchPass *p, double peak)
                      "memory_mb", p->bytes / 1e6);
 }
 
-static void print_json(const Bench *b)
+static int print_json(const Bench *b, Err *e)
 {
     json_t *convs = json_array(), *root;
     char *text;
@@ -173,14 +164,17 @@ static void print_json(const Bench *b)
         json_array_append_new(convs, o);
     }
     root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION,
-                     "preset", preset_name(b->args->preset), "simd", backend_get()->simd, "openblas_core",
+                     "preset", PRESET_NAMES[b->args->preset], "simd", backend_get()->simd, "openblas_core",
                      backend_blas_core(), "threads", threads_count(), "micro_batch", b->micro, "peak_gflops", b->peak,
                      "sgemm_gflops", b->sgemm, "convolutions", convs, "train_step", pass_json(&b->train, b->peak),
                      "sample_step", pass_json(&b->eval, b->peak), "single_image_step", pass_json(&b->single, b->peak));
-    text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    printf("%s\n", text ? text : "{}");
-    free(text);
+    text = json_text(root, JSON_INDENT(2), "the measurements", e);
     json_decref(root);
+    if (!text)
+        return -1;
+    printf("%s\n", text);
+    mem_free(text);
+    return 0;
 }
 
 static void print_pass(const char *what, const BenchPass *p, double peak)
@@ -196,7 +190,7 @@ static void print_pass(const char *what, const BenchPass *p, double peak)
 static void print_text(const Bench *b)
 {
     printf("sdlora %s, preset %s, SIMD %s, OpenBLAS core %s, %d thread%s, median of %d\n", SDLORA_VERSION,
-           preset_name(b->args->preset), backend_get()->simd, backend_blas_core(), threads_count(),
+           PRESET_NAMES[b->args->preset], backend_get()->simd, backend_blas_core(), threads_count(),
            threads_count() == 1 ? "" : "s", b->args->runs);
     printf("peak of multiply-adds: %.1f GFLOP/s (100%%); sgemm: %.1f GFLOP/s (%.0f%%)\n\n", b->peak, b->sgemm,
            100 * b->sgemm / b->peak);
@@ -234,10 +228,10 @@ int cmd_bench(int argc, char **argv)
     options_free(&given);
     cli_threads(args.threads);
     if (measure_all(&b, &e))
-        return cli_fail(&e, "bench");
-    if (args.json)
-        print_json(&b);
-    else
+        return cli_fail(&e, &TABLE);
+    if (!args.json)
         print_text(&b);
+    else if (print_json(&b, &e))
+        return cli_fail(&e, &TABLE);
     return 0;
 }

@@ -131,7 +131,7 @@ int cmd_finetune(int argc, char **argv)
         run->describe = describe;
         status = run_train(run);
     } else {
-        status = cli_fail(&e, "finetune");
+        status = cli_fail(&e, &FINETUNE_TABLE);
     }
     mem_free(run);
     options_free(&given);

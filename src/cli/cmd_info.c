@@ -5,23 +5,24 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "sdlora/file.h"
 #include "sdlora/idx.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
 #include "sdlora/text.h"
+#include "sdlora/train.h"
 
 #include "cli.h"
+#include "info_text.h"
 
 typedef struct InfoArgs {
     bool json;
 } InfoArgs;
 
 static const Option OPTIONS[] = {
-    {.name = "json", .type = OPT_BOOL, OPTION_FIELD(InfoArgs, json), .help = "one JSON object"},
-    {.type = OPT_END},
+    {.name = "json", OPTION_OWN(InfoArgs, FIELD_BOOL, json, .help = "one JSON object")},
+    {0},
 };
 
 static const OptionTable TABLE = {
@@ -115,7 +116,7 @@ static json_t *tensor_json(const StFile *f, const StTensor *t, Err *e)
 /* A model's configuration and an adapter's lie as JSON texts in the metadata. */
 static const char *kind_of(const StFile *f)
 {
-    if (st_meta(f, "sdlora.config"))
+    if (st_meta(f, MODEL_CONFIG_KEY))
         return "model";
     for (int i = 0; i < st_count(f); i++)
         if (strstr(st_at(f, i)->name, "lora_A") || strstr(st_at(f, i)->name, "lora_down") ||
@@ -155,7 +156,7 @@ static json_t *safetensors_json(const char *path, Err *e)
         const char *key, *value;
         json_t *inner;
         st_meta_at(f, i, &key, &value);
-        inner = value[0] == '{' ? json_loads(value, JSON_REJECT_DUPLICATES, NULL) : NULL;
+        inner = value[0] == '{' ? json_read_text(value, strlen(value), key, NULL) : NULL;
         json_object_set_new(metadata, key, inner ? inner : json_string(value));
     }
     for (int i = 0; root && i < st_count(f); i++) {
@@ -261,102 +262,22 @@ static json_t *file_json(const char *path, Err *e)
     return safetensors_json(path, e);
 }
 
-/* ---- for people ---- */
-
-static void shape_text_of(char *buf, size_t cap, const json_t *shape)
-{
-    size_t used = (size_t)snprintf(buf, cap, "(");
-    for (size_t i = 0; i < json_array_size(shape) && used < cap; i++)
-        used += (size_t)snprintf(buf + used, cap - used, "%s%" JSON_INTEGER_FORMAT, i ? "," : "",
-                                 json_integer_value(json_array_get(shape, i)));
-    if (used < cap)
-        snprintf(buf + used, cap - used, ")");
-}
-
-static void print_stats(const json_t *o)
-{
-    const json_t *bad = json_object_get(o, "not_finite");
-    if (json_object_get(o, "min"))
-        printf("  min %.5g  mean %.5g  max %.5g", json_number_value(json_object_get(o, "min")),
-               json_number_value(json_object_get(o, "mean")), json_number_value(json_object_get(o, "max")));
-    if (bad)
-        printf("  %" JSON_INTEGER_FORMAT " not finite", json_integer_value(bad));
-    printf("\n");
-}
-
-static void print_metadata(const json_t *metadata)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)metadata, key, value)
-    {
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT);
-        printf("  ");
-        cli_put(stdout, key);
-        printf(": ");
-        cli_put(stdout, text ? text : json_string_value(value));
-        printf("\n");
-        free(text);
-    }
-}
-
-static void print_safetensors(const json_t *root)
-{
-    const json_t *tensors = json_object_get(root, "tensors"), *metadata = json_object_get(root, "metadata");
-    char n[32], shape[160];
-    int width = 4;
-    for (size_t i = 0; i < json_array_size(tensors); i++) {
-        int len = text_columns(json_string_value(json_object_get(json_array_get(tensors, i), "name")));
-        width = len > width && len <= 64 ? len : width;
-    }
-    printf("safetensors, %s: %zu tensors, %s values\n", json_string_value(json_object_get(root, "kind")),
-           json_array_size(tensors), cli_count(n, json_integer_value(json_object_get(root, "values"))));
-    if (json_object_size(metadata)) {
-        printf("\nmetadata:\n");
-        print_metadata(metadata);
-    }
-    printf("\ntensors:\n");
-    for (size_t i = 0; i < json_array_size(tensors); i++) {
-        const json_t *t = json_array_get(tensors, i);
-        const char *name = json_string_value(json_object_get(t, "name"));
-        int pad = width - text_columns(name);
-        shape_text_of(shape, sizeof shape, json_object_get(t, "shape"));
-        printf("  ");
-        cli_put(stdout, name);
-        printf("%*s  %-5s %-18s %12s bytes", pad > 0 ? pad : 0, "", json_string_value(json_object_get(t, "dtype")),
-               shape, cli_count(n, json_integer_value(json_object_get(t, "bytes"))));
-        print_stats(t);
-    }
-}
-
-static void print_idx(const json_t *root)
-{
-    const json_t *counts = json_object_get(root, "images_per_class");
-    char shape[64], n[32];
-    shape_text_of(shape, sizeof shape, json_object_get(root, "shape"));
-    printf("IDX, %s: U8 %s, %s bytes", json_string_value(json_object_get(root, "kind")), shape,
-           cli_count(n, json_integer_value(json_object_get(root, "bytes"))));
-    print_stats(root);
-    if (counts) {
-        printf("per class:");
-        for (size_t i = 0; i < json_array_size(counts); i++)
-            printf(" %" JSON_INTEGER_FORMAT, json_integer_value(json_array_get(counts, i)));
-        printf("\n");
-    }
-    printf("SHA-256 unpacked: %s\n", json_string_value(json_object_get(root, "sha256")));
-}
+/* ---- printing ---- */
 
 /* In ASCII, so that nothing in it speaks to the terminal. Jansson leaves DEL as it is; it can only lie in strings. */
-static void print_json(const json_t *root)
+static int print_json(const json_t *root, Err *e)
 {
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-    for (const char *p = text ? text : "{}"; *p; p++)
+    char *text = json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, "what the file holds", e);
+    if (!text)
+        return -1;
+    for (const char *p = text; *p; p++)
         if (*p == 0x7f)
             printf("\\u007f");
         else
             putchar(*p);
     printf("\n");
-    free(text);
+    mem_free(text);
+    return 0;
 }
 
 int cmd_info(int argc, char **argv)
@@ -371,14 +292,8 @@ int cmd_info(int argc, char **argv)
     root = file_json(given.operand, &e);
     options_free(&given);
     if (!root)
-        return cli_fail(&e, "info");
-    if (args.json) {
-        print_json(root);
-    } else if (!strcmp(json_string_value(json_object_get(root, "format")), "idx")) {
-        print_idx(root);
-    } else {
-        print_safetensors(root);
-    }
+        return cli_fail(&e, &TABLE);
+    status = (args.json ? print_json(root, &e) : info_print(root, &e)) ? cli_fail(&e, &TABLE) : 0;
     json_decref(root);
-    return 0;
+    return status;
 }

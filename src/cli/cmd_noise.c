@@ -16,33 +16,32 @@ enum { PAD = 2 };
 
 typedef struct NoiseArgs {
     const char *data, *output;
-    int size, rows, cols, scale, timesteps;
+    int rows, cols, scale;
     Preset preset;
-    ScheduleKind schedule;
+    ModelConfig model; /* of which schedule, timesteps and image size count */
     uint64_t seed;
     bool quiet;
 } NoiseArgs;
 
-#define F(field) OPTION_FIELD(NoiseArgs, field)
+#define OWN(kind, member, ...) OPTION_OWN(NoiseArgs, kind, member, __VA_ARGS__)
+#define MODEL(f)               .field = &MODEL_FIELDS[MODEL_##f], .at = offsetof(NoiseArgs, model)
 
 /* clang-format off */
 static const Option OPTIONS[] = {
-    {.name = "data", .type = OPT_TEXT, F(data), .arg = "DIR", .help = "directory with the IDX files"},
-    {.name = "preset", .type = OPT_CHOICE, F(preset), .choices = CHOICES_PRESET,
-     .help = "whose schedule, timesteps and image size; other options override"},
-    {.name = "schedule", .type = OPT_CHOICE, F(schedule), .choices = CHOICES_SCHEDULE, .help = "noise schedule"},
-    {.name = "timesteps", .type = OPT_INT, F(timesteps), .min = 2, .max = 100000, .help = "steps of the process"},
-    {.name = "image-size", .type = OPT_INT, F(size), .min = 4, .max = 1024, .help = "images are resized to this"},
-    {.name = "rows", .alias = "n", .letter = 'n', .type = OPT_INT, F(rows), .flags = OPT_NO_DEFAULT, .min = 1,
-     .max = 1000,
-     .help = "images, one of each class in turn [one per class]"},
-    {.name = "cols", .type = OPT_INT, F(cols), .min = 2, .max = 1000, .help = "moments, from t = 0 to the last"},
-    {.name = "seed", .letter = 's', .type = OPT_SEED, F(seed), .help = "of the noise and of the images chosen"},
-    {.name = "scale", .type = OPT_INT, F(scale), .min = 1, .max = 64, .help = "magnification"},
-    {.name = "output", .alias = "out", .letter = 'o', .type = OPT_TEXT, F(output), .arg = "FILE",
-     .help = "the PNG file, - for standard output"},
-    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
-    {.type = OPT_END},
+    {.name = "data", .arg = "DIR", OWN(FIELD_TEXT, data, .help = "directory with the IDX files")},
+    OPTION_PRESET(NoiseArgs, "whose schedule, timesteps and image size; other options override"),
+    {.name = "schedule", MODEL(SCHEDULE)},
+    {.name = "timesteps", MODEL(TIMESTEPS)},
+    {.name = "image-size", MODEL(IMAGE_SIZE)},
+    {.name = "rows", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, rows, .min = 1, .max = 1000, .help = "images, one of each class in turn [one per class]")},
+    {.name = "cols", OWN(FIELD_INT, cols, .min = 2, .max = 1000, .help = "moments, from t = 0 to the last")},
+    {.name = "seed", .letter = 's', OWN(FIELD_SEED, seed, .help = "of the noise and of the images chosen")},
+    {.name = "scale", OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
+    {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
+     OWN(FIELD_TEXT, output, .help = "the PNG file, - for standard output")},
+    OPTION_QUIET(NoiseArgs),
+    {0},
 };
 /* clang-format on */
 
@@ -53,15 +52,6 @@ static const OptionTable TABLE = {
             "  sdlora noise --cols 12 --schedule linear -o figure/noise.png\n",
     .options = OPTIONS,
 };
-
-static void take_preset(NoiseArgs *a, Preset p)
-{
-    ModelConfig m = model_preset(p);
-    a->preset = p;
-    a->schedule = m.schedule;
-    a->timesteps = m.timesteps;
-    a->size = m.image_size;
-}
 
 /* A random image of the class, by looking on from a random place; -1 when there is none. */
 static int find_image(const Dataset *d, int class_id, Rng *r)
@@ -75,7 +65,7 @@ static int find_image(const Dataset *d, int class_id, Rng *r)
 
 static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *diff, const NoiseArgs *a, Err *e)
 {
-    size_t hw = (size_t)a->size * (size_t)a->size;
+    size_t hw = (size_t)a->model.image_size * (size_t)a->model.image_size;
     Rng r = rng_make(a->seed, rng_stream("forward", (uint64_t)row));
     int at = find_image(d, row % d->classes, &r);
     float *x0 = mem_alloc(2 * hw, sizeof *x0, "an image", e), *eps = x0 ? x0 + hw : NULL;
@@ -83,14 +73,14 @@ static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *dif
     int rc = -1;
     if (!x0 || !xt)
         goto done;
-    if (image_resize(px, a->size, a->size, d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h,
-                     d->w, e))
+    if (image_resize(px, a->model.image_size, a->model.image_size,
+                     d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
         goto done;
     for (size_t i = 0; i < hw; i++)
         x0[i] = image_to_real(px[i]);
     rng_normal(&r, eps, hw);
     for (int k = 1; k < a->cols; k++) { /* column 0 stays clean */
-        int t = (int)((int64_t)k * (a->timesteps - 1) / (a->cols - 1));
+        int t = (int)((int64_t)k * (a->model.timesteps - 1) / (a->cols - 1));
         diffusion_noise(xt, NULL, x0, eps, t, hw, diff);
         for (size_t i = 0; i < hw; i++)
             px[(size_t)k * hw + i] = image_from_real(xt[i]);
@@ -110,7 +100,7 @@ static int rows_of(const NoiseArgs *a, const Dataset *d)
 static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err *e)
 {
     int rows = rows_of(a, d);
-    size_t row = (size_t)a->cols * (size_t)a->size * (size_t)a->size;
+    size_t row = (size_t)a->cols * (size_t)a->model.image_size * (size_t)a->model.image_size;
     uint8_t *px = mem_alloc((size_t)rows, row, "the picture", e);
     const char *text[] = {"Software", "sdlora " SDLORA_VERSION, NULL};
     Image im;
@@ -118,7 +108,8 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     for (int i = 0; i < rows && !rc; i++)
         rc = draw_row(px + (size_t)i * row, d, i, diff, a, e);
     if (!rc)
-        rc = image_grid(&im, px, rows * a->cols, a->size, a->size, a->cols, a->scale, PAD, 0, e);
+        rc =
+            image_grid(&im, px, rows * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale, PAD, 0, e);
     mem_free(px);
     if (rc)
         return -1;
@@ -151,9 +142,10 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
     int rc;
     if (check_output(a, chosen, e) || dataset_read(&d, a->data, "train", e))
         return -1;
-    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->size, a->size, a->cols, a->scale, PAD, e);
+    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale,
+                         PAD, e);
     if (!rc)
-        rc = diffusion_init(&diff, a->schedule, a->timesteps, PREDICT_EPS, e);
+        rc = diffusion_init(&diff, a->model.schedule, a->model.timesteps, PREDICT_EPS, e);
     if (!rc) {
         rc = draw(a, &d, &diff, e);
         diffusion_free(&diff);
@@ -164,16 +156,16 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
 
 int cmd_noise(int argc, char **argv)
 {
-    NoiseArgs args = {.data = DEFAULT_DATA, .output = "noise.png", .cols = 12, .scale = 2};
+    NoiseArgs args = {
+        .data = DEFAULT_DATA, .output = "noise.png", .cols = 12, .scale = 2, .model = model_preset(PRESET_MNIST)};
     Given given;
     Err e = {0};
     int status;
-    take_preset(&args, PRESET_MNIST);
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
-    take_preset(&args, args.preset);
+    args.model = model_preset(args.preset);
     status = options_apply(&given, &args, &e) || noise(&args, options_given(&given, "output") != NULL, &e)
-                 ? cli_fail(&e, "noise")
+                 ? cli_fail(&e, &TABLE)
                  : 0;
     options_free(&given);
     return status;

@@ -24,25 +24,24 @@ typedef struct PredictArgs {
     int threads;
 } PredictArgs;
 
-#define F(field) OPTION_FIELD(PredictArgs, field)
-
 /* clang-format off */
 static const Option OPTIONS[] = {
-    {.name = "model", .letter = 'm', .type = OPT_TEXT, F(model), .arg = "FILE", .help = "model"},
-    {.name = "input", .letter = 'i', .type = OPT_TEXT, F(input), .arg = "FILE",
-     .help = "safetensors with x (N,1,H,W) F32, t (N) I64, y (N) I64"},
-    {.name = "output", .alias = "out", .letter = 'o', .type = OPT_TEXT, F(output), .arg = "FILE",
-     .help = "safetensors to write: eps (N,1,H,W) F32; - for standard output"},
-    {.name = "lora", .alias = "adapter", .type = OPT_TEXTS, F(loras), .flags = OPT_OPTIONAL, .fallback = "",
-     .arg = "PATH[:SCALE]", .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable"},
-    {.name = "unmerged", .type = OPT_BOOL, F(unmerged),
-     .help = "apply the adapter beside the weights, not merged into them"},
-    {.name = "bn", .type = OPT_CHOICE, F(batch_stats), .choices = CHOICES_BN, .help = "statistics of BatchNorm"},
-    {.name = "conv", .type = OPT_CHOICE, F(conv), .choices = CHOICES_CONV, .help = "how convolutions are computed"},
-    {.name = "mem", .type = OPT_BYTES, F(max_bytes), .help = MEM_HELP},
-    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
-    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
-    {.type = OPT_END},
+    OPTION_MODEL(PredictArgs),
+    {.name = "input", .letter = 'i', .arg = "FILE",
+     OPTION_OWN(PredictArgs, FIELD_TEXT, input, .help = "safetensors with x (N,1,H,W) F32, t (N) I64, y (N) I64")},
+    {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
+     OPTION_OWN(PredictArgs, FIELD_TEXT, output,
+                .help = "safetensors to write: eps (N,1,H,W) F32; - for standard output")},
+    OPTION_LORAS(PredictArgs),
+    {.name = "unmerged",
+     OPTION_OWN(PredictArgs, FIELD_BOOL, unmerged,
+                .help = "apply the adapter beside the weights, not merged into them")},
+    OPTION_BN(PredictArgs, batch_stats),
+    OPTION_CONV(PredictArgs, conv),
+    OPTION_MEM(PredictArgs, max_bytes),
+    OPTION_THREADS(PredictArgs),
+    OPTION_QUIET(PredictArgs),
+    {0},
 };
 /* clang-format on */
 
@@ -144,7 +143,8 @@ static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err
 static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
     const size_t values = (size_t)t->n * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
-    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are read */
+    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are
+     * read */
     const size_t file = values * sizeof(float) + n * 2 * sizeof(int64_t);
     const size_t kept = m->params->n_values * sizeof(real) + values * 2 * sizeof(float) + n * 2 * sizeof(int64_t);
     size_t net;
@@ -290,7 +290,7 @@ int cmd_predict(int argc, char **argv)
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
-    status = predict(&args, &t, &m, &loras, &e) ? cli_fail(&e, "predict") : 0;
+    status = predict(&args, &t, &m, &loras, &e) ? cli_fail(&e, &TABLE) : 0;
     options_free(&given);
     cli_free_loras(&loras);
     model_free(m);

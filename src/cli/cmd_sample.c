@@ -145,7 +145,7 @@ int cmd_sample(int argc, char **argv)
     int status;
     if (!cli_options(&given, &SAMPLE_TABLE, &args, argc, argv, &status))
         return status;
-    status = sample(&job, &args, &given, &e) ? cli_fail(&e, "sample") : 0;
+    status = sample(&job, &args, &given, &e) ? cli_fail(&e, &SAMPLE_TABLE) : 0;
     options_free(&given);
     cli_free_loras(&job.loras);
     model_free(job.model);

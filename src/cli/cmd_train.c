@@ -47,7 +47,7 @@ int cmd_train(int argc, char **argv)
     args = train_args_default(args.preset);
     run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
     if (!run || options_apply(&given, &args, &e)) {
-        status = cli_fail(&e, "train");
+        status = cli_fail(&e, &TRAIN_TABLE);
     } else {
         run->args = &args;
         run->given = &given;

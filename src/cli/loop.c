@@ -12,7 +12,7 @@
 
 #include "interrupt.h"
 #include "preview.h"
-#include "progress.h"
+#include "term/progress.h"
 
 typedef struct State {
     Loop *l;

@@ -3,7 +3,7 @@
 #define SDLORA_CLI_LOOP_H
 
 #include "rundir.h"
-#include "train_args.h"
+#include "options/train_args.h"
 
 typedef struct Loop {
     const TrainArgs *args;

@@ -2,8 +2,8 @@
 #ifndef SDLORA_CLI_PREVIEW_H
 #define SDLORA_CLI_PREVIEW_H
 
-#include "progress.h"
-#include "train_args.h"
+#include "term/progress.h"
+#include "options/train_args.h"
 
 /* Draw with m into the PNG `path` by DDIM in a few steps, noise from `seed`; on a terminal that is wide enough, show a
  * row of digits there too. Stops without a word when a signal came. a says the

@@ -241,6 +241,6 @@ int run_train(Run *run)
     dataset_free(&run->val);
     json_decref(run->remembered);
     if (rc < 0)
-        return cli_fail(&e, run->given->table->command);
+        return cli_fail(&e, run->given->table);
     return rc > 0 ? 128 + rc : 0;
 }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 
 #define RUNFILE_MAX ((size_t)1 << 20)
@@ -19,7 +20,7 @@ static json_t *run_json(const OptionTable *t, const void *args, const char *base
                json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION)) ||
                json_object_set_new(root, "command", json_string(t->command)) ||
                (base_sha256 && json_object_set_new(root, "base_sha256", json_string(base_sha256)));
-    for (const Option *o = t->options; o->type != OPT_END && !bad; o++)
+    for (const Option *o = t->options; !option_ends(o) && !bad; o++)
         if (o->flags & (OPT_FIXED | OPT_KEPT))
             bad = json_object_set_new(options, o->name, json_string(option_text(value, sizeof value, o, args)));
     if (bad) {
@@ -32,19 +33,14 @@ static json_t *run_json(const OptionTable *t, const void *args, const char *base
 int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
 {
     char *path = mem_printf(e, "%s/run.json", dir), *text = NULL;
-    json_t *root;
-    size_t n;
-    int rc;
-    if (!path)
-        return -1;
-    root = run_json(t, args, base_sha256);
-    n = root ? json_dumpb(root, NULL, 0, JSON_INDENT(2)) : 0; /* json_dumps can lose a name when memory runs out */
-    if (n > 0)
-        text = mem_alloc(n, 1, "run.json", e);
-    if (!text || json_dumpb(root, text, n, JSON_INDENT(2)) != n)
-        rc = err_set(e, ERR_FAILED, "cannot write '%s': no memory, or an option that is not UTF-8", path);
-    else
-        rc = file_save(path, text, n, e);
+    json_t *root = path ? run_json(t, args, base_sha256) : NULL;
+    int rc = -1;
+    if (path && !root)
+        err_set(e, ERR_FAILED, "cannot write '%s': no memory, or an option that is not UTF-8", path);
+    if (root)
+        text = json_text(root, JSON_INDENT(2), "run.json", e);
+    if (text)
+        rc = file_save(path, text, strlen(text), e);
     mem_free(path);
     mem_free(text);
     json_decref(root);
@@ -58,13 +54,11 @@ const char *runfile_base(const json_t *root)
 
 static int apply_remembered(void *args, const OptionTable *t, const json_t *options, const char *path, Err *e)
 {
-    for (const Option *o = t->options; o->type != OPT_END; o++) {
+    for (const Option *o = t->options; !option_ends(o); o++) {
         const char *value = o->name ? json_string_value(json_object_get(options, o->name)) : NULL;
         Err inner = {0};
         if (!value || !*value || !(o->flags & (OPT_FIXED | OPT_KEPT)))
             continue;
-        if (o->type == OPT_INT && o->min > 0 && !strcmp(value, "0"))
-            continue; /* "not given", as --steps 0 */
         if (option_store(args, o, value, &inner))
             return err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, inner.msg);
     }
@@ -95,24 +89,6 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     return 0;
 }
 
-/* A regular file, no link. NULL with *e. */
-static json_t *load(const char *path, Err *e)
-{
-    json_error_t why;
-    json_t *root;
-    char *text;
-    size_t size;
-    if (file_load(&text, &size, path, RUNFILE_MAX, e))
-        return NULL;
-    root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
-    mem_free(text);
-    if (!root && json_error_code(&why) == json_error_out_of_memory)
-        err_set(e, ERR_FAILED, "cannot read '%s': no memory", path);
-    else if (!root)
-        err_set(e, ERR_INPUT, "'%s' is damaged: %s", path, why.text);
-    return root;
-}
-
 int runfile_command(char *out, size_t cap, const char *dir, Err *e)
 {
     char path[CLI_PATH_MAX];
@@ -125,7 +101,7 @@ int runfile_command(char *out, size_t cap, const char *dir, Err *e)
         return -1;
     if (lstat(path, &st) || !S_ISREG(st.st_mode))
         return 0;
-    if (!(root = load(path, &why))) {
+    if (!(root = json_read_file(path, RUNFILE_MAX, &why))) {
         if (why.code == ERR_INPUT)
             return 0;
         *e = why;
@@ -149,7 +125,7 @@ int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, c
     if (!file_exists(path))
         return err_set(e, ERR_INPUT, "cannot resume '%s': '%s', which holds the run's options, is missing", checkpoint,
                        path);
-    if (!(root = load(path, e)))
+    if (!(root = json_read_file(path, RUNFILE_MAX, e)))
         return -1;
     options = json_object_get(root, "options");
     if (!json_is_object(options)) {

@@ -2,7 +2,7 @@
 #ifndef SDLORA_CLI_SAMPLE_FILES_H
 #define SDLORA_CLI_SAMPLE_FILES_H
 
-#include "sample_args.h"
+#include "options/sample_args.h"
 
 typedef struct SampleJob {
     const SampleArgs *args;

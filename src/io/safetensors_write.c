@@ -2,11 +2,11 @@
  * (the order of the table below, backwards), then by name, so that every tensor lies aligned to its own type. */
 #include "sdlora/safetensors.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/text.h"
 
@@ -199,20 +199,6 @@ static json_t *header_json(const StWriter *w, const Pair *const *meta, const Ite
     return root;
 }
 
-/* The header's text, *n bytes. Not json_dumps: its growing buffer can lose a piece unnoticed when memory runs out. */
-static char *header_text(size_t *n, json_t *root, Err *e)
-{
-    char *text;
-
-    *n = json_dumpb(root, NULL, 0, JSON_COMPACT);
-    text = *n > 0 ? mem_alloc(*n, 1, "a safetensors header", e) : NULL;
-    if (text && json_dumpb(root, text, *n, JSON_COMPACT) == *n)
-        return text;
-    mem_free(text);
-    err_set(e, ERR_FAILED, "cannot write a safetensors header: no memory");
-    return NULL;
-}
-
 static int write_parts(FileOut *f, const char *json, size_t n, const Item *const *items, size_t count, Err *e)
 {
     size_t pad = (8 - n % 8) % 8, i;
@@ -235,13 +221,12 @@ int st_save(const StWriter *w, const char *path, Err *e)
     const void **items = sorted(w->items, w->count, sizeof *w->items, compare_items, e);
     const void **meta = items ? sorted(w->meta, w->meta_count, sizeof *w->meta, compare_pairs, e) : NULL;
     json_t *root = meta ? header_json(w, (const Pair *const *)meta, (const Item *const *)items, e) : NULL;
-    size_t n = 0;
-    char *json = root ? header_text(&n, root, e) : NULL;
+    char *json = root ? json_text(root, JSON_COMPACT, "a safetensors header", e) : NULL;
     FileOut *f = json ? file_create(path, e) : NULL;
     int result = -1;
 
     if (f) {
-        if (write_parts(f, json, n, (const Item *const *)items, w->count, e) == 0)
+        if (write_parts(f, json, strlen(json), (const Item *const *)items, w->count, e) == 0)
             result = file_commit(f, e);
         else
             file_abandon(f);

@@ -5,6 +5,10 @@
 
 #include "sdlora/mem.h"
 
+const char *const SCHEDULE_NAMES[] = {"linear", "cosine", NULL};
+const char *const PREDICT_NAMES[] = {"eps", "v", "x0", NULL};
+const char *const CLIP_NAMES[] = {"x0", "xt", "none", NULL};
+
 static double cosine_f(double t, int timesteps)
 {
     double c = cos((t / timesteps + 0.008) / 1.008 * 1.5707963267948966);
@@ -16,8 +20,9 @@ int diffusion_init(Diffusion *d, ScheduleKind schedule, int timesteps, PredictKi
     double product = 1;
 
     *d = (Diffusion){timesteps, predict, NULL, NULL};
-    if (timesteps < 2 || timesteps > 100000)
-        return err_set(e, ERR_USAGE, "the number of timesteps must be 2 to 100000, not %d", timesteps);
+    if (timesteps < TIMESTEPS_MIN || timesteps > TIMESTEPS_MAX)
+        return err_set(e, ERR_USAGE, "the number of timesteps must be %d to %d, not %d", TIMESTEPS_MIN, TIMESTEPS_MAX,
+                       timesteps);
     d->betas = mem_alloc((size_t)timesteps, sizeof(double), "the noise schedule", e);
     d->alphas_cumprod = mem_alloc((size_t)timesteps, sizeof(double), "the noise schedule", e);
     if (!d->betas || !d->alphas_cumprod) {

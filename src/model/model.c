@@ -1,89 +1,9 @@
-/* Presets, checks, and a model's life: see model.h. */
+/* A model's life: see model.h. */
 #include "sdlora/model.h"
 
 #include <string.h>
 
 #include "sdlora/mem.h"
-
-ModelConfig model_preset(Preset p)
-{
-    ModelConfig c = {
-        .channels = {32, 64, 128},
-        .levels = 3,
-        .image_size = 28,
-        .time_dim = 256,
-        .qsize = 16,
-        .vsize = 16,
-        .fsize = 32,
-        .context_tokens = 4,
-        .context_dim = 32,
-        .classes = 10,
-        .null_class = true,
-        .norm = NORM_GROUP,
-        .groups = 8,
-        .act = ACT_SILU,
-        .time_act = false,
-        .skip = true,
-        .pre_norm = true,
-        .timesteps = 1000,
-        .schedule = SCHEDULE_COSINE,
-        .predict = PREDICT_V,
-        .clip = CLIP_X0,
-    };
-
-    if (p == PRESET_TINY)
-        memcpy(c.channels, (int[]){16, 32, 64}, 3 * sizeof(int));
-    if (p == PRESET_SEED) {
-        memcpy(c.channels, (int[]){64, 128, 256, 512, 1024}, 5 * sizeof(int));
-        c.levels = 5;
-        c.image_size = 48;
-        c.context_tokens = 1;
-        c.null_class = false;
-        c.norm = NORM_BATCH;
-        c.act = ACT_RELU;
-        c.time_act = true;
-        c.skip = false;
-        c.pre_norm = false;
-        c.timesteps = 1500;
-        c.schedule = SCHEDULE_LINEAR;
-        c.predict = PREDICT_EPS;
-        c.clip = CLIP_XT;
-    }
-    return c;
-}
-
-static int in_range(const char *what, int value, int lo, int hi, Err *e)
-{
-    return value >= lo && value <= hi ? 0 : err_set(e, ERR_USAGE, "%s must be %d to %d, not %d", what, lo, hi, value);
-}
-
-int model_config_check(const ModelConfig *c, Err *e)
-{
-    int step;
-
-    if (in_range("the number of channel entries", c->levels, 1, MODEL_MAX_LEVELS, e) ||
-        in_range("the image size", c->image_size, 1, 1024, e) ||
-        in_range("the time embedding's width", c->time_dim, 4, 4096, e) ||
-        in_range("the width of queries and keys", c->qsize, 1, 4096, e) ||
-        in_range("the width of values", c->vsize, 1, 4096, e) ||
-        in_range("the width of the feed-forward layer", c->fsize, 1, 65536, e) ||
-        in_range("the number of context tokens", c->context_tokens, 1, 256, e) ||
-        in_range("the width of a context token", c->context_dim, 1, 4096, e) ||
-        in_range("the number of classes", c->classes, 1, 256, e) ||
-        in_range("the number of groups", c->groups, 1, 65536, e) ||
-        in_range("the number of timesteps", c->timesteps, 2, 100000, e))
-        return -1;
-    for (int i = 0; i < c->levels; i++)
-        if (in_range("the number of channels", c->channels[i], 1, 16384, e))
-            return -1;
-    if (c->time_dim % 2)
-        return err_set(e, ERR_USAGE, "the time embedding's width must be even, not %d", c->time_dim);
-    step = 1 << (c->levels - 1);
-    if (c->image_size % step)
-        return err_set(e, ERR_USAGE, "the image size %d must be a multiple of %d for %d resolutions; the nearest is %d",
-                       c->image_size, step, c->levels, (c->image_size + step - 1) / step * step);
-    return 0;
-}
 
 static int declare(Model *m, Err *e)
 {

@@ -29,7 +29,7 @@ int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e)
     if (!(c->eta >= 0 && c->eta <= 1))
         return err_set(e, ERR_USAGE, "eta must be 0 to 1, not %g", c->eta);
     if (c->cfg_scale != 1 && !m->null_class)
-        return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class: train with '--cond-drop 0.1'");
+        return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class");
     if (c->batch < 0)
         return err_set(e, ERR_USAGE, "the batch size must be at least 1, or 0 to let it be chosen, not %d", c->batch);
     return 0;
@@ -135,7 +135,7 @@ static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
     if (!unet_diverged(u, what, e))
         err_set(e, ERR_DIVERGED,
                 "%s is not finite, though the network's answers are; lower the scale of guidance, or look for large "
-                "weights with 'sdlora info'",
+                "weights",
                 what);
 }
 

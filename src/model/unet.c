@@ -146,8 +146,8 @@ int unet_diverged(Unet *u, const char *what, Err *e)
     if (!n)
         return 0;
     return err_set(e, ERR_DIVERGED,
-                   "%s is not finite, which begins at '%s' (%s); lower the adapter's scale or look for large weights "
-                   "with 'sdlora info'",
+                   "%s is not finite, which begins at '%s' (%s); lower the adapter's scale or look for large "
+                   "weights",
                    what, n == u->time ? "time_embedding.0" : n->scope, n->op->name);
 }
 

@@ -7,14 +7,20 @@
 
 #include "sdlora/mem.h"
 
+const Field LORA_FIELDS[] = {
+    [LORA_RANK] = {FIELD_INT, "rank", FIELD(LoraConfig, rank), .min = 1, .max = LORA_RANK_MAX,
+                   .what = "the rank of an adapter", .help = "rank of the adapter"},
+    [LORA_ALPHA] = {FIELD_REAL, "alpha", FIELD(LoraConfig, alpha), .min = 1e-6, .max = 1e6,
+                    .what = "the adapter's alpha", .help = "the adapter is scaled by alpha/rank"},
+    {0},
+};
+
 Lora *lora_new(const LoraConfig *config, bool trainable, Err *e)
 {
     Lora *l;
 
-    if (config->rank < 1) {
-        err_set(e, ERR_USAGE, "the rank of an adapter must be at least 1, not %d", config->rank);
+    if (field_check(config, &LORA_FIELDS[LORA_RANK], e))
         return NULL;
-    }
     l = mem_alloc(1, sizeof *l, "an adapter", e);
     if (!l)
         return NULL;

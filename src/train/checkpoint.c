@@ -4,13 +4,12 @@
  * streams need no state: they are pure functions of the seed and the step. */
 #include "trainer_private.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "store_file.h"
 
@@ -66,12 +65,12 @@ static void compare_value(Differences *d, const char *key, const json_t *saved, 
 
     if ((!a && !b) || json_equal((json_t *)a, (json_t *)b)) /* two absent ones are not equal to json_equal */
         return;
-    ta = a ? json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-    tb = b ? json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    ta = a ? json_text(a, JSON_COMPACT | JSON_ENCODE_ANY, key, NULL) : NULL;
+    tb = b ? json_text(b, JSON_COMPACT | JSON_ENCODE_ANY, key, NULL) : NULL;
     snprintf(fmt, sizeof fmt, "%s: %%s and %%s", key);
     differ(d, fmt, ta ? ta : "none", tb ? tb : "none");
-    free(ta);
-    free(tb);
+    mem_free(ta);
+    mem_free(tb);
 }
 
 static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, bool force, Err *e)
@@ -89,7 +88,7 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
         json_decref(now);
         return model ? -1 : err_set(e, ERR_INPUT, "'%s' does not say what model it holds", dir);
     }
-    if (model_config_diff(list, sizeof list, &was, &t->model->config))
+    if (fields_diff(list, sizeof list, MODEL_FIELDS, &was, &t->model->config))
         differ(&d, "%s%s", list, "");
     compare_value(&d, "lora", saved, now);
     compare_value(&d, "batch_size", saved, now);
@@ -103,7 +102,7 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     json_decref(now);
     if (d.used)
         return err_set(e, ERR_USAGE, "cannot resume '%s': it and this run differ in %s%s", dir, d.text,
-                       others ? "" : "; --force goes on with other data");
+                       others ? "" : "; it goes on with other data by force");
     return 0;
 }
 
@@ -117,7 +116,8 @@ static bool all_finite(const real *x, size_t n)
     return true;
 }
 
-/* A loss can be finite beside such values: a moment that overflowed, a running variance, a weight after the last step. */
+/* A loss can be finite beside such values: a moment that overflowed, a running variance, a weight after the last
+ * step. */
 int trainer_check(const Trainer *t, Err *e)
 {
     const ParamStore *s = t->trained;
@@ -133,8 +133,9 @@ int trainer_check(const Trainer *t, Err *e)
         what = "the optimiser's moments";
     if (!what && t->ema && !all_finite(t->ema, n))
         what = "the moving average";
-    return what ? err_set(e, ERR_DIVERGED, "'%s' is not finite after step %lld; lower --lr or set --grad-clip", what,
-                          (long long)t->step)
+    return what ? err_set(e, ERR_DIVERGED,
+                          "'%s' is not finite after step %lld; lower the learning rate or the largest gradient norm",
+                          what, (long long)t->step)
                 : 0;
 }
 
@@ -224,7 +225,7 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
     char *path = mem_printf(e, "%s/state.safetensors", dir);
     StFile *f = path ? st_open(path, e) : NULL;
     const char *meta = f ? st_meta(f, meta_key) : NULL;
-    json_t *o = meta ? json_loads(meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    json_t *o = meta ? json_read_text(meta, strlen(meta), "the state", NULL) : NULL;
     int status = f ? 0 : -1;
 
     if (!status && (!json_is_integer(json_object_get(o, "step")) || json_integer_value(json_object_get(o, "step")) < 0))

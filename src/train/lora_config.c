@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 
 const char lora_config_key[] = "sdlora.lora", lora_config_name[] = "adapter_config.json";
@@ -45,13 +46,13 @@ typedef enum Rule {
     FIELD_REFUSED, /* changes the result, and not done here, unless the value says "nothing" or is in `plain` */
 } Rule;
 
-typedef struct Field {
+typedef struct PeftField {
     const char *name;
     Rule rule;
     const char *plain[5]; /* values that change nothing; "true" is also the boolean */
-} Field;
+} PeftField;
 
-static const Field fields[] = {
+static const PeftField fields[] = {
     {"lora_alpha", FIELD_READ, {0}},
     {"r", FIELD_READ, {0}},
     {"use_rslora", FIELD_READ, {0}},
@@ -80,8 +81,8 @@ static const Field fields[] = {
     {"arrow_config", FIELD_REFUSED, {0}},
     {"bias", FIELD_REFUSED, {"none"}},
     {"fan_in_fan_out", FIELD_REFUSED, {0}},
-    /* Of the other ways to begin (pissa, olora, corda, loftq, lora_ga, ...) each has changed the weights of the model that
-     * the adapter was trained for: ours is not that one. */
+    /* Of the other ways to begin (pissa, olora, corda, loftq, lora_ga, ...) each has changed the weights of the
+     * model that the adapter was trained for: ours is not that one. */
     {"init_lora_weights", FIELD_REFUSED, {"true", "gaussian", "eva", "orthogonal", "mica"}},
     {"kasa_config", FIELD_REFUSED, {0}},
     {"layer_replication", FIELD_REFUSED, {0}},
@@ -98,7 +99,7 @@ static const Field fields[] = {
     {"use_qalora", FIELD_REFUSED, {0}},
 };
 
-static const Field *find_field(const char *name)
+static const PeftField *find_field(const char *name)
 {
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (!strcmp(fields[i].name, name))
@@ -126,7 +127,7 @@ static bool says_nothing(const json_t *v)
     }
 }
 
-static bool is_plain(const Field *f, const json_t *v)
+static bool is_plain(const PeftField *f, const json_t *v)
 {
     const char *text = json_is_true(v) ? "true" : json_string_value(v);
 
@@ -138,7 +139,7 @@ static bool is_plain(const Field *f, const json_t *v)
 
 static int check_field(const char *name, const json_t *v, const char *label, Err *e)
 {
-    const Field *f = find_field(name);
+    const PeftField *f = find_field(name);
     const bool text = json_is_string(v);
 
     if ((f && f->rule != FIELD_REFUSED) || says_nothing(v) || (f && is_plain(f, v)))
@@ -169,15 +170,12 @@ static int read_fields(AdapterConfig *out, const json_t *o, const char *label, E
 
 int lora_config_read(AdapterConfig *out, const char *json, const char *label, Err *e)
 {
-    json_error_t je;
-    json_t *o = json_loads(json, JSON_REJECT_DUPLICATES, &je), *v;
+    char *name = mem_printf(e, "the adapter's configuration in '%s'", label);
+    json_t *o = name ? json_read_text(json, strlen(json), name, e) : NULL, *v;
     const char *key;
-    int status = 0;
+    int status = o ? 0 : -1;
 
     *out = (AdapterConfig){.alpha = NAN};
-    if (!json_is_object(o))
-        status = err_set(e, ERR_INPUT, "'%s': the adapter's configuration is not a JSON object%s%s", label,
-                         o ? "" : ": ", o ? "" : je.text);
     json_object_foreach(o, key, v)
     {
         if (!status)
@@ -186,6 +184,7 @@ int lora_config_read(AdapterConfig *out, const char *json, const char *label, Er
     if (!status)
         status = read_fields(out, o, label, e);
     json_decref(o);
+    mem_free(name);
     return status;
 }
 

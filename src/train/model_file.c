@@ -1,5 +1,5 @@
-/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its sizes
- * are read off the shapes. */
+/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
+ * sizes are read off the shapes. */
 #include "sdlora/train.h"
 
 #include <stdio.h>
@@ -7,8 +7,6 @@
 
 #include "sdlora/mem.h"
 #include "store_file.h"
-
-static const char config_key[] = "sdlora.config";
 
 int model_save(const Model *m, const char *path, Err *e)
 {
@@ -18,7 +16,7 @@ int model_save(const Model *m, const char *path, Err *e)
     int status = config ? 0 : -1;
 
     if (!status)
-        status = st_add_meta(w, config_key, config, e);
+        status = st_add_meta(w, MODEL_CONFIG_KEY, config, e);
     if (!status)
         status = store_add(w, &pool, m->params, m->params->values, "", false, e);
     if (!status)
@@ -82,7 +80,7 @@ enum { NAMES_SHOWN = 5 };
 typedef struct NameList {
     char text[700];
     size_t used;
-    int n; /* names, also those behind NAMES_SHOWN, which are only counted */
+    int n; /* names, also those after NAMES_SHOWN, which are only counted */
 } NameList;
 
 static void list_name(NameList *l, const char *what, const char *name)
@@ -133,7 +131,7 @@ static int read_values(Model *m, const StFile *f, Err *e)
 Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
 {
     StFile *f = st_open(path, e);
-    const char *json = f ? st_meta(f, config_key) : NULL;
+    const char *json = f ? st_meta(f, MODEL_CONFIG_KEY) : NULL;
     ModelConfig c = model_preset(PRESET_MNIST);
     Model *m = NULL;
 

@@ -92,22 +92,6 @@ int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bo
     return 0;
 }
 
-/* Not json_dumps: where its growing buffer finds no memory, it can lose a name unnoticed. */
-char *json_text(const json_t *value, size_t flags, const char *what, Err *e)
-{
-    size_t n = value ? json_dumpb(value, NULL, 0, flags) : 0;
-    char *text = n > 0 ? mem_alloc(n + 1, 1, what, e) : NULL;
-
-    if (n > 0 && !text)
-        return NULL;
-    if (n == 0 || json_dumpb(value, text, n, flags) != n) {
-        mem_free(text);
-        err_set(e, ERR_FAILED, "cannot write %s: no memory", what);
-        return NULL;
-    }
-    return text;
-}
-
 void *pool_get(FilePool *pool, size_t bytes, Err *e)
 {
     struct PoolBlock *b = mem_alloc(1, sizeof(struct PoolBlock) + bytes, "a file", e);

@@ -115,12 +115,11 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
     if (dataset_check_labels(train, classes, e) || (val && dataset_check_labels(val, classes, e)))
         return -1;
     if (t->c.batch > train->n)
-        return err_set(e, ERR_USAGE, "the batch size %d is more than the %d images there are; lower --batch-size",
-                       t->c.batch, train->n);
+        return err_set(e, ERR_USAGE, "the batch size %d is more than the %d images there are", t->c.batch, train->n);
     if (t->c.cond_drop > 0 && !t->model->config.null_class)
-        return err_set(e, ERR_USAGE, "dropping the class needs a model with a null class; use --cond-drop 0");
+        return err_set(e, ERR_USAGE, "the class dropout needs a model with a null class, or must be 0");
     if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && trainer_whole_batches(t))
-        return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once; leave out --micro-batch");
+        return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once; the micro-batch must be 0");
     return 0;
 }
 
@@ -324,7 +323,8 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
     norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
     t->unusable = !isfinite(pass.loss) || !isfinite(norm);
     if (t->unusable)
-        return err_set(e, ERR_DIVERGED, "the %s is not finite at step %lld; lower --lr or set --grad-clip",
+        return err_set(e, ERR_DIVERGED,
+                       "the %s is not finite at step %lld; lower the learning rate or the largest gradient norm",
                        isfinite(pass.loss) ? "gradient" : "loss", (long long)t->step + 1);
     update(t, lr, norm);
     t->step++;

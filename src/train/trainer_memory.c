@@ -28,7 +28,7 @@ int train_check_weights(const Model *model, const TrainConfig *c, Err *e)
                ? 0
                : err_set(e, ERR_USAGE,
                          "the model's weights need %.1f MB of memory to be trained, more than the %.1f MB %s; "
-                         "lower --channels",
+                         "lower the number of channels",
                          (double)bytes / 1e6, (double)bound / 1e6, whose(c));
 }
 
@@ -97,7 +97,7 @@ static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, size_t
 
 int trainer_check_memory(const Trainer *t, Err *e)
 {
-    const char *option = trainer_whole_batches(t) ? "--batch-size" : "--micro-batch";
+    const char *what = TRAIN_FIELDS[trainer_whole_batches(t) ? TRAIN_BATCH_SIZE : TRAIN_MICRO_BATCH].what;
     const size_t bound = mem_bound(t->c.max_bytes);
     size_t need, less;
     int k;
@@ -108,7 +108,8 @@ int trainer_check_memory(const Trainer *t, Err *e)
         return 0;
     if (largest_fit(&k, &less, t, t->micro, bound, e))
         return -1;
-    return err_set(e, ERR_USAGE, "training needs %.1f MB of memory, more than the %.1f MB %s; %s'%s %d' %s %.1f MB",
-                   (double)need / 1e6, (double)bound / 1e6, whose(&t->c), less <= bound ? "" : "even ", option, k,
+    return err_set(e, ERR_USAGE,
+                   "training needs %.1f MB of memory, more than the %.1f MB %s; %swith %s at %d it %s %.1f MB",
+                   (double)need / 1e6, (double)bound / 1e6, whose(&t->c), less <= bound ? "" : "even ", what, k,
                    less <= bound ? "would need" : "needs", (double)less / 1e6);
 }

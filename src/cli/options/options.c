@@ -1,11 +1,7 @@
-/* Command lines from tables: see options.h. Here: names, values, what is nearest. The help text is in options_help.c.
- */
+/* Command lines from tables: see options.h. The help text is in help.c. */
 #include "options.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -59,9 +55,19 @@ const char *options_nearest(const char *word, const char *const *names)
     return best;
 }
 
+bool option_ends(const Option *o)
+{
+    return !o->name && !o->heading;
+}
+
+bool option_is_flag(const Option *o)
+{
+    return o->field->type == FIELD_BOOL && !o->field->names;
+}
+
 const Option *options_find(const OptionTable *t, const char *name)
 {
-    for (const Option *o = t->options; o->type != OPT_END; o++)
+    for (const Option *o = t->options; !option_ends(o); o++)
         if (o->name && (!strcmp(o->name, name) || (o->alias && !strcmp(o->alias, name))))
             return o;
     return NULL;
@@ -72,7 +78,7 @@ static int unknown_option(const OptionTable *t, const char *word, const char *na
     const char *names[3 * 80];
     const char *near;
     int n = 0;
-    for (const Option *o = t->options; o->type != OPT_END && n < 3 * 80 - 3; o++) {
+    for (const Option *o = t->options; !option_ends(o) && n < 3 * 80 - 3; o++) {
         if (o->name)
             names[n++] = o->name;
         if (o->alias)
@@ -87,7 +93,7 @@ static int unknown_option(const OptionTable *t, const char *word, const char *na
 
 static const Option *find_letter(const OptionTable *t, char letter)
 {
-    for (const Option *o = t->options; o->type != OPT_END; o++)
+    for (const Option *o = t->options; !option_ends(o); o++)
         if (o->letter && o->letter == letter)
             return o;
     return NULL;
@@ -100,7 +106,7 @@ static void add(Given *g, const Option *o, const char *value)
     g->n++;
 }
 
-/* Take the option's value: from behind '=', or the next word. Returns the number of further words used, or -1. */
+/* Take the option's value: what follows '=', or the next word. Returns the number of further words used, or -1. */
 static int take_value(Given *g, const Option *o, const char *word, const char *attached, const char *next, Err *e)
 {
     if (attached) {
@@ -136,7 +142,7 @@ static int long_option(Given *g, char *word, const char *next, Err *e)
     o = options_find(g->table, name);
     if (!o && !strncmp(name, "no-", 3)) {
         o = options_find(g->table, name + 3);
-        if (o && o->type == OPT_BOOL && !eq) {
+        if (o && option_is_flag(o) && !eq) {
             add(g, o, "0");
             return 0;
         }
@@ -147,7 +153,7 @@ static int long_option(Given *g, char *word, const char *next, Err *e)
             word[eq - word] = '\0';
         return unknown_option(g->table, word, name, e);
     }
-    if (o->type == OPT_BOOL) {
+    if (option_is_flag(o)) {
         if (eq)
             return err_set(e, ERR_USAGE, "option '--%s' takes no value; say '--%s' or '--no-%s'", name, name, name);
         add(g, o, "1");
@@ -166,7 +172,7 @@ static int short_option(Given *g, const char *word, const char *next, Err *e)
     }
     if (!o)
         return err_set(e, ERR_USAGE, "unknown option '%s' for '%s'", shown, g->table->command);
-    if (o->type == OPT_BOOL) {
+    if (option_is_flag(o)) {
         if (word[2])
             return err_set(e, ERR_USAGE, "option '%s' takes no value, got '%s'", shown, word + 2);
         add(g, o, "1");
@@ -227,10 +233,58 @@ const char *options_given(const Given *g, const char *name)
     return value;
 }
 
+int option_store(void *base, const Option *o, const char *value, Err *e)
+{
+    char subject[NAME_MAX_LEN + 16];
+    snprintf(subject, sizeof subject, "option '--%s'", o->name);
+    return field_read((char *)base + o->at, o->field, subject, value, e);
+}
+
+const char *option_text(char *buf, size_t cap, const Option *o, const void *base)
+{
+    return field_text(buf, cap, o->field, (const char *)base + o->at);
+}
+
 int options_apply(const Given *g, void *base, Err *e)
 {
     for (int i = 0; i < g->n; i++)
         if (option_store(base, g->items[i].option, g->items[i].value, e))
             return -1;
     return 0;
+}
+
+/* The option whose fact the text begins with; of several the one with the longest. */
+static const Option *fact_at(const OptionTable *t, const char *text)
+{
+    const Option *found = NULL;
+    size_t longest = 0;
+    for (const Option *o = t->options; !option_ends(o); o++) {
+        const char *what = o->name ? o->field->what : NULL;
+        size_t len = what ? strlen(what) : 0;
+        if (len > longest && !strncmp(text, what, len) && !isalnum((unsigned char)text[len]) && text[len] != '-') {
+            longest = len;
+            found = o;
+        }
+    }
+    return found;
+}
+
+void options_name_facts(char *out, size_t cap, const OptionTable *t, const char *sentence)
+{
+    size_t used = 0;
+    char before = ' ';
+    bool quoted = false; /* a path, which may hold any words */
+    out[0] = '\0';
+    while (*sentence && used < cap) {
+        bool in_word = isalnum((unsigned char)before);
+        const Option *o = in_word || quoted ? NULL : fact_at(t, sentence);
+        int len = o ? (int)strlen(o->field->what) : 1;
+        if (*sentence == '\'' && (quoted || !in_word))
+            quoted = !quoted;
+        used += (size_t)snprintf(out + used, cap - used, "%.*s", len, sentence);
+        if (o && used < cap)
+            used += (size_t)snprintf(out + used, cap - used, " (--%s)", o->name);
+        sentence += len;
+        before = sentence[-1];
+    }
 }

@@ -8,66 +8,67 @@
 
 #include "sdlora/mem.h"
 
-#define F(field) OPTION_FIELD(SampleArgs, field)
-#define HEADING(text)                                                                                                  \
-    {                                                                                                                  \
-        .type = OPT_HEADING, .help = text                                                                              \
-    }
+enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
 
-enum { CLASSES_MAX = 1024, NONE = -1, IMAGES_MAX = 10000000 };
+static const char *const SAMPLER_NAMES[] = {"ddpm", "ddim", NULL};
+static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
 
-static const Choice SAMPLERS[] = {{"ddpm", SAMPLER_DDPM}, {"ddim", SAMPLER_DDIM}, {NULL, 0}};
-static const Choice FORMATS[] = {{"png", FORMAT_PNG}, {"idx", FORMAT_IDX}, {NULL, 0}};
+#define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
 
 /* clang-format off */
 static const Option OPTIONS[] = {
-    HEADING("What to draw"),
-    {.name = "model", .letter = 'm', .type = OPT_TEXT, F(model), .arg = "FILE", .help = "model"},
-    {.name = "digit", .alias = "class", .letter = 'd', .type = OPT_TEXT, F(digit), .arg = "D,D,...|all|none",
-     .help = "classes, one row each; none: no class (models with a null class)"},
-    {.name = "count", .alias = "n", .letter = 'n', .type = OPT_INT, F(n), .flags = OPT_NO_DEFAULT, .min = 1,
-     .max = IMAGES_MAX, .help = "images of each class [64 of one class, 10 each of several]"},
-    {.name = "rows", .type = OPT_INT, F(rows), .flags = OPT_NO_DEFAULT, .min = 1, .max = 100000,
-     .help = "rows of the grid"},
-    {.name = "cols", .type = OPT_INT, F(cols), .flags = OPT_NO_DEFAULT, .min = 1, .max = 100000,
-     .help = "columns of the grid"},
-    {.name = "lora", .alias = "adapter", .type = OPT_TEXTS, F(loras), .flags = OPT_OPTIONAL, .fallback = "",
-     .arg = "PATH[:SCALE]", .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable"},
-    {.name = "compare", .type = OPT_BOOL, F(compare),
-     .help = "with --lora: both in one picture, without the adapter left or above"},
-    {.name = "trajectory", .type = OPT_INT, F(trajectory), .flags = OPT_NO_DEFAULT, .arg = "K", .min = 2, .max = 1000,
-     .help = "draw K moments from noise to image, one row per class"},
-    HEADING("How to draw"),
-    {.name = "sampler", .type = OPT_CHOICE, F(config.sampler), .flags = OPT_NO_DEFAULT, .choices = SAMPLERS,
-     .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]"},
-    {.name = "steps", .type = OPT_INT, F(config.steps), .min = 1, .max = 100000,
-     .help = "steps of ddim; ddpm takes all the model's"},
-    {.name = "eta", .type = OPT_REAL, F(config.eta), .min = 0, .max = 1,
-     .help = "noise of ddim: 0 none, 1 as much as ddpm"},
-    {.name = "cfg-scale", .alias = "guidance", .type = OPT_REAL, F(config.cfg_scale), .flags = OPT_NO_DEFAULT,
-     .min = -100, .max = 100,
-     .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]"},
-    {.name = "clip", .type = OPT_CHOICE, F(config.clip), .flags = OPT_NO_DEFAULT, .choices = CHOICES_CLIP,
-     .help = "clamp to [-1,1] the predicted image, x_t, nothing [the model's]"},
-    {.name = "bn", .type = OPT_CHOICE, F(config.batch_stats), .choices = CHOICES_BN, .help = "statistics of BatchNorm"},
-    {.name = "seed", .letter = 's', .type = OPT_SEED, F(config.seed), .help = "image i depends on the seed and i only"},
-    HEADING("Where to"),
-    {.name = "output", .alias = "out", .letter = 'o', .type = OPT_TEXT, F(output), .arg = "FILE",
-     .help = "the PNG file, - for standard output; with --format idx a prefix [sample-CLASS.png, sample.png]"},
-    {.name = "format", .type = OPT_CHOICE, F(format), .choices = FORMATS,
-     .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST"},
-    {.name = "scale", .type = OPT_INT, F(scale), .min = 1, .max = 64, .help = "magnification"},
-    {.name = "show", .type = OPT_BOOL, F(show), .help = "show the picture in the terminal too"},
-    HEADING("Machine"),
-    {.name = "batch-size", .alias = "batch", .type = OPT_INT, F(config.batch), .min = 0, .max = 100000,
-     .help = "images at once, 0: chosen; does not change them"},
-    {.name = "conv", .type = OPT_CHOICE, F(config.conv), .choices = CHOICES_CONV,
-     .help = "how convolutions are computed"},
-    {.name = "mem", .type = OPT_BYTES, F(config.max_bytes), .help = MEM_HELP},
-    {.name = "threads", .type = OPT_INT, F(threads), .min = 0, .max = 1024, .help = "threads; 0: one per processor"},
-    {.name = "progress", .type = OPT_CHOICE, F(progress), .choices = CHOICES_PROGRESS, .help = "how progress is shown"},
-    {.name = "quiet", .letter = 'q', .type = OPT_BOOL, F(quiet), .help = "errors only"},
-    {.type = OPT_END},
+    {.heading = "What to draw"},
+    OPTION_MODEL(SampleArgs),
+    {.name = "digit", .alias = "class", .letter = 'd', .arg = "D,D,...|all|none",
+     OWN(FIELD_TEXT, digit, .help = "classes, one row each; none: no class (models with a null class)")},
+    {.name = "count", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, n, .min = 1, .max = IMAGES_MAX,
+         .help = "images of each class [64 of one class, 10 each of several]")},
+    {.name = "rows", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, rows, .min = 1, .max = 100000, .help = "rows of the grid")},
+    {.name = "cols", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, cols, .min = 1, .max = 100000, .help = "columns of the grid")},
+    OPTION_LORAS(SampleArgs),
+    {.name = "compare",
+     OWN(FIELD_BOOL, compare, .help = "with --lora: both in one picture, without the adapter left or above")},
+    {.name = "trajectory", .flags = OPT_NO_DEFAULT, .arg = "K",
+     OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
+         .help = "draw K moments from noise to image, one row per class")},
+    {.heading = "How to draw"},
+    {.name = "sampler", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_ENUM, config.sampler, .names = SAMPLER_NAMES,
+         .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]")},
+    {.name = "steps",
+     OWN(FIELD_INT, config.steps, .min = 1, .max = TIMESTEPS_MAX, .what = "the number of steps",
+         .help = "steps of ddim; ddpm takes all the model's")},
+    {.name = "eta", OWN(FIELD_REAL, config.eta, .max = 1, .help = "noise of ddim: 0 none, 1 as much as ddpm")},
+    {.name = "cfg-scale", .alias = "guidance", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_REAL, config.cfg_scale, .min = -100, .max = 100, .what = "the scale of guidance",
+         .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]")},
+    {.name = "clip", .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_ENUM, config.clip, .names = CLIP_NAMES,
+         .help = "clamp to [-1,1] the predicted image, x_t, nothing [the model's]")},
+    OPTION_BN(SampleArgs, config.batch_stats),
+    {.name = "seed", .letter = 's',
+     OWN(FIELD_SEED, config.seed, .help = "image i depends on the seed and i only")},
+    {.heading = "Where to"},
+    {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
+     OWN(FIELD_TEXT, output,
+         .help = "the PNG file, - for standard output; with --format idx a prefix [sample-CLASS.png, sample.png]")},
+    {.name = "format",
+     OWN(FIELD_ENUM, format, .names = FORMAT_NAMES,
+         .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST")},
+    {.name = "scale", OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
+    {.name = "show", OWN(FIELD_BOOL, show, .help = "show the picture in the terminal too")},
+    {.heading = "Machine"},
+    {.name = "batch-size", .alias = "batch",
+     OWN(FIELD_INT, config.batch, .max = 100000, .help = "images at once, 0: chosen; does not change them")},
+    OPTION_CONV(SampleArgs, config.conv),
+    OPTION_MEM(SampleArgs, config.max_bytes),
+    OPTION_THREADS(SampleArgs),
+    OPTION_PROGRESS(SampleArgs),
+    OPTION_QUIET(SampleArgs),
+    {0},
 };
 /* clang-format on */
 

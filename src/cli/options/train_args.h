@@ -5,8 +5,8 @@
 
 #include "sdlora/train.h"
 
-#include "cli.h"
-#include "progress.h"
+#include "../cli.h"
+#include "../term/progress.h"
 
 typedef struct TrainArgs {
     Preset preset;

@@ -9,8 +9,7 @@
 #define DRAW_SECONDS  0.1
 #define PLAIN_SECONDS 10.0
 
-const Choice CHOICES_PROGRESS[] = {
-    {"auto", PROGRESS_AUTO}, {"bar", PROGRESS_BAR}, {"plain", PROGRESS_PLAIN}, {"none", PROGRESS_NONE}, {NULL, 0}};
+const char *const PROGRESS_NAMES[] = {"auto", "bar", "plain", "none", NULL};
 
 void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit, int64_t first, int64_t total,
                     double per_step)

@@ -5,12 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "options.h"
 #include "term.h"
 
 typedef enum ProgressMode { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_PLAIN, PROGRESS_NONE } ProgressMode;
 
-extern const Choice CHOICES_PROGRESS[];
+extern const char *const PROGRESS_NAMES[];
 
 typedef struct Progress {
     ProgressMode mode; /* never AUTO */
@@ -27,8 +26,9 @@ typedef struct Progress {
 void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit, int64_t first, int64_t total,
                     double per_step);
 
-/* `prefix` before the bar ("epoch 3/10"), `suffix` behind it ("loss 0.0456"); either may be "". milestone: an epoch's
- * end: its line stays on the screen, and other output may follow it (plain lines are written then, and every 10 seconds). */
+/* `prefix` before the bar ("epoch 3/10"), `suffix` after it ("loss 0.0456"); either may be "". milestone: an
+ * epoch's end: its line stays on the screen, and other output may follow it (plain lines are written then, and every
+ * 10 seconds). */
 void progress_update(Progress *p, int64_t step, const char *prefix, const char *suffix, bool milestone);
 
 /* Leaves the last bar on the screen. */

@@ -8,19 +8,17 @@
 
 static const char *arg_name(const Option *o)
 {
-    if (o->arg)
-        return o->arg;
-    switch (o->type) {
-    case OPT_INT:
-    case OPT_SEED:
+    switch (o->field->type) {
+    case FIELD_INT:
+    case FIELD_SEED:
         return "N";
-    case OPT_REAL:
+    case FIELD_REAL:
         return "X";
-    case OPT_INTS:
+    case FIELD_INTS:
         return "N,N,...";
-    case OPT_BYTES:
+    case FIELD_BYTES:
         return "SIZE";
-    case OPT_EVERY:
+    case FIELD_EVERY:
         return "N[s|e]";
     default:
         return "TEXT";
@@ -29,18 +27,14 @@ static const char *arg_name(const Option *o)
 
 static size_t put_names(char *buf, size_t cap, const Option *o)
 {
-    char letter[8] = "    ", value[160] = "";
-    size_t used = 0;
+    char letter[8] = "    ", names[160];
+    const char *value = o->arg;
     if (o->letter)
         snprintf(letter, sizeof letter, "-%c, ", o->letter);
-    if (o->type == OPT_CHOICE && !o->arg) {
-        for (const Choice *c = o->choices; c->name; c++)
-            used += (size_t)snprintf(value + used, sizeof value - used, "%s%s", used ? "|" : "", c->name);
-    } else if (o->type != OPT_BOOL) {
-        snprintf(value, sizeof value, "%s", arg_name(o));
-    }
-    if (o->type == OPT_BOOL)
+    if (option_is_flag(o))
         return (size_t)snprintf(buf, cap, "  %s--%s", letter, o->name);
+    if (!value)
+        value = o->field->names ? field_names(names, sizeof names, o->field, "|") : arg_name(o);
     return (size_t)snprintf(buf, cap, o->flags & OPT_OPTIONAL ? "  %s--%s[=%s]" : "  %s--%s %s", letter, o->name,
                             value);
 }
@@ -65,22 +59,23 @@ static void put_wrapped(FILE *f, const char *text, int column)
     fputc('\n', f);
 }
 
-static void put_option(FILE *f, const Option *o, const void *base)
+static void put_option(FILE *f, const OptionTable *t, const Option *o, const void *base)
 {
-    char names[256], value[256], line[1024];
+    char names[256], value[256], help[1024], line[1400];
     size_t len = put_names(names, sizeof names, o);
     fputs(names, f);
     if (len + 2 > HELP_COLUMN)
         fprintf(f, "\n%*s", HELP_COLUMN, "");
     else
         fprintf(f, "%*s", HELP_COLUMN - (int)len, "");
+    options_name_facts(help, sizeof help, t, o->field->help);
     option_text(value, sizeof value, o, base);
-    if (o->type == OPT_BOOL && !(o->flags & OPT_NO_DEFAULT))
-        snprintf(line, sizeof line, "%s%s", o->help, strcmp(value, "1") ? "" : " [on; --no- turns it off]");
-    else if (!value[0] || o->type == OPT_BOOL || (o->flags & OPT_NO_DEFAULT))
-        snprintf(line, sizeof line, "%s", o->help);
+    if (o->flags & OPT_NO_DEFAULT)
+        value[0] = '\0';
+    if (option_is_flag(o))
+        snprintf(line, sizeof line, "%s%s", help, strcmp(value, "1") ? "" : " [on; --no- turns it off]");
     else
-        snprintf(line, sizeof line, "%s [%s]", o->help, value);
+        snprintf(line, sizeof line, value[0] ? "%s [%s]" : "%s", help, value);
     put_wrapped(f, line, HELP_COLUMN);
 }
 
@@ -91,15 +86,15 @@ void options_help(FILE *f, const OptionTable *t, const void *base)
             t->operand ? " " : "", t->operand ? t->operand : "");
     if (t->text)
         fprintf(f, "\n%s", t->text);
-    for (const Option *o = t->options; o->type != OPT_END; o++) {
-        if (o->type == OPT_HEADING) {
-            fprintf(f, "\n%s:\n", o->help);
+    for (const Option *o = t->options; !option_ends(o); o++) {
+        if (o->heading) {
+            fprintf(f, "\n%s:\n", o->heading);
             heading = true;
         } else {
             if (!heading)
                 fprintf(f, "\nOptions:\n");
             heading = true;
-            put_option(f, o, base);
+            put_option(f, t, o, base);
         }
     }
     fprintf(f, "  -h, --help%*sthis text\n", HELP_COLUMN - 12, "");

@@ -4,8 +4,8 @@
 
 #include "sdlora/sampler.h"
 
-#include "cli.h"
-#include "progress.h"
+#include "../cli.h"
+#include "../term/progress.h"
 
 typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX } SampleFormat;
 

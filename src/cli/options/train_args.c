@@ -1,0 +1,266 @@
+/* The options of `train` and `finetune`: see train_args.h. */
+#include "train_args.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sdlora/file.h"
+
+#define OWN(kind, member, ...) OPTION_OWN(TrainArgs, kind, member, __VA_ARGS__)
+#define MODEL(f)               .flags = OPT_FIXED, .field = &MODEL_FIELDS[MODEL_##f], .at = offsetof(TrainArgs, model)
+#define LORA(f)                .flags = OPT_FIXED, .field = &LORA_FIELDS[LORA_##f], .at = offsetof(TrainArgs, lora)
+#define TRAIN(f)               .field = &TRAIN_FIELDS[TRAIN_##f], .at = offsetof(TrainArgs, train)
+
+/* clang-format off */
+#define DATA_OPTIONS \
+    {.name = "data", .flags = OPT_KEPT, .arg = "DIR", \
+     OWN(FIELD_TEXT, data, .help = "directory with the IDX files train-images-idx3-ubyte, t10k-..., gzipped or not")}, \
+    {.name = "limit", .flags = OPT_FIXED, \
+     OWN(FIELD_INT, limit, .max = INT_MAX, .help = "use only the first N training images; 0: all")}
+
+#define TRAINING_OPTIONS \
+    {.heading = "Training"}, \
+    {.name = "epochs", .flags = OPT_KEPT, TRAIN(EPOCHS)}, \
+    {.name = "steps", .flags = OPT_KEPT | OPT_NO_DEFAULT, TRAIN(STEPS)}, \
+    {.name = "batch-size", .alias = "batch", .flags = OPT_FIXED, TRAIN(BATCH_SIZE)}, \
+    {.name = "micro-batch", .flags = OPT_FIXED, TRAIN(MICRO_BATCH)}, \
+    {.name = "lr", .alias = "learning-rate", .flags = OPT_FIXED, TRAIN(LR)}, \
+    {.name = "lr-schedule", .flags = OPT_FIXED, TRAIN(LR_SCHEDULE)}, \
+    {.name = "lr-end", .flags = OPT_FIXED, TRAIN(LR_END)}, \
+    {.name = "warmup", .flags = OPT_FIXED, TRAIN(WARMUP)}, \
+    {.name = "loss", .flags = OPT_FIXED, TRAIN(LOSS)}, \
+    {.name = "cond-drop", .flags = OPT_FIXED, TRAIN(COND_DROP)}, \
+    {.name = "beta1", .flags = OPT_FIXED, TRAIN(BETA1)}, \
+    {.name = "beta2", .flags = OPT_FIXED, TRAIN(BETA2)}, \
+    {.name = "adam-eps", .flags = OPT_FIXED, TRAIN(ADAM_EPS)}, \
+    {.name = "weight-decay", .flags = OPT_FIXED, TRAIN(WEIGHT_DECAY)}, \
+    {.name = "grad-clip", .alias = "max-grad-norm", .flags = OPT_FIXED, TRAIN(GRAD_CLIP)}, \
+    {.name = "ema", .flags = OPT_FIXED, TRAIN(EMA)}, \
+    {.name = "seed", .flags = OPT_FIXED, TRAIN(SEED)}, \
+    {.name = "val-images", .flags = OPT_FIXED, TRAIN(VAL_IMAGES)}
+
+#define RUN_OPTIONS \
+    {.heading = "Run"}, \
+    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", OWN(FIELD_TEXT, out, .help = "run directory")}, \
+    {.name = "resume", .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
+     OWN(FIELD_TEXT, resume, \
+         .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet")}, \
+    {.name = "force", OWN(FIELD_BOOL, force, .what = "by force", .help = "resume although the data has changed")}, \
+    {.name = "save-every", .flags = OPT_KEPT, \
+     OWN(FIELD_EVERY, save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
+    {.name = "keep", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
+    {.name = "log-every", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
+    {.name = "sample-every", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
+    {.heading = "Machine"}, \
+    OPTION_THREADS(TrainArgs), \
+    {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
+    OPTION_MEM(TrainArgs, train.max_bytes), \
+    {.name = "profile", \
+     OWN(FIELD_BOOL, profile, .help = "print time (all threads') and GFLOP/s (of one) per operation at the end")}, \
+    OPTION_PROGRESS(TrainArgs), \
+    OPTION_QUIET(TrainArgs), \
+    {.name = "verbose", .letter = 'v', OWN(FIELD_BOOL, verbose, .help = "say more")}
+
+static const Option TRAIN_OPTIONS[] = {
+    {.heading = "Model and data"},
+    {.name = "preset", .flags = OPT_FIXED,
+     OWN(FIELD_ENUM, preset, .names = PRESET_NAMES, .help = "fills in everything below; other options override")},
+    DATA_OPTIONS,
+    {.name = "image-size", MODEL(IMAGE_SIZE)},
+    {.name = "channels", MODEL(CHANNELS)},
+    {.name = "time-dim", MODEL(TIME_DIM)},
+    {.name = "qsize", MODEL(QSIZE)},
+    {.name = "vsize", MODEL(VSIZE)},
+    {.name = "fsize", MODEL(FSIZE)},
+    {.name = "context-tokens", MODEL(CONTEXT_TOKENS)},
+    {.name = "context-dim", MODEL(CONTEXT_DIM)},
+    {.name = "norm", MODEL(NORM)},
+    {.name = "groups", MODEL(GROUPS)},
+    {.name = "act", MODEL(ACT)},
+    {.name = "time-act", MODEL(TIME_ACT)},
+    {.name = "skip", MODEL(SKIP)},
+    {.name = "attention-norm", MODEL(PRE_NORM)},
+    {.name = "null-class", MODEL(NULL_CLASS)},
+    {.heading = "Diffusion"},
+    {.name = "timesteps", MODEL(TIMESTEPS)},
+    {.name = "schedule", MODEL(SCHEDULE)},
+    {.name = "predict", MODEL(PREDICT)},
+    {.name = "clip", MODEL(CLIP)},
+    TRAINING_OPTIONS,
+    RUN_OPTIONS,
+    {0},
+};
+
+static const Option FINETUNE_OPTIONS[] = {
+    {.heading = "Adapter and data"},
+    {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt; it is only read")},
+    DATA_OPTIONS,
+    {.name = "rank", .alias = "r", LORA(RANK)},
+    {.name = "alpha", LORA(ALPHA)},
+    {.name = "target", .alias = "targets", .flags = OPT_FIXED, .arg = "NAME,NAME,...",
+     OWN(FIELD_TEXT, target, .help = "layers to adapt, by the last part of their names")},
+    TRAINING_OPTIONS,
+    RUN_OPTIONS,
+    {0},
+};
+/* clang-format on */
+
+const OptionTable TRAIN_TABLE = {
+    .command = "train",
+    .summary = "train a model",
+    .text = "Writes into the run directory (runs/NAME, after the data directory):\n"
+            "  model.safetensors   the averaged weights, after every epoch\n"
+            "  metrics.jsonl       one JSON object a line: step, epoch, loss, lr, grad_norm, images_per_s, val_loss\n"
+            "  samples/            a grid of digits per epoch\n"
+            "  checkpoints/        what --resume continues from\n"
+            "  run.json            the options of the run\n"
+            "A run that was there before is moved to previous/ in it, unless it is resumed.\n"
+            "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
+            "The defaults shown are those of preset mnist.\n\n"
+            "  sdlora train --preset tiny --epochs 1\n"
+            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n",
+    .options = TRAIN_OPTIONS,
+};
+
+const OptionTable FINETUNE_TABLE = {
+    .command = "finetune",
+    .summary = "train a LoRA adapter for a model",
+    .text = "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
+            "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
+            "adapter_config.json, with metrics.jsonl, samples/, checkpoints/ and run.json as 'sdlora train' writes "
+            "them.\n\n"
+            "  sdlora finetune --rank 8\n"
+            "  sdlora finetune --data data/fashion-mnist --target w_q,w_k,w_v,z_linear --alpha 16\n",
+    .options = FINETUNE_OPTIONS,
+};
+
+static TrainArgs common_default(void)
+{
+    TrainArgs a = {0};
+    a.data = DEFAULT_DATA;
+    a.keep = 2;
+    a.log_every = 10;
+    a.sample_every = 1;
+    a.save_every = (Every){1, true};
+    return a;
+}
+
+TrainArgs train_args_default(Preset p)
+{
+    TrainArgs a = common_default();
+    a.preset = p;
+    a.model = model_preset(p);
+    a.train = train_preset(p);
+    return a;
+}
+
+TrainArgs finetune_args_default(Preset p)
+{
+    TrainArgs a = common_default();
+    a.preset = p;
+    a.model_path = DEFAULT_MODEL;
+    a.target = "w_q,w_k,w_v";
+    a.lora.rank = 8;
+    a.lora.alpha = 8;
+    a.train = finetune_preset(p);
+    return a;
+}
+
+/* The last one given of two that exclude each other wins over what a preset or an earlier run said. */
+static int settle_length(TrainArgs *a, const Given *g, Err *e)
+{
+    bool epochs = options_given(g, "epochs"), steps = options_given(g, "steps");
+    if (epochs && steps)
+        return err_set(e, ERR_USAGE, "give --epochs or --steps, not both");
+    if (epochs)
+        a->train.steps = 0;
+    return 0;
+}
+
+int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
+{
+    const char *null_class = options_given(g, "null-class"), *drop = options_given(g, "cond-drop");
+    if (settle_length(a, g, e))
+        return -1;
+    if (resumed) /* the rest was settled when the run began */
+        return 0;
+    if (null_class && !a->model.null_class) {
+        if (drop && a->train.cond_drop > 0)
+            return err_set(e, ERR_USAGE, "--cond-drop %s needs a null class, which --no-null-class leaves out", drop);
+        a->train.cond_drop = 0;
+    } else if (!null_class) {
+        a->model.null_class = a->train.cond_drop > 0;
+    }
+    if (options_given(g, "groups") && a->model.norm == NORM_BATCH)
+        return err_set(e, ERR_USAGE, "--groups belongs to --norm group, and this model has BatchNorm");
+    return 0;
+}
+
+int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e)
+{
+    const char *drop = options_given(g, "cond-drop");
+    if (settle_length(a, g, e))
+        return -1;
+    if (!base->config.null_class) {
+        if (drop && a->train.cond_drop > 0)
+            return err_set(e, ERR_USAGE, "--cond-drop %s needs a null class, and '%s' was trained without one", drop,
+                           a->model_path);
+        a->train.cond_drop = 0;
+    }
+    if (strlen(a->target) >= sizeof a->lora.targets)
+        return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", LORA_TARGETS_MAX - 1);
+    snprintf(a->lora.targets, sizeof a->lora.targets, "%s", a->target);
+    return 0;
+}
+
+/* The last part of a directory's name; of its real path where that says more ("." or "data/"). One that is missing is
+ * told when it is read. */
+static void dir_name(char *out, size_t cap, const char *dir)
+{
+    char real_dir[PATH_MAX];
+    const char *path = realpath(dir, real_dir) ? real_dir : dir, *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    snprintf(out, cap, "%.*s", NAME_MAX, *name ? name : "data");
+}
+
+int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Err *e)
+{
+    bool adapter = g->table == &FINETUNE_TABLE;
+    char name[NAME_MAX + 1];
+    if (a->out)
+        return snprintf(out, cap, "%s", a->out) < (int)cap
+                   ? 0
+                   : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->out);
+    if (adapter && options_given(g, "model") && !options_given(g, "data"))
+        return cli_sibling(out, cap, a->model_path, "lora", e);
+    dir_name(name, sizeof name, a->data);
+    snprintf(out, cap, "runs/%s%s", name, adapter ? "/lora" : "");
+    return 0;
+}
+
+int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
+{
+    memset(val, 0, sizeof *val);
+    if (dataset_read(train, a->data, "train", e))
+        return -1;
+    if (a->limit > 0 && a->limit < train->n) {
+        char text[128]; /* part of the data is other data to a resumed run */
+        int len = snprintf(text, sizeof text, "%s:%d", train->sha256, a->limit);
+        train->n = a->limit;
+        file_sha256(train->sha256, text, (size_t)len);
+    }
+    if (a->train.val_images > 0 && dataset_read(val, a->data, "t10k", e)) {
+        size_t used = strlen(e->msg);
+        snprintf(e->msg + used, sizeof e->msg - used, " (--val-images 0 trains without validation)");
+        dataset_free(train);
+        return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,90 @@
+/* What a training's configuration consists of: its fields with their ranges, its presets. See train.h. */
+#include "sdlora/train.h"
+
+const char *const LR_NAMES[] = {"constant", "cosine", "linear", NULL};
+static const char *const loss_names[] = {"l2", "l1", NULL};
+
+/* Averages are floats: a decay of more than this rounds to 1, and nothing would ever be forgotten. */
+#define DECAY .min = 0, .max = 0.9999999
+
+/* clang-format off */
+const Field TRAIN_FIELDS[] = {
+    [TRAIN_EPOCHS] = {FIELD_INT, "epochs", FIELD(TrainConfig, epochs), .min = 1, .max = 1e6,
+        .what = "the number of epochs", .help = "passes over the images"},
+    [TRAIN_STEPS] = {FIELD_INT, "steps", FIELD(TrainConfig, steps), .min = 0, .max = 1e12,
+        .what = "the number of steps", .help = "optimiser steps in all; 0: the number of epochs decides"},
+    [TRAIN_BATCH_SIZE] = {FIELD_INT, "batch_size", FIELD(TrainConfig, batch), .min = 1, .max = 1e6,
+        .what = "the batch size", .help = "images per optimiser step"},
+    [TRAIN_MICRO_BATCH] = {FIELD_INT, "micro_batch", FIELD(TrainConfig, micro_batch), .min = 0, .max = 1e6,
+        .what = "the micro-batch", .help = "images per pass through the network; 0: chosen"},
+    [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 1e30,
+        .what = "the learning rate", .help = "learning rate"},
+    [TRAIN_LR_SCHEDULE] = {FIELD_ENUM, "lr_schedule", FIELD(TrainConfig, schedule), .names = LR_NAMES,
+        .what = "the learning rate's schedule", .help = "learning rate after the warm-up"},
+    [TRAIN_LR_END] = {FIELD_REAL, "lr_end", FIELD(TrainConfig, lr_end), .min = 0, .max = 1,
+        .what = "the final fraction of the learning rate",
+        .help = "fraction of the learning rate that cosine and linear end at"},
+    [TRAIN_WARMUP] = {FIELD_INT, "warmup", FIELD(TrainConfig, warmup), .min = 0, .max = 1e9,
+        .what = "the warm-up", .help = "steps of linear warm-up"},
+    [TRAIN_LOSS] = {FIELD_BOOL, "loss", FIELD(TrainConfig, l1), .names = loss_names,
+        .what = "the kind of loss", .help = "loss"},
+    [TRAIN_COND_DROP] = {FIELD_REAL, "cond_drop", FIELD(TrainConfig, cond_drop), .min = 0, .max = 1,
+        .what = "the class dropout", .help = "how often the class is replaced by the null class, for guidance"},
+    [TRAIN_BETA1] = {FIELD_REAL, "beta1", FIELD(TrainConfig, beta1), DECAY, .what = "Adam's beta1", .help = "Adam"},
+    [TRAIN_BETA2] = {FIELD_REAL, "beta2", FIELD(TrainConfig, beta2), DECAY, .what = "Adam's beta2", .help = "Adam"},
+    [TRAIN_ADAM_EPS] = {FIELD_REAL, "adam_eps", FIELD(TrainConfig, adam_eps), .min = 1e-30, .max = 1,
+        .what = "Adam's epsilon", .help = "Adam"},
+    [TRAIN_WEIGHT_DECAY] = {FIELD_REAL, "weight_decay", FIELD(TrainConfig, weight_decay), .min = 0, .max = 1e3,
+        .what = "the weight decay", .help = "decoupled weight decay (AdamW)"},
+    [TRAIN_GRAD_CLIP] = {FIELD_REAL, "grad_clip", FIELD(TrainConfig, clip), .min = 0, .max = 1e30,
+        .what = "the largest gradient norm", .help = "largest gradient norm; 0: no clipping"},
+    [TRAIN_EMA] = {FIELD_REAL, "ema", FIELD(TrainConfig, ema), DECAY,
+        .what = "the EMA decay", .help = "decay of the averaged weights, which are what is saved; 0: none"},
+    [TRAIN_SEED] = {FIELD_SEED, "seed", FIELD(TrainConfig, seed),
+        .what = "the seed", .help = "of everything random"},
+    [TRAIN_VAL_IMAGES] = {FIELD_INT, "val_images", FIELD(TrainConfig, val_images), .min = 0, .max = 1e9,
+        .what = "the number of validation images",
+        .help = "images of the t10k files for the validation loss, at most; 0: none"},
+    [TRAIN_CONV] = {FIELD_ENUM, "conv", FIELD(TrainConfig, conv), .names = CONV_NAMES,
+        .what = "the convolution algorithm", .help = "how convolutions are computed"},
+    {0},
+};
+
+static const TrainConfig presets[] = {
+    [PRESET_MNIST] = {
+        .batch = 128, .epochs = 10, .lr = 1e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
+        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
+        .val_images = 2000,
+    },
+    [PRESET_TINY] = {
+        .batch = 128, .epochs = 10, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
+        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
+        .val_images = 2000,
+    },
+    [PRESET_SEED] = {
+        .batch = 400, .epochs = 400, .lr = 1e-5, .lr_end = 1, .warmup = 0, .schedule = LR_CONSTANT,
+        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 0, .ema = 0, .l1 = true, .cond_drop = 0,
+        .val_images = 2000,
+    },
+};
+/* clang-format on */
+
+TrainConfig train_preset(Preset p)
+{
+    return presets[p];
+}
+
+TrainConfig finetune_preset(Preset p)
+{
+    TrainConfig c = presets[p];
+
+    c.lr = 1e-3; /* the reference's, for every preset */
+    c.epochs = p == PRESET_SEED ? 200 : 1;
+    c.warmup = 0;
+    return c;
+}
+
+int train_config_check(const TrainConfig *c, Err *e)
+{
+    return fields_check(c, TRAIN_FIELDS, e);
+}
