@@ -29,12 +29,12 @@ void idx_free(Idx *idx);
 /* The first n bytes of a file, unpacked where it is gzipped, to tell what it is; *got < n: it has no more, or is damaged. */
 int idx_peek(unsigned char *head, size_t *got, size_t n, bool *zipped, const char *path, Err *e);
 
-/* A labelled set of images: pixels (n,h,w) 0..255, labels (n) in 0..classes-1. */
+/* A labelled set of images: pixels (n,channels,h,w) 0..255, labels (n) in 0..classes-1. */
 typedef struct Dataset {
-    int n, h, w, classes;
-    uint8_t *images, *labels; /* owned */
-    char *label_path;         /* the file that the labels came from, owned; NULL: none */
-    char sha256[65];          /* of images then labels: what a resumed run must find again */
+    int n, channels, h, w, classes; /* IDX files: one channel, grey */
+    uint8_t *images, *labels;       /* owned */
+    char *label_path;               /* the file that the labels came from, owned; NULL: none */
+    char sha256[65];                /* of images then labels: what a resumed run must find again */
 } Dataset;
 
 /* The split ("train" or "t10k") in the directory: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, with .gz or

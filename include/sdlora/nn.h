@@ -40,4 +40,12 @@ Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, cons
 /* A buffer of the state_dict, e.g. frequencies; the values are the caller's to set after param_seal. */
 Param *nn_buffer(Nn *c, const char *layer, const char *name, int numel);
 
+/* Can an adapter be put on the layer of this weight? It follows from how the layer was declared: linear ones, which nn_linear,
+ * nn_attention and nn_feed_forward make. */
+bool nn_adaptable(const Param *weight);
+/* "'w_k', 'w_v', ...": the last parts of the names of all such layers in the store, each once, into out (cap). */
+void nn_adaptable_names(char *out, size_t cap, const ParamStore *s);
+/* The layer of a weight: its name less ".weight", into out (PARAM_NAME_MAX). */
+void nn_layer_of(char out[PARAM_NAME_MAX], const Param *weight);
+
 #endif

@@ -16,7 +16,6 @@
 
 enum { CLASSES_MAX = 1024, NONE = -1, IMAGES_MAX = 10000000 };
 
-static const Choice SAMPLERS[] = {{"ddpm", SAMPLER_DDPM}, {"ddim", SAMPLER_DDIM}, {NULL, 0}};
 static const Choice FORMATS[] = {{"png", FORMAT_PNG}, {"idx", FORMAT_IDX}, {NULL, 0}};
 
 /* clang-format off */
@@ -38,12 +37,10 @@ static const Option OPTIONS[] = {
     {.name = "trajectory", .type = OPT_INT, F(trajectory), .flags = OPT_NO_DEFAULT, .arg = "K", .min = 2, .max = 1000,
      .help = "draw K moments from noise to image, one row per class"},
     HEADING("How to draw"),
-    {.name = "sampler", .type = OPT_CHOICE, F(config.sampler), .flags = OPT_NO_DEFAULT, .choices = SAMPLERS,
+    {.name = "sampler", .type = OPT_CHOICE, F(sampler), .flags = OPT_NO_DEFAULT,
      .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]"},
-    {.name = "steps", .type = OPT_INT, F(config.steps), .min = 1, .max = 100000,
-     .help = "steps of ddim; ddpm takes all the model's"},
-    {.name = "eta", .type = OPT_REAL, F(config.eta), .min = 0, .max = 1,
-     .help = "noise of ddim: 0 none, 1 as much as ddpm"},
+    {.name = "steps", .type = OPT_INT, F(config.steps), .min = 1, .max = 100000},
+    {.name = "eta", .type = OPT_REAL, F(config.eta), .min = 0, .max = 1},
     {.name = "cfg-scale", .alias = "guidance", .type = OPT_REAL, F(config.cfg_scale), .flags = OPT_NO_DEFAULT,
      .min = -100, .max = 100,
      .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]"},
@@ -71,7 +68,7 @@ static const Option OPTIONS[] = {
 };
 /* clang-format on */
 
-const OptionTable SAMPLE_TABLE = {
+static const OptionTable TABLE = {
     .command = "sample",
     .summary = "draw images",
     .text = "Prints the path of what it wrote.\n\n"
@@ -83,6 +80,63 @@ const OptionTable SAMPLE_TABLE = {
             "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
     .options = OPTIONS,
 };
+
+/* ---- what the table of samplers says ---- */
+
+static bool takes_steps(const SamplerDef *d)
+{
+    return !d->all_steps;
+}
+
+static bool takes_all(const SamplerDef *d)
+{
+    return d->all_steps;
+}
+
+static bool takes_eta(const SamplerDef *d)
+{
+    return d->uses_eta;
+}
+
+/* The names of such samplers: "ddim, ..." */
+static const char *names_of(char out[SAMPLE_TEXT_MAX], bool (*such)(const SamplerDef *))
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (const SamplerDef *d = SAMPLERS; d->name; d++)
+        if (such(d) && used < SAMPLE_TEXT_MAX)
+            used += (size_t)snprintf(out + used, SAMPLE_TEXT_MAX - used, "%s%s", used ? ", " : "", d->name);
+    return out;
+}
+
+void sample_table(SampleTable *t)
+{
+    char names[SAMPLE_TEXT_MAX], all[SAMPLE_TEXT_MAX];
+    int n = 0;
+    memset(t, 0, sizeof *t);
+    for (const SamplerDef *d = SAMPLERS; d->name && n + 2 < SAMPLE_CHOICES_MAX; d++) {
+        t->samplers[n++] = (Choice){d->name, (int)(d - SAMPLERS)};
+        if (d->alias)
+            t->samplers[n++] = (Choice){d->alias, (int)(d - SAMPLERS)};
+    }
+    snprintf(t->steps_help, sizeof t->steps_help, "steps of %.60s; %.60s takes all the model's",
+             names_of(names, takes_steps), names_of(all, takes_all));
+    snprintf(t->eta_help, sizeof t->eta_help, "noise of %.60s: 0 none, 1 as much as ddpm", names_of(names, takes_eta));
+    _Static_assert(sizeof OPTIONS / sizeof *OPTIONS <= SAMPLE_OPTIONS_MAX, "there is room for all options");
+    memcpy(t->options, OPTIONS, sizeof OPTIONS);
+    for (Option *o = t->options; o->type != OPT_END; o++) {
+        if (o->name && !strcmp(o->name, "sampler"))
+            o->choices = t->samplers;
+        if (o->name && !strcmp(o->name, "steps"))
+            o->help = t->steps_help;
+        if (o->name && !strcmp(o->name, "eta"))
+            o->help = t->eta_help;
+    }
+    t->table = TABLE;
+    t->table.options = t->options;
+}
+
+/* ---- checks ---- */
 
 SampleArgs sample_args_default(void)
 {
@@ -107,32 +161,46 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
         if (a->output && !strcmp(a->output, "-"))
             return err_set(e, ERR_USAGE, "--format idx writes two files and cannot go to standard output");
     }
-    if (options_given(g, "sampler") && a->config.sampler == SAMPLER_DDPM) {
-        if (options_given(g, "steps"))
-            return err_set(e, ERR_USAGE, "--sampler ddpm takes all steps of the model; --steps belongs to ddim");
-        if (options_given(g, "eta"))
-            return err_set(e, ERR_USAGE, "--eta belongs to --sampler ddim");
+    if (options_given(g, "sampler")) {
+        const SamplerDef *d = &SAMPLERS[a->sampler];
+        char names[SAMPLE_TEXT_MAX];
+        if (options_given(g, "steps") && !takes_steps(d))
+            return err_set(e, ERR_USAGE, "--sampler %s takes all steps of the model; --steps belongs to %s", d->name,
+                           names_of(names, takes_steps));
+        if (options_given(g, "eta") && !takes_eta(d))
+            return err_set(e, ERR_USAGE, "--eta belongs to --sampler %s", names_of(names, takes_eta));
     }
     return 0;
+}
+
+/* The model's default, unless something is given that it does not take: then the first that does. */
+static const SamplerDef *choose_sampler(const SamplerDef *usual, const Given *g)
+{
+    const bool steps = options_given(g, "steps"), eta = options_given(g, "eta");
+    const SamplerDef *d = usual;
+    for (int k = 0; d->name && ((steps && !takes_steps(d)) || (eta && !takes_eta(d))); k++)
+        d = &SAMPLERS[k];
+    return d->name ? d : usual;
 }
 
 int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err *e)
 {
     SampleConfig d = sample_config_default(m), *c = &a->config;
-    bool ddim_meant = options_given(g, "steps") || options_given(g, "eta");
-    if (!options_given(g, "sampler"))
-        c->sampler = ddim_meant ? SAMPLER_DDIM : d.sampler;
+    c->sampler = options_given(g, "sampler") ? &SAMPLERS[a->sampler] : choose_sampler(d.sampler, g);
     if (!options_given(g, "steps"))
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
-    if (c->sampler == SAMPLER_DDPM)
+    if (c->sampler->all_steps)
         c->steps = m->timesteps;
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
+    if (m->in_channels != 1)
+        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels, and pictures are drawn of one", a->model,
+                       m->in_channels);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
     if (c->cfg_scale != 1.0 && !m->null_class)

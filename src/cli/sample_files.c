@@ -167,9 +167,9 @@ static void describe(Texts *t, const SampleJob *j)
     add_text(t, "model", "%s", a->model);
     add_text(t, "classes", "%s", a->digit);
     add_text(t, "seed", "%" PRIu64, c->seed);
-    add_text(t, "sampler", "%s", c->sampler == SAMPLER_DDPM ? "ddpm" : "ddim");
+    add_text(t, "sampler", "%s", c->sampler->name);
     add_text(t, "steps", "%d", c->steps);
-    if (c->sampler == SAMPLER_DDIM)
+    if (c->sampler->uses_eta)
         add_text(t, "eta", "%g", c->eta);
     add_text(t, "cfg-scale", "%g", c->cfg_scale);
     add_text(t, "clip", "%s", c->clip == CLIP_X0 ? "x0" : c->clip == CLIP_XT ? "xt" : "none");

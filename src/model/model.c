@@ -11,6 +11,7 @@ ModelConfig model_preset(Preset p)
         .channels = {32, 64, 128},
         .levels = 3,
         .image_size = 28,
+        .in_channels = 1,
         .time_dim = 256,
         .qsize = 16,
         .vsize = 16,
@@ -52,6 +53,11 @@ ModelConfig model_preset(Preset p)
     return c;
 }
 
+size_t model_image_values(const ModelConfig *c)
+{
+    return (size_t)c->image_size * (size_t)c->image_size * (size_t)c->in_channels;
+}
+
 static int in_range(const char *what, int value, int lo, int hi, Err *e)
 {
     return value >= lo && value <= hi ? 0 : err_set(e, ERR_USAGE, "%s must be %d to %d, not %d", what, lo, hi, value);
@@ -63,6 +69,7 @@ int model_config_check(const ModelConfig *c, Err *e)
 
     if (in_range("the number of channel entries", c->levels, 1, MODEL_MAX_LEVELS, e) ||
         in_range("the image size", c->image_size, 1, 1024, e) ||
+        in_range("the number of an image's channels", c->in_channels, 1, 64, e) ||
         in_range("the time embedding's width", c->time_dim, 4, 4096, e) ||
         in_range("the width of queries and keys", c->qsize, 1, 4096, e) ||
         in_range("the width of values", c->vsize, 1, 4096, e) ||

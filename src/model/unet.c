@@ -77,7 +77,7 @@ static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const i
         x = block(c, m, op_concat(c->g, residual[level], x), m->channels[level], t, context);
         nn_leave(c, mark);
     }
-    return nn_conv1x1(c, "output", x, 1);
+    return nn_conv1x1(c, "output", x, m->in_channels);
 }
 
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
@@ -89,12 +89,10 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     if (!u->g)
         return -1;
     u->g->twin = o->twin ? o->twin->g : NULL;
-    if (o->own_grads)
-        u->g->own_grads = o->lora ? o->lora->params : m->params;
     u->g->batch_stats = o->batch_stats;
     u->g->frozen_stats = !m->params->trainable;
     c = nn_context(u->g, m->params, o->lora, o->conv);
-    u->x = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+    u->x = op_input(u->g, shape4(o->n, o->h, o->w, m->config.in_channels));
     u->time = op_input(u->g, shape2(o->times ? o->times : o->n, m->config.time_dim));
     if (o->times) {
         graph_fix(u->time);
@@ -119,7 +117,7 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e)
     if (unet_declare(u, m, o, e))
         return -1;
     if (o->train) {
-        u->target = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+        u->target = op_input(u->g, u->out->val.shape);
         loss = op_loss(u->g, u->out, u->target, o->l1, o->loss_scale);
     }
     if (o->lora && !o->lora->params->sealed && param_seal(o->lora->params, o->lora_seed, e)) {

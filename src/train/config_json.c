@@ -24,6 +24,7 @@ typedef struct Field {
 static const Field fields[] = {
     {"channels", AT(channels), FIELD_CHANNELS, {0}},
     {"image_size", AT(image_size), FIELD_INT, {0}},
+    {"in_channels", AT(in_channels), FIELD_INT, {0}}, /* written where it is not 1 */
     {"time_dim", AT(time_dim), FIELD_INT, {0}},
     {"qsize", AT(qsize), FIELD_INT, {0}},
     {"vsize", AT(vsize), FIELD_INT, {0}},
@@ -84,7 +85,8 @@ char *model_config_json(const ModelConfig *c, Err *e)
     char *text;
 
     for (int i = 0; i < N_FIELDS && whole; i++)
-        whole = !json_object_set_new(o, fields[i].name, field_json(c, &fields[i]));
+        if (fields[i].offset != AT(in_channels) || c->in_channels != 1)
+            whole = !json_object_set_new(o, fields[i].name, field_json(c, &fields[i]));
     text = json_text(whole ? o : NULL, JSON_COMPACT, "the configuration", e);
     json_decref(o);
     return text;

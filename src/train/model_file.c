@@ -59,7 +59,8 @@ static int config_from_shapes(ModelConfig *c, const StFile *f, Err *e)
     }
     for (int i = c->levels; i < MODEL_MAX_LEVELS; i++)
         c->channels[i] = 0;
-    if (dim_of(&c->time_dim, f, "time_embedding.1.weight", 2, 0, e) ||
+    if (dim_of(&c->in_channels, f, "encoder_convs.0.seq1.0.weight", 4, 1, e) ||
+        dim_of(&c->time_dim, f, "time_embedding.1.weight", 2, 0, e) ||
         dim_of(&c->classes, f, "class_embedding.weight", 2, 0, e) ||
         dim_of(&c->context_dim, f, "class_embedding.weight", 2, 1, e) ||
         dim_of(&c->qsize, f, "encoder_convs.0.cross_attention.w_q.weight", 2, 0, e) ||
@@ -82,7 +83,7 @@ enum { NAMES_SHOWN = 5 };
 typedef struct NameList {
     char text[700];
     size_t used;
-    int n; /* names, also those behind NAMES_SHOWN, which are only counted */
+    int n; /* names, also those after NAMES_SHOWN, which are only counted */
 } NameList;
 
 static void list_name(NameList *l, const char *what, const char *name)

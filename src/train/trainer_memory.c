@@ -39,7 +39,7 @@ static size_t fixed_bytes(const Trainer *t)
     size_t reals = count_reals(base, false) + (t->lora ? count_reals(trained, false) : 0);
 
     reals += count_reals(trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->train.hw;
+    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->values;
 }
 
 size_t trainer_bytes(const Trainer *t)
