@@ -206,6 +206,36 @@ static void test_images_of_one_class(void **state)
     model_free(m);
 }
 
+/* The same of predictions, which are worked off in chunks as well. */
+static void test_predictions(void **state)
+{
+    static real x[MANY * PIXELS];
+    static float out[MANY * PIXELS];
+    int y[MANY] = {0}, t[MANY] = {0};
+    Model *m = make_model();
+    size_t width = (size_t)m->config.context_tokens * (size_t)m->config.context_dim;
+    UnetOptions o = {.n = MANY, .h = SIDE, .w = SIDE};
+
+    (void)state;
+    fill_random(x, MANY * PIXELS, 8, 1);
+    fill(m, "class_embedding.weight", 2 * width, width, (real)3e38);
+    fill(m, "encoder_convs.0.cross_attention.w_k.weight", 0, 16 * 32, 1);
+    y[21] = y[38] = 2;
+    for (int threads = 1; threads <= 4; threads++) {
+        static const char what[] = "the output for image 21 is not finite, which begins at 'encoder_convs.0.cross_att";
+        Err err = {ERR_NONE, ""};
+        threads_init(threads);
+        assert_int_equal(model_predict(out, m, x, t, y, &o, 8, &err), -1);
+        assert_int_equal(err.code, ERR_DIVERGED);
+        if (strncmp(err.msg, what, strlen(what)) != 0)
+            fail_msg("with %d threads: %s", threads, err.msg);
+    }
+    threads_init(1);
+    y[21] = y[38] = 1;
+    check_ok(model_predict(out, m, x, t, y, &o, 8, NULL), (Err){0});
+    model_free(m);
+}
+
 /* An infinite answer that clipping would make an image of. */
 static void test_clipping_hides_nothing(void **state)
 {
@@ -297,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_layer_of_a_network),
         cmocka_unit_test(test_merge_changes_nothing),
         cmocka_unit_test(test_images_of_one_class),
+        cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_clipping_hides_nothing),
         cmocka_unit_test(test_guidance),
         cmocka_unit_test(test_an_early_image_that_fails_late),
