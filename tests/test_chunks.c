@@ -1,5 +1,6 @@
-/* Chunks of images side by side: each is worked off once, what they give is added up along the tree that model.h defines, and
- * neither the number of threads nor who works one off has an influence on a bit of the result. Nodes that are computed once. */
+/* Chunks of images side by side: each is worked off once, what they give is added up along the tree that model.h
+ * defines, and neither the number of threads nor who works one off has an influence on a bit of the result. Nodes that
+ * are computed once. */
 #include "train_util.h"
 
 #include <sched.h>
@@ -199,8 +200,8 @@ static void test_gradients_are_added_along_the_tree(void **state)
     model_free(m);
 }
 
-/* A chunk that comes late holds up none of the others, until they have no slab left: of 16 chunks by 2 threads the store's and
- * 5 more, which suffice for 10 others while the first one is not done. Then they wait, and go on. */
+/* A chunk that comes late holds up none of the others, until they have no slab left: of 16 chunks by 2 threads the
+ * store's and 5 more, which suffice for 10 others while the first one is not done. Then they wait, and go on. */
 static void test_a_late_chunk(void **state)
 {
     Model *m = make_model(true);

@@ -6,7 +6,8 @@
 
 enum { CHANNELS = 3, HW = SIDE * SIDE, VALUES = CHANNELS * HW };
 
-/* Images whose channels differ: the bars in red, their negatives in green, a constant that the class decides in blue. */
+/* Images whose channels differ: the bars in red, their negatives in green, a constant that the class decides in
+ * blue. */
 static Dataset colours(int n, uint64_t seed)
 {
     Dataset d = bars(n, seed);
@@ -31,7 +32,8 @@ static ModelConfig colour_model(void)
     return c;
 }
 
-/* What the trainer gives the network for a single image that it is to predict: red, green, blue of one pixel side by side. */
+/* What the trainer gives the network for a single image that it is to predict: red, green, blue of one pixel side by
+ * side. */
 static void test_training_layout(void **state)
 {
     Dataset d = colours(1, 3);
@@ -88,7 +90,8 @@ static void test_channels_are_resized_apart(void **state)
     dataset_free(&d);
 }
 
-/* x and out of predict lie channel after channel, as files have them; a network of its own on the values turned by a loop. */
+/* x and out of predict lie channel after channel, as files have them; a network of its own on the values turned by a
+ * loop. */
 static void check_prediction(Model *m)
 {
     enum { N = 13 };

@@ -1,5 +1,5 @@
-/* Results that are not finite: where in a graph they begin, under the memory plan; that merging an adapter stops before it
- * changes anything; and that sampling says which image, at which step, whatever the number of threads. */
+/* Results that are not finite: where in a graph they begin, under the memory plan; that merging an adapter stops before
+ * it changes anything; and that sampling says which image, at which step, whatever the number of threads. */
 #include "check.h"
 
 #include "sdlora/sampler.h"
@@ -77,8 +77,8 @@ static void test_first_node(void **state)
     graph_free(g);
 }
 
-/* Each of these layers in turn has weights that make its value infinite; deconvs.0 writes into the place of a concat, beside
- * what the encoder has written there. */
+/* Each of these layers in turn has weights that make its value infinite; deconvs.0 writes into the place of a concat,
+ * beside what the encoder has written there. */
 static void test_layer_of_a_network(void **state)
 {
     static const char *const layers[] = {"encoder_convs.0.seq1.0",

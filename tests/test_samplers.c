@@ -1,5 +1,5 @@
-/* The table of samplers: what a row says is what happens. A sampler of the test's own, with history, is given what the network
- * said at the steps before, and memory for it is counted. */
+/* The table of samplers: what a row says is what happens. A sampler of the test's own, with history, is given what the
+ * network said at the steps before, and memory for it is counted. */
 #include "check.h"
 
 #include "sdlora/sampler.h"

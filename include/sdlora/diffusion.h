@@ -1,6 +1,6 @@
 /* Diffusion: noise schedules, forward noising, prediction targets, reverse steps.
- * x_t = sqrt(ac_t) x_0 + sqrt(1-ac_t) eps, ac = alphas_cumprod (Ho, Jain & Abbeel 2020, eq. 4). t is 0..T-1; images are flat
- * float arrays in [-1,1]. */
+ * x_t = sqrt(ac_t) x_0 + sqrt(1-ac_t) eps, ac = alphas_cumprod (Ho, Jain & Abbeel 2020, eq. 4). t is 0..T-1; images are
+ * flat float arrays in [-1,1]. */
 #ifndef SDLORA_DIFFUSION_H
 #define SDLORA_DIFFUSION_H
 
@@ -26,19 +26,20 @@ typedef struct Diffusion {
 int diffusion_init(Diffusion *d, ScheduleKind schedule, int timesteps, PredictKind predict, Err *e);
 void diffusion_free(Diffusion *d);
 
-/* xt = sqrt(ac_t) x0 + sqrt(1-ac_t) eps, and target = eps, v = sqrt(ac_t) eps - sqrt(1-ac_t) x0 (Salimans & Ho 2022, eq. 11),
- * or x0, for one image of n values. target may be NULL. */
+/* xt = sqrt(ac_t) x0 + sqrt(1-ac_t) eps, and target = eps, v = sqrt(ac_t) eps - sqrt(1-ac_t) x0 (Salimans & Ho 2022,
+ * eq. 11), or x0, for one image of n values. target may be NULL. */
 void diffusion_noise(real *xt, real *target, const float *x0, const float *eps, int t, size_t n, const Diffusion *d);
 
 /* x0 (n): what the model's output at t says of the clean image, given x_t; clip X0 clamps it to [-1,1]. */
 void diffusion_x0(float *x0, const float *x, const real *output, int t, size_t n, ClipKind clip, const Diffusion *d);
 
-/* One reverse step of one image, in place: x (n) from x_t to x_prev given the model's output at t. `noise` N(0,1) (n), unused
- * (may be NULL) where the step adds none.
+/* One reverse step of one image, in place: x (n) from x_t to x_prev given the model's output at t. `noise` N(0,1) (n),
+ * unused (may be NULL) where the step adds none.
  * DDPM: the posterior mean and variance of q(x_{t-1} | x_t, x_0) (Ho et al., eq. 6, 7); no noise at t = 0.
  * DDIM (Song et al. 2021, eq. 12): from t to t_prev (-1: the clean image), sigma = eta sqrt((1-ac_p)/(1-ac_t))
  * sqrt(1-ac_t/ac_p).
- * clip X0 clamps the predicted x0 to [-1,1] (and eps follows it); XT clamps the result instead, as the reference does. */
+ * clip X0 clamps the predicted x0 to [-1,1] (and eps follows it); XT clamps the result instead, as the reference
+ * does. */
 void diffusion_ddpm_step(float *x, const real *output, const float *noise, int t, size_t n, ClipKind clip,
                          const Diffusion *d);
 void diffusion_ddim_step(float *x, const real *output, const float *noise, int t, int t_prev, double eta, size_t n,

@@ -24,8 +24,8 @@ static inline float image_to_real(uint8_t p)
     return (float)p * (2.0f / 255.0f) - 1.0f;
 }
 
-/* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again where
- * memory is taken. */
+/* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again
+ * where memory is taken. */
 int image_check_size(int64_t w, int64_t h, Err *e);
 
 /* The size of the grid that image_grid would make, into out->w and out->h; px stays NULL. */

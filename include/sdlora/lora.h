@@ -25,9 +25,10 @@ void lora_free(Lora *l);
 bool lora_targets(const LoraConfig *c, const char *layer);
 double lora_scale(const LoraConfig *c); /* alpha/rank */
 
-/* W += scale * s * B A for every adapted layer of `base`, in place (a negative scale takes it off again, up to rounding).
- * An adapter tensor that has no counterpart in base, or does not fit it, is an error listing all such names (ERR_INPUT); a
- * weight that would not be finite is one that names it (ERR_DIVERGED). After an error nothing was changed. */
+/* W += scale * s * B A for every adapted layer of `base`, in place (a negative scale takes it off again, up to
+ * rounding). An adapter tensor that has no counterpart in base, or does not fit it, is an error listing all such names
+ * (ERR_INPUT); a weight that would not be finite is one that names it (ERR_DIVERGED). After an error nothing was
+ * changed. */
 int lora_merge(ParamStore *base, const Lora *l, double scale, Err *e);
 
 #endif

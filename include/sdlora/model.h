@@ -92,28 +92,31 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e);
 void unet_free(Unet *u);
 
-/* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
- * reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
+/* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al.
+ * 2017, as the reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
 void unet_set_time(Unet *u, const int *t);
-/* For a result of this network, outside training, that is not finite: runs it once more on what it was given and names the layer
- * where that begins. -1 with ERR_DIVERGED, a sentence that begins with `what` ("image 3"), or 0 where all that the network
- * computes is finite. */
+/* For a result of this network, outside training, that is not finite: runs it once more on what it was given and names
+ * the layer where that begins. -1 with ERR_DIVERGED, a sentence that begins with `what` ("image 3"), or 0 where all
+ * that the network computes is finite. */
 int unet_diverged(Unet *u, const char *what, Err *e);
 void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
 
-/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as threads,
- * these are worked off side by side, each on one thread with a network of its own, so that threads wait for each other
- * once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes either way.
+/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as
+ * threads, these are worked off side by side, each on one thread with a network of its own, so that threads wait for
+ * each other once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes
+ * either way.
  *
- * The sum. The values that chunks have, and with o.train their gradients, are added up along a binary tree that the number
- * of chunks alone decides: neighbours first, 0+1, 2+3, .., then those sums, .., and one without a neighbour goes up as it is.
+ * The sum. The values that chunks have, and with o.train their gradients, are added up along a binary tree that the
+ * number of chunks alone decides: neighbours first, 0+1, 2+3, .., then those sums, .., and one without a neighbour goes
+ * up as it is.
  *
  *     for (w = 1; w < chunks; w *= 2)
  *         for (i = 0; i + w < chunks; i += 2 * w)
  *             s[i] += s[i + w];
  *
- * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and would be on any number of
- * machines that each take 2^k chunks, from a multiple of 2^k on. The number of chunks follows from o.n and the chunk. */
+ * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and would be on any
+ * number of machines that each take 2^k chunks, from a multiple of 2^k on. The number of chunks follows from o.n and
+ * the chunk. */
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
     int n_workers;
@@ -134,17 +137,17 @@ void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);
 void unet_chunks_weights_changed(UnetChunks *c);
 
-/* What is to be done with a chunk, images first .. first+u->n-1, and its value. worker: 0 .. n_workers-1, at most one call
- * at a time each. */
+/* What is to be done with a chunk, images first .. first+u->n-1, and its value. worker: 0 .. n_workers-1, at most one
+ * call at a time each. */
 typedef double (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
 
-/* work() for every chunk, in any order and several at a time. Returns the sum of the values; with o.train, where work() runs
- * u->g forward and backward, the store's gradients are the sum of all chunks'. */
+/* work() for every chunk, in any order and several at a time. Returns the sum of the values; with o.train, where work()
+ * runs u->g forward and backward, the store's gradients are the sum of all chunks'. */
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx);
 
-/* The network once: x and out (n,c,h,w) as files have them, t and y (n). o: n, h, w and how; o->n images are worked off in
- * chunks, which changes no bit of a result in whole groups (backend.h). ERR_DIVERGED names the first image whose answer is
- * not finite, and where in the network that begins; out is then unfinished. */
+/* The network once: x and out (n,c,h,w) as files have them, t and y (n). o: n, h, w and how; o->n images are worked off
+ * in chunks, which changes no bit of a result in whole groups (backend.h). ERR_DIVERGED names the first image whose
+ * answer is not finite, and where in the network that begins; out is then unfinished. */
 int model_predict(float *out, Model *m, const float *x, const int *t, const int *y, const UnetOptions *o, int chunk,
                   Err *e);
 

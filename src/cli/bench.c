@@ -22,7 +22,8 @@ static int by_value(const void *a, const void *b)
 
 enum { RUNS_MAX = 64 };
 
-/* Seconds of one call in each of `runs` runs, sorted, each of as many calls as fill RUN_SECONDS, after one to warm up. */
+/* Seconds of one call in each of `runs` runs, sorted, each of as many calls as fill RUN_SECONDS, after one to warm
+ * up. */
 static void measure_runs(double times[RUNS_MAX], BenchFn fn, void *ctx, int runs)
 {
     double begin;

@@ -23,7 +23,8 @@ typedef struct BenchPass { /* a step of training or of sampling */
     double bytes;                      /* memory of the plan */
 } BenchPass;
 
-/* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run counts. */
+/* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run
+ * counts. */
 double bench_peak(int runs);
 
 /* GFLOP/s of a large matrix product on all threads. */
@@ -35,8 +36,9 @@ int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e
 /* A whole optimiser step of `c->batch` images made of noise. */
 int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err *e);
 
-/* One step of drawing n images with the model's default settings, by DDIM: what sampler_draw does for it, with its batches side
- * by side, its table of times, the noise it begins with, and both passes of guidance where there is any. */
+/* One step of drawing n images with the model's default settings, by DDIM: what sampler_draw does for it, with its
+ * batches side by side, its table of times, the noise it begins with, and both passes of guidance where there is
+ * any. */
 int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e);
 
 #endif

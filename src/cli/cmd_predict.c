@@ -146,12 +146,13 @@ static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err
                          path, (double)bytes / 1e6, (double)bound / 1e6, a->max_bytes ? "allowed" : "of this machine");
 }
 
-/* Images a pass: at most CHUNK, in whole groups, and as many passes side by side as there are threads, which changes no bit of
- * a result; where memory is short, first smaller passes, then fewer. Statistics over a batch need it whole. */
+/* Images a pass: at most CHUNK, in whole groups, and as many passes side by side as there are threads, which changes no
+ * bit of a result; where memory is short, first smaller passes, then fewer. Statistics over a batch need it whole. */
 static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
     const size_t values = (size_t)t->n * (size_t)t->channels * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
-    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are read */
+    /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are
+     * read */
     const size_t file = values * sizeof(float) + n * 2 * sizeof(int64_t);
     const size_t kept = m->params->n_values * sizeof(real) + values * 2 * sizeof(float) + n * 2 * sizeof(int64_t);
     const int most = a->batch_stats ? t->n : CHUNK, least = a->batch_stats ? t->n : BACKEND_GROUP;

@@ -69,7 +69,8 @@ static int grid_of(Image *out, const SampleJob *j, int pass, Err *e)
     return image_grid(out, j->px[pass], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
 }
 
-/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second begins. */
+/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second
+ * begins. */
 static int compare_size(Image *out, int *x, int *y, const Image *one, Err *e)
 {
     bool beside = one->w <= 2 * (int64_t)one->h;

@@ -1,6 +1,7 @@
-/* The reverse process: see sampler.h. Guidance (Ho & Salimans 2022, eq. 6 with w = s - 1): the network runs twice on the same
- * images, with the null class and with their own. Not once on a doubled batch: its activations would leave the cache, and
- * the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2 for one image. */
+/* The reverse process: see sampler.h. Guidance (Ho & Salimans 2022, eq. 6 with w = s - 1): the network runs twice on
+ * the same images, with the null class and with their own. Not once on a doubled batch: its activations would leave the
+ * cache, and the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2
+ * for one image. */
 #include "sampler_private.h"
 
 #include <math.h>
@@ -143,7 +144,8 @@ static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
                 what);
 }
 
-/* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there are. */
+/* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there
+ * are. */
 static void note_failure(Job *j, const Chunk *k, int image, int s, int steps)
 {
     Err why;

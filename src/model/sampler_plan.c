@@ -96,9 +96,10 @@ static int too_large(const SamplePlan *p, Model *m, const int *classes, const Sa
         (double)(one.bytes - c->other_bytes) / 1e6);
 }
 
-/* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn. Two
- * keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64). Where
- * memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory each. */
+/* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn.
+ * Two keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64).
+ * Where memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory
+ * each. */
 static int choose(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
 {
     const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;

@@ -1,9 +1,10 @@
 /* Sums of gradients along a tree: see tree_sum.h. A sum lies in the slab of its first chunk, where it waits for its
  * neighbour; chunk 0 has the store's, so there the whole sum comes to lie.
  *
- * Slabs are few: whoever is given a chunk has one, and finishes it without a further one. When nobody is at work, the first k
- * chunks have become one sum for each binary digit of k that is 1, chunk 0's among them. So with as many spare slabs as
- * numbers below `chunks` have digits there is always one for somebody; those for the other workers let all go on. */
+ * Slabs are few: whoever is given a chunk has one, and finishes it without a further one. When nobody is at work, the
+ * first k chunks have become one sum for each binary digit of k that is 1, chunk 0's among them. So with as many spare
+ * slabs as numbers below `chunks` have digits there is always one for somebody; those for the other workers let all go
+ * on. */
 #include "tree_sum.h"
 
 #include <sched.h>

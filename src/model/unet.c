@@ -1,10 +1,11 @@
-/* The UNet with cross-attention, after the reference: every encoder level is a block followed by max-pooling, every decoder
- * level a transposed convolution, the concatenation with the encoder's output, and a block.
+/* The UNet with cross-attention, after the reference: every encoder level is a block followed by max-pooling, every
+ * decoder level a transposed convolution, the concatenation with the encoder's output, and a block.
  *
  *   block(x):  h = act(norm(conv3x3 x)) + T(t)          T(t) = Linear(t), with act around it where time_act
  *              h = act(norm(conv3x3 h)) [+ skip(x)]     skip: x itself, or a 1x1 convolution where channels change
  *              cross_attention(h, context)
- *   cross_attention(x): pixels are queries, the class is key and value: Z(u) = z_linear(attention(w_q u, w_k ctx, w_v ctx))
+ *   cross_attention(x): pixels are queries, the class is key and value,
+ *              Z(u) = z_linear(attention(w_q u, w_k ctx, w_v ctx))
  *              post-norm: u = norm1(x + Z(x)), norm2(u + FF(u));  pre-norm: u = x + Z(norm1 x), u + FF(norm2 u)
  *
  * Names are those of the reference's state_dict. Activations are (N,H,W,C). */

@@ -1,5 +1,6 @@
-/* From data to what the network is given: see trainer_private.h. Step k draws its images from the permutation of its epoch,
- * and their noise, timesteps and dropped classes from Philox streams named by the number of the sample, k batch + j. */
+/* From data to what the network is given: see trainer_private.h. Step k draws its images from the permutation of its
+ * epoch, and their noise, timesteps and dropped classes from Philox streams named by the number of the sample, k batch
+ * + j. */
 #include "trainer_private.h"
 
 #include "sdlora/image.h"
@@ -53,7 +54,8 @@ void batch_order(Trainer *t)
     t->perm_epoch = epoch;
 }
 
-/* An image with noise from r at a timestep into place i of the network, and what it should answer into target (values). */
+/* An image with noise from r at a timestep into place i of the network, and what it should answer into target
+ * (values). */
 static void noised(Unet *u, int i, real *target, const Trainer *t, const Images *im, size_t image, int timestep, Rng *r,
                    int worker)
 {

@@ -117,7 +117,8 @@ static bool all_finite(const real *x, size_t n)
     return true;
 }
 
-/* A loss can be finite beside such values: a moment that overflowed, a running variance, a weight after the last step. */
+/* A loss can be finite beside such values: a moment that overflowed, a running variance, a weight after the last
+ * step. */
 int trainer_check(const Trainer *t, Err *e)
 {
     const ParamStore *s = t->trained;

@@ -80,8 +80,8 @@ static const Field fields[] = {
     {"arrow_config", FIELD_REFUSED, {0}},
     {"bias", FIELD_REFUSED, {"none"}},
     {"fan_in_fan_out", FIELD_REFUSED, {0}},
-    /* Of the other ways to begin (pissa, olora, corda, loftq, lora_ga, ...) each has changed the weights of the model that
-     * the adapter was trained for: ours is not that one. */
+    /* Of the other ways to begin (pissa, olora, corda, loftq, lora_ga, ...) each has changed the weights of the model
+     * that the adapter was trained for: ours is not that one. */
     {"init_lora_weights", FIELD_REFUSED, {"true", "gaussian", "eva", "orthogonal", "mica"}},
     {"kasa_config", FIELD_REFUSED, {0}},
     {"layer_replication", FIELD_REFUSED, {0}},

@@ -3,8 +3,8 @@
  *   PEFT       [base_model.model.]LAYER.lora_A.weight (r,in), .lora_B.weight (out,r)
  *   kohya      lora_unet_LAYER.lora_down.weight (r,in), .lora_up.weight (out,r), .alpha (); LAYER's dots are _
  *   reference  LAYER.lora_a (in,r), .lora_b (r,out); alpha is 1 there
- * Layers may have ranks of their own: smaller ones are filled up with zeros. They may have scales of their own: these are
- * then folded into B. */
+ * Layers may have ranks of their own: smaller ones are filled up with zeros. They may have scales of their own: these
+ * are then folded into B. */
 #include "sdlora/train.h"
 
 #include <jansson.h>

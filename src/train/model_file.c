@@ -1,5 +1,5 @@
-/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its sizes
- * are read off the shapes. */
+/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
+ * sizes are read off the shapes. */
 #include "sdlora/train.h"
 
 #include <stdio.h>

@@ -1,6 +1,7 @@
-/* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their gradients
- * are added up (unet_chunks_run); then one pass over the slabs does clipping, Adam (Kingma & Ba 2015), decoupled weight decay
- * (Loshchilov & Hutter 2019) and the moving average. A step is a pure function of (seed, its number, data, state). */
+/* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their
+ * gradients are added up (unet_chunks_run); then one pass over the slabs does clipping, Adam (Kingma & Ba 2015),
+ * decoupled weight decay (Loshchilov & Hutter 2019) and the moving average. A step is a pure function of (seed, its
+ * number, data, state). */
 #include "trainer_private.h"
 
 #include <math.h>

@@ -19,13 +19,13 @@ typedef struct FilePool {
 void *pool_get(FilePool *pool, size_t bytes, Err *e);
 void pool_free(FilePool *pool);
 
-/* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values); counters
- * too, unless weights_only. */
+/* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values);
+ * counters too, unless weights_only. */
 int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
               Err *e);
 
-/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). After an error a part of
- * them may have been read. */
+/* The reverse; every parameter must be there with its shape (ERR_INPUT names the one that is not). After an error a
+ * part of them may have been read. */
 int store_get(ParamStore *s, real *slab, const StFile *f, const char *prefix, bool weights_only, Err *e);
 
 bool shape_is(const StTensor *t, Shape s);
@@ -36,8 +36,8 @@ int store_read(real *slab, Param *p, const StFile *f, const StTensor *t, Err *e)
 /* st_read_f32 for weights: ERR_INPUT where a value is not finite. */
 int read_finite(float *out, const StFile *f, const StTensor *t, Err *e);
 
-/* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no memory
- * then. */
+/* A value as text (mem_free); `flags` are jansson's. NULL with *e, also for a `value` of NULL: making it found no
+ * memory then. */
 char *json_text(const json_t *value, size_t flags, const char *what, Err *e);
 
 #endif

@@ -1,5 +1,5 @@
-/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c, validation.c,
- * trainer_memory.c, checkpoint.c. */
+/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c,
+ * validation.c, trainer_memory.c, checkpoint.c. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
@@ -39,8 +39,8 @@ bool trainer_whole_batches(const Trainer *t);
 UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
 void trainer_weights_changed(Trainer *t);
 
-/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and networks
- * built: their numbers are there already. */
+/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
+ * networks built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
 
 /* ---- batch.c ---- */
@@ -52,8 +52,8 @@ int images_load(Images *im, const Dataset *d, int size, Err *e);
 void batch_order(Trainer *t);
 /* Images first .. first+u->n-1 of step t->step into the network: x, time, y and target. */
 void batch_fill(Unet *u, const Trainer *t, int first, int worker);
-/* The same images, noise and timesteps of the validation at every call and for every seed, so that losses of runs can be
- * compared; target (u->n,values), as the network has no loss of its own. */
+/* The same images, noise and timesteps of the validation at every call and for every seed, so that losses of runs can
+ * be compared; target (u->n,values), as the network has no loss of its own. */
 void batch_fill_validation(Unet *u, real *target, const Trainer *t, int first, int worker);
 
 #endif
