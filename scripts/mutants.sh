@@ -67,7 +67,7 @@ not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i 
 not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
 sampler: clipping hides infinities|src/model/sampler.c|s/!isfinite(out\[i\])/0/|test_not_finite
 sampler: guidance's own network forgotten|src/model/sampler.c|s/if (k->uncond \&\& unet_diverged(u, what, e))/if (0)/|test_not_finite
-predict: what is not finite is written|src/cli/cmd_predict.c|s/if (isfinite(out\[i\]))/if (1)/|cli_numbers
+predict: what is not finite is written|src/model/predict.c|s/if (isfinite(out\[i\]))/if (1)/|cli_numbers
 preview: a divergence passes for a stop|src/cli/preview.c|s/return interrupt_signal() \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
 unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
 unet: sine and cosine|src/model/unet.c|s/row\[k\] = (real)sin/row[k] = (real)cos/|test_golden_inputs
@@ -98,11 +98,11 @@ sampler: guidance reversed|src/model/sampler.c|s/scale \* (out\[i\] - k->uncond\
 rng: permutation repeats|src/base/rng.c|s/out\[j\] = t;/(void)t;/|test_rng
 rng: nine rounds|src/base/rng.c|s/round < 10/round < 9/|test_rng
 rng: cosine's quadrant|src/base/rng.c|s/(quarter + 1) & 2/quarter \& 2/|test_rng
-trainer: moving average not warmed up|src/train/trainer.c|s/fmin(c->ema, (1 + k) \/ (10 + k))/c->ema/|test_train_update
-trainer: clipping forgets the norm|src/train/trainer.c|s/c->clip \/ (norm + 1e-6)/c->clip/|test_train_update
-trainer: one order for all epochs|src/train/trainer.c|s/rng_stream("shuffle", (uint64_t)epoch)/rng_stream("shuffle", 0)/|test_train
-trainer: one noise for all samples|src/train/trainer.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
-trainer: nothing dropped|src/train/trainer.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
+trainer: moving average not warmed up|src/train/step.c|s/fmin(c->ema, (1 + k) \/ (10 + k))/c->ema/|test_train_update
+trainer: clipping forgets the norm|src/train/step.c|s/c->clip \/ (norm + 1e-6)/c->clip/|test_train_update
+trainer: one order for all epochs|src/train/batch.c|s/rng_stream("shuffle", (uint64_t)epoch)/rng_stream("shuffle", 0)/|test_train
+trainer: one noise for all samples|src/train/batch.c|s/rng_stream("train", (uint64_t)s)/rng_stream("train", 0)/|test_train
+trainer: nothing dropped|src/train/batch.c|s/rng_uniform(&r) < t->c.cond_drop/0/|test_train
 ref: filter turned in one direction|src/backend/ref/ref_conv.c|s/x + pixel(n, i + a - 1, j + c - 1/x + pixel(n, i + a - 1, j - c + 1/; s/inside(i + a - 1, j + c - 1, s))$/inside(i + a - 1, j - c + 1, s))/|test_golden_ops
 ref: gradient of the scale over one image|src/backend/ref/ref_norm.c|s/{0, s.n, channel, channel + 1}/{0, 1, channel, channel + 1}/|test_golden_ops
 ref: softmax backward without the mean|src/backend/ref/ref_sublayer.c|s/m\[j\] \* (dm\[j\] - sum)/m[j] * dm[j]/|test_golden_ops
@@ -125,9 +125,9 @@ start: OpenBLAS starts its threads|src/cli/start.c|s/with\[n++\] = blas/(void)bl
 start: only after the libraries|src/cli/start.c|s/defined(__GLIBC__) && !SANITIZED/0/|cli_usage
 memory: a parent group's limit forgotten|src/base/mem.c|s/while ((slash = strrchr(group, '\/')))/if ((slash = strrchr(group, '\/')))/|test_mem
 memory: limits of the process forgotten|src/base/mem.c|s/!getrlimit(kinds\[i\], &r)/getrlimit(kinds[i], \&r)/|test_mem
-sampler: the bound is not kept|src/model/sampler.c|s/if (p->bytes <= bound)/if (p->bytes \/ 2 <= bound)/|test_sampler_memory
-sampler: batches that are no whole groups|src/model/sampler.c|s/groups \* BACKEND_GROUP;/groups * BACKEND_GROUP - 1;/|test_sampler_memory
-sampler: the caller's memory forgotten|src/model/sampler.c|s/p->bytes += c->other_bytes/p->bytes += 0/|test_sampler_memory
+sampler: the bound is not kept|src/model/sampler_plan.c|s/if (p->bytes <= bound)/if (p->bytes \/ 2 <= bound)/|test_sampler_memory
+sampler: batches that are no whole groups|src/model/sampler_plan.c|s/groups \* BACKEND_GROUP;/groups * BACKEND_GROUP - 1;/|test_sampler_memory
+sampler: the caller's memory forgotten|src/model/sampler_plan.c|s/p->bytes += c->other_bytes/p->bytes += 0/|test_sampler_memory
 trainer: images loaded before the bound is looked at|src/train/trainer.c|s/trainer_check_memory(t, e) .. images_load(&t->train, train, size, e)/images_load(\&t->train, train, size, e) \x7c\x7c trainer_check_memory(t, e)/|cli_memory
 train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. train_check_weights(run->loop.model, &a->train, e)//|cli_memory
 preview: drawn without room|src/cli/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
@@ -170,13 +170,26 @@ run: a damaged checkpoint is the latest|src/cli/rundir_checkpoints.c|s/? -1 : ch
 run: the best is removed too|src/cli/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
-trainer: goes on behind a divergence|src/train/trainer.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
+trainer: goes on after a divergence|src/train/step.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
 model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
 model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal_blank(m, e)/(model_seal_blank(m, e) ? -1 : check_names(m, f, e)/|cli_hostile
 dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
-chunks: collected as they come|src/model/unet_chunks.c|s/#pragma omp ordered/#pragma omp critical/|test_chunks
-chunks: only the last one's gradient|src/train/trainer.c|s/s->n_weights, 1, first > 0/s->n_weights, 1, 0/|test_chunks
+chunks: only the first one's gradient|src/model/tree_sum.c|s/: slab, n, 1, 1)/: slab, n, 0, 1)/|test_chunks
+chunks: a neighbour that is not whole|src/model/tree_sum.c|s/waiting\[other\].width == width/waiting[other].width > 0/|test_chunks
+chunks: a slab too many|src/model/tree_sum.c|s/: digits + workers - 1;/: digits + workers;/|test_chunks
+chunks: values added in their order|src/model/unet_chunks.c|s/v\[i\] += v\[i + width\]/v[0] += v[i + width]/|test_chunks
+adapters: on a table|src/nn/nn.c|s/\[USE_LINEAR\] = true,/[USE_LINEAR] = true, [USE_TABLE] = true,/|test_adaptable
+adapters: on 1x1 convolutions|src/nn/nn.c|s/\[USE_LINEAR\] = true,/[USE_LINEAR] = true, [USE_CONV1] = true,/|test_adaptable
+sampler: this step's prediction for an earlier one's|src/model/sampler.c|s/kept_x0(k, i, s - back)/kept_x0(k, i, s)/|test_samplers
+sampler: history not counted|src/model/sampler_plan.c|s/(size_t)(1 + sample_kept(c))/1/|test_samplers
+sampler: noise in the last step|src/model/sampler.c|s/def->noise \&\& t_prev >= 0/def->noise/|test_samplers
+channels: one after the other in training|src/train/batch.c|s/out\[k \* channels + c\]/out[c * im->hw + k]/|test_in_channels
+channels: one after the other in predictions|src/model/predict.c|s/in\[i \* (size_t)channels + c\]/in[c * hw + i]/|test_in_channels
+channels: grey files say so|src/train/config_json.c|s/c->in_channels != 1/1/|test_in_channels
+channels: any data|src/train/trainer.c|s/train->channels != channels .. (val/(val/|test_in_channels
+predict: the last failure is told|src/model/predict.c|s/if (first < p->failed)/if (first >= 0)/|test_not_finite
+bench: one pass where sampling makes two|src/cli/bench.c|s/passes = sampler_passes(s)/passes = 1/|cli_sample
 fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
 fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
 END

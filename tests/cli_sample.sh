@@ -62,6 +62,12 @@ sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --for
 # shellcheck disable=SC2086
 expect 0 runs/fake/model.safetensors train $SMALL --data fake --steps 1
 
+expect 2 '--steps belongs to ddim' sample --sampler ddpm --steps 5
+expect 2 '--eta belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
+expect 2 'ddpm' sample --sampler plms
+expect 0 '--sampler ddpm|ddim' sample --help
+expect 0 'steps of ddim; ddpm takes all' sample --help
+
 # the reference's kind of model: BatchNorm, no null class, ddpm by default
 # shellcheck disable=SC2086
 expect 0 '' train ${SMALL/--groups 2/} --preset seed --data data --out seed --steps 6
@@ -101,6 +107,11 @@ check 'refused predictions write nothing' test ! -e o
 expect 0 "\"sgemm_gflops\"" bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --json --threads 1 -q
 check 'the peak is measured' grep -q '"peak_gflops": [0-9.]*[1-9]' out.txt
 check 'and the convolutions of a step' grep -q '"conv_share_of_time": 0\.[0-9]' out.txt
+# A step of training is a pass forward and two backward, but for the first layers' inputs; one of sampling two passes forward,
+# as guidance is on by default: flops of an image are images/s divided out of GFLOP/s.
+check 'sampling is measured as it is done' awk -F'[:,]' '
+    /_step"/ { step = $1 } /"images_per_s"/ { n = $2 } step && /"gflops"/ { flops[step] = $2 / n }
+    END { for (s in flops) if (s !~ /train/) { r = flops[s] / flops["  \"train_step\""]; if (!(r > 0.6 && r < 0.75)) exit 1 } }' out.txt
 
 # info
 expect 0 'safetensors, model' info run/model.safetensors

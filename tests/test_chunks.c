@@ -1,5 +1,6 @@
-/* Chunks of images side by side: each is worked off once, they are collected in order, and neither the number of threads nor
- * who works one off has an influence on a bit of the result. Nodes that are computed once. */
+/* Chunks of images side by side: each is worked off once, what they give is added up along the tree that model.h
+ * defines, and neither the number of threads nor who works one off has an influence on a bit of the result. Nodes that
+ * are computed once. */
 #include "train_util.h"
 
 #include <sched.h>
@@ -17,22 +18,34 @@ static Model *make_model(bool trainable)
     return m;
 }
 
-/* ---- who, and in which order ---- */
+/* ---- who ---- */
 
 typedef struct Trace {
-    int worked[IMAGES_MAX];    /* times per image */
-    int collected[IMAGES_MAX]; /* first images, in their order */
-    int calls;
-    int busy[THREADS_MAX]; /* calls of a worker that have not ended */
-    int late;              /* the first chunk waits for this many others */
-    int done;              /* chunks worked off */
+    int worked[IMAGES_MAX]; /* times per image */
+    int busy[THREADS_MAX];  /* calls of a worker that have not ended */
+    int late;               /* the first chunk waits for this many others */
+    int done;               /* chunks worked off */
     bool failed;
 } Trace;
 
-static void note_work(void *ctx, Unet *u, int first, int worker)
+static void wait_for_others(const int *done, int others)
+{
+    for (int i = 0, n = 0; n < others && i < 10000000; i++) {
+        sched_yield();
+#pragma omp atomic read
+        n = *done;
+    }
+}
+
+static double value_of(int first)
+{
+    return 1.0 / (first + 3);
+}
+
+static double note_work(void *ctx, Unet *u, int first, int worker)
 {
     Trace *t = ctx;
-    int busy, done = 0;
+    int busy;
 
 #pragma omp atomic capture
     busy = t->busy[worker]++;
@@ -40,28 +53,15 @@ static void note_work(void *ctx, Unet *u, int first, int worker)
     for (int i = 0; i < u->n; i++)
 #pragma omp atomic
         t->worked[first + i]++;
-    for (int i = 0; first == 0 && done < t->late && i < 10000000; i++) {
-        sched_yield();
-#pragma omp atomic read
-        done = t->done;
-    }
+    wait_for_others(&t->done, first == 0 ? t->late : 0);
 #pragma omp atomic
     t->busy[worker]--;
 #pragma omp atomic
     t->done++;
+    return value_of(first);
 }
 
-static void note_collected(void *ctx, Unet *u, int first, int worker)
-{
-    Trace *t = ctx;
-
-    (void)worker;
-    t->failed |= t->calls > 0 && first <= t->collected[t->calls - 1];
-    t->failed |= first + u->n > IMAGES_MAX;
-    t->collected[t->calls++] = first;
-}
-
-static void test_each_once_in_order(void **state)
+static void test_each_once(void **state)
 {
     static const int sizes[][2] = {{1, 8}, {8, 8}, {9, 3}, {10, 3}, {12, 4}, {23, 4}, {23, 1}};
     Model *m = make_model(false);
@@ -73,20 +73,176 @@ static void test_each_once_in_order(void **state)
         for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
             int n = sizes[k][0], chunk = sizes[k][1], chunks = (n + chunk - 1) / chunk;
             UnetOptions o = {.n = n, .h = SIDE, .w = SIDE};
-            Trace t = {.late = threads > 1 && n / chunk >= threads ? 1 : 0};
+            double want[IMAGES_MAX];
             UnetChunks c;
 
+            for (int i = 0; i < chunks; i++)
+                want[i] = value_of(i * (chunk < n ? chunk : n));
+            for (int w = 1; w < chunks; w *= 2)
+                for (int i = 0; i + w < chunks; i += 2 * w)
+                    want[i] += want[i + w];
             check_ok(unet_chunks_build(&c, m, &o, chunk, &err), err);
             assert_in_range(c.n_workers, 1, threads);
             assert_true(n / chunk < threads || c.n_workers == threads);
-            unet_chunks_run(&c, note_work, note_collected, &t);
-            assert_false(t.failed);
-            assert_int_equal(t.calls, chunks);
-            for (int i = 0; i < n; i++)
-                assert_int_equal(t.worked[i], 1);
+            for (int again = 0; again < 2; again++) {
+                Trace t = {.late = threads > 1 && n / chunk >= threads ? 1 : 0};
+                assert_true(unet_chunks_run(&c, note_work, &t) == want[0]);
+                assert_false(t.failed);
+                assert_int_equal(t.done, chunks);
+                for (int i = 0; i < n; i++)
+                    assert_int_equal(t.worked[i], 1);
+            }
             unet_chunks_free(&c);
         }
     }
+    threads_init(1);
+    model_free(m);
+}
+
+/* ---- the sum ---- */
+
+typedef struct Late {
+    int chunk, others; /* this chunk's first image waits for so many other chunks */
+    int done;
+} Late;
+
+static double learn(void *ctx, Unet *u, int first, int worker)
+{
+    Late *late = ctx;
+    int t[256];
+
+    (void)worker;
+    for (int i = 0; i < u->n; i++) {
+        fill_random(u->x->val.data + i * PIXELS, PIXELS, 100 + first + i, 1);
+        fill_random(u->target->val.data + i * PIXELS, PIXELS, 1000 + first + i, 1);
+        u->y[i] = (first + i) % CLASSES;
+        t[i] = (first + i) * 7 % 1000;
+    }
+    unet_set_time(u, t);
+    graph_forward(u->g);
+    graph_backward(u->g);
+    if (first == late->chunk)
+        wait_for_others(&late->done, late->others);
+#pragma omp atomic
+    late->done++;
+    return u->g->loss_value;
+}
+
+/* Each chunk by a network that knows of no other; their gradients added up as the definition says. */
+static double plain_sum(real *sum, Model *m, const UnetOptions *o, int chunk)
+{
+    const int n = o->n, chunks = (n + chunk - 1) / chunk;
+    const size_t weights = m->params->n_weights;
+    real *s = malloc((size_t)chunks * weights * sizeof *s);
+    double *loss = malloc((size_t)chunks * sizeof *loss), all;
+    Late none = {.chunk = -1};
+    Err err;
+
+    for (int i = 0; i < chunks; i++) {
+        UnetOptions part = *o;
+        Unet u;
+        part.n = n - i * chunk < chunk ? n - i * chunk : chunk;
+        check_ok(unet_build(&u, m, &part, &err), err);
+        loss[i] = learn(&none, &u, i * chunk, 0);
+        memcpy(s + (size_t)i * weights, m->params->grads, weights * sizeof *s);
+        unet_free(&u);
+    }
+    for (int w = 1; w < chunks; w *= 2)
+        for (int i = 0; i + w < chunks; i += 2 * w) {
+            loss[i] += loss[i + w];
+            for (size_t k = 0; k < weights; k++)
+                s[(size_t)i * weights + k] += s[(size_t)(i + w) * weights + k];
+        }
+    memcpy(sum, s, weights * sizeof *s);
+    all = loss[0];
+    free(s);
+    free(loss);
+    return all;
+}
+
+static void sum_case(Model *m, int n, int chunk, int late, int others)
+{
+    static const int threads[] = {1, 2, 3, 5, 8};
+    UnetOptions o = {.n = n, .h = SIDE, .w = SIDE, .train = true, .loss_scale = 1.0 / (n * PIXELS)};
+    const size_t bytes = m->params->n_weights * sizeof(real);
+    real *want = malloc(bytes);
+    double loss;
+    Err err;
+
+    threads_init(1);
+    loss = plain_sum(want, m, &o, chunk < n ? chunk : n);
+    for (size_t k = 0; k < sizeof threads / sizeof *threads; k++) {
+        UnetChunks c;
+        threads_init(threads[k]);
+        check_ok(unet_chunks_build(&c, m, &o, chunk, &err), err);
+        for (int again = 0; again < 2; again++) {
+            Late l = {.chunk = c.n_workers > 1 ? late : -1, .others = others};
+            memset(m->params->grads, 0xff, bytes);
+            assert_true(unet_chunks_run(&c, learn, &l) == loss);
+            if (memcmp(want, m->params->grads, bytes))
+                fail_msg("%d images by %d, %d threads: not the sum that is defined", n, chunk, threads[k]);
+        }
+        unet_chunks_free(&c);
+    }
+    threads_init(1);
+    free(want);
+}
+
+static void test_gradients_are_added_along_the_tree(void **state)
+{
+    static const int sizes[][2] = {{1, 8},   {7, 8},   {7, 1},     {100, 8}, {100, 32},
+                                   {129, 8}, {129, 1}, {129, 129}, {128, 8}};
+    Model *m = make_model(true);
+
+    (void)state;
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        sum_case(m, sizes[k][0], sizes[k][1], -1, 0);
+    model_free(m);
+}
+
+/* A chunk that comes late holds up none of the others, until they have no slab left: of 16 chunks by 2 threads the
+ * store's and 5 more, which suffice for 10 others while the first one is not done. Then they wait, and go on. */
+static void test_a_late_chunk(void **state)
+{
+    Model *m = make_model(true);
+
+    (void)state;
+    sum_case(m, 16, 1, 0, 4);
+    sum_case(m, 16, 1, 0, 10);
+    sum_case(m, 16, 1, 5, 9);
+    sum_case(m, 31, 2, 8, 6);
+    model_free(m);
+}
+
+/* More slabs than one for each thread and binary digit of the number of chunks there need not be. */
+static void test_slabs_are_few(void **state)
+{
+    Model *m = make_model(true);
+    const size_t slab = m->params->n_weights * sizeof(real);
+    Err err;
+
+    (void)state;
+    for (int threads = 1; threads <= 4; threads++)
+        for (int n = 1; n <= 40; n++) {
+            UnetOptions o = {.n = n, .h = SIDE, .w = SIDE, .train = true, .loss_scale = 1}, eval = o;
+            UnetChunks c;
+            size_t graphs;
+            int digits = 0;
+            threads_init(threads);
+            check_ok(unet_chunks_build(&c, m, &o, 1, &err), err);
+            graphs = 0;
+            for (int i = 0; i < c.n_workers; i++)
+                graphs += graph_bytes(c.workers[i].g);
+            while ((n - 1) >> digits)
+                digits++;
+            assert_true(unet_chunks_bytes(&c) - graphs <= (size_t)(digits + threads - 1) * slab);
+            assert_true(unet_chunks_bytes(&c) - graphs <= (size_t)(n - 1) * slab);
+            unet_chunks_free(&c);
+            eval.train = false;
+            check_ok(unet_chunks_build(&c, m, &eval, 1, &err), err);
+            assert_int_equal(c.sum_bytes, 0);
+            unet_chunks_free(&c);
+        }
     threads_init(1);
     model_free(m);
 }
@@ -117,7 +273,7 @@ static void test_measured_before_built(void **state)
 
 static void test_training_does_not_depend_on_threads(void **state)
 {
-    static const int batches[] = {8, 13, 20};
+    static const int batches[] = {8, 13, 20, 39};
     Dataset d = bars(40, 7);
     ModelConfig mc = tiny_model(PRESET_MNIST);
     TrainConfig c = tiny_train();
@@ -237,7 +393,10 @@ static void test_times_are_embedded_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_once_in_order),
+        cmocka_unit_test(test_each_once),
+        cmocka_unit_test(test_gradients_are_added_along_the_tree),
+        cmocka_unit_test(test_a_late_chunk),
+        cmocka_unit_test(test_slabs_are_few),
         cmocka_unit_test(test_measured_before_built),
         cmocka_unit_test(test_training_does_not_depend_on_threads),
         cmocka_unit_test(test_gradients_add_up),

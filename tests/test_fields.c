@@ -99,6 +99,7 @@ typedef struct Range {
 static const Range ranges[] = {
     {M(channels), 1, 16384, 1},
     {M(image_size), 1, 1024, 1},
+    {M(in_channels), 1, 64, 1},
     {M(time_dim), 4, 4096, 2},
     {M(qsize), 1, 4096, 1},
     {M(vsize), 1, 4096, 1},

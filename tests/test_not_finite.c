@@ -1,5 +1,5 @@
-/* Results that are not finite: where in a graph they begin, under the memory plan; that merging an adapter stops before it
- * changes anything; and that sampling says which image, at which step, whatever the number of threads. */
+/* Results that are not finite: where in a graph they begin, under the memory plan; that merging an adapter stops before
+ * it changes anything; and that sampling says which image, at which step, whatever the number of threads. */
 #include "check.h"
 
 #include "sdlora/sampler.h"
@@ -77,8 +77,8 @@ static void test_first_node(void **state)
     graph_free(g);
 }
 
-/* Each of these layers in turn has weights that make its value infinite; deconvs.0 writes into the place of a concat, beside
- * what the encoder has written there. */
+/* Each of these layers in turn has weights that make its value infinite; deconvs.0 writes into the place of a concat,
+ * beside what the encoder has written there. */
 static void test_layer_of_a_network(void **state)
 {
     static const char *const layers[] = {"encoder_convs.0.seq1.0",
@@ -199,10 +199,40 @@ static void test_images_of_one_class(void **state)
             c.clip = clips[k];
             c.cfg_scale = guided ? 1.5 : 1;
             diverges(m, y, c, "image 21 at step 1 of 4 is not finite", where);
-            c.sampler = k % 2 ? SAMPLER_DDIM : SAMPLER_DDPM;
-            diverges(m, y, c, c.sampler ? "image 21 at step 1 of 4" : "image 21 at step 1 of 6", where);
-            c.sampler = SAMPLER_DDIM;
+            c.sampler = &SAMPLERS[k % 2 ? SAMPLER_DDIM : SAMPLER_DDPM];
+            diverges(m, y, c, c.sampler->all_steps ? "image 21 at step 1 of 6" : "image 21 at step 1 of 4", where);
+            c.sampler = &SAMPLERS[SAMPLER_DDIM];
         }
+    model_free(m);
+}
+
+/* The same of predictions, which are worked off in chunks as well. */
+static void test_predictions(void **state)
+{
+    static real x[MANY * PIXELS];
+    static float out[MANY * PIXELS];
+    int y[MANY] = {0}, t[MANY] = {0};
+    Model *m = make_model();
+    size_t width = (size_t)m->config.context_tokens * (size_t)m->config.context_dim;
+    UnetOptions o = {.n = MANY, .h = SIDE, .w = SIDE};
+
+    (void)state;
+    fill_random(x, MANY * PIXELS, 8, 1);
+    fill(m, "class_embedding.weight", 2 * width, width, (real)3e38);
+    fill(m, "encoder_convs.0.cross_attention.w_k.weight", 0, 16 * 32, 1);
+    y[21] = y[38] = 2;
+    for (int threads = 1; threads <= 4; threads++) {
+        static const char what[] = "the output for image 21 is not finite, which begins at 'encoder_convs.0.cross_att";
+        Err err = {ERR_NONE, ""};
+        threads_init(threads);
+        assert_int_equal(model_predict(out, m, x, t, y, &o, 8, &err), -1);
+        assert_int_equal(err.code, ERR_DIVERGED);
+        if (strncmp(err.msg, what, strlen(what)) != 0)
+            fail_msg("with %d threads: %s", threads, err.msg);
+    }
+    threads_init(1);
+    y[21] = y[38] = 1;
+    check_ok(model_predict(out, m, x, t, y, &o, 8, NULL), (Err){0});
     model_free(m);
 }
 
@@ -297,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_layer_of_a_network),
         cmocka_unit_test(test_merge_changes_nothing),
         cmocka_unit_test(test_images_of_one_class),
+        cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_clipping_hides_nothing),
         cmocka_unit_test(test_guidance),
         cmocka_unit_test(test_an_early_image_that_fails_late),

@@ -257,7 +257,7 @@ static void test_frozen_base_stays(void **state)
     Dataset d = bars(16, 7);
 
     (void)state;
-    for (int preset = PRESET_SEED; preset <= PRESET_MNIST; preset++) {
+    for (int preset = PRESET_MNIST; preset <= PRESET_SEED; preset++) {
         ModelConfig mc = tiny_model((Preset)preset);
         TrainConfig c = tiny_train();
         Model *same;

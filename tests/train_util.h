@@ -15,7 +15,7 @@ enum { SIDE = 8, CLASSES = 3 };
 /* n images SIDE x SIDE: a bright bar whose place and direction the label decides, on a faint random ground. */
 static inline Dataset bars(int n, uint64_t seed)
 {
-    Dataset d = {.n = n, .h = SIDE, .w = SIDE, .classes = CLASSES};
+    Dataset d = {.n = n, .channels = 1, .h = SIDE, .w = SIDE, .classes = CLASSES};
     Rng r = rng_make(seed, 0);
     FileSpan span[2];
 

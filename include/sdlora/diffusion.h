@@ -34,6 +34,9 @@ void diffusion_free(Diffusion *d);
  * eq. 11), or x0, for one image of n values. target may be NULL. */
 void diffusion_noise(real *xt, real *target, const float *x0, const float *eps, int t, size_t n, const Diffusion *d);
 
+/* x0 (n): what the model's output at t says of the clean image, given x_t; clip X0 clamps it to [-1,1]. */
+void diffusion_x0(float *x0, const float *x, const real *output, int t, size_t n, ClipKind clip, const Diffusion *d);
+
 /* One reverse step of one image, in place: x (n) from x_t to x_prev given the model's output at t. `noise` N(0,1) (n),
  * unused (may be NULL) where the step adds none.
  * DDPM: the posterior mean and variance of q(x_{t-1} | x_t, x_0) (Ho et al., eq. 6, 7); no noise at t = 0.

@@ -15,7 +15,7 @@
  * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
  * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
  * The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared.
- * Graphs over the same weights may run side by side: the later ones have the first as `twin`, all have `own_grads`.
+ * Graphs over the same weights may run side by side: the later ones have the first as `twin`, each has graph_grads_to.
  * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always.
  *
  * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there: its
@@ -107,15 +107,13 @@ struct Graph {
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     bool prepared;     /* false: weights changed, `prepare` of every op is to be run before the next forward */
     Graph *twin;       /* whose prepared filters this one uses instead of its own; NULL: none */
-    const ParamStore *own_grads; /* of whose weights this one collects gradients beside the store's; NULL: none */
-    real *grads;                 /* those, laid out as the store's slab */
     Node **nodes;
     int count, cap;
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
     int threads; /* as many may run it: threads_count() when it was planned */
-    size_t slab_bytes, scratch_bytes, prep_bytes, grad_bytes, naive_bytes; /* naive: what a plain plan takes */
+    size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
     struct PlanItem *items; /* the plan: lives and places */
@@ -153,12 +151,14 @@ void graph_forward(Graph *g); /* also g->loss_value */
  * too. NULL: none. */
 const Node *graph_find_not_finite(Graph *g);
 void graph_backward(Graph *g); /* overwrites grad of every trainable parameter that the loss depends on */
+/* From here on the gradients of the weights go to `slab`, laid out as their store's, instead of into the store. Borrowed. */
+void graph_grads_to(Graph *g, real *slab);
 void graph_weights_changed(Graph *g);
 /* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same time
  * once it has been called. */
 void graph_prepare(Graph *g);
 
-size_t graph_bytes(const Graph *g); /* slab, scratch, prepared filters and gradients, as far as they are its own */
+size_t graph_bytes(const Graph *g); /* slab, scratch, prepared filters, as far as they are its own */
 
 /* One place in the slab: bytes [offset, offset+bytes) belong to it from step `start` to step `end` (inclusive). Forward of
  * node i is step i, its backward step 2*count-1-i. */

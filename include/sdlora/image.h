@@ -17,12 +17,15 @@ typedef struct Image {
  * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
 int image_resize(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
 
-/* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back. */
+/* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back: all pixels become numbers here. */
 uint8_t image_from_real(double x);
-float image_to_real(uint8_t p);
+static inline float image_to_real(uint8_t p)
+{
+    return (float)p * (2.0f / 255.0f) - 1.0f;
+}
 
-/* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again where
- * memory is taken. */
+/* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again
+ * where memory is taken. */
 int image_check_size(int64_t w, int64_t h, Err *e);
 
 /* The size of the grid that image_grid would make, into out->w and out->h; px stays NULL. */
@@ -39,7 +42,7 @@ void image_free(Image *im);
  * standard output. */
 int image_write_png(const char *path, const Image *im, const char *const *text, Err *e);
 
-/* Is the file a PNG whose first text, behind the header, is tEXt "Software" and begins with `program`? */
+/* Is the file a PNG whose first text, after the header, is tEXt "Software" and begins with `program`? */
 bool image_png_made_by(const char *path, const char *program);
 
 /* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal

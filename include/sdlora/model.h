@@ -11,7 +11,8 @@
 typedef struct ModelConfig {
     /* network */
     int channels[MODEL_MAX_LEVELS], levels; /* one entry per resolution */
-    int image_size;                         /* images are image_size x image_size, one grey channel */
+    int image_size;                         /* images are image_size x image_size */
+    int in_channels;                        /* of an image: 1 is grey */
     int time_dim;                           /* width of the time embedding, even */
     int qsize, vsize, fsize;                /* cross-attention: queries and keys, values, feed-forward */
     int context_tokens, context_dim;        /* each class is this many tokens, each this wide */
@@ -34,6 +35,7 @@ typedef struct ModelConfig {
 typedef enum ModelField {
     MODEL_CHANNELS,
     MODEL_IMAGE_SIZE,
+    MODEL_IN_CHANNELS,
     MODEL_TIME_DIM,
     MODEL_QSIZE,
     MODEL_VSIZE,
@@ -61,6 +63,9 @@ extern const char *const PRESET_NAMES[];
 /* The table of presets (README, "Presets"); classes = 10. */
 ModelConfig model_preset(Preset p);
 
+/* image_size x image_size x in_channels */
+size_t model_image_values(const ModelConfig *c);
+
 /* The ranges of MODEL_FIELDS, divisibility of the image size by 2^(levels-1), and so on: 0, or -1 with one sentence
  * (ERR_USAGE). */
 int model_config_check(const ModelConfig *c, Err *e);
@@ -81,8 +86,8 @@ Model *model_copy(const Model *m, Err *e);
 int model_seal(Model *m, uint64_t seed, Err *e); /* or weights initialised from seed, as model_new's */
 void model_free(Model *m);
 
-/* A UNet for n images h x w, in a graph of its own. The caller sets x (n,h,w,1), t and y, calls unet_set_time, runs the
- * graph, and reads out (n,h,w,1). */
+/* A UNet for n images h x w of c = in_channels, in a graph of its own. The caller sets x (n,h,w,c), t and y, calls
+ * unet_set_time, runs the graph, and reads out (n,h,w,c). */
 typedef struct Unet {
     Graph *g;     /* owned: unet_free */
     Model *model; /* borrowed */
@@ -91,7 +96,7 @@ typedef struct Unet {
     int *step;    /* (n) which row of `time` an image has, only with o.times */
     int *y;       /* (n) class ids, 0..classes-1, or classes for the null class */
     Node *out;
-    Node *target; /* input (n,h,w,1), only with a loss */
+    Node *target; /* input (n,h,w,c), only with a loss */
     int n, h, w;
 } Unet;
 
@@ -106,7 +111,6 @@ typedef struct UnetOptions {
     uint64_t lora_seed; /* initialises a new adapter, whose parameters the building declares */
     int times; /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
-    bool own_grads;   /* see Graph */
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
     int workers;      /* chunks side by side, at most; 0: as many as there are threads */
     bool plain;       /* see graph_plan */
@@ -117,27 +121,43 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e);
 void unet_free(Unet *u);
 
-/* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al. 2017, as the
- * reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
+/* Fill u->time for timesteps t (n, or o.times): sin then cos of t * exp(-ln(10000) i/(time_dim/2 - 1)) (Vaswani et al.
+ * 2017, as the reference writes it); frequencies are the model's buffer time_embedding.0.half_embedding. */
 void unet_set_time(Unet *u, const int *t);
-/* For a result of this network, outside training, that is not finite: runs it once more on what it was given and names the layer
- * where that begins. -1 with ERR_DIVERGED, a sentence that begins with `what` ("image 3"), or 0 where all that the network
- * computes is finite. */
+/* For a result of this network, outside training, that is not finite: runs it once more on what it was given and names
+ * the layer where that begins. -1 with ERR_DIVERGED, a sentence that begins with `what` ("image 3"), or 0 where all
+ * that the network computes is finite. */
 int unet_diverged(Unet *u, const char *what, Err *e);
 void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
 
-/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as threads,
- * these are worked off side by side, each on one thread with a network of its own, so that threads wait for each other
- * once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes either way. */
+/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as
+ * threads, these are worked off side by side, each on one thread with a network of its own, so that threads wait for
+ * each other once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes
+ * either way.
+ *
+ * The sum. The values that chunks have, and with o.train their gradients, are added up along a binary tree that the
+ * number of chunks alone decides: neighbours first, 0+1, 2+3, .., then those sums, .., and one without a neighbour goes
+ * up as it is.
+ *
+ *     for (w = 1; w < chunks; w *= 2)
+ *         for (i = 0; i + w < chunks; i += 2 * w)
+ *             s[i] += s[i + w];
+ *
+ * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and would be on any
+ * number of machines that each take 2^k chunks, from a multiple of 2^k on. The number of chunks follows from o.n and
+ * the chunk. */
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
     int n_workers;
-    Unet rest;    /* for the images that fill no chunk; .g NULL: there are none */
-    int n, chunk; /* images in all, in a whole chunk */
+    Unet rest;            /* for the images that fill no chunk; .g NULL: there are none */
+    int n, chunk;         /* images in all, in a whole chunk */
+    int chunks;           /* with the one that is not whole */
+    double *values;       /* (chunks) */
+    struct TreeSum *tree; /* hands out the chunks and adds up their gradients (src/model/tree_sum.h) */
+    size_t sum_bytes;     /* of gradients on the way */
 } UnetChunks;
 
-/* o->n is the total; chunk its part. With o->train the networks have gradients of their own where there are several chunks.
- * *c needs unet_chunks_free, also after an error. */
+/* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
 /* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. */
 int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e);
@@ -146,11 +166,23 @@ void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);
 void unet_chunks_weights_changed(UnetChunks *c);
 
-/* Something to do with a chunk: images first .. first+u->n-1. worker: 0 .. n_workers-1, at most one call at a time each */
-typedef void (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
+/* What is to be done with a chunk, images first .. first+u->n-1, and its value. worker: 0 .. n_workers-1, at most one
+ * call at a time each. */
+typedef double (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
 
-/* For every chunk work(), in any order and several at a time, then collect(), one at a time in the order of the images. */
-void unet_chunks_run(UnetChunks *c, ChunkFn work, ChunkFn collect, void *ctx);
+/* work() for every chunk, in any order and several at a time. Returns the sum of the values; with o.train, where work()
+ * runs u->g forward and backward, the store's gradients are the sum of all chunks'. */
+double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx);
+
+/* The network once: x and out (n,c,h,w) as files have them, t and y (n). o: n, h, w and how; o->n images are worked off
+ * in chunks, which changes no bit of a result in whole groups (backend.h). ERR_DIVERGED names the first image whose
+ * answer is not finite, and where in the network that begins; out is then unfinished. */
+int model_predict(float *out, Model *m, const float *x, const int *t, const int *y, const UnetOptions *o, int chunk,
+                  Err *e);
+
+/* One image of so many pixels from channel after channel (c,hw) to channel beside channel (hw,c), and back. */
+void model_to_inner(real *out, const float *in, size_t hw, int channels);
+void model_from_inner(float *out, const real *in, size_t hw, int channels);
 
 /* Time per op, see graph_profile: the sum over all networks for whole chunks. */
 int unet_chunks_profile(UnetChunks *c, Err *e);

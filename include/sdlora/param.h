@@ -32,9 +32,20 @@ typedef enum ParamKind {
     PARAM_COUNTER, /* saved as one I64: BatchNorm's num_batches_tracked */
 } ParamKind;
 
+typedef enum ParamUse {            /* what the layer of a weight does with it (nn.h) */
+                        USE_OTHER, /* biases, norms, an adapter's own */
+                        USE_LINEAR,
+                        USE_CONV1,
+                        USE_CONV3,
+                        USE_CONVT2,
+                        USE_TABLE, /* looked up, of the shape of a linear layer's */
+                        USES
+} ParamUse;
+
 typedef struct Param {
     char name[PARAM_NAME_MAX]; /* as in the reference's state_dict */
     ParamKind kind;
+    ParamUse use;
     ParamLayout layout;
     ParamInit init;
     double init_arg;
@@ -61,7 +72,7 @@ ParamStore *param_store_new(bool trainable, Err *e);
 void param_store_free(ParamStore *s);
 
 /* Find `want->name`, or declare it when the store is open. NULL with *e when it is new and the store sealed, or there with
- * another shape. Only name, kind, layout, init, init_arg and file_shape of *want are read. */
+ * another shape. Only name, kind, use, layout, init, init_arg and file_shape of *want are read. */
 Param *param_get(ParamStore *s, const Param *want, Err *e);
 Param *param_find(const ParamStore *s, const char *name); /* NULL: not there */
 

@@ -1,4 +1,5 @@
-/* Training: data, optimiser, EMA, checkpoints. One Trainer trains either the model or, with the model frozen, an adapter. */
+/* Training: data, optimiser, EMA, checkpoints. One Trainer trains either the model or, with the model frozen, an
+ * adapter. */
 #ifndef SDLORA_TRAIN_H
 #define SDLORA_TRAIN_H
 
@@ -63,14 +64,14 @@ typedef struct StepReport {
 
 typedef struct Trainer Trainer;
 
-/* model, lora (NULL: the model itself is trained) and the data sets are borrowed and must outlive it; val may be NULL. With
- * lora the model must not be trainable. The images are resized to the model's size. Step k's work depends only on (seed, k)
- * and the data. */
+/* model, lora (NULL: the model itself is trained) and the data sets are borrowed and must outlive it; val may be NULL.
+ * With lora the model must not be trainable. The images are resized to the model's size. Step k's work depends only on
+ * (seed, k) and the data. */
 Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Dataset *train, const Dataset *val, Err *e);
 void trainer_free(Trainer *t);
 
-/* Could the weights of a declared model be trained in c->max_bytes, nothing else counted? ERR_USAGE where not: to be asked
- * before they are taken. */
+/* Could the weights of a declared model be trained in c->max_bytes, nothing else counted? ERR_USAGE where not: to be
+ * asked before they are taken. */
 int train_check_weights(const Model *model, const TrainConfig *c, Err *e);
 
 int64_t trainer_total_steps(const Trainer *t);
@@ -82,26 +83,27 @@ Graph *trainer_graph(const Trainer *t);  /* of a whole micro-batch; borrowed */
 int trainer_profile(Trainer *t, Err *e); /* time per op from here on, of all threads: see graph_profile */
 int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
 
-/* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it, but
- * BatchNorm's running statistics are not: neither another step nor saving is possible after it. */
+/* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it,
+ * but BatchNorm's running statistics are not: neither another step nor saving is possible after it. */
 int trainer_step(Trainer *t, StepReport *r, Err *e);
 
 /* Mean loss over the validation images with fixed noise and timesteps, with the weights that would be saved (EMA). */
 int trainer_validate(Trainer *t, double *loss, Err *e);
 
-/* While `on`, the model's (adapter's) parameters are the EMA weights; off restores the raw ones. Pair them. No-op without
- * EMA. */
+/* While `on`, the model's (adapter's) parameters are the EMA weights; off restores the raw ones. Pair them. No-op
+ * without EMA. */
 void trainer_use_ema(Trainer *t, bool on);
 
-/* The exact state, to and from a directory (checkpoint.c): weights, EMA, moments, counters, configuration, SHA-256 of the data
- * (training and validation) in state.safetensors; beside it what a finished run leaves, model.safetensors or the adapter's
- * files, to be used at once. Saving writes a directory of a temporary name beside DIR, fsyncs, renames. Loading refuses another
- * architecture or other data with the list of differences (`force` lets other data pass). */
+/* The exact state, to and from a directory (checkpoint.c): weights, EMA, moments, counters, configuration, SHA-256 of
+ * the data (training and validation) in state.safetensors; beside it what a finished run leaves, model.safetensors or
+ * the adapter's files, to be used at once. Saving writes a directory of a temporary name beside DIR, fsyncs, renames.
+ * Loading refuses another architecture or other data with the list of differences (`force` lets other data pass). */
 extern const char *const CHECKPOINT_FILES[]; /* all that such a directory can hold; NULL-terminated */
 int trainer_save(Trainer *t, const char *dir, Err *e);
 /* Saving begins with this: ERR_DIVERGED where a weight, a running statistic, a moment or the average is not finite. */
 int trainer_check(const Trainer *t, Err *e);
-/* After an error the state may be half read: nothing but trainer_free is possible then, unless another load succeeds. */
+/* After an error the state may be half read: nothing but trainer_free is possible then, unless another load
+ * succeeds. */
 int trainer_load(Trainer *t, const char *dir, bool force, Err *e);
 
 /* ---- files (model_file.c, lora_file.c) ---- */
@@ -109,27 +111,27 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e);
 /* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata under MODEL_CONFIG_KEY. */
 #define MODEL_CONFIG_KEY "sdlora.config"
 int model_save(const Model *m, const char *path, Err *e);
-/* Also opens a bare state_dict of the reference model (no metadata, any channels): sizes are read off the shapes, the rest is
- * preset seed. ERR_INPUT names missing, surplus and misshapen tensors. */
+/* Also opens a bare state_dict of the reference model (no metadata, any channels): sizes are read off the shapes, the
+ * rest is preset seed. ERR_INPUT names missing, surplus and misshapen tensors. */
 Model *model_load(const char *path, bool trainable, Err *e);
 /* The same, and the file's SHA-256 as it was read. */
 Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e);
 
-/* The configuration as one line of JSON (caller frees with mem_free), and back: what is missing keeps the value that *c has;
- * unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */
+/* The configuration as one line of JSON (caller frees with mem_free), and back: what is missing keeps the value that *c
+ * has; unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */
 char *model_config_json(const ModelConfig *c, Err *e);
 int model_config_from_json(ModelConfig *c, const char *json, const char *label, Err *e);
 
 /* An adapter: the PEFT form, DIR/adapter_model.safetensors and DIR/adapter_config.json. */
 int lora_save(const Lora *l, const char *dir, Err *e);
-/* `path`: a directory or a bare file; spellings of PEFT (lora_A/lora_B), kohya (lora_down/lora_up, alpha) and the reference
- * (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is an error that
- * lists the names (ERR_INPUT). So is what could be applied in more than one way, or not as it asks to be: one layer in two
- * spellings, a rank other than the configuration's, a field of the configuration that is not honoured. One scale for all
- * layers is the adapter's alpha/rank; where they differ, that is 1 and each layer's B has its own. */
+/* `path`: a directory or a bare file; spellings of PEFT (lora_A/lora_B), kohya (lora_down/lora_up, alpha) and the
+ * reference (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is
+ * an error that lists the names (ERR_INPUT). So is what could be applied in more than one way, or not as it asks to be:
+ * one layer in two spellings, a rank other than the configuration's, a field of the configuration that is not honoured.
+ * One scale for all layers is the adapter's alpha/rank; where they differ, that is 1 and each layer's B has its own. */
 Lora *lora_load(const char *path, const Model *m, Err *e);
-/* The files that lora_load reads: the weights, and the configuration where it is there. Owned by the caller (mem_free), also
- * after an error. */
+/* The files that lora_load reads: the weights, and the configuration where it is there. Owned by the caller (mem_free),
+ * also after an error. */
 int lora_files(char **weights, char **config, const char *path, Err *e);
 
 #endif

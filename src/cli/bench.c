@@ -6,6 +6,7 @@
 
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
+#include "sdlora/sampler.h"
 #include "sdlora/threads.h"
 
 #include "term/term.h"
@@ -22,7 +23,8 @@ static int by_value(const void *a, const void *b)
 
 enum { RUNS_MAX = 64 };
 
-/* Seconds of one call in each of `runs` runs, sorted, each of as many calls as fill RUN_SECONDS, behind one to warm up. */
+/* Seconds of one call in each of `runs` runs, sorted, each of as many calls as fill RUN_SECONDS, after one to warm
+ * up. */
 static void measure_runs(double times[RUNS_MAX], BenchFn fn, void *ctx, int runs)
 {
     double begin;
@@ -303,35 +305,72 @@ int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err 
     return s.rc;
 }
 
-static void run_graph(void *ctx)
+enum { DRAW_STEPS = 2 };
+
+typedef struct Draw {
+    Sampler *s;
+    float *images;
+    Err *e;
+    int rc;
+} Draw;
+
+static void run_draw(void *ctx)
 {
-    graph_forward(ctx);
+    Draw *d = ctx;
+    if (!d->rc)
+        d->rc = sampler_draw(d->s, d->images, NULL, NULL, d->e);
 }
 
-int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
+/* Flops of one step: every chunk's, for each pass of the network. */
+static void draw_flops(BenchPass *out, Sampler *s)
 {
-    int size = m->config.image_size, *t = mem_alloc((size_t)n, sizeof *t, "the benchmark", e);
-    UnetOptions o = {.n = n, .h = size, .w = size, .conv = conv};
-    ProfileRow *rows = NULL;
-    Unet u;
-    int rc = -1;
-    if (!t || unet_build(&u, m, &o, e)) {
-        mem_free(t);
+    const UnetChunks *nets = sampler_networks(s);
+    const int whole = nets->n / nets->chunk, passes = sampler_passes(s);
+    BenchPass rest = {0};
+    if (nets->rest.g)
+        graph_flops(&rest, nets->rest.g, false);
+    graph_flops(out, nets->workers[0].g, false);
+    out->flops = passes * (whole * out->flops + rest.flops);
+    out->conv_flops = passes * (whole * out->conv_flops + rest.conv_flops);
+}
+
+static int measure_draw(BenchPass *out, Draw *d, int runs, Err *e)
+{
+    UnetChunks *nets = sampler_networks(d->s);
+    const int ops = nets->workers[0].g->count;
+    ProfileRow *rows;
+    out->seconds = measure(run_draw, d, runs) / DRAW_STEPS;
+    draw_flops(out, d->s);
+    if (d->rc || unet_chunks_profile(nets, e) || !(rows = mem_alloc((size_t)ops, sizeof *rows, "the benchmark", e)))
         return -1;
-    }
-    unet_set_time(&u, t);
-    out->images = n;
-    out->seconds = measure(run_graph, u.g, runs);
-    out->bytes = (double)graph_bytes(u.g);
-    graph_flops(out, u.g, false);
-    if (!graph_profile(u.g, e) && (rows = mem_alloc((size_t)u.g->count, sizeof *rows, "the benchmark", e))) {
-        for (int i = 0; i < runs; i++)
-            graph_forward(u.g);
-        out->conv_share = conv_share(rows, graph_profile_rows(u.g, rows, u.g->count));
-        rc = 0;
-    }
+    for (int i = 0; i < runs; i++)
+        run_draw(d);
+    out->conv_share = conv_share(rows, unet_chunks_profile_rows(nets, rows, ops));
     mem_free(rows);
-    unet_free(&u);
-    mem_free(t);
+    return d->rc;
+}
+
+int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
+{
+    SampleConfig c = sample_config_default(&m->config);
+    int *classes = mem_alloc((size_t)n, sizeof *classes, "the benchmark", e);
+    Draw d = {.e = e};
+    SamplePlan plan;
+    int rc = -1;
+    c.sampler = &SAMPLERS[SAMPLER_DDIM];
+    c.steps = DRAW_STEPS;
+    c.conv = conv;
+    for (int i = 0; classes && i < n; i++)
+        classes[i] = i % m->config.classes;
+    d.images =
+        classes ? mem_alloc((size_t)n, model_image_values(&m->config) * sizeof *d.images, "the images", e) : NULL;
+    if (d.images && !sample_measure(&plan, m, classes, n, &c, e) && (d.s = sampler_new(m, classes, n, &c, e))) {
+        out->images = n;
+        out->bytes = (double)plan.bytes;
+        rc = measure_draw(out, &d, runs, e);
+    }
+    sampler_free(d.s);
+    mem_free(d.images);
+    mem_free(classes);
     return rc;
 }

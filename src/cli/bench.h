@@ -16,14 +16,15 @@ typedef struct BenchConv {
 
 enum { BENCH_CONVS_MAX = 64 };
 
-typedef struct BenchPass { /* a training step, or a network evaluation */
+typedef struct BenchPass { /* a step of training or of sampling */
     int images;
-    double seconds, flops, conv_flops; /* of one pass over all images */
-    double conv_share;                 /* of the time, spent in 3x3 convolutions */
+    double seconds, flops, conv_flops; /* of one step over all images */
+    double conv_share;                 /* of the ops' time, spent in 3x3 convolutions */
     double bytes;                      /* memory of the plan */
 } BenchPass;
 
-/* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run counts. */
+/* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run
+ * counts. */
 double bench_peak(int runs);
 
 /* GFLOP/s of a large matrix product on all threads. */
@@ -32,10 +33,12 @@ int bench_gemm(double *gflops, int runs, Err *e);
 /* The distinct 3x3 convolutions of the graph with their times; their number, or -1. */
 int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e);
 
-/* A whole optimiser step of `c->batch` images made of noise. micro: images a pass of the network, for bench_convs. */
+/* A whole optimiser step of `c->batch` images made of noise. */
 int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err *e);
 
-/* One evaluation of the network for n images, as sampling does it. */
-int bench_eval(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e);
+/* One step of drawing n images with the model's default settings, by DDIM: what sampler_draw does for it, with its
+ * batches side by side, its table of times, the noise it begins with, and both passes of guidance where there is
+ * any. */
+int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e);
 
 #endif

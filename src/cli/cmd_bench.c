@@ -61,11 +61,12 @@ static double gflops(double flops, double seconds)
 
 /* ---- measuring ---- */
 
-static int make_data(Dataset *d, int n, int size, int classes, Err *e)
+static int make_data(Dataset *d, int n, const ModelConfig *m, Err *e)
 {
-    size_t bytes = (size_t)n * (size_t)size * (size_t)size;
+    const int size = m->image_size, classes = m->classes;
+    size_t bytes = (size_t)n * model_image_values(m);
     Rng r = rng_make(1, rng_stream("bench", 0));
-    *d = (Dataset){.n = n, .h = size, .w = size, .classes = classes};
+    *d = (Dataset){.n = n, .channels = m->in_channels, .h = size, .w = size, .classes = classes};
     d->images = mem_alloc(bytes, 1, "the images", e);
     d->labels = mem_alloc((size_t)n, 1, "the labels", e);
     if (!d->images || !d->labels)
@@ -88,7 +89,7 @@ static int measure_training(Bench *b, Model *m, const TrainConfig *c, Err *e)
     const BenchArgs *a = b->args;
     Dataset d;
     Trainer *t = NULL;
-    int rc = make_data(&d, 2 * c->batch, m->config.image_size, m->config.classes, e);
+    int rc = make_data(&d, 2 * c->batch, &m->config, e);
     if (!rc && !(t = trainer_new(m, NULL, c, &d, NULL, e)))
         rc = -1;
     if (!rc) {
@@ -128,7 +129,7 @@ static int measure_all(Bench *b, Err *e)
     if (rc || !(m = model_new(&config, false, 1, e)))
         return -1;
     say(a, "a sampling step");
-    rc = bench_eval(&b->eval, m, a->eval, a->conv, a->runs, e) || bench_eval(&b->single, m, 1, a->conv, a->runs, e) ? -1
+    rc = bench_draw(&b->eval, m, a->eval, a->conv, a->runs, e) || bench_draw(&b->single, m, 1, a->conv, a->runs, e) ? -1
                                                                                                                     : 0;
     model_free(m);
     return rc;

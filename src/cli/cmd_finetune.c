@@ -9,47 +9,17 @@
 
 enum { NAMES_MAX = 512 };
 
-/* Layers that an adapter can take: linear ones. Embeddings have the same shape, but are looked up, not multiplied. */
-static bool adaptable(const Param *p)
-{
-    size_t len = strlen(p->name);
-    return p->kind == PARAM_WEIGHT && p->layout == LAYOUT_PLAIN && p->file_shape.nd == 2 && p->init != INIT_NORMAL &&
-           len > 7 && !strcmp(p->name + len - 7, ".weight");
-}
-
-static void layer_name(char *out, size_t cap, const Param *p)
-{
-    snprintf(out, cap, "%.*s", (int)strlen(p->name) - 7, p->name);
-}
-
 static bool matches_some(const LoraConfig *c, const ParamStore *params)
 {
     for (int i = 0; i < params->count; i++) {
         char layer[PARAM_NAME_MAX];
-        if (!adaptable(params->items[i]))
+        if (!nn_adaptable(params->items[i]))
             continue;
-        layer_name(layer, sizeof layer, params->items[i]);
+        nn_layer_of(layer, params->items[i]);
         if (lora_targets(c, layer))
             return true;
     }
     return false;
-}
-
-static void list_targets(char *out, size_t cap, const ParamStore *params)
-{
-    size_t used = 0;
-    out[0] = '\0';
-    for (int i = 0; i < params->count && used < cap; i++) {
-        char layer[PARAM_NAME_MAX], item[PARAM_NAME_MAX + 2];
-        const char *last;
-        if (!adaptable(params->items[i]))
-            continue;
-        layer_name(layer, sizeof layer, params->items[i]);
-        last = strrchr(layer, '.') ? strrchr(layer, '.') + 1 : layer;
-        snprintf(item, sizeof item, "'%s'", last);
-        if (!strstr(out, item))
-            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", item);
-    }
 }
 
 /* Every name of --target must be a layer's. */
@@ -61,7 +31,7 @@ static int check_targets(const LoraConfig *c, const ParamStore *params, Err *e)
         snprintf(one.targets, sizeof one.targets, "%.*s", (int)len, t);
         if (!len || !matches_some(&one, params)) {
             char names[NAMES_MAX];
-            list_targets(names, sizeof names, params);
+            nn_adaptable_names(names, sizeof names, params);
             return err_set(e, ERR_USAGE, "no layer is called '%s' (--target); the model has %s", one.targets, names);
         }
         if (!t[len])

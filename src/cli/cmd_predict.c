@@ -1,6 +1,5 @@
 /* sdlora predict: the network once, on given tensors; how anyone compares it with another implementation.
- * In: x (N,1,H,W) F32, t (N) I64, y (N) I64. Out: eps (N,1,H,W) F32, whatever the model predicts. One grey channel:
- * (N,1,H,W) and the inner (N,H,W,1) are the same bytes. */
+ * In: x (N,C,H,W) F32, t (N) I64, y (N) I64. Out: eps (N,C,H,W) F32, whatever the model predicts. */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,6 +8,7 @@
 
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
+#include "sdlora/threads.h"
 #include "sdlora/train.h"
 
 #include "cli.h"
@@ -28,10 +28,10 @@ typedef struct PredictArgs {
 static const Option OPTIONS[] = {
     OPTION_MODEL(PredictArgs),
     {.name = "input", .letter = 'i', .arg = "FILE",
-     OPTION_OWN(PredictArgs, FIELD_TEXT, input, .help = "safetensors with x (N,1,H,W) F32, t (N) I64, y (N) I64")},
+     OPTION_OWN(PredictArgs, FIELD_TEXT, input, .help = "safetensors with x (N,C,H,W) F32, t (N) I64, y (N) I64")},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
      OPTION_OWN(PredictArgs, FIELD_TEXT, output,
-                .help = "safetensors to write: eps (N,1,H,W) F32; - for standard output")},
+                .help = "safetensors to write: eps (N,C,H,W) F32; - for standard output")},
     OPTION_LORAS(PredictArgs),
     {.name = "unmerged",
      OPTION_OWN(PredictArgs, FIELD_BOOL, unmerged,
@@ -53,14 +53,21 @@ static const OptionTable TABLE = {
 };
 
 typedef struct Tensors {
-    int n, h, w, chunk; /* chunk: images a pass */
-    float *x, *out;     /* (n,h,w) */
+    int n, channels, h, w;
+    int chunk, workers; /* images a pass, passes side by side */
+    float *x, *out;     /* (n,channels,h,w) */
     int *t, *y;         /* (n) */
 } Tensors;
 
-static UnetOptions network(const Tensors *t, int n, Lora *lora, const PredictArgs *a)
+static UnetOptions network(const Tensors *t, Lora *lora, const PredictArgs *a)
 {
-    return (UnetOptions){.n = n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .lora = lora};
+    return (UnetOptions){.n = t->n,
+                         .h = t->h,
+                         .w = t->w,
+                         .batch_stats = a->batch_stats,
+                         .conv = a->conv,
+                         .lora = lora,
+                         .workers = t->workers};
 }
 
 static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)
@@ -114,9 +121,9 @@ fail:
 static int check_x(const StFile *f, const StTensor *x, const ModelConfig *m, Err *e)
 {
     uint64_t step = UINT64_C(1) << (m->levels - 1);
-    if (x->d[1] != 1)
-        return err_set(e, ERR_INPUT, "'%s': tensor 'x' has %llu channels, one is wanted", st_label(f),
-                       (unsigned long long)x->d[1]);
+    if (x->d[1] != (uint64_t)m->in_channels)
+        return err_set(e, ERR_INPUT, "'%s': tensor 'x' has %llu channels, %d %s wanted", st_label(f),
+                       (unsigned long long)x->d[1], m->in_channels, m->in_channels == 1 ? "is" : "are");
     if (!x->d[0] || !x->d[2] || !x->d[3] || x->d[0] > INT_MAX || x->d[2] > 65536 || x->d[3] > 65536)
         return err_set(e, ERR_INPUT, "'%s': tensor 'x' is empty or too large", st_label(f));
     if (x->d[2] % step || x->d[3] % step)
@@ -138,25 +145,27 @@ static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err
                          path, (double)bytes / 1e6, (double)bound / 1e6, a->max_bytes ? "allowed" : "of this machine");
 }
 
-/* Images a pass: at most CHUNK, in whole groups, which changes no bit of a result, and fewer where memory is short.
- * Statistics over a batch need it whole. */
+/* Images a pass: at most CHUNK, in whole groups, and as many passes side by side as there are threads, which changes no
+ * bit of a result; where memory is short, first smaller passes, then fewer. Statistics over a batch need it whole. */
 static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
 {
-    const size_t values = (size_t)t->n * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
+    const size_t values = (size_t)t->n * (size_t)t->channels * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
     /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are
      * read */
     const size_t file = values * sizeof(float) + n * 2 * sizeof(int64_t);
     const size_t kept = m->params->n_values * sizeof(real) + values * 2 * sizeof(float) + n * 2 * sizeof(int64_t);
-    size_t net;
-    t->chunk = a->batch_stats || t->n < CHUNK ? t->n : CHUNK;
-    for (;; t->chunk = t->chunk / 2 / BACKEND_GROUP * BACKEND_GROUP) {
-        UnetOptions o = network(t, t->chunk, lora, a);
-        if (unet_chunks_measure(&net, m, &o, t->chunk, e))
-            return -1;
-        net = kept + (net > file ? net : file);
-        if (net <= mem_bound(a->max_bytes) || a->batch_stats || t->chunk < 2 * BACKEND_GROUP)
-            return check_bound(net, path, a, e);
-    }
+    const int most = a->batch_stats ? t->n : CHUNK, least = a->batch_stats ? t->n : BACKEND_GROUP;
+    size_t net = 0;
+    for (t->workers = threads_count(); t->workers > 0; t->workers /= 2)
+        for (t->chunk = most; t->chunk >= least; t->chunk /= 2) {
+            UnetOptions o = network(t, lora, a);
+            if (unet_chunks_measure(&net, m, &o, t->chunk, e))
+                return -1;
+            net = kept + (net > file ? net : file);
+            if (net <= mem_bound(a->max_bytes))
+                return 0;
+        }
+    return check_bound(net, path, a, e);
 }
 
 static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora, const PredictArgs *a, Err *e)
@@ -173,6 +182,7 @@ static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora
     x = need(f, "x", DT_F32, 4, e);
     if (x && !check_x(f, x, m, e)) {
         out->n = (int)x->d[0];
+        out->channels = (int)x->d[1];
         out->h = (int)x->d[2];
         out->w = (int)x->d[3];
         if (choose_chunk(out, path, model, lora, a, e)) {
@@ -193,56 +203,9 @@ static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora
     return rc;
 }
 
-/* Which image, of n outputs of `hw` values, is not finite, and where that begins. 0: all are. */
-static int check_outputs(Unet *u, int first, size_t hw, Err *e)
-{
-    const real *out = u->out->val.data;
-    char what[48];
-    for (size_t i = 0; i < (size_t)u->n * hw; i++) {
-        if (isfinite(out[i]))
-            continue;
-        snprintf(what, sizeof what, "the output for image %d", first + (int)(i / hw));
-        return unet_diverged(u, what, e) ? -1 : err_set(e, ERR_DIVERGED, "%s is not finite", what);
-    }
-    return 0;
-}
-
-/* Images first .. first+u->n-1 through the network. */
-static int run_chunk(Unet *u, const Tensors *t, int first, Err *e)
-{
-    size_t hw = (size_t)t->h * (size_t)t->w, n = (size_t)u->n * hw;
-    const float *x = t->x + (size_t)first * hw;
-    float *out = t->out + (size_t)first * hw;
-    for (size_t i = 0; i < n; i++)
-        u->x->val.data[i] = x[i];
-    memcpy(u->y, t->y + first, (size_t)u->n * sizeof *u->y);
-    unet_set_time(u, t->t + first);
-    graph_forward(u->g);
-    for (size_t i = 0; i < n; i++)
-        out[i] = (float)u->out->val.data[i];
-    return check_outputs(u, first, hw, e);
-}
-
-/* In chunks, which is the same in eval mode; statistics over a batch need it whole. */
-static int run_network(const Tensors *t, Model *m, Lora *lora, const PredictArgs *a, Err *e)
-{
-    int status = 0;
-    for (int first = 0; !status && first < t->n;) {
-        int n = t->n - first < t->chunk ? t->n - first : t->chunk;
-        UnetOptions o = network(t, n, lora, a);
-        Unet u;
-        if (unet_build(&u, m, &o, e))
-            return -1;
-        for (; !status && t->n - first >= n; first += n)
-            status = run_chunk(&u, t, first, e);
-        unet_free(&u);
-    }
-    return status;
-}
-
 static int save(const Tensors *t, const char *path, Err *e)
 {
-    int d[4] = {t->n, 1, t->h, t->w}, rc;
+    int d[4] = {t->n, t->channels, t->h, t->w}, rc;
     StWriter *w = st_writer(e);
     if (!w)
         return -1;
@@ -255,6 +218,7 @@ static int save(const Tensors *t, const char *path, Err *e)
 
 static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, Err *e)
 {
+    UnetOptions o;
     if (!a->input || !a->output)
         return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
     if (a->unmerged && a->loras.n != 1)
@@ -272,7 +236,8 @@ static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, 
         loras->item[0]->config.alpha *= loras->scale[0];
     else if (cli_merge_loras(*m, loras, e))
         return -1;
-    if (run_network(t, *m, a->unmerged ? loras->item[0] : NULL, a, e) || save(t, a->output, e))
+    o = network(t, a->unmerged ? loras->item[0] : NULL, a);
+    if (model_predict(t->out, *m, t->x, t->t, t->y, &o, t->chunk, e) || save(t, a->output, e))
         return -1;
     if (strcmp(a->output, "-"))
         printf("%s\n", a->output);

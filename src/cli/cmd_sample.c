@@ -17,7 +17,7 @@ typedef struct Drawing {
 
 static size_t image_values(const SampleJob *j)
 {
-    return (size_t)j->model->config.image_size * (size_t)j->model->config.image_size;
+    return model_image_values(&j->model->config);
 }
 
 static size_t columns_of(const SampleJob *j)
@@ -112,8 +112,8 @@ static void describe(const SampleJob *j, const SamplePlan *p)
 {
     const SampleConfig *c = &j->args->config;
     fprintf(stderr, "%d image%s, %s in %d steps, seed %" PRIu64 "; memory: %.1f MB, %d image%s a pass\n", j->plan.n,
-            j->plan.n == 1 ? "" : "s", c->sampler == SAMPLER_DDPM ? "ddpm" : "ddim", c->steps, c->seed,
-            (double)p->bytes / 1e6, p->batch, p->batch == 1 ? "" : "s");
+            j->plan.n == 1 ? "" : "s", c->sampler->name, c->steps, c->seed, (double)p->bytes / 1e6, p->batch,
+            p->batch == 1 ? "" : "s");
 }
 
 static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
@@ -139,13 +139,15 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
 int cmd_sample(int argc, char **argv)
 {
     SampleArgs args = sample_args_default();
+    SampleTable table;
     SampleJob job = {.args = &args};
     Given given;
     Err e = {0};
     int status;
-    if (!cli_options(&given, &SAMPLE_TABLE, &args, argc, argv, &status))
+    sample_table(&table);
+    if (!cli_options(&given, &table.table, &args, argc, argv, &status))
         return status;
-    status = sample(&job, &args, &given, &e) ? cli_fail(&e, &SAMPLE_TABLE) : 0;
+    status = sample(&job, &args, &given, &e) ? cli_fail(&e, &table.table) : 0;
     options_free(&given);
     cli_free_loras(&job.loras);
     model_free(job.model);

@@ -54,7 +54,7 @@ static int draw_into(float *x, uint8_t *px, const int *ids, const char *path, Mo
                      int cols, const Progress *p, Err *e)
 {
     int size = m->config.image_size, n = rows * cols;
-    size_t values = (size_t)n * (size_t)size * (size_t)size;
+    size_t values = (size_t)n * model_image_values(&m->config);
     Image grid;
     int rc;
     if (sample_images(x, m, ids, n, c, stop_when_interrupted, NULL, e))
@@ -72,7 +72,7 @@ static int draw_into(float *x, uint8_t *px, const int *ids, const char *path, Mo
 static bool has_room(SampleConfig *c, Model *m, const Trainer *t, const int *ids, int rows, int cols, Err *why)
 {
     const int size = m->config.image_size, n = rows * cols;
-    const size_t values = (size_t)n * (size_t)size * (size_t)size;
+    const size_t values = (size_t)n * model_image_values(&m->config);
     SamplePlan plan;
     Image grid;
     if (image_grid_size(&grid, n, size, size, cols, SCALE, PAD, why))
@@ -87,12 +87,12 @@ int preview_draw(const char *path, Model *m, const Trainer *t, const TrainArgs *
     SampleConfig c = sample_config_default(&m->config);
     int rows = m->config.classes < PREVIEW_IMAGES ? m->config.classes : PREVIEW_IMAGES;
     int cols = PREVIEW_IMAGES / rows < PREVIEW_COLUMNS ? PREVIEW_IMAGES / rows : PREVIEW_COLUMNS;
-    size_t n = (size_t)rows * (size_t)cols, hw = (size_t)m->config.image_size * (size_t)m->config.image_size;
+    size_t n = (size_t)rows * (size_t)cols, image = model_image_values(&m->config);
     int *ids = mem_alloc(n, sizeof *ids, "the sample grid", e), rc = -1;
     float *x = NULL;
     uint8_t *px = NULL;
     Err why = {0};
-    c.sampler = SAMPLER_DDIM;
+    c.sampler = &SAMPLERS[SAMPLER_DDIM];
     c.steps = m->config.timesteps < PREVIEW_STEPS ? m->config.timesteps : PREVIEW_STEPS;
     c.seed = a->train.seed;
     c.conv = a->train.conv;
@@ -107,8 +107,8 @@ int preview_draw(const char *path, Model *m, const Trainer *t, const TrainArgs *
         mem_free(ids);
         return 0;
     }
-    x = mem_alloc(n, hw * sizeof *x, "the sample grid", e);
-    px = mem_alloc(n, hw, "the sample grid", e);
+    x = mem_alloc(n, image * sizeof *x, "the sample grid", e);
+    px = mem_alloc(n, image, "the sample grid", e);
     if (x && px)
         rc = draw_into(x, px, ids, path, m, &c, rows, cols, p, e);
     mem_free(x);

@@ -69,7 +69,8 @@ static int grid_of(Image *out, const SampleJob *j, int pass, Err *e)
     return image_grid(out, j->px[pass], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
 }
 
-/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second begins. */
+/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second
+ * begins. */
 static int compare_size(Image *out, int *x, int *y, const Image *one, Err *e)
 {
     bool beside = one->w <= 2 * (int64_t)one->h;
@@ -167,9 +168,9 @@ static void describe(Texts *t, const SampleJob *j)
     add_text(t, "model", "%s", a->model);
     add_text(t, "classes", "%s", a->digit);
     add_text(t, "seed", "%" PRIu64, c->seed);
-    add_text(t, "sampler", "%s", c->sampler == SAMPLER_DDPM ? "ddpm" : "ddim");
+    add_text(t, "sampler", "%s", c->sampler->name);
     add_text(t, "steps", "%d", c->steps);
-    if (c->sampler == SAMPLER_DDIM)
+    if (c->sampler->uses_eta)
         add_text(t, "eta", "%g", c->eta);
     add_text(t, "cfg-scale", "%g", c->cfg_scale);
     add_text(t, "clip", "%s", c->clip == CLIP_X0 ? "x0" : c->clip == CLIP_XT ? "xt" : "none");

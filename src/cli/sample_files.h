@@ -13,8 +13,8 @@ typedef struct SampleJob {
     char *path[2];  /* the PNG file, or images and labels; owned. NULL: not named yet */
 } SampleJob;
 
-/* Name the files, after --output or, where that was not given, after what is drawn (then the plan must be there), and refuse
- * what cannot be written, is read by this command, or is somebody else's. */
+/* Name the files, after --output or, where that was not given, after what is drawn (then the plan must be there), and
+ * refuse what cannot be written, is read by this command, or is somebody else's. */
 int sample_files_name(SampleJob *j, Err *e);
 
 /* Refuse a picture that would be too large for a PNG file; *bytes: of memory while it is made and written. */

@@ -36,7 +36,6 @@ void graph_free(Graph *g)
     mem_free(g->scratch);
     if (!g->twin)
         mem_free(g->prep_slab);
-    mem_free(g->grads);
     profile_free(g->profile);
     mem_free(g);
 }
@@ -159,6 +158,13 @@ void graph_keep(Node *n)
         n->keep = true;
 }
 
+void graph_grads_to(Graph *g, real *slab)
+{
+    for (int i = 0; i < g->count; i++)
+        if (g->nodes[i]->param && g->nodes[i]->grad.data)
+            g->nodes[i]->grad.data = slab + g->nodes[i]->param->offset;
+}
+
 void graph_weights_changed(Graph *g)
 {
     g->prepared = false;
@@ -191,7 +197,7 @@ void graph_prepare(Graph *g)
 
 size_t graph_bytes(const Graph *g)
 {
-    return g->slab_bytes + g->scratch_bytes + (g->twin ? 0 : g->prep_bytes) + g->grad_bytes;
+    return g->slab_bytes + g->scratch_bytes + (g->twin ? 0 : g->prep_bytes);
 }
 
 /* Fill what dies at this step with NaN (all bits set is a quiet NaN, in float and in double). */

@@ -217,11 +217,6 @@ static void *place(const Graph *g, int item)
     return (char *)g->slab + g->items[item].offset;
 }
 
-static real *param_grad(const Graph *g, const Param *p)
-{
-    return g->grads && p->grad ? g->grads + p->offset : p->grad;
-}
-
 /* n's value moves from the beginning of the concat's to after the channels of the inputs before it. */
 static void lie_inside(Node *n, const Node *concat)
 {
@@ -239,7 +234,7 @@ static void give_places(const Plan *p)
         Node *n = g->nodes[i];
         if (n->param) {
             n->val.data = n->param->value;
-            n->grad.data = n->reached && n->needs_grad ? param_grad(g, n->param) : NULL;
+            n->grad.data = n->reached && n->needs_grad ? n->param->grad : NULL;
         } else {
             n->val.data = place(g, p->val[i]);
             n->grad.data = place(g, p->grad[i]);
@@ -257,14 +252,12 @@ static void give_places(const Plan *p)
 
 static void count_bytes(Graph *g)
 {
-    g->scratch_bytes = g->prep_bytes = g->grad_bytes = 0;
+    g->scratch_bytes = g->prep_bytes = 0;
     for (int i = 0; i < g->count; i++) {
         const Node *n = g->nodes[i];
         if (n->op->scratch)
             g->scratch_bytes = mem_max(g->scratch_bytes, mem_align_up(n->op->scratch(n, g)));
         g->prep_bytes += mem_align_up(n->prep_bytes[0]) + mem_align_up(n->prep_bytes[1]);
-        if (g->own_grads && n->param && n->needs_grad)
-            g->grad_bytes += n->param->numel * sizeof(real);
     }
 }
 
@@ -273,10 +266,8 @@ static int allocate(Graph *g, Err *e)
     g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
     g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
     g->prep_slab = g->twin ? g->twin->prep_slab : mem_alloc(g->prep_bytes, 1, "transformed filters", e);
-    assert(!g->twin || g->twin->prep_bytes == g->prep_bytes); /* the same filters at the same places */
-    if (g->own_grads)
-        g->grads = mem_alloc(g->own_grads->n_weights, sizeof(real), "the gradients", e);
-    return g->slab && g->scratch && g->prep_slab && (g->grads || !g->own_grads) ? 0 : -1;
+    assert(!g->twin || g->twin->prep_bytes >= g->prep_bytes);
+    return g->slab && g->scratch && g->prep_slab ? 0 : -1;
 }
 
 /* Everything but the memory itself. */

@@ -38,6 +38,7 @@ static void fill(Dataset *out, Idx *images, Idx *labels)
     int i;
 
     out->n = (int)images->d[0];
+    out->channels = 1;
     out->h = (int)images->d[1];
     out->w = (int)images->d[2];
     out->images = images->data; /* the two arrays change owner */

@@ -146,11 +146,6 @@ uint8_t image_from_real(double x)
     return v >= 1.0 ? 255 : (uint8_t)(v * 255.0 + 0.5);
 }
 
-float image_to_real(uint8_t p)
-{
-    return (float)p / 255.0f * 2.0f - 1.0f; /* ToTensor, then 2x - 1: the reference's rounding */
-}
-
 static void draw_cell(Image *im, int x0, int y0, const uint8_t *px, int h, int w, int scale)
 {
     int x, y;

@@ -72,6 +72,18 @@ static void x0_coefficients(double *cx, double *co, int t, const Diffusion *d)
     *co = d->predict == PREDICT_EPS ? -s / a : d->predict == PREDICT_V ? -s : 1;
 }
 
+void diffusion_x0(float *x0, const float *x, const real *output, int t, size_t n, ClipKind clip, const Diffusion *d)
+{
+    double cx, co;
+
+    x0_coefficients(&cx, &co, t, d);
+    for (size_t i = 0; i < n; i++) {
+        x0[i] = (float)(cx * (double)x[i] + co * (double)output[i]);
+        if (clip == CLIP_X0)
+            x0[i] = clamp1(x0[i]);
+    }
+}
+
 /* x = cx x + c0 x0 + cn noise, with x0 predicted from x and output. */
 static void reverse(float *x, const real *output, const float *noise, int t, double cx, double c0, double cn, size_t n,
                     ClipKind clip, const Diffusion *d)

@@ -5,6 +5,11 @@
 
 #include "sdlora/mem.h"
 
+size_t model_image_values(const ModelConfig *c)
+{
+    return (size_t)c->image_size * (size_t)c->image_size * (size_t)c->in_channels;
+}
+
 static int declare(Model *m, Err *e)
 {
     UnetOptions o = {.n = 1, .h = m->config.image_size, .w = m->config.image_size};

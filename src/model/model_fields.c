@@ -12,6 +12,8 @@ const Field MODEL_FIELDS[] = {
         .what = "the number of channels", .help = "channels per resolution, finest first"},
     [MODEL_IMAGE_SIZE] = {FIELD_INT, "image_size", FIELD(ModelConfig, image_size), .min = 1, .max = 1024,
         .what = "the image size", .help = "images are resized to this"},
+    [MODEL_IN_CHANNELS] = {FIELD_INT, "in_channels", FIELD(ModelConfig, in_channels), .min = 1, .max = 64,
+        .what = "the number of an image's channels", .help = "channels of an image: 1 is grey"},
     [MODEL_TIME_DIM] = {FIELD_INT, "time_dim", FIELD(ModelConfig, time_dim), .min = 4, .max = 4096,
         .what = "the time embedding's width", .help = "width of the time embedding, even"},
     [MODEL_QSIZE] = {FIELD_INT, "qsize", FIELD(ModelConfig, qsize), WIDTH,
@@ -55,20 +57,20 @@ const char *const PRESET_NAMES[] = {"mnist", "tiny", "seed", NULL};
 
 static const ModelConfig presets[] = {
     [PRESET_MNIST] = {
-        .channels = {32, 64, 128}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16,
-        .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
+        .channels = {32, 64, 128}, .levels = 3, .image_size = 28, .in_channels = 1, .time_dim = 256, .qsize = 16,
+        .vsize = 16, .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
         .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
     },
     [PRESET_TINY] = {
-        .channels = {16, 32, 64}, .levels = 3, .image_size = 28, .time_dim = 256, .qsize = 16, .vsize = 16,
-        .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
+        .channels = {16, 32, 64}, .levels = 3, .image_size = 28, .in_channels = 1, .time_dim = 256, .qsize = 16,
+        .vsize = 16, .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
         .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
     },
     [PRESET_SEED] = {
-        .channels = {64, 128, 256, 512, 1024}, .levels = 5, .image_size = 48, .time_dim = 256, .qsize = 16, .vsize = 16,
-        .fsize = 32, .context_tokens = 1, .context_dim = 32, .classes = 10, .null_class = false, .norm = NORM_BATCH,
+        .channels = {64, 128, 256, 512, 1024}, .levels = 5, .image_size = 48, .in_channels = 1, .time_dim = 256,
+        .qsize = 16, .vsize = 16, .fsize = 32, .context_tokens = 1, .context_dim = 32, .classes = 10, .null_class = false, .norm = NORM_BATCH,
         .groups = 8, .act = ACT_RELU, .time_act = true, .skip = false, .pre_norm = false,
         .timesteps = 1500, .schedule = SCHEDULE_LINEAR, .predict = PREDICT_EPS, .clip = CLIP_XT,
     },

@@ -1,7 +1,8 @@
-/* The reverse process: see sampler.h. Guidance (Ho & Salimans 2022, eq. 6 with w = s - 1): the network runs twice on the same
- * images, with the null class and with their own. Not once on a doubled batch: its activations would leave the cache, and
- * the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2 for one image. */
-#include "sdlora/sampler.h"
+/* The reverse process: see sampler.h. Guidance (Ho & Salimans 2022, eq. 6 with w = s - 1): the network runs twice on
+ * the same images, with the null class and with their own. Not once on a doubled batch: its activations would leave the
+ * cache, and the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2
+ * for one image. */
+#include "sampler_private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,48 +12,33 @@
 #include "sdlora/rng.h"
 #include "sdlora/threads.h"
 
-SampleConfig sample_config_default(const ModelConfig *m)
-{
-    return (SampleConfig){
-        .sampler = m->clip == CLIP_XT ? SAMPLER_DDPM : SAMPLER_DDIM,
-        .steps = m->timesteps < 50 ? m->timesteps : 50,
-        .cfg_scale = m->null_class ? 1.2 : 1, /* a little guidance is better by every measure: README, "Results" */
-        .clip = m->clip,
-    };
-}
-
-int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e)
-{
-    if (c->sampler == SAMPLER_DDIM && (c->steps < 1 || c->steps > m->timesteps))
-        return err_set(e, ERR_USAGE, "the number of steps must be 1 to %d, the model's timesteps, not %d", m->timesteps,
-                       c->steps);
-    if (!(c->eta >= 0 && c->eta <= 1))
-        return err_set(e, ERR_USAGE, "eta must be 0 to 1, not %g", c->eta);
-    if (c->cfg_scale != 1 && !m->null_class)
-        return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class");
-    if (c->batch < 0)
-        return err_set(e, ERR_USAGE, "the batch size must be at least 1, or 0 to let it be chosen, not %d", c->batch);
-    return 0;
-}
-
 typedef struct Chunk {
     const SampleConfig *c;
     Unet *u;
     const Diffusion *d;
     const int *classes; /* (n) */
     int first, n;       /* images first .. first+n-1 */
-    size_t hw;
-    float *x;     /* (n,hw) */
-    float *noise; /* (n,hw) scratch */
-    real *uncond; /* (n,hw) scratch for guidance; NULL: none */
+    int most;           /* of n */
+    size_t values;      /* of an image */
+    float *x;           /* (n,values) */
+    float *noise;       /* (most,values) scratch */
+    real *uncond;       /* (most,values) scratch for guidance; NULL: none */
+    float *x0; /* (kept,most,values): predictions of the clean image, that of step s at s mod kept; NULL: none */
 } Chunk;
 
-typedef struct Job {
-    const SampleConfig *c;
-    const Model *model;
-    float *images;
-    const int *classes;
+struct Sampler {
+    SampleConfig c;
+    Model *model;
+    const int *classes; /* (n) */
+    int n, steps, threads;
+    bool guided;
+    UnetChunks nets;
     Chunk *scratch; /* (workers): their scratch */
+};
+
+typedef struct Job { /* one drawing */
+    const Sampler *s;
+    float *images;
     SampleStepFn step;
     void *ctx;
     bool stopped;
@@ -65,14 +51,14 @@ static void image_noise(float *out, const Chunk *k, int i, int s)
 {
     Rng r = rng_make(k->c->seed, rng_stream("sample", (uint64_t)(k->first + i)));
     r.counter = (uint64_t)s << 32;
-    rng_normal(&r, out, k->hw);
+    rng_normal(&r, out, k->values);
 }
 
 /* The network's answer at step s, guided, in its out. */
 static void predict(const Chunk *k, int s)
 {
     const Unet *u = k->u;
-    size_t values = (size_t)k->n * k->hw;
+    size_t values = (size_t)k->n * k->values;
     real *x = u->x->val.data, *out = u->out->val.data, scale = (real)k->c->cfg_scale;
 
     for (int i = 0; i < k->n; i++)
@@ -91,20 +77,39 @@ static void predict(const Chunk *k, int s)
         out[i] = k->uncond[i] + scale * (out[i] - k->uncond[i]);
 }
 
-static void reverse_step(const Chunk *k, int t, int t_prev, int s)
+/* Image i's prediction of step s, as long as it is kept */
+static float *kept_x0(const Chunk *k, int i, int s)
 {
-    bool ddpm = k->c->sampler == SAMPLER_DDPM;
+    return k->x0 + ((size_t)(s % sample_kept(k->c)) * (size_t)k->most + (size_t)i) * k->values;
+}
+
+static void reverse_step(const Chunk *k, int s, int steps)
+{
+    const SamplerDef *def = k->c->sampler;
+    const int t = diffusion_timestep(k->d, steps, s), t_prev = diffusion_timestep(k->d, steps, s + 1);
+    const bool noisy = def->noise && t_prev >= 0 && (!def->uses_eta || k->c->eta > 0);
 
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < k->n; i++) {
-        float *x = k->x + (size_t)i * k->hw, *noise = k->noise + (size_t)i * k->hw;
-        const real *out = k->u->out->val.data + (size_t)i * k->hw;
-        if (ddpm ? t > 0 : k->c->eta > 0)
-            image_noise(noise, k, i, s + 1);
-        if (ddpm)
-            diffusion_ddpm_step(x, out, noise, t, k->hw, k->c->clip, k->d);
-        else
-            diffusion_ddim_step(x, out, noise, t, t_prev, k->c->eta, k->hw, k->c->clip, k->d);
+        const size_t at = (size_t)i * k->values;
+        SamplerStep st = {.x = k->x + at,
+                          .out = k->u->out->val.data + at,
+                          .noise = noisy ? k->noise + at : NULL,
+                          .t = t,
+                          .t_prev = t_prev,
+                          .step = s,
+                          .steps = steps,
+                          .n = k->values,
+                          .eta = k->c->eta,
+                          .clip = k->c->clip,
+                          .d = k->d};
+        if (noisy)
+            image_noise(k->noise + at, k, i, s + 1);
+        if (k->x0)
+            diffusion_x0(kept_x0(k, i, s), st.x, st.out, t, k->values, k->c->clip, k->d);
+        for (int back = 0; k->x0 && back <= def->history && back <= s; back++)
+            st.x0[back] = kept_x0(k, i, s - back);
+        def->step(&st);
     }
 }
 
@@ -114,9 +119,9 @@ static int first_not_finite(const Chunk *k)
 {
     const real *out = k->u->out->val.data;
 
-    for (size_t i = 0; i < (size_t)k->n * k->hw; i++)
+    for (size_t i = 0; i < (size_t)k->n * k->values; i++)
         if (!isfinite(out[i]) || !isfinite(k->x[i]))
-            return (int)(i / k->hw);
+            return (int)(i / k->values);
     return -1;
 }
 
@@ -139,7 +144,8 @@ static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
                 what);
 }
 
-/* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there are. */
+/* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there
+ * are. */
 static void note_failure(Job *j, const Chunk *k, int image, int s, int steps)
 {
     Err why;
@@ -166,178 +172,62 @@ static bool told_to_stop(Job *j, const Chunk *k, int s, int steps)
     return stopped;
 }
 
-static void draw_chunk(void *ctx, Unet *u, int first, int worker)
+static double draw_chunk(void *ctx, Unet *u, int first, int worker)
 {
     Job *j = ctx;
-    Chunk k = j->scratch[worker];
-    const int steps = u->time->val.shape.d[0];
+    Chunk k = j->s->scratch[worker];
+    const int steps = j->s->steps;
     int bad;
 
     k.u = u;
     k.first = first;
     k.n = u->n;
-    k.classes = j->classes + first;
-    k.x = j->images + (size_t)first * k.hw;
+    k.classes = j->s->classes + first;
+    k.x = j->images + (size_t)first * k.values;
     if (told_to_stop(j, &k, 0, steps))
-        return;
+        return 0;
     for (int i = 0; i < k.n; i++)
-        image_noise(k.x + (size_t)i * k.hw, &k, i, 0);
+        image_noise(k.x + (size_t)i * k.values, &k, i, 0);
     for (int s = 0; s < steps; s++) {
-        int t = diffusion_timestep(k.d, steps, s), t_prev = diffusion_timestep(k.d, steps, s + 1);
         predict(&k, s);
-        reverse_step(&k, t, t_prev, s);
+        reverse_step(&k, s, steps);
         bad = first_not_finite(&k);
         if (bad >= 0) {
             note_failure(j, &k, bad, s, steps);
-            return;
+            return 0;
         }
         if (told_to_stop(j, &k, s + 1, steps))
-            return;
+            return 0;
     }
-}
-
-static void chunk_drawn(void *ctx, Unet *u, int first, int worker)
-{
-    (void)ctx, (void)u, (void)first, (void)worker;
-}
-
-/* Guidance towards the null class is none. */
-static bool any_class(const int *classes, int n, int null_class)
-{
-    for (int i = 0; i < n; i++)
-        if (classes[i] != null_class)
-            return true;
-    return false;
-}
-
-static bool is_guided(const SampleConfig *c, const Model *m, const int *classes, int n)
-{
-    return c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
-}
-
-static UnetOptions network(const SampleConfig *c, const Model *m, int n)
-{
-    return (UnetOptions){.n = n,
-                         .h = m->config.image_size,
-                         .w = m->config.image_size,
-                         .times = c->sampler == SAMPLER_DDPM ? m->diffusion.timesteps : c->steps,
-                         .batch_stats = c->batch_stats,
-                         .conv = c->conv};
-}
-
-/* ---- memory ---- */
-
-/* p->bytes, and how many workers there really are, for batches of `groups` groups and so many workers at most. */
-static int measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, int groups, int workers,
-                   Err *e)
-{
-    const size_t hw = (size_t)m->config.image_size * (size_t)m->config.image_size;
-    UnetOptions o = network(c, m, n);
-
-    o.workers = workers;
-    p->threads = threads_count();
-    p->batch = c->batch_stats || n / BACKEND_GROUP < groups ? n : groups * BACKEND_GROUP;
-    p->workers = unet_chunks_workers(&o, p->batch);
-    if (unet_chunks_measure(&p->bytes, m, &o, p->batch, e))
-        return -1;
-    p->bytes += (size_t)p->workers * (size_t)p->batch * hw *
-                (sizeof(float) + (is_guided(c, m, classes, n) ? sizeof(real) : 0)); /* see make_scratch */
-    p->bytes += c->other_bytes;
     return 0;
 }
 
-static int too_large(const SamplePlan *p, Model *m, const int *classes, const SampleConfig *c, Err *e)
-{
-    SamplePlan one;
-
-    if (measure(&one, m, classes, 1, c, 1, 1, e))
-        return -1;
-    return err_set(
-        e, ERR_USAGE,
-        "drawing needs %.1f MB of memory, more than the %.1f MB %s: %.1f MB to keep everything, and %.1f MB to "
-        "pass %d image%s at a time through the network, where a single one takes %.1f MB",
-        (double)p->bytes / 1e6, (double)mem_bound(c->max_bytes) / 1e6, c->max_bytes ? "allowed" : "of this machine",
-        (double)c->other_bytes / 1e6, (double)(p->bytes - c->other_bytes) / 1e6, p->batch, p->batch == 1 ? "" : "s",
-        (double)(one.bytes - c->other_bytes) / 1e6);
-}
-
-/* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn. Two
- * keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64). Where
- * memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory each. */
-static int choose(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
-{
-    const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;
-    const size_t bound = mem_bound(c->max_bytes);
-
-    for (int workers = threads_count(); workers > 0; workers /= 2)
-        for (int groups = wanted; groups > 0; groups /= 2) {
-            if (measure(p, m, classes, n, c, groups, workers, e))
-                return -1;
-            if (p->bytes <= bound)
-                return 0;
-        }
-    for (int threads = threads_count() / 2; threads > 0; threads /= 2) {
-        threads_limit(threads); /* the caller restores it */
-        if (measure(p, m, classes, n, c, 1, 1, e))
-            return -1;
-        if (p->bytes <= bound)
-            return 0;
-    }
-    return too_large(p, m, classes, c, e);
-}
-
-int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
-{
-    int threads, status;
-
-    if (sample_config_check(c, &m->config, e))
-        return -1;
-    /* An image is one or two blocks of work at most resolutions: further threads would only wait. */
-    threads = threads_limit(2 * n);
-    status = choose(p, m, classes, n, c, e);
-    threads_restore(threads);
-    return status;
-}
-
-/* ---- drawing ---- */
-
-static void free_scratch(Chunk *k)
-{
-    mem_free(k->noise);
-    mem_free(k->uncond);
-}
+/* ---- life ---- */
 
 static int make_scratch(Chunk *k, bool guided, Err *e)
 {
-    size_t values = (size_t)k->n * k->hw;
+    const size_t values = (size_t)k->most * k->values, kept = (size_t)sample_kept(k->c);
 
     k->noise = mem_alloc(values, sizeof *k->noise, "noise", e);
     k->uncond = guided ? mem_alloc(values, sizeof *k->uncond, "guidance", e) : NULL;
-    return k->noise && (k->uncond || !guided) ? 0 : -1;
+    k->x0 = kept ? mem_alloc(kept * values, sizeof *k->x0, "earlier predictions", e) : NULL;
+    return k->noise && (k->uncond || !guided) && (k->x0 || !kept) ? 0 : -1;
 }
 
-static int run_job(Job *j, UnetChunks *nets, Err *e)
+static int make_all_scratch(Sampler *s, Err *e)
 {
-    const ModelConfig *m = &j->model->config;
-    const bool guided = is_guided(j->c, j->model, j->classes, nets->n);
-    int status = 0;
-
-    j->scratch = mem_alloc((size_t)nets->n_workers, sizeof *j->scratch, "the sampler", e);
-    if (!j->scratch)
+    s->scratch = mem_alloc((size_t)s->nets.n_workers, sizeof *s->scratch, "the sampler", e);
+    if (!s->scratch)
         return -1;
-    for (int i = 0; i < nets->n_workers && !status; i++) {
-        j->scratch[i] = (Chunk){.c = j->c,
-                                .d = &j->model->diffusion,
-                                .n = nets->chunk,
-                                .hw = (size_t)m->image_size * (size_t)m->image_size};
-        status = make_scratch(&j->scratch[i], guided, e);
+    for (int i = 0; i < s->nets.n_workers; i++) {
+        s->scratch[i] = (Chunk){.c = &s->c,
+                                .d = &s->model->diffusion,
+                                .most = s->nets.chunk,
+                                .values = model_image_values(&s->model->config)};
+        if (make_scratch(&s->scratch[i], s->guided, e))
+            return -1;
     }
-    if (!status)
-        unet_chunks_run(nets, draw_chunk, chunk_drawn, j);
-    for (int i = 0; i < nets->n_workers; i++)
-        free_scratch(&j->scratch[i]);
-    mem_free(j->scratch);
-    return status;
+    return 0;
 }
 
 /* The timesteps of all steps, which a network embeds once */
@@ -357,30 +247,79 @@ static int set_times(UnetChunks *nets, const Diffusion *d, int steps, Err *e)
     return 0;
 }
 
+Sampler *sampler_new(Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
+{
+    UnetOptions o = sample_network(c, m, n);
+    SamplePlan plan;
+    Sampler *s;
+    int status, before;
+
+    if (sample_measure(&plan, m, classes, n, c, e) || !(s = mem_alloc(1, sizeof *s, "the sampler", e)))
+        return NULL;
+    s->c = *c;
+    s->model = m;
+    s->classes = classes;
+    s->n = n;
+    s->steps = sample_steps(c, m);
+    s->threads = plan.threads;
+    s->guided = sample_is_guided(c, m, classes, n);
+    o.workers = plan.workers;
+    before = threads_limit(s->threads);
+    status = unet_chunks_build(&s->nets, m, &o, plan.batch, e) || set_times(&s->nets, &m->diffusion, s->steps, e) ||
+             make_all_scratch(s, e);
+    threads_restore(before);
+    if (status) {
+        sampler_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void sampler_free(Sampler *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; s->scratch && i < s->nets.n_workers; i++) {
+        mem_free(s->scratch[i].noise);
+        mem_free(s->scratch[i].uncond);
+        mem_free(s->scratch[i].x0);
+    }
+    mem_free(s->scratch);
+    unet_chunks_free(&s->nets);
+    mem_free(s);
+}
+
+UnetChunks *sampler_networks(Sampler *s)
+{
+    return &s->nets;
+}
+
+int sampler_passes(const Sampler *s)
+{
+    return s->guided ? 2 : 1;
+}
+
+int sampler_draw(Sampler *s, float *images, SampleStepFn step, void *ctx, Err *e)
+{
+    Job j = {.s = s, .images = images, .step = step, .ctx = ctx, .failed = s->n};
+    int before = threads_limit(s->threads);
+
+    unet_chunks_run(&s->nets, draw_chunk, &j);
+    threads_restore(before);
+    if (j.failed < s->n) {
+        if (e)
+            *e = j.why;
+        return -1;
+    }
+    return j.stopped ? err_set(e, ERR_NONE, "stopped") : 0;
+}
+
 int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step,
                   void *ctx, Err *e)
 {
-    UnetOptions o = network(c, m, n);
-    Job j = {.c = c, .model = m, .images = images, .classes = classes, .step = step, .ctx = ctx, .failed = n};
-    SamplePlan plan;
-    UnetChunks nets;
-    int status, threads;
+    Sampler *s = sampler_new(m, classes, n, c, e);
+    int status = s ? sampler_draw(s, images, step, ctx, e) : -1;
 
-    if (sample_measure(&plan, m, classes, n, c, e))
-        return -1;
-    o.workers = plan.workers;
-    threads = threads_limit(plan.threads);
-    status = unet_chunks_build(&nets, m, &o, plan.batch, e) || set_times(&nets, &m->diffusion, o.times, e);
-    if (!status)
-        status = run_job(&j, &nets, e);
-    unet_chunks_free(&nets);
-    threads_restore(threads);
-    if (!status && j.failed < n) {
-        if (e)
-            *e = j.why;
-        status = -1;
-    }
-    if (!status && j.stopped)
-        status = err_set(e, ERR_NONE, "stopped");
+    sampler_free(s);
     return status;
 }

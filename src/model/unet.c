@@ -1,10 +1,11 @@
-/* The UNet with cross-attention, after the reference: every encoder level is a block followed by max-pooling, every decoder
- * level a transposed convolution, the concatenation with the encoder's output, and a block.
+/* The UNet with cross-attention, after the reference: every encoder level is a block followed by max-pooling, every
+ * decoder level a transposed convolution, the concatenation with the encoder's output, and a block.
  *
  *   block(x):  h = act(norm(conv3x3 x)) + T(t)          T(t) = Linear(t), with act around it where time_act
  *              h = act(norm(conv3x3 h)) [+ skip(x)]     skip: x itself, or a 1x1 convolution where channels change
  *              cross_attention(h, context)
- *   cross_attention(x): pixels are queries, the class is key and value: Z(u) = z_linear(attention(w_q u, w_k ctx, w_v ctx))
+ *   cross_attention(x): pixels are queries, the class is key and value,
+ *              Z(u) = z_linear(attention(w_q u, w_k ctx, w_v ctx))
  *              post-norm: u = norm1(x + Z(x)), norm2(u + FF(u));  pre-norm: u = x + Z(norm1 x), u + FF(norm2 u)
  *
  * Names are those of the reference's state_dict. Activations are (N,H,W,C). */
@@ -77,7 +78,7 @@ static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const i
         x = block(c, m, op_concat(c->g, residual[level], x), m->channels[level], t, context);
         nn_leave(c, mark);
     }
-    return nn_conv1x1(c, "output", x, 1);
+    return nn_conv1x1(c, "output", x, m->in_channels);
 }
 
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
@@ -89,12 +90,10 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     if (!u->g)
         return -1;
     u->g->twin = o->twin ? o->twin->g : NULL;
-    if (o->own_grads)
-        u->g->own_grads = o->lora ? o->lora->params : m->params;
     u->g->batch_stats = o->batch_stats;
     u->g->frozen_stats = !m->params->trainable;
     c = nn_context(u->g, m->params, o->lora, o->conv);
-    u->x = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+    u->x = op_input(u->g, shape4(o->n, o->h, o->w, m->config.in_channels));
     u->time = op_input(u->g, shape2(o->times ? o->times : o->n, m->config.time_dim));
     if (o->times) {
         graph_fix(u->time);
@@ -119,7 +118,7 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e)
     if (unet_declare(u, m, o, e))
         return -1;
     if (o->train) {
-        u->target = op_input(u->g, shape4(o->n, o->h, o->w, 1));
+        u->target = op_input(u->g, u->out->val.shape);
         loss = op_loss(u->g, u->out, u->target, o->l1, o->loss_scale);
     }
     if (o->lora && !o->lora->params->sealed && param_seal(o->lora->params, o->lora_seed, e)) {

@@ -3,6 +3,7 @@
 
 #include "sdlora/mem.h"
 #include "sdlora/threads.h"
+#include "tree_sum.h"
 
 /* How o->n images become chunks. */
 static UnetChunks cut(const UnetOptions *o, int chunk)
@@ -10,6 +11,7 @@ static UnetChunks cut(const UnetOptions *o, int chunk)
     UnetChunks c = {.n = o->n, .chunk = chunk < o->n ? chunk : o->n};
     int whole = c.n / c.chunk, most = threads_count();
 
+    c.chunks = whole + (c.n % c.chunk != 0);
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
     c.n_workers = whole < most ? 1 : most;
@@ -21,25 +23,23 @@ int unet_chunks_workers(const UnetOptions *o, int chunk)
     return cut(o, chunk).n_workers;
 }
 
-static UnetOptions part_of(const UnetChunks *c, const UnetOptions *o, int n)
+/* Whose gradients are added up; NULL: nobody's, or there is nothing to add. */
+static const ParamStore *summed(const UnetChunks *c, const Model *m, const UnetOptions *o)
 {
-    UnetOptions part = *o;
-
-    part.n = n;
-    part.own_grads = o->train && c->n > c->chunk;
-    return part;
+    return !o->train || c->chunks == 1 ? NULL : o->lora ? o->lora->params : m->params;
 }
 
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e)
 {
-    UnetOptions part;
+    UnetOptions part = *o;
     int status = 0;
 
     *c = cut(o, chunk);
     c->workers = mem_alloc((size_t)c->n_workers, sizeof *c->workers, "the networks", e);
-    if (!c->workers)
+    c->values = mem_alloc((size_t)c->chunks, sizeof *c->values, "the networks", e);
+    if (!c->workers || !c->values)
         return -1;
-    part = part_of(c, o, c->chunk);
+    part.n = c->chunk;
     for (int i = 0; i < c->n_workers && !status; i++) {
         int threads = threads_limit(i == 0 ? threads_count() : 1); /* which its scratch memory is for */
         status = unet_build(&c->workers[i], m, &part, e);
@@ -47,7 +47,12 @@ int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, 
         part.twin = &c->workers[0];
     }
     part.n = c->n % c->chunk;
-    return !status && part.n ? unet_build(&c->rest, m, &part, e) : status;
+    if (!status && part.n)
+        status = unet_build(&c->rest, m, &part, e);
+    if (!status && !(c->tree = tree_sum_new(summed(c, m, o), c->chunks, c->n_workers, e)))
+        status = -1;
+    c->sum_bytes = tree_sum_bytes(summed(c, m, o), c->chunks, c->n_workers);
+    return status;
 }
 
 static int measure(size_t *bytes, Model *m, const UnetOptions *o, Err *e)
@@ -69,13 +74,15 @@ static int measure(size_t *bytes, Model *m, const UnetOptions *o, Err *e)
 int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e)
 {
     UnetChunks c = cut(o, chunk);
-    UnetOptions part = part_of(&c, o, c.chunk);
+    UnetOptions part = *o;
     Unet first = {.g = NULL};
     size_t other = 0;
     int status, threads;
 
+    part.n = c.chunk;
     if (measure(bytes, m, &part, e))
         return -1;
+    *bytes += tree_sum_bytes(summed(&c, m, o), c.chunks, c.n_workers); /* an adapter's weights are declared by now */
     if (c.n_workers == 1 && c.n % c.chunk == 0)
         return 0;
     /* a twin that only says that there is one */
@@ -104,12 +111,14 @@ void unet_chunks_free(UnetChunks *c)
         if (c->workers[i].g)
             unet_free(&c->workers[i]);
     mem_free(c->workers);
-    c->workers = NULL;
+    mem_free(c->values);
+    tree_sum_free(c->tree);
+    *c = (UnetChunks){.workers = NULL};
 }
 
 size_t unet_chunks_bytes(const UnetChunks *c)
 {
-    size_t bytes = c->rest.g ? graph_bytes(c->rest.g) : 0;
+    size_t bytes = (c->rest.g ? graph_bytes(c->rest.g) : 0) + c->sum_bytes;
 
     for (int i = 0; c->workers && i < c->n_workers; i++)
         bytes += graph_bytes(c->workers[i].g);
@@ -124,33 +133,47 @@ void unet_chunks_weights_changed(UnetChunks *c)
         graph_weights_changed(c->rest.g);
 }
 
-/* The whole chunks [from,to), by all workers */
-static void run_side_by_side(UnetChunks *c, int from, int to, ChunkFn work, ChunkFn collect, void *ctx)
+/* Chunk i, with its gradient where there are several to be added up. */
+static void work_off(UnetChunks *c, int i, int worker, real *slab, ChunkFn work, void *ctx)
 {
-#pragma omp parallel num_threads(c->n_workers)
-    {
-        const int worker = threads_alone();
-#pragma omp for ordered schedule(dynamic)
-        for (int i = from; i < to; i++) {
-            work(ctx, &c->workers[worker], i * c->chunk, worker);
-#pragma omp ordered
-            collect(ctx, &c->workers[worker], i * c->chunk, worker);
-        }
-    }
+    const int first = i * c->chunk;
+    Unet *u = c->n - first < c->chunk ? &c->rest : &c->workers[worker];
+
+    if (slab)
+        graph_grads_to(u->g, slab);
+    c->values[i] = work(ctx, u, first, worker);
+    if (slab)
+        tree_sum_add(c->tree, i, slab);
 }
 
-void unet_chunks_run(UnetChunks *c, ChunkFn work, ChunkFn collect, void *ctx)
+/* As tree_sum.c does it with slabs */
+static double add_values(double *v, int n)
+{
+    for (int width = 1; width < n; width *= 2)
+        for (int i = 0; i + width < n; i += 2 * width)
+            v[i] += v[i + width];
+    return v[0];
+}
+
+double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
     const int whole = c->n / c->chunk, many = c->n_workers > 1 ? whole / c->n_workers * c->n_workers : 0;
+    real *slab;
 
     graph_prepare(c->workers[0].g);
-    if (many)
-        run_side_by_side(c, 0, many, work, collect, ctx);
-    for (int first = many * c->chunk; first < c->n; first += c->chunk) {
-        Unet *u = c->n - first < c->chunk ? &c->rest : &c->workers[0];
-        work(ctx, u, first, 0);
-        collect(ctx, u, first, 0);
+    tree_sum_start(c->tree);
+    if (many) {
+#pragma omp parallel num_threads(c->n_workers)
+        {
+            const int worker = threads_alone();
+            real *own;
+            for (int i; (i = tree_sum_next(c->tree, &own, many)) < many;)
+                work_off(c, i, worker, own, work, ctx);
+        }
     }
+    for (int i; (i = tree_sum_next(c->tree, &slab, c->chunks)) < c->chunks;) /* all threads in each op */
+        work_off(c, i, 0, slab, work, ctx);
+    return add_values(c->values, c->chunks);
 }
 
 int unet_chunks_profile(UnetChunks *c, Err *e)

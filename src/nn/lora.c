@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/nn.h"
 
 const Field LORA_FIELDS[] = {
     [LORA_RANK] = {FIELD_INT, "rank", FIELD(LoraConfig, rank), .min = 1, .max = LORA_RANK_MAX,
@@ -87,8 +88,8 @@ static bool fits(const ParamStore *base, const Lora *l, const Param *p)
     a = param_find(l->params, name_a);
     b = sibling(l->params, name_a, suffix_b);
     w = sibling(base, name_a, ".weight");
-    return a && b && w && w->shape.nd == 2 && w->layout == LAYOUT_PLAIN && a->shape.d[1] == w->shape.d[1] &&
-           b->shape.d[0] == w->shape.d[0] && a->shape.d[0] == b->shape.d[1];
+    return a && b && w && nn_adaptable(w) && a->shape.d[1] == w->shape.d[1] && b->shape.d[0] == w->shape.d[0] &&
+           a->shape.d[0] == b->shape.d[1];
 }
 
 /* W of one layer with its B A, times s, added. NULL for `to`: nothing is written. False where a value is not finite. */

@@ -45,9 +45,11 @@ static Param *find_or_declare(const Nn *c, ParamStore *store, const char *leaf, 
     return param_get(store, &want, &c->g->err);
 }
 
-static Node *weight(const Nn *c, const char *leaf, Shape file_shape, ParamLayout layout, ParamInit init, double arg)
+static Node *weight(const Nn *c, const char *leaf, ParamUse use, Shape file_shape, ParamLayout layout, ParamInit init,
+                    double arg)
 {
-    Param want = {.kind = PARAM_WEIGHT, .layout = layout, .init = init, .init_arg = arg, .file_shape = file_shape};
+    Param want = {
+        .kind = PARAM_WEIGHT, .use = use, .layout = layout, .init = init, .init_arg = arg, .file_shape = file_shape};
     Param *p = find_or_declare(c, c->params, leaf, want);
     return p ? op_param(c->g, p) : NULL;
 }
@@ -64,17 +66,58 @@ static double default_bound(int fan_in)
     return 1.0 / sqrt((double)fan_in);
 }
 
-/* w + (alpha/r) B A where an adapter targets this layer, else w. */
-static Node *adapted(const Nn *c, Node *w, int in, int out)
+static Node *bias(const Nn *c, int out, int fan_in)
 {
-    int r;
-    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM, .init_arg = default_bound(in)};
+    return weight(c, "bias", USE_OTHER, shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(fan_in));
+}
+
+/* What adapters are put on. For another kind: a line here, if its inner layout is (out,in), which op_lora takes. */
+static const bool ADAPTABLE[USES] = {
+    [USE_LINEAR] = true,
+};
+
+bool nn_adaptable(const Param *weight)
+{
+    return ADAPTABLE[weight->use];
+}
+
+void nn_layer_of(char out[PARAM_NAME_MAX], const Param *weight)
+{
+    snprintf(out, PARAM_NAME_MAX, "%.*s", (int)(strlen(weight->name) - strlen(".weight")), weight->name);
+}
+
+void nn_adaptable_names(char *out, size_t cap, const ParamStore *s)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int i = 0; i < s->count && used < cap; i++) {
+        char layer[PARAM_NAME_MAX], item[PARAM_NAME_MAX + 2];
+        const char *dot;
+        if (!nn_adaptable(s->items[i]))
+            continue;
+        nn_layer_of(layer, s->items[i]);
+        dot = strrchr(layer, '.');
+        snprintf(item, sizeof item, "'%s'", dot ? dot + 1 : layer);
+        if (!strstr(out, item))
+            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", item);
+    }
+}
+
+/* w + (alpha/r) B A where an adapter targets this layer, and can be put on it, else w. */
+static Node *adapted(const Nn *c, Node *w)
+{
+    int r, in, out;
+    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM};
     Param b = {.kind = PARAM_WEIGHT, .init = INIT_CONST};
     Param *pa, *pb;
 
-    if (!c->lora || !lora_targets(&c->lora->config, c->scope))
+    if (!w || !c->lora || !nn_adaptable(w->param) || !lora_targets(&c->lora->config, c->scope))
         return w;
     r = c->lora->config.rank;
+    out = w->param->shape.d[0];
+    in = w->param->shape.d[1];
+    a.init_arg = default_bound(in);
     a.file_shape = shape2(r, in);
     b.file_shape = shape2(out, r);
     pa = find_or_declare(c, c->lora->params, "lora_A.weight", a);
@@ -88,17 +131,17 @@ static Node *adapted(const Nn *c, Node *w, int in, int out)
 static void linear_params(Nn *c, const char *name, int in, int out, Node **w, Node **b)
 {
     size_t mark = nn_enter(c, "%s", name);
-    *w = weight(c, "weight", shape2(out, in), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
-    *b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
-    *w = adapted(c, *w, in, out);
+    *w = weight(c, "weight", USE_LINEAR, shape2(out, in), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
+    *b = bias(c, out, in);
+    *w = adapted(c, *w);
     nn_leave(c, mark);
 }
 
 static void norm_params(Nn *c, const char *name, int channels, Node **gamma, Node **beta)
 {
     size_t mark = nn_enter(c, "%s", name);
-    *gamma = weight(c, "weight", shape1(channels), LAYOUT_PLAIN, INIT_CONST, 1);
-    *beta = weight(c, "bias", shape1(channels), LAYOUT_PLAIN, INIT_CONST, 0);
+    *gamma = weight(c, "weight", USE_OTHER, shape1(channels), LAYOUT_PLAIN, INIT_CONST, 1);
+    *beta = weight(c, "bias", USE_OTHER, shape1(channels), LAYOUT_PLAIN, INIT_CONST, 0);
     nn_leave(c, mark);
 }
 
@@ -126,8 +169,9 @@ Node *nn_conv1x1(Nn *c, const char *name, Node *x, int out)
         return NULL;
     in = last_dim(x);
     mark = nn_enter(c, "%s", name);
-    w = weight(c, "weight", shape4(out, in, 1, 1), LAYOUT_CONV1, INIT_UNIFORM, default_bound(in));
-    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
+    w = weight(c, "weight", USE_CONV1, shape4(out, in, 1, 1), LAYOUT_CONV1, INIT_UNIFORM, default_bound(in));
+    b = bias(c, out, in);
+    w = adapted(c, w);
     y = op_linear(c->g, x, w, b, NULL);
     nn_leave(c, mark);
     return y;
@@ -143,8 +187,8 @@ Node *nn_conv3x3(Nn *c, const char *name, Node *x, int out)
         return NULL;
     in = last_dim(x);
     mark = nn_enter(c, "%s", name);
-    w = weight(c, "weight", shape4(out, in, 3, 3), LAYOUT_CONV3, INIT_UNIFORM, default_bound(9 * in));
-    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(9 * in));
+    w = weight(c, "weight", USE_CONV3, shape4(out, in, 3, 3), LAYOUT_CONV3, INIT_UNIFORM, default_bound(9 * in));
+    b = bias(c, out, 9 * in);
     y = op_conv3x3(c->g, x, w, b, c->conv);
     nn_leave(c, mark);
     return y;
@@ -161,8 +205,8 @@ Node *nn_conv_transpose2x2(Nn *c, const char *name, Node *x, int out)
     in = last_dim(x);
     mark = nn_enter(c, "%s", name);
     /* PyTorch takes fan_in from the second dimension of (I,O,2,2), which is the output's channels here */
-    w = weight(c, "weight", shape4(in, out, 2, 2), LAYOUT_CONVT2, INIT_UNIFORM, default_bound(4 * out));
-    b = weight(c, "bias", shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(4 * out));
+    w = weight(c, "weight", USE_CONVT2, shape4(in, out, 2, 2), LAYOUT_CONVT2, INIT_UNIFORM, default_bound(4 * out));
+    b = bias(c, out, 4 * out);
     y = op_conv_transpose2x2(c->g, x, w, b);
     nn_leave(c, mark);
     return y;
@@ -237,7 +281,7 @@ Node *nn_feed_forward(Nn *c, const char *norm, const char *first, const char *la
 Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, const int *ids, int n)
 {
     size_t mark = nn_enter(c, "%s", name);
-    Node *table = weight(c, "weight", shape2(vocab, tokens * dim), LAYOUT_PLAIN, INIT_NORMAL, 1);
+    Node *table = weight(c, "weight", USE_TABLE, shape2(vocab, tokens * dim), LAYOUT_PLAIN, INIT_NORMAL, 1);
     Node *y = op_embedding(c->g, table, ids, n, tokens);
     nn_leave(c, mark);
     return y;

@@ -215,8 +215,7 @@ static int read_state(Trainer *t, const StFile *f, Err *e)
         store_get(t->trained, t->m, f, "adam_m.", true, e) || store_get(t->trained, t->v, f, "adam_v.", true, e) ||
         (t->ema && store_get(t->trained, t->ema, f, "ema.", true, e)))
         return -1;
-    unet_chunks_weights_changed(&t->net);
-    unet_chunks_weights_changed(&t->val_net);
+    trainer_weights_changed(t);
     return 0;
 }
 

@@ -41,7 +41,8 @@ char *model_config_json(const ModelConfig *c, Err *e)
     char *text;
 
     for (const Field *f = MODEL_FIELDS; f->type != FIELD_END && whole; f++)
-        whole = !json_object_set_new(o, f->name, field_json(c, f));
+        if (f->offset != offsetof(ModelConfig, in_channels) || c->in_channels != 1) /* older files do not say: 1 */
+            whole = !json_object_set_new(o, f->name, field_json(c, f));
     text = json_text(whole ? o : NULL, JSON_COMPACT, "the configuration", e);
     json_decref(o);
     return text;

@@ -21,14 +21,14 @@ typedef struct AdapterConfig {
 /* NULL: no memory. */
 json_t *lora_config_json(const LoraConfig *c);
 
-/* *out is set in full. ERR_INPUT, naming `label` and the field, where a field asks for what would change the result and is not
- * done here: better no adapter than a wrong one. Fields that no version of PEFT known here writes are refused as well, unless
- * their value says "nothing". */
+/* *out is set in full. ERR_INPUT, naming `label` and the field, where a field asks for what would change the result and
+ * is not done here: better no adapter than a wrong one. Fields that no version of PEFT known here writes are refused as
+ * well, unless their value says "nothing". */
 int lora_config_read(AdapterConfig *out, const char *json, const char *label, Err *e);
 
-/* The configuration of the adapter in f: the copy in its metadata, and adapter_config.json at `path`, which belongs to a file
- * of PEFT's name (peft_name), or to one that has no copy. Where both count they must agree: programs that know only one of
- * them would see another adapter. Without either, out->alpha may still come from plain metadata. */
+/* The configuration of the adapter in f: the copy in its metadata, and adapter_config.json at `path`, which belongs to
+ * a file of PEFT's name (peft_name), or to one that has no copy. Where both count they must agree: programs that know
+ * only one of them would see another adapter. Without either, out->alpha may still come from plain metadata. */
 int lora_config_of(AdapterConfig *out, const StFile *f, const char *path, bool peft_name, Err *e);
 
 #endif

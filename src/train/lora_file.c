@@ -96,8 +96,7 @@ static bool is_layer(const Param *p, const char *text, size_t n, bool underscore
 {
     size_t len = strlen(p->name), tail = strlen(".weight");
 
-    if (p->kind != PARAM_WEIGHT || p->layout != LAYOUT_PLAIN || p->shape.nd != 2 || len != n + tail ||
-        strcmp(p->name + n, ".weight"))
+    if (!nn_adaptable(p) || len != n + tail)
         return false;
     for (size_t i = 0; i < n; i++)
         if (p->name[i] != text[i] && !(underscores && p->name[i] == '.' && text[i] == '_'))
@@ -114,8 +113,7 @@ static const Param *layer_of(const Model *m, const char *name, const Spelling *s
         return NULL;
     for (int i = 0; i < m->params->count; i++) {
         const Param *p = m->params->items[i];
-        if (is_layer(p, name + pre, n - pre - suf, s->style == STYLE_KOHYA) &&
-            strcmp(p->name, "class_embedding.weight"))
+        if (is_layer(p, name + pre, n - pre - suf, s->style == STYLE_KOHYA))
             return p;
     }
     return NULL;

@@ -57,7 +57,8 @@ static int config_from_shapes(ModelConfig *c, const StFile *f, Err *e)
     }
     for (int i = c->levels; i < MODEL_MAX_LEVELS; i++)
         c->channels[i] = 0;
-    if (dim_of(&c->time_dim, f, "time_embedding.1.weight", 2, 0, e) ||
+    if (dim_of(&c->in_channels, f, "encoder_convs.0.seq1.0.weight", 4, 1, e) ||
+        dim_of(&c->time_dim, f, "time_embedding.1.weight", 2, 0, e) ||
         dim_of(&c->classes, f, "class_embedding.weight", 2, 0, e) ||
         dim_of(&c->context_dim, f, "class_embedding.weight", 2, 1, e) ||
         dim_of(&c->qsize, f, "encoder_convs.0.cross_attention.w_q.weight", 2, 0, e) ||

@@ -1,5 +1,5 @@
-/* How much memory training takes, before and after it is taken: the networks' plans, the weights with what the optimiser
- * keeps beside them, and the images. */
+/* How much memory training takes, before and after it is taken: the networks' plans, the weights with what the
+ * optimiser keeps beside them, and the images. */
 #include "trainer_private.h"
 
 #include "sdlora/mem.h"
@@ -39,7 +39,7 @@ static size_t fixed_bytes(const Trainer *t)
     size_t reals = count_reals(base, false) + (t->lora ? count_reals(trained, false) : 0);
 
     reals += count_reals(trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->train.hw;
+    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->values;
 }
 
 size_t trainer_bytes(const Trainer *t)
@@ -69,8 +69,9 @@ static int bytes_needed_for(size_t *bytes, const Trainer *t, int k, Err *e)
     return bytes_needed(bytes, t, trainer_whole_batches(t) ? k : t->c.batch, k, e);
 }
 
-/* The most images a pass, below `most`, that fit, into *k (1 where none does) and what they need into *bytes. Halving brackets
- * it; then one by one, for a batch that k does not divide needs a second network for the rest, and so a little more. */
+/* The most images a pass, below `most`, that fit, into *k (1 where none does) and what they need into *bytes. Halving
+ * brackets it; then one by one, for a batch that k does not divide needs a second network for the rest, and so a little
+ * more. */
 static int largest_fit(int *k, size_t *bytes, const Trainer *t, int most, size_t bound, Err *e)
 {
     int above = most;

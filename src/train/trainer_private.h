@@ -1,14 +1,15 @@
-/* A Trainer's inside, for trainer.c, trainer_memory.c and checkpoint.c. */
+/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c,
+ * validation.c, trainer_memory.c, checkpoint.c. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
 #include "sdlora/train.h"
 
 typedef struct Images {    /* at the model's size */
-    uint8_t *px;           /* (n,hw), owned */
+    uint8_t *px;           /* (n,channels,hw), owned */
     const uint8_t *labels; /* borrowed */
     int n;
-    size_t hw;
+    size_t hw, channels;
 } Images;
 
 struct Trainer {
@@ -21,12 +22,13 @@ struct Trainer {
     char data_sha256[65], val_sha256[65]; /* val: "" without validation */
     UnetChunks net, val_net;
     int micro;
+    size_t values;     /* of an image */
     real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
-    float *buffer;  /* (workers,2,hw): an image and its noise */
+    float *buffer;  /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
     int *timesteps; /* (workers,micro) */
     int64_t step;   /* optimiser steps done */
     bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
@@ -35,9 +37,23 @@ struct Trainer {
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
 bool trainer_whole_batches(const Trainer *t);
 UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
+void trainer_weights_changed(Trainer *t);
 
-/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and networks
- * built: their numbers are there already. */
+/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
+ * networks built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
+
+/* ---- batch.c ---- */
+
+void images_count(Images *im, const Dataset *d, int limit, const ModelConfig *m);
+int images_load(Images *im, const Dataset *d, int size, Err *e);
+
+/* The order of the images in the epoch of step t->step. */
+void batch_order(Trainer *t);
+/* Images first .. first+u->n-1 of step t->step into the network: x, time, y and target. */
+void batch_fill(Unet *u, const Trainer *t, int first, int worker);
+/* The same images, noise and timesteps of the validation at every call and for every seed, so that losses of runs can
+ * be compared; target (u->n,values), as the network has no loss of its own. */
+void batch_fill_validation(Unet *u, real *target, const Trainer *t, int first, int worker);
 
 #endif

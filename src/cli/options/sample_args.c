@@ -10,7 +10,6 @@
 
 enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
 
-static const char *const SAMPLER_NAMES[] = {"ddpm", "ddim", NULL};
 static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
 
 #define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
@@ -35,13 +34,9 @@ static const Option OPTIONS[] = {
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
     {.heading = "How to draw"},
-    {.name = "sampler", .flags = OPT_NO_DEFAULT,
-     OWN(FIELD_ENUM, config.sampler, .names = SAMPLER_NAMES,
-         .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]")},
-    {.name = "steps",
-     OWN(FIELD_INT, config.steps, .min = 1, .max = TIMESTEPS_MAX, .what = "the number of steps",
-         .help = "steps of ddim; ddpm takes all the model's")},
-    {.name = "eta", OWN(FIELD_REAL, config.eta, .max = 1, .help = "noise of ddim: 0 none, 1 as much as ddpm")},
+    {.name = "sampler", .flags = OPT_NO_DEFAULT}, /* these three: sample_table */
+    {.name = "steps"},
+    {.name = "eta"},
     {.name = "cfg-scale", .alias = "guidance", .flags = OPT_NO_DEFAULT,
      OWN(FIELD_REAL, config.cfg_scale, .min = -100, .max = 100, .what = "the scale of guidance",
          .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]")},
@@ -72,7 +67,7 @@ static const Option OPTIONS[] = {
 };
 /* clang-format on */
 
-const OptionTable SAMPLE_TABLE = {
+static const OptionTable TABLE = {
     .command = "sample",
     .summary = "draw images",
     .text = "Prints the path of what it wrote.\n\n"
@@ -84,6 +79,89 @@ const OptionTable SAMPLE_TABLE = {
             "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
     .options = OPTIONS,
 };
+
+/* ---- what the table of samplers says ---- */
+
+static bool takes_steps(const SamplerDef *d)
+{
+    return !d->all_steps;
+}
+
+static bool takes_all(const SamplerDef *d)
+{
+    return d->all_steps;
+}
+
+static bool takes_eta(const SamplerDef *d)
+{
+    return d->uses_eta;
+}
+
+/* The names of such samplers: "ddim, ..." */
+static const char *names_of(char out[SAMPLE_TEXT_MAX], bool (*such)(const SamplerDef *))
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (const SamplerDef *d = SAMPLERS; d->name; d++)
+        if (such(d) && used < SAMPLE_TEXT_MAX)
+            used += (size_t)snprintf(out + used, SAMPLE_TEXT_MAX - used, "%s%s", used ? ", " : "", d->name);
+    return out;
+}
+
+/* The row of SAMPLERS that stands at this place of the table's names. */
+static const SamplerDef *sampler_at(int place)
+{
+    int rows = 0;
+    while (SAMPLERS[rows].name)
+        rows++;
+    if (place < rows)
+        return &SAMPLERS[place];
+    for (const SamplerDef *d = SAMPLERS;; d++)
+        if (d->alias && place-- == rows)
+            return d;
+}
+
+static void set_field(Option *options, const char *name, const Field *f)
+{
+    while (!options->name || strcmp(options->name, name))
+        options++;
+    options->field = f;
+}
+
+void sample_table(SampleTable *t)
+{
+    char names[SAMPLE_TEXT_MAX], all[SAMPLE_TEXT_MAX];
+    int n = 0;
+    memset(t, 0, sizeof *t);
+    for (const SamplerDef *d = SAMPLERS; d->name && n + 1 < SAMPLE_NAMES_MAX; d++)
+        t->names[n++] = d->name;
+    for (const SamplerDef *d = SAMPLERS; d->name && n + 1 < SAMPLE_NAMES_MAX; d++)
+        if (d->alias)
+            t->names[n++] = d->alias;
+    snprintf(t->steps_help, sizeof t->steps_help, "steps of %.60s; %.60s takes all the model's",
+             names_of(names, takes_steps), names_of(all, takes_all));
+    snprintf(t->eta_help, sizeof t->eta_help, "noise of %.60s: 0 none, 1 as much as ddpm", names_of(names, takes_eta));
+    t->sampler = (Field){.type = FIELD_ENUM,
+                         FIELD(SampleArgs, sampler),
+                         .names = t->names,
+                         .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]"};
+    t->steps = (Field){.type = FIELD_INT,
+                       FIELD(SampleArgs, config.steps),
+                       .min = 1,
+                       .max = TIMESTEPS_MAX,
+                       .what = "the number of steps",
+                       .help = t->steps_help};
+    t->eta = (Field){.type = FIELD_REAL, FIELD(SampleArgs, config.eta), .max = 1, .help = t->eta_help};
+    _Static_assert(sizeof OPTIONS / sizeof *OPTIONS <= SAMPLE_OPTIONS_MAX, "there is room for all options");
+    memcpy(t->options, OPTIONS, sizeof OPTIONS);
+    set_field(t->options, "sampler", &t->sampler);
+    set_field(t->options, "steps", &t->steps);
+    set_field(t->options, "eta", &t->eta);
+    t->table = TABLE;
+    t->table.options = t->options;
+}
+
+/* ---- checks ---- */
 
 SampleArgs sample_args_default(void)
 {
@@ -108,32 +186,46 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
         if (a->output && !strcmp(a->output, "-"))
             return err_set(e, ERR_USAGE, "--format idx writes two files and cannot go to standard output");
     }
-    if (options_given(g, "sampler") && a->config.sampler == SAMPLER_DDPM) {
-        if (options_given(g, "steps"))
-            return err_set(e, ERR_USAGE, "--sampler ddpm takes all steps of the model; --steps belongs to ddim");
-        if (options_given(g, "eta"))
-            return err_set(e, ERR_USAGE, "--eta belongs to --sampler ddim");
+    if (options_given(g, "sampler")) {
+        const SamplerDef *d = sampler_at(a->sampler);
+        char names[SAMPLE_TEXT_MAX];
+        if (options_given(g, "steps") && !takes_steps(d))
+            return err_set(e, ERR_USAGE, "--sampler %s takes all steps of the model; --steps belongs to %s", d->name,
+                           names_of(names, takes_steps));
+        if (options_given(g, "eta") && !takes_eta(d))
+            return err_set(e, ERR_USAGE, "--eta belongs to --sampler %s", names_of(names, takes_eta));
     }
     return 0;
+}
+
+/* The model's default, unless something is given that it does not take: then the first that does. */
+static const SamplerDef *choose_sampler(const SamplerDef *usual, const Given *g)
+{
+    const bool steps = options_given(g, "steps"), eta = options_given(g, "eta");
+    const SamplerDef *d = usual;
+    for (int k = 0; d->name && ((steps && !takes_steps(d)) || (eta && !takes_eta(d))); k++)
+        d = &SAMPLERS[k];
+    return d->name ? d : usual;
 }
 
 int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err *e)
 {
     SampleConfig d = sample_config_default(m), *c = &a->config;
-    bool ddim_meant = options_given(g, "steps") || options_given(g, "eta");
-    if (!options_given(g, "sampler"))
-        c->sampler = ddim_meant ? SAMPLER_DDIM : d.sampler;
+    c->sampler = options_given(g, "sampler") ? sampler_at(a->sampler) : choose_sampler(d.sampler, g);
     if (!options_given(g, "steps"))
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
-    if (c->sampler == SAMPLER_DDPM)
+    if (c->sampler->all_steps)
         c->steps = m->timesteps;
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
+    if (m->in_channels != 1)
+        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels, and pictures are drawn of one", a->model,
+                       m->in_channels);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
     if (c->cfg_scale != 1.0 && !m->null_class)

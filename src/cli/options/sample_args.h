@@ -12,6 +12,7 @@ typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX } SampleFormat;
 typedef struct SampleArgs {
     const char *model, *digit, *output;
     TextList loras;
+    int sampler; /* place in the table's names; sample_args_settle makes config.sampler of it */
     SampleConfig config;
     int n, rows, cols; /* 0: chosen */
     int scale, trajectory;
@@ -21,7 +22,16 @@ typedef struct SampleArgs {
     ProgressMode progress;
 } SampleArgs;
 
-extern const OptionTable SAMPLE_TABLE;
+/* The table of options, with the samplers that there are. */
+enum { SAMPLE_OPTIONS_MAX = 48, SAMPLE_NAMES_MAX = 32, SAMPLE_TEXT_MAX = 160 };
+typedef struct SampleTable {
+    OptionTable table;
+    Option options[SAMPLE_OPTIONS_MAX];
+    Field sampler, steps, eta;
+    const char *names[SAMPLE_NAMES_MAX]; /* of the rows of SAMPLERS, then their aliases */
+    char steps_help[SAMPLE_TEXT_MAX], eta_help[SAMPLE_TEXT_MAX];
+} SampleTable;
+void sample_table(SampleTable *t);
 
 SampleArgs sample_args_default(void);
 

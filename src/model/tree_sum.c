@@ -1,0 +1,133 @@
+/* Sums of gradients along a tree: see tree_sum.h. A sum lies in the slab of its first chunk, where it waits for its
+ * neighbour; chunk 0 has the store's, so there the whole sum comes to lie.
+ *
+ * Slabs are few: whoever is given a chunk has one, and finishes it without a further one. When nobody is at work, the
+ * first k chunks have become one sum for each binary digit of k that is 1, chunk 0's among them. So with as many spare
+ * slabs as numbers below `chunks` have digits there is always one for somebody; those for the other workers let all go
+ * on. */
+#include "tree_sum.h"
+
+#include <sched.h>
+
+#include "sdlora/backend.h"
+#include "sdlora/mem.h"
+
+typedef struct Waiting {
+    real *slab;
+    int width; /* chunks that the sum spans, where all are there; 0: nothing waits */
+} Waiting;
+
+struct TreeSum {
+    const ParamStore *store;
+    int chunks, begun;
+    Waiting *waiting; /* (chunks): the sum that begins with this chunk */
+    real *slabs;      /* (spare at most) */
+    real **spare;     /* those of them that hold nothing */
+    int n_spare;
+};
+
+static size_t weights_of(const ParamStore *s) /* which need not be sealed */
+{
+    size_t n = 0;
+
+    for (int i = 0; i < s->count; i++)
+        n += s->items[i]->kind == PARAM_WEIGHT ? s->items[i]->numel : 0;
+    return n;
+}
+
+static int spare_slabs(int chunks, int workers)
+{
+    int digits = 0;
+
+    while ((chunks - 1) >> digits)
+        digits++;
+    return chunks - 1 < digits + workers - 1 ? chunks - 1 : digits + workers - 1;
+}
+
+size_t tree_sum_bytes(const ParamStore *store, int chunks, int workers)
+{
+    return store ? (size_t)spare_slabs(chunks, workers) * weights_of(store) * sizeof(real) : 0;
+}
+
+TreeSum *tree_sum_new(const ParamStore *store, int chunks, int workers, Err *e)
+{
+    TreeSum *s = mem_alloc(1, sizeof *s, "the sum of gradients", e);
+    const size_t spare = (size_t)spare_slabs(chunks, workers);
+
+    if (!s || !store)
+        return s;
+    s->store = store;
+    s->chunks = chunks;
+    s->waiting = mem_alloc((size_t)chunks, sizeof *s->waiting, "the sum of gradients", e);
+    s->spare = mem_alloc(spare, sizeof *s->spare, "the sum of gradients", e);
+    s->slabs = mem_alloc(spare, store->n_weights * sizeof *s->slabs, "the sum of gradients", e);
+    if (!s->waiting || !s->spare || !s->slabs) {
+        tree_sum_free(s);
+        return NULL;
+    }
+    for (s->n_spare = 0; s->n_spare < (int)spare; s->n_spare++)
+        s->spare[s->n_spare] = s->slabs + (size_t)s->n_spare * store->n_weights;
+    return s;
+}
+
+void tree_sum_free(TreeSum *s)
+{
+    if (!s)
+        return;
+    mem_free(s->waiting);
+    mem_free(s->spare);
+    mem_free(s->slabs);
+    mem_free(s);
+}
+
+void tree_sum_start(TreeSum *s)
+{
+    s->begun = 0;
+}
+
+/* A chunk and its slab are taken at once: who holds one without the other could keep all waiting. */
+int tree_sum_next(TreeSum *s, real **slab, int end)
+{
+    int i = -1;
+
+    for (*slab = NULL; i < 0;) {
+#pragma omp critical(tree_sum)
+        if (s->begun >= end) {
+            i = end;
+        } else if (!s->store || s->begun == 0) {
+            *slab = s->store ? s->store->grads : NULL;
+            i = s->begun++;
+        } else if (s->n_spare > 0) {
+            *slab = s->spare[--s->n_spare];
+            i = s->begun++;
+        }
+        if (i < 0)
+            sched_yield();
+    }
+    return i;
+}
+
+void tree_sum_add(TreeSum *s, int i, real *slab)
+{
+    const size_t n = s->store->n_weights;
+
+    for (int width = 1; width < s->chunks; width *= 2) {
+        const int own = i / width * width, other = own ^ width; /* the first chunks of the two neighbours */
+        real *neighbour = NULL;
+        if (other >= s->chunks)
+            continue;
+#pragma omp critical(tree_sum)
+        if (s->waiting[other].width == width) {
+            neighbour = s->waiting[other].slab;
+            s->waiting[other].width = 0;
+        } else {
+            s->waiting[own] = (Waiting){slab, width};
+        }
+        if (!neighbour)
+            return;
+        backend_get()->axpby(own < other ? slab : neighbour, own < other ? neighbour : slab, n, 1, 1);
+#pragma omp critical(tree_sum)
+        s->spare[s->n_spare++] = own < other ? neighbour : slab;
+        slab = own < other ? slab : neighbour;
+    }
+}

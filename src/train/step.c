@@ -1,0 +1,84 @@
+/* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their
+ * gradients are added up (unet_chunks_run); then one pass over the slabs does clipping, Adam (Kingma & Ba 2015),
+ * decoupled weight decay (Loshchilov & Hutter 2019) and the moving average. A step is a pure function of (seed, its
+ * number, data, state). */
+#include "trainer_private.h"
+
+#include <math.h>
+
+static double train_chunk(void *ctx, Unet *u, int first, int worker)
+{
+    batch_fill(u, ctx, first, worker);
+    graph_forward(u->g);
+    graph_backward(u->g);
+    return u->g->loss_value;
+}
+
+static double learning_rate(const Trainer *t, int64_t k)
+{
+    const TrainConfig *c = &t->c;
+    int64_t total = trainer_total_steps(t), warmup = c->warmup < total / 5 ? c->warmup : total / 5;
+    double p;
+
+    if (k < warmup)
+        return c->lr * (double)(k + 1) / (double)warmup;
+    p = (double)(k - warmup) / (double)(total - warmup);
+    if (c->schedule == LR_COSINE)
+        return c->lr * (c->lr_end + (1 - c->lr_end) * 0.5 * (1 + cos(3.141592653589793 * p)));
+    if (c->schedule == LR_LINEAR)
+        return c->lr * (1 - (1 - c->lr_end) * p);
+    return c->lr;
+}
+
+static void update(Trainer *t, double lr, double norm)
+{
+    const TrainConfig *c = &t->c;
+    double k = (double)(t->step + 1);
+    AdamStep s = {
+        .lr = lr,
+        .beta1 = c->beta1,
+        .beta2 = c->beta2,
+        .eps = c->adam_eps,
+        .weight_decay = c->weight_decay,
+        .bias1 = 1 - pow(c->beta1, k),
+        .bias2 = 1 - pow(c->beta2, k),
+        .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
+        .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
+    };
+
+    t->be->adam(t->trained->values, t->m, t->v, t->ema, t->trained->grads, t->trained->n_weights, s);
+    trainer_weights_changed(t);
+}
+
+int trainer_step(Trainer *t, StepReport *r, Err *e)
+{
+    double loss, norm, lr = learning_rate(t, t->step);
+
+    if (t->unusable)
+        return err_set(e, ERR_FAILED, "an earlier error left the run in no state to go on from");
+    batch_order(t);
+    loss = unet_chunks_run(&t->net, train_chunk, t);
+    norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
+    t->unusable = !isfinite(loss) || !isfinite(norm);
+    if (t->unusable)
+        return err_set(e, ERR_DIVERGED,
+                       "the %s is not finite at step %lld; lower the learning rate or the largest gradient norm",
+                       isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
+    update(t, lr, norm);
+    t->step++;
+    *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, loss, lr, norm};
+    return 0;
+}
+
+void trainer_use_ema(Trainer *t, bool on)
+{
+    if (!t->ema || on == t->ema_in_use)
+        return;
+    for (size_t i = 0; i < t->trained->n_weights; i++) {
+        real w = t->trained->values[i];
+        t->trained->values[i] = t->ema[i];
+        t->ema[i] = w;
+    }
+    t->ema_in_use = on;
+    trainer_weights_changed(t);
+}
