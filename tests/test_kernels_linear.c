@@ -23,7 +23,7 @@ static void *run_linear(const Backend *be, void *ctx)
     const size_t nw = (size_t)l->in * (size_t)l->out;
     real *out = room(ny + nx + nw + (size_t)l->out, sizeof(real)), *part = out;
     real *y = output(ny, 0), *dx = output(nx, l->beta), *dw = output(nw, l->beta),
-         *db = output((size_t)l->out, l->beta);
+         *db = output((size_t)l->out, 1 - l->beta);
     void *scratch = scratch_room(be->linear_fwd_scratch(l->rows, l->in, l->out, threads_count()));
     if (l->own)
         memcpy(y, l->r, ny * sizeof(real));
@@ -35,7 +35,8 @@ static void *run_linear(const Backend *be, void *ctx)
     mem_free(scratch);
     scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out, threads_count()));
     be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out);
-    be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->beta}, l->x, l->dy, l->n, l->rows, l->in, l->out, scratch);
+    be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, 1 - l->beta}, l->x, l->dy, l->n, l->rows, l->in, l->out,
+                          scratch);
     real *const from[] = {y, dx, dw, db};
     const size_t len[] = {ny, nx, nw, (size_t)l->out};
     for (int i = 0; i < 4; i++) {
@@ -67,7 +68,7 @@ static void check_linear(const Backend *be, Linear *l)
     check("linear y", be, got, y, rows * out, 0, 1e-5);
     check("linear dx", be, got + rows * out, dx, rows * in, l->beta, 1e-5);
     check("linear dw", be, got + rows * (out + in), dw, in * out, l->beta, 1e-5);
-    check("linear db", be, got + rows * (out + in) + in * out, db, out, l->beta, 1e-5);
+    check("linear db", be, got + rows * (out + in) + in * out, db, out, 1 - l->beta, 1e-5);
     mem_free(got);
     mem_free(y);
     mem_free(dx);
