@@ -55,7 +55,8 @@ static int last_dim(const Node *x)
     return x->val.shape.d[x->val.shape.nd - 1];
 }
 
-/* PyTorch's default for linear and convolution layers: kaiming_uniform with a = sqrt(5), which is U(+-1/sqrt(fan_in)). */
+/* PyTorch's default for linear and convolution layers: kaiming_uniform with a = sqrt(5), which is
+ * U(+-1/sqrt(fan_in)). */
 static double default_bound(int fan_in)
 {
     return 1.0 / sqrt((double)fan_in);
