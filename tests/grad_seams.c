@@ -113,6 +113,65 @@ static void test_computed_filters(void **state)
     each_layer(computed_frozen_filter);
 }
 
+/* y = factor * want, to the bit: factors are powers of two */
+static void check_times(const Node *y, const real *want, double factor)
+{
+    for (size_t i = 0; i < y->val.numel; i++)
+        assert_true((double)y->val.data[i] == factor * (double)want[i]);
+}
+
+static void fill_times(Node *to, const Param *p, double factor)
+{
+    for (size_t i = 0; i < p->numel; i++)
+        to->val.data[i] = (real)(factor * (double)p->value[i]);
+}
+
+/* Outside training: a filter that is an input may be another one in every forward; one that follows from parameters is
+ * made again when they change. */
+static void filters_outside_training(Layer l, int side, int c, int k)
+{
+    Fixture f = fixture_new();
+    Graph *g = f.g;
+    g->train = false;
+    Node *x = op_input(g, shape4(N, side, side, c)), *given = op_input(g, weight_shape(l, c, k));
+    Node *w = frozen(&f, "w", weight_shape(l, c, k));
+    Node *y = layer(g, l, x, given, NULL), *follows = layer(g, l, x, op_scale(g, w, (real)0.5), NULL);
+    graph_keep(y);
+    graph_keep(follows);
+    check_ok(param_seal(f.store, 7, &f.err), f.err);
+    check_ok(graph_plan(g, NULL, 0, false, &f.err), f.err);
+    begin_with_nan(g, f.store);
+    g->poison = true;
+    fill_random(x->val.data, x->val.numel, 3, 1);
+    fill_times(given, w->param, 1);
+    graph_forward(g);
+    real *want = calloc(y->val.numel, sizeof(real));
+    memcpy(want, y->val.data, y->val.numel * sizeof(real));
+    assert_true(isfinite((double)want[0]) && want[0] != 0);
+    check_times(follows, want, 0.5);
+    fill_times(given, w->param, 4);
+    graph_forward(g);
+    check_times(y, want, 4);
+    check_times(follows, want, 0.5);
+    for (size_t i = 0; i < w->param->numel; i++)
+        w->param->value[i] *= 4;
+    graph_weights_changed(g);
+    graph_forward(g);
+    check_times(y, want, 4);
+    check_times(follows, want, 2);
+    free(want);
+    graph_free(g);
+    param_store_free(f.store);
+}
+
+static void test_filters_outside_training(void **state)
+{
+    (void)state;
+    for (int l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            filters_outside_training((Layer)l, sizes[i][0], sizes[i][1], sizes[i][2]);
+}
+
 /* groups 0: batch normalisation */
 static Node *norm(Fixture *f, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, int groups)
 {
@@ -208,10 +267,15 @@ static void test_target_that_is_trained(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frozen_weight), cmocka_unit_test(test_frozen_bias),
-        cmocka_unit_test(test_shared),        cmocka_unit_test(test_computed_filters),
-        cmocka_unit_test(test_norms),         cmocka_unit_test(test_sublayer_frozen),
-        cmocka_unit_test(test_given_twice),   cmocka_unit_test(test_target_that_is_trained),
+        cmocka_unit_test(test_frozen_weight),
+        cmocka_unit_test(test_frozen_bias),
+        cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_computed_filters),
+        cmocka_unit_test(test_filters_outside_training),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_sublayer_frozen),
+        cmocka_unit_test(test_given_twice),
+        cmocka_unit_test(test_target_that_is_trained),
     };
     return run_on_both(tests, NULL);
 }

@@ -42,10 +42,10 @@ typedef struct Case {
     real *y, *dx, *dw, *db;
 } Case;
 
-/* One pass of either convolution; scratch and prepared filters are filled with NaN first. dw and db lie in out, out2.
- */
-static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out, real *out2, const real *bias,
-                     real beta)
+static const Grad none = {NULL, 0};
+
+/* One pass of either convolution; scratch and prepared filters are filled with NaN first. dw and db are out, out2. */
+static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out, Grad out2, const real *bias, real beta)
 {
     ConvShape s = c->s;
     size_t bytes =
@@ -62,13 +62,13 @@ static void run_pass(const Backend *be, const Case *c, ConvPass pass, real *out,
     else if (c->transposed && pass == CONV_BWD_DATA)
         be->convt2_bwd_data((Grad){out, beta}, c->dy, c->w, s, scratch);
     else if (c->transposed)
-        be->convt2_bwd_weight((Grad){out, beta}, (Grad){out2, beta}, c->x, c->dy, s, scratch);
+        be->convt2_bwd_weight((Grad){out, beta}, out2, c->x, c->dy, s, scratch);
     else if (pass == CONV_FWD)
         be->conv3_fwd(out, c->x, c->w, u, bias, s, scratch);
     else if (pass == CONV_BWD_DATA)
         be->conv3_bwd_data((Grad){out, beta}, c->dy, c->w, u, s, scratch);
     else
-        be->conv3_bwd_weight((Grad){out, beta}, (Grad){out2, beta}, c->x, c->dy, s, scratch);
+        be->conv3_bwd_weight((Grad){out, beta}, out2, c->x, c->dy, s, scratch);
     mem_free(u);
     mem_free(scratch);
 }
@@ -163,9 +163,9 @@ static void check_backward(const Backend *be, const Case *c)
     fill_nan(dx, c->nx);
     fill_nan(dw, c->nw);
     fill_nan(db, co);
-    run_pass(be, c, CONV_BWD_DATA, dx, NULL, NULL, 0);
+    run_pass(be, c, CONV_BWD_DATA, dx, none, NULL, 0);
     check_pass(be, c, CONV_BWD_DATA, dx, c->dx, c->nx, "backward-data");
-    run_pass(be, c, CONV_BWD_WEIGHT, dw, db, NULL, 0);
+    run_pass(be, c, CONV_BWD_WEIGHT, dw, (Grad){db, 0}, NULL, 0);
     check_pass(be, c, CONV_BWD_WEIGHT, dw, c->dw, c->nw, "backward-weight");
     check_pass(be, c, CONV_BWD_WEIGHT, db, c->db, co, "backward-bias");
 
@@ -173,14 +173,21 @@ static void check_backward(const Backend *be, const Case *c)
     memcpy(dx, dx0, c->nx * sizeof(real));
     memcpy(dw, dw0, c->nw * sizeof(real));
     memcpy(db, db0, co * sizeof(real));
-    run_pass(be, c, CONV_BWD_DATA, dx, NULL, NULL, 1);
-    run_pass(be, c, CONV_BWD_WEIGHT, dw, db, NULL, 1);
+    run_pass(be, c, CONV_BWD_DATA, dx, none, NULL, 1);
+    run_pass(be, c, CONV_BWD_WEIGHT, dw, (Grad){db, 1}, NULL, 1);
     check_added(be, c, CONV_BWD_DATA, dx, dx0, c->dx, c->nx, "backward-data, adding");
     check_added(be, c, CONV_BWD_WEIGHT, dw, dw0, c->dw, c->nw, "backward-weight, adding");
     check_added(be, c, CONV_BWD_WEIGHT, db, db0, c->db, co, "backward-bias, adding");
     memcpy(dw, dw0, c->nw * sizeof(real));
-    run_pass(be, c, CONV_BWD_WEIGHT, dw, NULL, NULL, 1);
+    run_pass(be, c, CONV_BWD_WEIGHT, dw, none, NULL, 1);
     check_added(be, c, CONV_BWD_WEIGHT, dw, dw0, c->dw, c->nw, "backward-weight without bias");
+    run_pass(be, c, CONV_BWD_WEIGHT, NULL, (Grad){db, 0}, NULL, 1);
+    check_pass(be, c, CONV_BWD_WEIGHT, db, c->db, co, "backward-bias without weight");
+    fill_nan(dw, c->nw);
+    memcpy(db, db0, co * sizeof(real));
+    run_pass(be, c, CONV_BWD_WEIGHT, dw, (Grad){db, 1}, NULL, 0);
+    check_pass(be, c, CONV_BWD_WEIGHT, dw, c->dw, c->nw, "backward-weight, its bias adding");
+    check_added(be, c, CONV_BWD_WEIGHT, db, db0, c->db, co, "backward-bias, adding alone");
     void *all[] = {dx, dw, db, dx0, dw0, db0};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mem_free(all[i]);
@@ -191,10 +198,10 @@ static void check_forward(const Backend *be, const Case *c)
     size_t co = (size_t)c->s.co;
     real *y = reals(c->ny);
     fill_nan(y, c->ny);
-    run_pass(be, c, CONV_FWD, y, NULL, c->b, 0);
+    run_pass(be, c, CONV_FWD, y, none, c->b, 0);
     check_pass(be, c, CONV_FWD, y, c->y, c->ny, "forward");
     fill_nan(y, c->ny);
-    run_pass(be, c, CONV_FWD, y, NULL, NULL, 0);
+    run_pass(be, c, CONV_FWD, y, none, NULL, 0);
     for (size_t i = 0; i < c->ny; i++)
         y[i] += c->b[i % co];
     check_pass(be, c, CONV_FWD, y, c->y, c->ny, "forward without bias");
@@ -211,7 +218,7 @@ static void check_apart(const Backend *be, const Case *c)
     fill_nan(wide, pixels * row);
     fill_nan(want, pixels * row);
     fill_nan(scratch, bytes / sizeof(real));
-    run_pass(be, c, CONV_FWD, y, NULL, c->b, 0);
+    run_pass(be, c, CONV_FWD, y, none, c->b, 0);
     be->convt2_fwd(wide + 3, row, c->x, c->w, c->b, c->s, scratch);
     be->copy_rows(want + 3, row, y, co, pixels, c->s.co, 0);
     if (memcmp(wide, want, pixels * row * sizeof(real)) != 0)
@@ -225,9 +232,9 @@ static void check_apart(const Backend *be, const Case *c)
 static void check_case(Case *c)
 {
     const Backend *be;
-    run_pass(reference(), c, CONV_FWD, c->y, NULL, c->b, 0);
-    run_pass(reference(), c, CONV_BWD_DATA, c->dx, NULL, NULL, 0);
-    run_pass(reference(), c, CONV_BWD_WEIGHT, c->dw, c->db, NULL, 0);
+    run_pass(reference(), c, CONV_FWD, c->y, none, c->b, 0);
+    run_pass(reference(), c, CONV_BWD_DATA, c->dx, none, NULL, 0);
+    run_pass(reference(), c, CONV_BWD_WEIGHT, c->dw, (Grad){c->db, 0}, NULL, 0);
     for (int i = 0; (be = backend_at(i)); i++) {
         for (int a = 0; a < algos_of(be, c->transposed); a++) {
             c->s.algo = algos[a];
@@ -305,9 +312,9 @@ enum { N_BYTE_SHAPES = sizeof byte_shapes / sizeof *byte_shapes };
 /* All results of all passes, one after another. */
 static void run_all(const Backend *be, const Case *c, real *to)
 {
-    run_pass(be, c, CONV_FWD, to, NULL, c->b, 0);
-    run_pass(be, c, CONV_BWD_DATA, to + c->ny, NULL, NULL, 0);
-    run_pass(be, c, CONV_BWD_WEIGHT, to + c->ny + c->nx, to + c->ny + c->nx + c->nw, NULL, 0);
+    run_pass(be, c, CONV_FWD, to, none, c->b, 0);
+    run_pass(be, c, CONV_BWD_DATA, to + c->ny, none, NULL, 0);
+    run_pass(be, c, CONV_BWD_WEIGHT, to + c->ny + c->nx, (Grad){to + c->ny + c->nx + c->nw, 0}, NULL, 0);
 }
 
 static void check_threads(Case *c)
@@ -353,7 +360,7 @@ static void check_alone(const Backend *be, const Case *c, const real *whole, Con
     one.x = c->x + (size_t)first * x;
     one.dy = c->dy + (size_t)first * y;
     real *out = reals(len * (size_t)one.s.n);
-    run_pass(be, &one, pass, out, NULL, fwd ? c->b : NULL, 0);
+    run_pass(be, &one, pass, out, none, fwd ? c->b : NULL, 0);
     assert_memory_equal(out + (size_t)(at - first) * len, whole + (size_t)at * len, len * sizeof(real));
     mem_free(out);
 }
@@ -366,7 +373,7 @@ static void check_batch(Case *c)
         for (int k = 0; k < 2 * algos_of(be, c->transposed); k++) {
             c->s.algo = algos[k / 2];
             ConvPass pass = k % 2 ? CONV_BWD_DATA : CONV_FWD;
-            run_pass(be, c, pass, out, NULL, pass == CONV_FWD ? c->b : NULL, 0);
+            run_pass(be, c, pass, out, none, pass == CONV_FWD ? c->b : NULL, 0);
             for (int at = 0; at < c->s.n; at += at % 2 ? 3 : 1)
                 check_alone(be, c, out, pass, at);
         }

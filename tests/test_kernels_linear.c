@@ -6,7 +6,7 @@
 typedef struct Linear {
     int n, rows, in, out;
     bool bias, res, own; /* own: res is y itself */
-    real beta;
+    real beta, bias_beta;
     real *x, *w, *b, *r, *dy;
 } Linear;
 
@@ -23,7 +23,7 @@ static void *run_linear(const Backend *be, void *ctx)
     const size_t nw = (size_t)l->in * (size_t)l->out;
     real *out = room(ny + nx + nw + (size_t)l->out, sizeof(real)), *part = out;
     real *y = output(ny, 0), *dx = output(nx, l->beta), *dw = output(nw, l->beta),
-         *db = output((size_t)l->out, l->beta);
+         *db = output((size_t)l->out, l->bias_beta);
     void *scratch = scratch_room(be->linear_fwd_scratch(l->rows, l->in, l->out, threads_count()));
     if (l->own)
         memcpy(y, l->r, ny * sizeof(real));
@@ -35,7 +35,8 @@ static void *run_linear(const Backend *be, void *ctx)
     mem_free(scratch);
     scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out, threads_count()));
     be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out);
-    be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->beta}, l->x, l->dy, l->n, l->rows, l->in, l->out, scratch);
+    be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->bias_beta}, l->x, l->dy, l->n, l->rows, l->in, l->out,
+                          scratch);
     real *const from[] = {y, dx, dw, db};
     const size_t len[] = {ny, nx, nw, (size_t)l->out};
     for (int i = 0; i < 4; i++) {
@@ -51,13 +52,14 @@ static void check_linear(const Backend *be, Linear *l)
 {
     const size_t rows = linear_rows(l), in = (size_t)l->in, out = (size_t)l->out;
     const size_t dx = rows * out, dw = dx + rows * in, db = dw + in * out;
+    l->bias_beta = 1 - l->beta; /* a factor of its own */
     Linear plain = *l;
-    plain.beta = 0;
+    plain.beta = plain.bias_beta = 0;
     real *got = run_linear(be, l), *want = run_linear(reference(), &plain);
     check("linear y", be, got, want, rows * out, 0, bound(in + 2));
     check("linear dx", be, got + dx, want + dx, rows * in, l->beta, bound(out));
     check("linear dw", be, got + dw, want + dw, in * out, l->beta, bound(rows));
-    check("linear db", be, got + db, want + db, out, l->beta, bound(rows));
+    check("linear db", be, got + db, want + db, out, l->bias_beta, bound(rows));
     mem_free(got);
     mem_free(want);
 }

@@ -6,25 +6,25 @@
  *   3x3 convolution   w (3,3,Ci,Co)     y[n,i,j,o] = b[o] + sum_{a,c,k} x[n,i+a-1,j+c-1,k] w[a,c,k,o]   (zero padding)
  *   2x2 transpose     w (Ci,2,2,Co)     y[n,2i+a,2j+c,o] = b[o] + sum_k x[n,i,j,k] w[k,a,c,o]
  *   linear            w (O,I)           y[r,o] = b[o] + sum_i x[r,i] w[o,i]
- * (nn/param.h converts from and to PyTorch's shapes.)
+ * (param.h converts from and to PyTorch's shapes.)
  *
- * Gradients. Where a gradient goes is a Grad of its own, weight and bias alike: it is overwritten (whatever was there, NaN
- * included) or added to, or not wanted at all, whatever becomes of the others. What only an unwanted gradient would need is
- * not read. Outputs never alias inputs unless a comment says so. A bias or optional input may be NULL where a comment says
- * so, and then costs nothing.
+ * Gradients. Where a gradient goes is a Grad of its own, weight and bias alike: it is overwritten (whatever was there,
+ * NaN included) or added to, or not wanted at all, whatever becomes of the others. What only an unwanted gradient would
+ * need is not read. Outputs never alias inputs unless a comment says so. A bias or optional input may be NULL where a
+ * comment says so, and then costs nothing.
  *
- * Rows. `row` behind a pointer is the distance from one pixel's channels to the next pixel's, in reals: the number of
+ * Rows. `row` after a pointer is the distance from one pixel's channels to the next pixel's, in reals: the number of
  * channels, or more where the image is a part of a wider one. It changes no bit of what is computed.
  *
- * Bits. A result is the same bits at any number of threads: partial sums are over parts that depend on shapes only, and are
- * added in their order. Blocks of work may be cut by the number of threads where that rounds nothing differently. In
- * *forward* kernels image n's result is the same bits whatever the batch: at any N and at any position that is equal modulo
- * BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of its
- * products lies within one image, or within a group of images, and has the same shape whatever N is.)
+ * Bits. A result is the same bits at any number of threads: partial sums are over parts that depend on shapes only, and
+ * are added in their order. Blocks of work may be cut by the number of threads where that rounds nothing differently.
+ * In *forward* kernels image n's result is the same bits whatever the batch: at any N and at any position that is equal
+ * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
+ * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
- * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes a
- * MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made. Kernels
- * never allocate. */
+ * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
+ * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
+ * Kernels never allocate. */
 #ifndef SDLORA_BACKEND_H
 #define SDLORA_BACKEND_H
 
@@ -35,7 +35,7 @@
 #include "sdlora/err.h"
 #include "sdlora/tensor.h"
 
-#define BACKEND_GROUP 8 /* images; a forward block holds 1, 2, 4 or 8 of them */
+#define BACKEND_GROUP 8 /* images: where several go into one product of a forward kernel, they are 2, 4 or 8 */
 
 /* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */
 typedef struct Grad {
@@ -76,8 +76,8 @@ typedef struct NormGrads {
 
 /* One residual sublayer of a transformer block, the whole of it:
  *   pre_norm: y = x + f(LN x)    else: y = LN(x + f(x))    f(u) = W2 mid(W1 u + b1) + b2
- * Feed-forward: mid is act. Attention: mid is the softmax over f tokens, and W1, b1, W2 are each image's own: the keys times
- * the query's weight and bias, and the values through the output's weight. */
+ * Feed-forward: mid is act. Attention: mid is the softmax over f tokens, and W1, b1, W2 are each image's own: the keys
+ * times the query's weight and bias, and the values through the output's weight. */
 typedef struct SublayerShape {
     int n, p, c, f; /* images, pixels, channels; width of the middle */
     bool attention;
@@ -86,8 +86,8 @@ typedef struct SublayerShape {
     real eps;
 } SublayerShape;
 
-/* Its inputs: x (n,p,c); LN's gamma and beta (c); W1 (f,c), b1 (f), W2 (c,f), b2 (c); with attention W1 (n,f,c), b1 (n,f),
- * W2 (n,f,c). */
+/* Its inputs: x (n,p,c); LN's gamma and beta (c); W1 (f,c), b1 (f), W2 (c,f), b2 (c); with attention W1 (n,f,c), b1
+ * (n,f), W2 (n,f,c). */
 enum { SUB_X, SUB_GAMMA, SUB_BETA, SUB_W1, SUB_B1, SUB_W2, SUB_B2, SUB_INPUTS };
 
 typedef struct AdamStep {
@@ -102,14 +102,14 @@ typedef struct Backend {
     const char *name; /* "cpu", or "ref": the reference */
     const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref" */
 
-    /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done. *out
-     * depends on every one of them ---- */
+    /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done.
+     * *out depends on every one of them ---- */
     double (*peak)(real *out, int64_t rounds);
 
-    /* ---- 3x3 convolution, stride 1, zero padding 1 (conv*.c) ----
-     * prep: the filter in the form that fwd (pass CONV_FWD) or bwd_data (CONV_BWD_DATA) wants, e.g. Winograd-transformed;
-     * prep_size is its number of reals, 0 where the pass uses w itself. Done once per change of w. `u` below is that
-     * filter, or NULL where prep_size is 0; w is read only then. b may be NULL. */
+    /* ---- 3x3 convolution, stride 1, zero padding 1 (conv*.c) ---- */
+    /* prep: the filter in the form that fwd (pass CONV_FWD) or bwd_data (CONV_BWD_DATA) wants, e.g.
+     * Winograd-transformed; prep_size is its number of reals, 0 where the pass uses w itself. Done once per change of
+     * w. `u` below is that filter, or NULL where prep_size is 0; w is read only then. b may be NULL. */
     const char *(*conv3_algo)(ConvShape s, ConvPass pass); /* the path that AUTO takes: "winograd-f4", "im2col", ... */
     size_t (*conv3_prep_size)(ConvShape s, ConvPass pass);
     void (*conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass);
@@ -135,13 +135,13 @@ typedef struct Backend {
     void (*linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                               void *scratch);
 
-    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2). Backward reads x, gamma
-     * and beta; where d->x.beta is 0, d->x.p may be dy ---- */
+    /* ---- normalisation (norm.c). stats: GroupNorm (n,groups,2) mean and rstd; BatchNorm (c,2). Backward reads x,
+     * gamma and beta; where d->x.beta is 0, d->x.p may be dy ---- */
     size_t (*norm_scratch)(NormShape s, int threads); /* for every group_norm_* and batch_norm_* call */
     void (*group_norm_fwd)(real *y, real *stats, const NormInputs *in, NormShape s);
     void (*group_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
                            void *scratch);
-    /* stats and (NULL: not wanted) unbiased variance (c) of the batch; in eval mode the caller fills stats himself from
+    /* stats and (NULL: not wanted) unbiased variance (c) of the batch; in eval mode the caller fills stats from
      * the running mean and variance */
     void (*batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch);
     void (*batch_norm_fwd)(real *y, const real *stats, const NormInputs *in, NormShape s);
@@ -150,7 +150,8 @@ typedef struct Backend {
                            bool batch_stats, void *scratch);
 
     /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; where row is s.c, y may be x.
-     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward) ---- */
+     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward). Backward reads
+     * all inputs ---- */
     size_t (*sublayer_kept)(SublayerShape s);
     size_t (*sublayer_fwd_scratch)(SublayerShape s, int threads);
     void (*sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
@@ -173,7 +174,7 @@ typedef struct Backend {
     void (*embed_fwd)(real *y, const real *table, const int *idx, int n, int d);
     void (*embed_bwd)(Grad dtable, const real *dy, const int *idx, int n, int d, int vocab);
 
-    /* ---- losses (loss.c): scale * sum |a-b| (l1) or scale * sum (a-b)^2 (l2), summed in double; da: scale * d/da ---- */
+    /* ---- losses (loss.c): scale * sum |a-b| (l1) or scale * sum (a-b)^2, summed in double; da: scale * d/da ---- */
     size_t (*loss_scratch)(size_t numel, int threads);
     double (*loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch);
 

@@ -6,22 +6,24 @@
  *   graph_plan(g, loss, 0, false, &err);
  *   fill x->val.data;  graph_forward(g);  graph_backward(g);
  *
- * Building. An op_* function (ops.h) checks shapes, appends a node and returns it. The first mistake is kept in the graph
- * with the scope where it happened; from then on every op returns NULL (also when it is given NULL), and graph_plan
- * reports it. So model code builds straight through and checks once. An op that is given a node twice reads the second through
- * a copy, where gradients are wanted: then each of its inputs has a gradient of its own.
+ * Building. An op_* function (ops.h) checks shapes, appends a node and returns it. The first mistake is kept in the
+ * graph with the scope where it happened; from then on every op returns NULL (also when it is given NULL), and
+ * graph_plan reports it. So model code builds straight through and checks once. An op that is given a node twice reads
+ * the second through a copy, where gradients are wanted: then each of its inputs has a gradient of its own.
  *
- * Memory. Every value, gradient, saved statistic has a life measured in steps of one forward and one backward pass: a value
- * lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it reads it),
- * a gradient from its first writer until its producer's backward. graph_plan packs these lives into one slab.
- * The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared.
- * Graphs over the same weights may run side by side: the later ones have the first as `twin`, each has graph_grads_to.
- * Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones always.
+ * Memory. Every value, gradient, saved statistic has a life measured in steps of one forward and one backward pass: a
+ * value lives from its op until its last reader (a forward, or the backward of a node that declares in `saves` that it
+ * reads it), a gradient from its first writer until its producer's backward. graph_plan packs these lives into one
+ * slab. The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared. Graphs over
+ * the same weights may run side by side: the later ones have the first as `twin`, and where they are trained each has
+ * graph_grads_to. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
+ * always.
  *
- * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there: its
- * rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can work on
- * such rows (OpDef.heeds_row): the concat's place then lives from the first such input on, and the concat copies only the
- * others. Gradients are copied: measured, what reads and writes them apart costs as much as the copies. */
+ * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there:
+ * its rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can
+ * work on such rows (OpDef.heeds_row): the concat's place then lives from the first such input on, and the concat
+ * copies only the others. Gradients are copied: measured, what reads and writes them apart costs as much as the
+ * copies. */
 #ifndef SDLORA_GRAPH_H
 #define SDLORA_GRAPH_H
 
@@ -47,7 +49,7 @@ typedef struct OpDef {
     size_t (*scratch)(const Node *n, const Graph *g); /* bytes needed during fwd or bwd; NULL: none */
     /* After weights changed, before any fwd: fills prep from inputs that are parameters, or fixed. NULL: nothing */
     void (*prepare)(Node *n, const Graph *g);
-    void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, whatever computes them: parameters or other ops */
+    void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, be they parameters or computed */
     void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
     double (*flops)(const Node *n);       /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
@@ -82,27 +84,27 @@ struct Node {
     const OpDef *op;
     const char *scope; /* where it was built, for messages and the profile */
     int index;         /* place in the order of building, which is the order of running */
-    Tensor val, grad;  /* grad.data is NULL unless needs_grad */
+    Tensor val, grad;  /* grad.data is NULL unless it needs one and the loss depends on it */
     Node *in[NODE_MAX_IN];
     int n_in;
     unsigned saves; /* what bwd reads, set by the constructor: SAVE_IN(i), SAVE_OUT; aux is always kept for it */
     real beta[NODE_MAX_IN]; /* of node_grad */
     size_t aux_bytes[2];    /* kept from fwd to bwd: statistics, probabilities, argmax */
     void *aux[2];
-    size_t prep_bytes[2]; /* kept between runs: transformed filters, [0] forward, [1] backward */
+    size_t prep_bytes[2]; /* kept between runs, filled by `prepare`: transformed filters, [0] forward, [1] backward */
     void *prep[2];
     NodeAttr attr;
     void *extra;     /* what an op keeps besides: a graph_block */
     Param *param;    /* op "param" */
     bool needs_grad; /* some trainable parameter lies upstream */
     bool keep;
-    bool fixed; /* outside training: depends on nothing but parameters and fixed inputs, so it runs in `prepare` only */
+    bool fixed;   /* outside training: depends on parameters and fixed inputs alone, so it runs in graph_prepare only */
     bool reached; /* its gradient is part of d loss */
 };
 
 struct Graph {
     const Backend *be;
-    bool train;        /* gradients are wanted, BatchNorm uses (and updates) batch statistics */
+    bool train;        /* gradients are wanted; BatchNorm uses the batch's statistics and moves the running ones */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     bool prepared;     /* false: weights changed, `prepare` of every op is to be run before the next forward */
@@ -112,7 +114,7 @@ struct Graph {
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
-    int threads; /* as many may run it: threads_count() when it was planned */
+    int threads; /* so many may run it, or fewer: threads_count() when it was planned */
     size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */
@@ -134,34 +136,34 @@ int *graph_ints(Graph *g, int n);
 void graph_scope(Graph *g, const char *scope);
 
 void graph_keep(Node *n);
-/* An input that stays as it is from one forward to the next; graph_weights_changed says when it did not. Outside training
- * what depends on nothing else is computed once. To be called before the input is used. */
+/* An input that stays as it is from one forward to the next; graph_weights_changed says when it did not. Outside
+ * training what depends on nothing else is computed once. To be called before the input is used. */
 void graph_fix(Node *input);
 
-/* Plan memory for a forward pass (loss NULL) or a forward and a backward pass. Fails with the first building mistake or when
- * memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every tensor its
- * own place: nothing in place of another, nothing inside a concat (tests compare the two). */
+/* Plan memory for a forward pass (loss NULL) or a forward and a backward pass. Fails with the first building mistake or
+ * when memory is refused; max_bytes (0: no limit) refuses a larger plan, saying both sizes. plain: no sharing, every
+ * tensor its own place: nothing in place of another, nothing inside a concat (tests compare the two). */
 int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e);
 /* Only work out what graph_plan would need: graph_bytes then says it. The graph cannot run, and is to be freed. */
 int graph_measure(Graph *g, Node *loss, Err *e);
 
 void graph_forward(Graph *g); /* also g->loss_value */
-/* Where did it begin? Runs a graph outside training again on the inputs it has, op by op, and looks at each value before another
- * takes its place: the first node, in the order of building, whose value is not finite; inputs and parameters are nodes
- * too. NULL: none. */
+/* Where did it begin? Runs a graph outside training again on the inputs it has, op by op, and looks at each value
+ * before another takes its place: the first node, in the order of building, whose value is not finite; inputs and
+ * parameters are nodes too. NULL: none. */
 const Node *graph_find_not_finite(Graph *g);
-void graph_backward(Graph *g); /* overwrites grad of every trainable parameter that the loss depends on */
+void graph_backward(Graph *g); /* overwrites the gradient of every trainable parameter that the loss depends on */
 /* From here on the gradients of the weights go to `slab`, laid out as their store's, instead of into the store. Borrowed. */
 void graph_grads_to(Graph *g, real *slab);
 void graph_weights_changed(Graph *g);
-/* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same time
- * once it has been called. */
+/* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same
+ * time once it has been called. */
 void graph_prepare(Graph *g);
 
 size_t graph_bytes(const Graph *g); /* slab, scratch, prepared filters, as far as they are its own */
 
-/* One place in the slab: bytes [offset, offset+bytes) belong to it from step `start` to step `end` (inclusive). Forward of
- * node i is step i, its backward step 2*count-1-i. */
+/* One place in the slab: bytes [offset, offset+bytes) belong to it from step `start` to step `end` (inclusive). Forward
+ * of node i is step i, its backward step 2*count-1-i. */
 typedef struct PlanItem {
     size_t bytes, offset;
     int start, end;

@@ -1,4 +1,4 @@
-/* Layers: a weight is declared where it is used. nn_linear(c, "w_q", x, 16, NULL) finds or declares the parameters
+/* Layers: a weight is declared where it is used. nn_linear(c, "w_q", x, 16) finds or declares the parameters
  * SCOPE.w_q.weight and SCOPE.w_q.bias and returns the node. Names and shapes in files are PyTorch's. Initialisation is
  * PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases of linear and convolution layers, 1 and
  * 0 for norms, N(0,1) for embeddings. LoRA is decided here, by the layer's name; the model never mentions it. */

@@ -1,5 +1,5 @@
-/* The operations. Each returns a new node of the graph, or NULL after a mistake (graph.h). Images are (N,H,W,C). Arguments
- * marked ? may be NULL. */
+/* The operations. Each returns a new node of the graph, or NULL after a mistake (graph.h). Images are (N,H,W,C).
+ * Arguments marked ? may be NULL. */
 #ifndef SDLORA_OPS_H
 #define SDLORA_OPS_H
 
@@ -19,13 +19,13 @@ Node *op_conv_transpose2x2(Graph *g, Node *x, Node *w, Node *b);
  * convolution is this. */
 Node *op_linear(Graph *g, Node *x, Node *w, Node *b, Node *res);
 
-/* act(normalised x * gamma + beta) + temb + res: x (N,H,W,C), gamma, beta (C), temb? (N,C), res? (N,H,W,C). Wu & He 2018.
- * Variance is the biased one. */
+/* act(normalised x * gamma + beta) + temb + res: x (N,H,W,C), gamma, beta (C), temb? (N,C), res? (N,H,W,C). Wu & He
+ * 2018. Variance is the biased one. */
 Node *op_group_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, int groups, Act act, real eps);
 
-/* The same with statistics per channel over the batch (Ioffe & Szegedy 2015). In training (g->train) the statistics are the
- * batch's and the running ones move by momentum (unbiased variance, as PyTorch does), *batches counts; otherwise the running
- * ones are used, or the batch's where g->batch_stats. */
+/* The same with statistics per channel over the batch (Ioffe & Szegedy 2015). In training (g->train) the statistics are
+ * the batch's and the running ones move by momentum (unbiased variance, as PyTorch does), *batches counts; otherwise
+ * the running ones are used, or the batch's where g->batch_stats. */
 Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node *res, Param *running_mean,
                     Param *running_var, Param *batches, real momentum, Act act, real eps);
 
@@ -35,8 +35,8 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
 Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Act act,
                   bool pre_norm, real eps);
 
-/* An adapted weight, w (O,I) + scale B A: A (R,I), B (O,R). Hu et al. 2021, section 4.1. Costs O*I*R per pass, whatever the
- * number of rows that the weight is applied to. */
+/* An adapted weight, w (O,I) + scale B A: A (R,I), B (O,R). Hu et al. 2021, section 4.1. Costs O*I*R per pass, whatever
+ * the number of rows that the weight is applied to. */
 Node *op_lora(Graph *g, Node *w, Node *a, Node *b, real scale);
 
 Node *op_act(Graph *g, Node *x, Act act);

@@ -1,8 +1,8 @@
 /* Parameters: one registry of named tensors, their values in one slab, their gradients in another. A store is either
  * trained whole or frozen whole: LoRA adapters are a store of their own beside the frozen base.
  *
- * Life: a store is open while a first graph is built over it (that declares the parameters), then sealed, which lays out
- * the slabs; graphs built later find what they name, and it is an error when they name something new. */
+ * Life: a store is open while a first graph is built over it (that declares the parameters), then sealed, which lays
+ * out the slabs; graphs built later find what they name, and it is an error when they name something new. */
 #ifndef SDLORA_PARAM_H
 #define SDLORA_PARAM_H
 
@@ -53,7 +53,7 @@ typedef struct Param {
     Shape file_shape; /* PyTorch's */
     size_t numel;
     size_t offset;   /* into the slabs; weights come first */
-    real *value;     /* numel, in the store's slab; NULL before param_seal */
+    real *value;     /* numel, in the store's slab; NULL before param_seal, and for a counter */
     real *grad;      /* the same for weights of a trainable store, else NULL */
     int64_t counter; /* PARAM_COUNTER */
     bool trainable;  /* a weight of a trainable store */
@@ -81,8 +81,8 @@ int param_seal(ParamStore *s, uint64_t seed, Err *e);
 /* The same, all values zero: for those that a file will bring. (Drawing them takes longer than reading them.) */
 int param_seal_blank(ParamStore *s, Err *e);
 
-/* Values in PyTorch's layout to and from the inner one: numel floats. `slab` is s->values, or another slab laid out like
- * it (EMA, Adam moments). */
+/* Values in PyTorch's layout to and from the inner one: numel floats. `slab` is s->values, or another slab laid out
+ * like it (EMA, Adam moments). */
 void param_export(float *out, const Param *p, const real *slab);
 void param_import(real *slab, const Param *p, const float *in);
 

@@ -1,5 +1,5 @@
-/* Tensors: a shape and a pointer. Row-major, images NHWC, contiguous unless `row` says otherwise. A Tensor is a view and never
- * owns its data. */
+/* Tensors: a shape and a pointer. Row-major, images NHWC, contiguous unless `row` says otherwise. A Tensor is a view
+ * and never owns its data. */
 #ifndef SDLORA_TENSOR_H
 #define SDLORA_TENSOR_H
 

@@ -1,4 +1,4 @@
-/* Building and running a graph: see graph.h. Planning is in plan.c, profiling in profile.c. */
+/* Building and running a graph: see graph.h. Planning is in plan.c and pack.c, profiling in profile.c. */
 #include "sdlora/graph.h"
 
 #include <assert.h>
@@ -102,7 +102,8 @@ Node *graph_fail(Graph *g, const char *fmt, ...)
     return NULL;
 }
 
-/* Input i, or a copy of it where it is an earlier input too: two gradients, written in whatever order, have two places. */
+/* Input i, or a copy of it where it is an earlier input too: two gradients, written in whatever order, have two
+ * places. */
 static Node *own_input(Graph *g, Node *const *in, int i)
 {
     for (int k = 0; in[i] && in[i]->needs_grad && k < i; k++)

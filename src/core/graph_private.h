@@ -1,4 +1,4 @@
-/* Shared by graph.c, plan.c and profile.c. */
+/* Shared by graph.c and profile.c. */
 #ifndef CORE_GRAPH_PRIVATE_H
 #define CORE_GRAPH_PRIVATE_H
 

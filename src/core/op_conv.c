@@ -28,8 +28,9 @@ static unsigned saves_of(const Node *n)
 
 /* ---- conv3x3: in x, w, b?. prep[pass]: the filter as forward and backward-data want it ---- */
 
-/* A parameter, or what follows from parameters alone outside training, is transformed when weights have changed. A filter that
- * is computed is another one in every forward: it is transformed where it is used, into the first part of scratch. */
+/* A parameter, or what follows from parameters alone outside training, is transformed when weights have changed. A
+ * filter that is computed is another one in every forward: it is transformed where it is used, into the first part of
+ * scratch. */
 static bool prepared_ahead(const Node *w)
 {
     return w->param || w->fixed;

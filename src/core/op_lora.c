@@ -1,5 +1,5 @@
-/* w' = w + s B A. Backward: dB = s dw' A^T, dA = s B^T dw', dw = dw'. In: w (O,I), A (R,I), B (O,R). The products are those of
- * a linear layer with the rows of B as its rows. */
+/* w' = w + s B A. Backward: dB = s dw' A^T, dA = s B^T dw', dw = dw'. In: w (O,I), A (R,I), B (O,R). The products are
+ * those of a linear layer with the rows of B as its rows. */
 #include "sdlora/ops.h"
 
 #include "sdlora/mem.h"

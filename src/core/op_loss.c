@@ -1,5 +1,5 @@
-/* loss = scale * sum |pred - target| or scale * sum (pred - target)^2. d pred = scale * sign, or 2 scale (pred - target). The
- * value is kept in double in aux[0], from where the graph takes it. */
+/* loss = scale * sum |pred - target| or scale * sum (pred - target)^2. d pred = scale * sign, or 2 scale (pred -
+ * target). The value is kept in double in aux[0], from where the graph takes it. */
 #include "sdlora/ops.h"
 
 static size_t loss_scratch(const Node *n, const Graph *g)

@@ -1,6 +1,6 @@
-/* GroupNorm and BatchNorm fused with activation, time embedding and residual; LayerNorm. Formulas: backend.h.
- * In: x, gamma, beta, temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). Backward computes the normalised values
- * and what the activation got from x, gamma and beta again, so the output is not kept. */
+/* GroupNorm and BatchNorm, fused with activation, time embedding and residual. Formulas: backend.h. In: x, gamma, beta,
+ * temb?, res?. aux[0]: the statistics (mean, 1/sqrt(var + eps)). Backward computes the normalised values and what the
+ * activation got from x, gamma and beta again, so the output is not kept. */
 #include "sdlora/ops.h"
 
 #include <assert.h>

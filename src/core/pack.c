@@ -1,5 +1,5 @@
-/* Placing: items by decreasing size, each at the lowest offset that is free during its whole life (the "greedy by size" of
- * Pisarchyk & Lee 2020, "Efficient memory management for deep neural net inference", section 5.2). */
+/* Placing: items by decreasing size, each at the lowest offset that is free during its whole life (the "greedy by size"
+ * of Pisarchyk & Lee 2020, "Efficient memory management for deep neural net inference", section 5.2). */
 #include "sdlora/graph.h"
 
 #include <assert.h>

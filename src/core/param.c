@@ -169,8 +169,8 @@ int param_seal(ParamStore *s, uint64_t seed, Err *e)
     return 0;
 }
 
-/* The file's order as a matrix of rows x cols runs of `taps` values, and where value (row, col, tap) lies in the inner one:
- * (O,I,a,c) -> (a,c,I,O), (I,O,a,c) -> (I,a,c,O), or the same. */
+/* The file's order as a matrix of rows x cols runs of `taps` values, and where value (row, col, tap) lies in the inner
+ * one: (O,I,a,c) -> (a,c,I,O), (I,O,a,c) -> (I,a,c,O), or the same. */
 typedef struct Order {
     size_t rows, cols, taps;
     size_t row, col, tap; /* steps in the inner order */

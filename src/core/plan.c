@@ -1,6 +1,6 @@
-/* Memory planning: see graph.h. Lives are intervals of steps: forward of node i is step i, its backward step 2n-1-i. Where
- * they lie is decided in pack.c. */
-#include "graph_private.h"
+/* Memory planning: see graph.h. Lives are intervals of steps: forward of node i is step i, its backward step 2n-1-i.
+ * Where they lie is decided in pack.c. */
+#include "sdlora/graph.h"
 
 #include <assert.h>
 

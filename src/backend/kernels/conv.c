@@ -30,8 +30,8 @@ static const ConvPath *path_of(ConvShape s, ConvPass pass)
      * what such layers have much of, are read once as they are. Winograd needs 36, of filters four times the size. */
     if (s.h <= 3 && s.w <= 3 && s.algo != CONV_WINOGRAD)
         return &K(conv_taps);
-    /* The tile that needs fewer multiplications for the whole image, or else less of filters: 3x3 at 5, 6 and 9 pixels, 4x4
-     * nearly elsewhere. */
+    /* The tile that needs fewer multiplications for the whole image, or else less of filters: 3x3 at 5, 6 and 9 pixels,
+     * 4x4 nearly elsewhere. */
     if (s.algo != CONV_WINOGRAD && multiplications(s, 3) <= multiplications(s, 4))
         return &K(conv_winograd3);
     return &K(conv_winograd);

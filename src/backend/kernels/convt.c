@@ -1,10 +1,10 @@
 /* 2x2 transposed convolution, stride 2: x (n,h,w,ci) -> y (n,2h,2w,co), w (ci,2,2,co). No two taps meet. With the upper
  * (a = 0) or the lower (a = 1) two taps, an image row makes a whole row of y, in the order in which y lies in memory:
- *   y[2i+a] (w, 2*co) = x[i] (w, ci) W_a (ci, 2*co)        dx[i] = sum_a dy[2i+a] W_a^T        dW_a = sum_i x[i]^T dy[2i+a]
+ *   y[2i+a] (w, 2*co) = x[i] (w, ci) W_a (ci, 2*co)    dx[i] = sum_a dy[2i+a] W_a^T    dW_a = sum_i x[i]^T dy[2i+a]
  * Image rows are counted over all images: row i of x, whichever image it lies in, belongs to the rows 2i and 2i+1 of y.
  * The products are those of gemm_rows.h, which give a pixel the same bits wherever rows are cut into blocks. They write
- * pairs of vectors of columns. Where the pixels of y lie apart and a pair would meet two of them, a block goes through a
- * thread's buffer, in which they are neighbours. */
+ * pairs of vectors of columns. Where the pixels of y lie apart and a pair would meet two of them, a block goes through
+ * a thread's buffer, in which they are neighbours. */
 #include "kernels.h"
 #include "conv.h"
 #include "gemm_rows.h"

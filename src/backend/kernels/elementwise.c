@@ -1,9 +1,9 @@
-/* Elementwise kernels and data movement: activations, sums, 2x2 max-pooling, copies of rows, embedding rows. All are
- * bound by memory; blocks of BLOCK elements are handed to the threads. */
+/* Elementwise kernels and data movement: activations, sums, 2x2 max-pooling, copies of rows, transposition, embedding
+ * rows. All are bound by memory. */
 #include "kernels.h"
 #include "vmath.h"
 
-#define BLOCK 16384 /* elements */
+#define BLOCK 16384 /* elements for a thread at a time; fewer are not worth a second thread */
 
 /* One loop for full vectors and the tail, so that an element is rounded in the same way wherever it lies. */
 ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)

@@ -57,7 +57,7 @@ static inline void rows_mul_pair(real *c, size_t c_row, const real *a, size_t a_
                           bias ? bias + j : NULL, beta, 1, min_int(VW, n - j), 1);
 }
 
-/* Rows of A^T B: `lines` times `per_line` rows of A, all one behind the other, and of B, whose lines are b_line apart. */
+/* Rows of A^T B: `lines` times `per_line` rows of A, one after the other, and of B, whose lines are b_line apart. */
 typedef struct Lines {
     int lines, per_line;
     size_t a_row, b_row, b_line;

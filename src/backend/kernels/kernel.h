@@ -1,5 +1,6 @@
 /* What every kernel file needs. The files of this folder are compiled once per instruction set with -DISA=avx512 (avx2,
- * neon, baseline) and -DVBYTES=64 (32, 16, 16); K(name) gives each copy its own symbol. All functions are static or K(). */
+ * neon, baseline) and -DVBYTES=64 (32, 16, 16); K(name) gives each copy its own symbol. Whatever is not static is
+ * K(). */
 #ifndef SDLORA_KERNEL_H
 #define SDLORA_KERNEL_H
 

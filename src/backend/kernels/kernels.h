@@ -1,4 +1,5 @@
-/* The functions of one instruction set's table (table.c): include/sdlora/backend.h has their types and describes them. */
+/* The functions of one instruction set's table (table.c): include/sdlora/backend.h has their types and describes
+ * them. */
 #ifndef SDLORA_KERNELS_H
 #define SDLORA_KERNELS_H
 

@@ -1,12 +1,13 @@
 /* Group normalisation (Wu & He 2018) and batch normalisation (Ioffe & Szegedy 2015), fused with the activation, the
- * time embedding and the residual that follow them. forward    xh = (x - mean) rstd, u = gamma xh + beta, y = act(u) +
- * temb + res backward   du = dy act'(u), dgamma = sum du xh, dbeta = sum du, dtemb = sum_pixels dy, dres = dy, dx =
- * rstd (gamma du - avg(gamma du) - xh avg(gamma du xh)), the averages being over what shares the statistics. Backward
- * computes u again rather than keep it.
+ * time embedding and the residual that follow them.
+ *   forward    xh = (x - mean) rstd, u = gamma xh + beta, y = act(u) + temb + res
+ *   backward   du = dy act'(u), dgamma = sum du xh, dbeta = sum du, dtemb = sum_pixels dy, dres = dy,
+ *              dx = rstd (gamma du - avg(gamma du) - xh avg(gamma du xh))
+ * the averages being over what shares the statistics. Backward computes u again rather than keep it.
  *
- * A block of work is one image and a run of channels: whole groups, of COLS channels in all or, where a group is wider,
- * one group; sums are per channel, so the cut does not show in the result. Per-image sums go to scratch and are added
- * in the order of the images. */
+ * A block of work is one image and a run of channels: for groups whole ones, of COLS channels in all (16 where images
+ * are few), or one that is wider. Sums are per channel, so the cut does not show in the result. Per-image sums go to
+ * scratch and are added in the order of the images. */
 #include "kernels.h"
 #include "norm_cols.h"
 
@@ -100,8 +101,8 @@ static bool keep_du(Grad dx, NormShape s)
     return dx.p && s.act == ACT_SILU && dx.beta == 0;
 }
 
-/* The first pass over the columns c, which begin at image n's channel k, dy[at]: dres, dtemb, du where it is kept, and the
- * sums to scratch. */
+/* The first pass over the columns c, which begin at image n's channel k, dy[at]: dres, dtemb, du where it is kept, and
+ * the sums to scratch. */
 static void sums_at(double *part, const NormGrads *d, const real *dy, const NormInputs *in, const Cols *c, NormShape s,
                     int n, int k, size_t at, int cols)
 {

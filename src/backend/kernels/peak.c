@@ -1,6 +1,7 @@
-/* The peak of multiplying and adding: chains of a <- a + a m that depend on nothing else and stay in registers. Two units of
- * a latency of 4 cycles need 8 chains at once; 12 fit into 16 registers with both constants, 24 into the 32 of AArch64, where
- * some have four units. (NEON adds to what it overwrites: a <- a m + c would take a copy of c each time.) */
+/* The peak of multiplying and adding: chains of a <- a + a m that depend on nothing else and stay in registers. Two
+ * units of a latency of 4 cycles need 8 chains at once; 12 fit into 16 registers with both constants, 24 into the 32 of
+ * AArch64, where some have four units. (NEON adds to what it overwrites: a <- a m + c would take a copy of c each
+ * time.) */
 #include "kernels.h"
 
 #ifdef __aarch64__

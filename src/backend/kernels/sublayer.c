@@ -1,11 +1,12 @@
 /* A residual sublayer of a transformer, with its layer normalisation LN (Ba, Kiros & Hinton 2016):
  *   pre-norm   y = x + f(LN x)         post-norm   y = LN(x + f(x))         f(u) = W2 mid(W1 u + b1) + b2
- * Feed-forward: mid is an activation. Attention of pixels over tokens (Vaswani et al. 2017, eq. 1) is of the same form, mid
- * being the softmax over the tokens and the weights the image's own: for queries q = Wq u + bq, keys k_t, values v_t,
+ * Feed-forward: mid is an activation. Attention of pixels over tokens (Vaswani et al. 2017, eq. 1) is of the same form,
+ * mid being the softmax over the tokens and the weights the image's own: for queries q = Wq u + bq, keys k_t, values
+ * v_t,
  *   k_t q = (k_t Wq) u + k_t bq  and  Wz sum_t p_t v_t = sum_t p_t (Wz v_t)
- * so a pixel meets rows of as many weights as there are tokens, not of the width of queries and values.
- * Everything between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x and h = W1 u +
- * b1, and computes the rest again. With d the gradient that reaches f's output:
+ * so a pixel meets rows of as many weights as there are tokens, not of the width of queries and values. Everything
+ * between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x and h = W1 u + b1, and
+ * computes the rest again. With d the gradient that reaches f's output:
  *   dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h)
  *   dh = p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)),
  *   dgamma = sum du xh, dbeta = sum du
@@ -243,7 +244,8 @@ void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], Su
 
 /* ---- backward ---- */
 
-/* A chunk's partial sums, in reals: dgamma, dbeta, db2 (c), and without attention db1 (f), dw1 transposed (c,f), dw2 (c,f) */
+/* A chunk's partial sums, in reals: dgamma, dbeta, db2 (c), and without attention db1 (f), dw1 transposed (c,f), dw2
+ * (c,f) */
 static size_t part_reals(SublayerShape s)
 {
     const size_t c = (size_t)s.c, f = s.attention ? 0 : (size_t)s.f;

@@ -1,6 +1,6 @@
-/* Matrices of one tile of pixels, for sublayer.c. A tile is up to TILE_VECTORS * VW pixels of one image; its matrices are
- * (rows, nr*VW), a row being a channel and a column a pixel: sums over channels are then plain additions of vectors, and
- * weights are read as they lie. Columns beyond the image's last pixel hold zeros on the way in.
+/* Matrices of one tile of pixels, for sublayer.c. A tile is up to TILE_VECTORS * VW pixels of one image; its matrices
+ * are (rows, nr*VW), a row being a channel and a column a pixel: sums over channels are then plain additions of
+ * vectors, and weights are read as they lie. Columns beyond the image's last pixel hold zeros on the way in.
  *   tile_mul    C (m,nr*VW) = [C +] A (m,k) B (k,nr*VW) [+ bias]
  *   tile_outer  C (m,n) += A (m,nr*VW) R, R (count,n) with pixels as rows
  * Every element is one chain of multiply-adds in the order of k, wherever it lies. */
@@ -134,7 +134,8 @@ static void tile_outer(real *c, const real *a, const real *b, int m, int n, int 
         outer_columns(c + o, a, w, b + o, m, n, count, 1, n - o);
 }
 
-/* Fetches what the next tile will want while this one is computed: too long a pause for the hardware to see a stream. */
+/* Fetches what the next tile will want while this one is computed: too long a pause for the hardware to see a
+ * stream. */
 static inline void tile_prefetch(const real *p, size_t row, int c, int count)
 {
     const size_t runs = row == (size_t)c ? 1 : (size_t)count, run = (size_t)c * (size_t)count / runs;

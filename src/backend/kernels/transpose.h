@@ -1,6 +1,6 @@
 /* Transposes a square of VW x VW reals in registers. Pairs of rows are interleaved within lanes of 16 bytes, by single
- * elements and (in float) by pairs, until each lane holds a piece of a column; then the lanes themselves are transposed.
- * Shuffles within lanes, and of whole lanes, cost half of what those across lanes do. */
+ * elements and (in float) by pairs, until each lane holds a piece of a column; then the lanes themselves are
+ * transposed. Shuffles within lanes, and of whole lanes, cost half of what those across lanes do. */
 #ifndef SDLORA_KERNELS_TRANSPOSE_H
 #define SDLORA_KERNELS_TRANSPOSE_H
 

@@ -2,8 +2,9 @@
  *
  * exp: x = k ln2 + r with |r| <= ln2/2, exp(r) = 1 + r + r^2 P(r), times 2^k. P is the polynomial of degree 4 with the
  * smallest relative error on that range (Remez' algorithm; 0.06 ulp), ln2 in two parts is that of Cephes' expf (S. L.
- * Moshier, "Methods and Programs for Mathematical Functions", 1989); the error is below 2 ulp. k is rounded by adding
- * 1.5*2^23, whose low bits then hold it. The double build calls libm. */
+ * Moshier, "Methods and Programs for Mathematical Functions", 1989); the error is below 2 ulp. AVX-512 rounds k and
+ * multiplies by 2^k in one instruction each; elsewhere k is rounded by adding 1.5*2^23, whose low bits then hold it.
+ * The double build calls libm. */
 #ifndef SDLORA_VMATH_H
 #define SDLORA_VMATH_H
 

@@ -37,15 +37,15 @@ static inline Run run_at(Tiling t, int tile, int most, ConvShape s)
 }
 
 /* Reals between the matrices of two frequencies: one cache line more than they need, an odd number of lines, so that
- * the 36 places that a transform writes do not fall on the same cache set. */
+ * the FREQS places that a transform writes do not fall on the same cache set. */
 static inline size_t freq_stride(size_t rows, size_t cols)
 {
     size_t line = 64 / sizeof(real), lines = (rows * cols + line - 1) / line;
     return (lines | 1) * line;
 }
 
-/* Part q of FREQS of the pixels (about) under the tiles [from, from+count) of an image tensor: fetched meanwhile, part by
- * part, because a block's products take too long for the hardware to see a stream in its reads and writes. */
+/* Part q of FREQS of the pixels (about) under the tiles [from, from+count) of an image tensor: fetched meanwhile, part
+ * by part, because a block's products take too long for the hardware to see a stream in its reads and writes. */
 static inline void fetch_part(const real *x, ConvShape s, int channels, int from, int count, int q)
 {
     const Tiling t = tiling_of(s);
@@ -87,8 +87,8 @@ typedef struct Order {
     int count[2][2], begin[2][2];
 } Order;
 
-/* What a run is, of tiles that have `down` points in height: first `full` tiles that have all in width, then perhaps one
- * that has `right`. */
+/* What a run is, of tiles that have `down` points in height: first `full` tiles that have all in width, then perhaps
+ * one that has `right`. */
 typedef struct Row {
     int down, right, full;
 } Row;
@@ -118,7 +118,7 @@ static Order order_of(ConvShape s, int from, int count)
     return o;
 }
 
-/* `begin` moves on to the places behind a run's. */
+/* `begin` moves on to the places after a run's. */
 static inline void next_run(Order *o, Run r, Row w)
 {
     o->begin[w.down < SPAN][0] += w.full;
