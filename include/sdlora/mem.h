@@ -18,6 +18,15 @@ bool mem_add(size_t *out, size_t a, size_t b);
 void *mem_alloc(size_t count, size_t size, const char *what, Err *e);
 void mem_free(void *p);
 
+static inline size_t mem_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+static inline size_t mem_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* The next multiple of MEM_ALIGN: where another block may begin. */
 static inline size_t mem_align_up(size_t bytes)
 {

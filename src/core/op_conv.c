@@ -14,8 +14,8 @@ static size_t scratch_of(size_t (*needs)(const Node *n, const Graph *g, ConvPass
     size_t most = 0;
 
     for (int pass = CONV_FWD; pass <= CONV_BWD_WEIGHT; pass++) {
-        const size_t bytes = runs[pass] ? needs(n, g, (ConvPass)pass) : 0;
-        most = bytes > most ? bytes : most;
+        if (runs[pass])
+            most = mem_max(most, needs(n, g, (ConvPass)pass));
     }
     return most;
 }

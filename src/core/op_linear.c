@@ -1,7 +1,7 @@
 /* y = res + x w^T + b. Backward: dx = dy w, dw = dy^T x, db = sum of dy, dres = dy. In: x, w, b?, res?. */
 #include "sdlora/ops.h"
 
-#include <string.h>
+#include "sdlora/mem.h"
 
 static size_t linear_scratch(const Node *n, const Graph *g)
 {
@@ -10,7 +10,7 @@ static size_t linear_scratch(const Node *n, const Graph *g)
 
     if (node_trains(n, 1) || node_trains(n, 2))
         bwd = g->be->linear_bwd_weight_scratch(n->attr.linear.n, rows, in, out, g->threads);
-    return fwd > bwd ? fwd : bwd;
+    return mem_max(fwd, bwd);
 }
 
 static void linear_fwd(Node *n, const Graph *g)

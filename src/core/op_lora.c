@@ -16,7 +16,7 @@ static size_t lora_scratch(const Node *n, const Graph *g)
     size_t a = g->be->linear_bwd_weight_scratch(1, out, in, rank, g->threads);
     size_t b = g->be->linear_fwd_scratch(out, in, rank, g->threads);
 
-    return n->needs_grad ? scaled_bytes(n) + (a > b ? a : b) : 0;
+    return n->needs_grad ? scaled_bytes(n) + mem_max(a, b) : 0;
 }
 
 static void lora_fwd(Node *n, const Graph *g)
@@ -35,11 +35,9 @@ static void lora_bwd(Node *n, const Graph *g)
 
     g->be->axpby(scaled, n->grad.data, n->grad.numel, n->attr.lora.scale, 0);
     if (node_wants(n, 1))
-        g->be->linear_bwd_weight(node_grad(n, 1), (Grad){NULL, 0}, scaled, node_val(n, 2), 1, out, in, rank,
-                                 rest);
+        g->be->linear_bwd_weight(node_grad(n, 1), (Grad){NULL, 0}, scaled, node_val(n, 2), 1, out, in, rank, rest);
     if (db.p)
-        g->be->linear_fwd(db.p, scaled, node_val(n, 1), NULL, db.beta != 0 ? db.p : NULL, 1, out, in, rank,
-                          rest);
+        g->be->linear_fwd(db.p, scaled, node_val(n, 1), NULL, db.beta != 0 ? db.p : NULL, 1, out, in, rank, rest);
     if (dw.p)
         g->be->axpby(dw.p, n->grad.data, n->grad.numel, 1, dw.beta);
 }

@@ -2,11 +2,13 @@
  * for backward. */
 #include "sdlora/ops.h"
 
+#include "sdlora/mem.h"
+
 static size_t sublayer_scratch(const Node *n, const Graph *g)
 {
     size_t fwd = g->be->sublayer_fwd_scratch(n->attr.sublayer, g->threads);
     size_t bwd = n->needs_grad ? g->be->sublayer_bwd_scratch(n->attr.sublayer, g->threads) : 0;
-    return fwd > bwd ? fwd : bwd;
+    return mem_max(fwd, bwd);
 }
 
 static void inputs_of(const real *in[SUB_INPUTS], const Node *n)

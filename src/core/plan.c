@@ -260,9 +260,8 @@ static void count_bytes(Graph *g)
     g->scratch_bytes = g->prep_bytes = g->grad_bytes = 0;
     for (int i = 0; i < g->count; i++) {
         const Node *n = g->nodes[i];
-        size_t s = n->op->scratch ? mem_align_up(n->op->scratch(n, g)) : 0;
-        if (s > g->scratch_bytes)
-            g->scratch_bytes = s;
+        if (n->op->scratch)
+            g->scratch_bytes = mem_max(g->scratch_bytes, mem_align_up(n->op->scratch(n, g)));
         g->prep_bytes += mem_align_up(n->prep_bytes[0]) + mem_align_up(n->prep_bytes[1]);
         if (g->own_grads && n->param && n->needs_grad)
             g->grad_bytes += n->param->numel * sizeof(real);

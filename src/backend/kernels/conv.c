@@ -1,5 +1,5 @@
 /* 3x3 convolution, stride 1, zero padding 1, NHWC: chooses the path for a shape and runs it.
- * What the paths have in common stands here too: the bias gradient and the sum of partial weight gradients. */
+ * What the paths have in common stands here too: the bias gradient. */
 #include "kernels.h"
 #include "conv.h"
 
@@ -75,71 +75,29 @@ size_t K(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
 
 void K(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
 {
+    assert(is_aligned(scratch) && !u == !K(conv3_prep_size)(s, CONV_FWD));
     path_of(s, CONV_FWD)->correlate((Grad){y, 0}, x, u ? u : w, b, s, false, scratch);
 }
 
 void K(conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch)
 {
+    assert(dx.p && is_aligned(scratch) && !u == !K(conv3_prep_size)(s, CONV_BWD_DATA));
     path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, scratch);
 }
 
 void K(conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const ConvPath *p = path_of(s, CONV_BWD_WEIGHT);
+    assert(is_aligned(scratch));
     if (db.p && (!p->sums_bias || !dw.p))
         K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
     if (dw.p)
         p->bwd_weight(dw, db, x, dy, s, (char *)scratch + K(conv_bias_scratch)(s.co));
 }
 
-void K(conv_reduce)(Grad d, const real *part, size_t stride, int chunks, size_t len)
-{
-    enum { PIECE = 4096 };
-    int pieces = (int)((len + PIECE - 1) / PIECE);
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int p = 0; p < pieces; p++) {
-        size_t from = (size_t)p * PIECE, to = from + PIECE < len ? from + PIECE : len;
-        size_t i = from;
-        for (; i + VW <= to; i += VW) {
-            vf sum = vload(part + i);
-            for (int j = 1; j < chunks; j++)
-                sum += vload(part + (size_t)j * stride + i);
-            vstore(d.p + i, d.beta == 0 ? sum : (vf)(d.beta * vload(d.p + i) + sum));
-        }
-        for (; i < to; i++) {
-            real sum = part[i];
-            for (int j = 1; j < chunks; j++)
-                sum += part[(size_t)j * stride + i];
-            d.p[i] = d.beta == 0 ? sum : d.beta * d.p[i] + sum;
-        }
-    }
-}
-
 size_t K(conv_bias_scratch)(int co)
 {
-    return room((size_t)co) * 2 * CONV_CHUNKS;
-}
-
-/* Blocks of 64 rows are summed first, which keeps the rounding error of long columns small. */
-void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co)
-{
-    memset(acc, 0, (size_t)co * sizeof(real));
-    for (size_t r0 = 0; r0 < rows; r0 += 64) {
-        size_t r1 = r0 + 64 < rows ? r0 + 64 : rows;
-        memset(block, 0, (size_t)co * sizeof(real));
-        int o = 0;
-        for (; o + VW <= co; o += VW) {
-            vf sum = {0};
-            for (size_t r = r0; r < r1; r++)
-                sum += vload(dy + r * (size_t)co + o);
-            vstore(block + o, sum);
-        }
-        for (; o < co; o++)
-            for (size_t r = r0; r < r1; r++)
-                block[o] += dy[r * (size_t)co + (size_t)o];
-        for (o = 0; o < co; o++)
-            acc[o] += block[o];
-    }
+    return room((size_t)co) * CONV_CHUNKS;
 }
 
 void K(conv_bias_grad)(Grad db, const real *dy, size_t rows, int co, void *scratch)
@@ -149,8 +107,7 @@ void K(conv_bias_grad)(Grad db, const real *dy, size_t rows, int co, void *scrat
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int j = 0; j < CONV_CHUNKS; j++) {
         size_t from = rows * (size_t)j / CONV_CHUNKS, to = rows * (size_t)(j + 1) / CONV_CHUNKS;
-        K(conv_sum_rows)
-        (part + (size_t)j * stride, part + (size_t)(CONV_CHUNKS + j) * stride, dy + from * (size_t)co, to - from, co);
+        K(sum_rows)(part + (size_t)j * stride, dy + from * (size_t)co, to - from, co);
     }
-    K(conv_reduce)(db, part, stride, CONV_CHUNKS, (size_t)co);
+    K(add_parts)(db, part, stride, CONV_CHUNKS, (size_t)co);
 }

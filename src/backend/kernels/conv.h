@@ -2,7 +2,7 @@
 #ifndef SDLORA_KERNELS_CONV_H
 #define SDLORA_KERNELS_CONV_H
 
-#include "kernel.h"
+#include "parts.h"
 
 /* One way to do the 3x3 convolution. `correlate` is forward, and backward-data as well: dx is dy correlated with the
  * filters turned by 180 degrees and transposed, so conv.c swaps ci and co and prep does the turning.
@@ -24,33 +24,6 @@ extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winogr
 
 /* Partial sums of a weight gradient: `chunks` depends on shapes only. */
 enum { CONV_CHUNKS = 8, CONV_PARTIAL = 8 << 20 /* reals, all partial sums together */ };
-
-static inline int imin(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static inline int imax(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-/* Bytes of `reals` reals, padded so that the next buffer is aligned, and reals of the same. */
-static inline size_t room(size_t reals)
-{
-    return round_up(reals * sizeof(real), 64);
-}
-
-static inline size_t room_reals(size_t reals)
-{
-    return room(reals) / sizeof(real);
-}
-
-/* d (len) gets the sum of `chunks` partial sums, in their order. */
-void K(conv_reduce)(Grad d, const real *part, size_t stride, int chunks, size_t len);
-
-/* acc (co) = column sums of dy (rows,co); block (co): room */
-void K(conv_sum_rows)(real *restrict acc, real *restrict block, const real *restrict dy, size_t rows, int co);
 
 /* db (co) gets the column sums of dy (rows,co). */
 size_t K(conv_bias_scratch)(int co);

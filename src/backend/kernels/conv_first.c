@@ -98,7 +98,7 @@ static void correlate(Grad y, const real *x, const real *u, const real *b, ConvS
 
 static int chunks_of(ConvShape s)
 {
-    return imax(1, imin(2 * CONV_CHUNKS, s.n * s.h / 4));
+    return max_int(1, min_int(2 * CONV_CHUNKS, s.n * s.h / 4));
 }
 
 static size_t weight_scratch(ConvShape s, int threads)
@@ -147,7 +147,7 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
                 weight_row(sum, rows, dy + (size_t)r * (size_t)s.w * (size_t)s.co, s, o, s.co - o);
         }
     }
-    K(conv_reduce)(dw, part, stride, chunks, 9 * (size_t)s.co);
+    K(add_parts)(dw, part, stride, chunks, 9 * (size_t)s.co);
 }
 
 const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

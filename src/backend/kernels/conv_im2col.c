@@ -97,7 +97,7 @@ static void correlate(Grad y, const real *x, const real *u, const real *b, ConvS
         real *out = col + room_reals((size_t)bl.rows * (size_t)depth);
         size_t first = (size_t)(k / bl.parts) * (size_t)(bl.group * hw);
         int from = (k % bl.parts) * bl.rows;
-        int rows = bl.parts > 1 ? imin(bl.rows, hw - from) : bl.rows; /* the last part of an image may be shorter */
+        int rows = bl.parts > 1 ? min_int(bl.rows, hw - from) : bl.rows; /* the last part of an image may be shorter */
         first += (size_t)from;
         for (int r = 0; r < rows; r++) {
             size_t pixel = first + (size_t)r;
@@ -121,8 +121,8 @@ enum { GATHER = 128 }; /* pixels per GEMM */
 static int chunks_of(ConvShape s)
 {
     size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
-    int most = fit < CONV_CHUNKS ? imax(1, (int)fit) : CONV_CHUNKS;
-    return imax(1, imin(most, s.n * s.h / 8));
+    int most = fit < CONV_CHUNKS ? max_int(1, (int)fit) : CONV_CHUNKS;
+    return max_int(1, min_int(most, s.n * s.h / 8));
 }
 
 static size_t weight_thread_reals(ConvShape s)
@@ -149,7 +149,7 @@ static void tap_gradient(real *dw, const real *x, const real *dy, ConvShape s, i
             continue;
         const real *xrow = x + (size_t)(r + a - 1) * (size_t)s.w * ci, *yrow = dy + (size_t)r * (size_t)s.w * co;
         for (int j = j0; j < j1;) {
-            int len = imin(j1 - j, GATHER - held);
+            int len = min_int(j1 - j, GATHER - held);
             memcpy(xs + (size_t)held * ci, xrow + (size_t)(j + c - 1) * ci, (size_t)len * ci * sizeof(real));
             memcpy(ys + (size_t)held * co, yrow + (size_t)j * co, (size_t)len * co * sizeof(real));
             held += len;
@@ -181,7 +181,7 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
         real *ys = xs + room_reals((size_t)GATHER * (size_t)s.ci);
         tap_gradient(part + (size_t)j * stride + (size_t)t * tap, x, dy, s, t / 3, t % 3, from, to, xs, ys);
     }
-    K(conv_reduce)(dw, part, stride, chunks, 9 * tap);
+    K(add_parts)(dw, part, stride, chunks, 9 * tap);
 }
 
 const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight, false};

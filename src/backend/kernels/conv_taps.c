@@ -24,7 +24,7 @@ typedef struct Sorted {
 
 static Sorted sorted_of(ConvShape s)
 {
-    int hw = s.h * s.w, most = imax(1, BLOCK_ROWS / hw), blocks = (s.n + most - 1) / most;
+    int hw = s.h * s.w, most = max_int(1, BLOCK_ROWS / hw), blocks = (s.n + most - 1) / most;
     Sorted r = {(s.n + blocks - 1) / blocks, blocks, 0};
     r.rows = r.images * hw;
     return r;
@@ -57,7 +57,7 @@ static bool row_of(ConvShape s, int i, int a, int c, size_t *in, size_t *out, in
 {
     int j0 = c == 0 ? 1 : 0, j1 = c == 2 ? s.w - 1 : s.w, y = i + a - 1;
     *out = (size_t)(i * s.w + j0);
-    *in = (size_t)(imax(y, 0) * s.w + j0 + c - 1);
+    *in = (size_t)(max_int(y, 0) * s.w + j0 + c - 1);
     *len = j1 - j0;
     return y >= 0 && y < s.h && j1 > j0;
 }
@@ -103,7 +103,7 @@ static void pack_filters(real *u, const real *w, ConvShape s, bool turn, int t, 
 
 static void put_block(Grad y, const real *m, const real *b, ConvShape s, Sorted r, int block, int o, int wide)
 {
-    int first = block * r.images, images = imin(r.images, s.n - first);
+    int first = block * r.images, images = min_int(r.images, s.n - first);
     size_t hw = (size_t)s.h * (size_t)s.w, co = (size_t)s.co;
     for (int j = 0; j < wide; j += VW, m += (size_t)r.rows * VW) {
         vf bias = b ? vload(b + o + j) : (vf){0};
@@ -126,7 +126,7 @@ static void correlate(Grad y, const real *x, const real *w, const real *b, ConvS
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int unit = 0; unit < units * r.blocks; unit++) {
         real *u = buf + thread_reals(s) * (size_t)omp_get_thread_num(), *m = u + (size_t)(width * s.ci);
-        int o = unit / r.blocks * width, block = unit % r.blocks, wide = imin(width, s.co - o), len;
+        int o = unit / r.blocks * width, block = unit % r.blocks, wide = min_int(width, s.co - o), len;
         const real *xb = xs + (size_t)block * block_reals(r, s.ci);
         size_t in, out, images = (size_t)r.images * VW;
         memset(m, 0, (size_t)r.rows * (size_t)wide * sizeof(real));
@@ -164,14 +164,14 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
     sort_rows(ys, dy, s, r, s.co);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int unit = 0; unit < 9 * pairs; unit++) {
-        int t = unit / pairs, o = unit % pairs * PAIR, wide = imin(PAIR, s.co - o), len;
+        int t = unit / pairs, o = unit % pairs * PAIR, wide = min_int(PAIR, s.co - o), len;
         real *to = dw.p + (size_t)t * (size_t)s.ci * co + (size_t)o;
         bool add = dw.beta != 0;
         for (int block = 0; block < r.blocks; block++) {
             const real *xb = xs + (size_t)block * block_reals(r, s.ci);
             const real *yb = ys + (size_t)block * block_reals(r, s.co) + (size_t)o * (size_t)r.rows;
             /* the last block may have fewer images: its rows are not next to each other, so pixel by pixel */
-            int exist = imin(r.images, s.n - block * r.images);
+            int exist = min_int(r.images, s.n - block * r.images);
             for (int i = 0; i < s.h; i++) {
                 size_t in, out;
                 if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))

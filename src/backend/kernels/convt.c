@@ -17,7 +17,7 @@ enum { BLOCK_PIXELS = 56, PAIR = 2 * VW };
 /* Image rows per block of work, and blocks; they depend on the shape only. */
 static int block_rows(ConvShape s)
 {
-    return imax(1, BLOCK_PIXELS / s.w);
+    return max_int(1, BLOCK_PIXELS / s.w);
 }
 
 static int blocks_of(ConvShape s)
@@ -28,8 +28,8 @@ static int blocks_of(ConvShape s)
 static int chunks_of(ConvShape s)
 {
     size_t fit = CONV_PARTIAL / (4 * (size_t)s.ci * (size_t)s.co);
-    int most = fit < CONV_CHUNKS ? imax(1, (int)fit) : CONV_CHUNKS;
-    return imin(most, blocks_of(s));
+    int most = fit < CONV_CHUNKS ? max_int(1, (int)fit) : CONV_CHUNKS;
+    return min_int(most, blocks_of(s));
 }
 
 /* Reals of one W_a (forward) or W_a^T (backward) in panels */
@@ -61,7 +61,7 @@ static void pack(real *to, const real *w, ConvShape s)
     size_t ci = (size_t)s.ci;
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int p = 0; p < 2 * panels; p++) {
-        int j = p % panels * VW, lanes = imin(VW, n - j);
+        int j = p % panels * VW, lanes = min_int(VW, n - j);
         const real *from = w + (size_t)(p / panels * n + j);
         for (size_t k = 0; k < ci; k++)
             vstore(to + ((size_t)p * ci + k) * VW, vload_n(from + k * 2 * (size_t)n, lanes));
@@ -74,7 +74,7 @@ static void pack_turned(real *to, const real *w, ConvShape s)
     int n = 2 * s.co, panels = (s.ci + VW - 1) / VW;
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int p = 0; p < 2 * panels; p++) {
-        int j = p % panels * VW, lanes = imin(VW, s.ci - j);
+        int j = p % panels * VW, lanes = min_int(VW, s.ci - j);
         const real *from = w + (size_t)j * 2 * (size_t)n + (size_t)(p / panels * n);
         real *panel = to + (size_t)p * (size_t)n * VW;
         for (int k = 0; k < n; k++) {
@@ -107,12 +107,13 @@ void K(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real
     const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
     real *buffers = scratch, *packed = buffers + (size_t)threads_count() * buffer_reals(s),
          *bias = b ? packed + 2 * size : NULL;
+    assert(is_aligned(scratch) && row >= co);
     pack(packed, w, s);
     for (int o = 0; b && o < n; o++)
         bias[o] = b[o % s.co];
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int from = 0; from < rows; from += step) {
-        const int count = imin(step, rows - from);
+        const int count = min_int(step, rows - from);
         real *buffer = buffers + (size_t)omp_get_thread_num() * buffer_reals(s);
         for (int a = 0; a < 2; a++) {
             real *to = copy ? buffer : y + (size_t)(2 * from + a) * line;
@@ -134,12 +135,13 @@ void K(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, voi
                  out = 2 * (size_t)s.w * (size_t)s.co;
     const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
     real *packed = scratch;
+    assert(dx.p && is_aligned(scratch));
     pack_turned(packed, w, s);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int from = 0; from < rows; from += step)
         for (int a = 0; a < 2; a++)
             for (int j = 0; j < s.ci; j += PAIR)
-                for (int i = from; i < imin(rows, from + step); i++)
+                for (int i = from; i < min_int(rows, from + step); i++)
                     rows_mul_pair(dx.p + (size_t)i * in + j, (size_t)s.ci, dy + (size_t)(2 * i + a) * out, (size_t)n,
                                   packed + (size_t)a * size + (size_t)j * (size_t)n, s.w, s.ci - j, n, NULL,
                                   a == 0 ? dx.beta : 1);
@@ -151,22 +153,22 @@ void K(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvS
     const size_t in = (size_t)s.w * (size_t)s.ci, out = 2 * (size_t)s.w * (size_t)s.co;
     const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co, chunks = chunks_of(s);
     real *part_b = scratch, *part = part_b + K(conv_bias_scratch)(s.co) / sizeof(real);
+    assert(is_aligned(scratch));
 #pragma omp parallel for schedule(dynamic) num_threads(threads_count())
     for (int j = 0; j < chunks; j++) {
         const int first = (int)((long)rows * j / chunks), last = (int)((long)rows * (j + 1) / chunks);
         for (int from = first; dw.p && from < last; from += step) {
-            const Lines l = {imin(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
+            const Lines l = {min_int(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
             for (int a = 0; a < 2; a++)
                 lines_mul_t(part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, x + (size_t)from * in,
                             dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
         }
         if (db.p)
-            K(conv_sum_rows)
-        (part_b + (size_t)j * stride_b, part_b + (size_t)(CONV_CHUNKS + j) * stride_b, dy + (size_t)(2 * first) * out,
-         (size_t)(last - first) * 4 * (size_t)s.w, s.co);
+            K(sum_rows)
+        (part_b + (size_t)j * stride_b, dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w, s.co);
     }
     if (dw.p)
-        K(conv_reduce)(dw, part, stride, chunks, len);
+        K(add_parts)(dw, part, stride, chunks, len);
     if (db.p)
-        K(conv_reduce)(db, part_b, stride_b, chunks, (size_t)s.co);
+        K(add_parts)(db, part_b, stride_b, chunks, (size_t)s.co);
 }

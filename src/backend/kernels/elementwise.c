@@ -5,16 +5,11 @@
 
 #define BLOCK 16384 /* elements */
 
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* One loop for full vectors and the tail, so that an element is rounded in the same way wherever it lies. */
 ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)
 {
     for (size_t i = 0; i < len; i += VW) {
-        const int m = len - i < (size_t)VW ? (int)(len - i) : VW;
+        const int m = lanes_from(i, len);
         vstore_n(y + i, vact(vload_n(x + i, m), act), m);
     }
 }
@@ -23,7 +18,7 @@ void K(act_fwd)(real *y, const real *x, size_t numel, Act act)
 {
 #pragma omp parallel for schedule(static) if (numel > BLOCK)
     for (size_t i = 0; i < numel; i += BLOCK) {
-        const size_t len = min_size(BLOCK, numel - i);
+        const size_t len = mem_min(BLOCK, numel - i);
         if (act == ACT_SILU)
             act_block(y + i, x + i, len, ACT_SILU);
         else if (act == ACT_RELU)
@@ -48,7 +43,7 @@ void K(act_bwd)(Grad dx, const real *dy, const real *x, size_t numel, Act act)
 {
 #pragma omp parallel for schedule(static) if (numel > BLOCK)
     for (size_t i = 0; i < numel; i += BLOCK) {
-        const size_t len = min_size(BLOCK, numel - i);
+        const size_t len = mem_min(BLOCK, numel - i);
         if (act == ACT_SILU)
             act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_SILU, dx.beta);
         else if (act == ACT_RELU)
@@ -62,7 +57,7 @@ void K(axpby)(real *y, const real *x, size_t numel, real a, real b)
 {
 #pragma omp parallel for schedule(static) if (numel > BLOCK)
     for (size_t i0 = 0; i0 < numel; i0 += BLOCK) {
-        const size_t len = min_size(BLOCK, numel - i0);
+        const size_t len = mem_min(BLOCK, numel - i0);
         const real *restrict xb = x + i0;
         real *restrict yb = y + i0;
         if (b == 0)
@@ -102,6 +97,7 @@ static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *re
 void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c)
 {
     const int lines = n * (h / 2), ow = w / 2;
+    assert(h % 2 == 0 && w % 2 == 0);
 #pragma omp parallel for schedule(static)
     for (int line = 0; line < lines; line++)
         for (int j = 0; j < ow; j++) {
@@ -129,6 +125,7 @@ static void unpool_pixel(real *restrict a, real *restrict b, const real *restric
 void K(maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h, int w, int c)
 {
     const int lines = n * (h / 2), ow = w / 2;
+    assert(h % 2 == 0 && w % 2 == 0);
 #pragma omp parallel for schedule(static)
     for (int line = 0; line < lines; line++)
         for (int j = 0; j < ow; j++) {
@@ -140,6 +137,7 @@ void K(maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h
 
 void K(copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta)
 {
+    assert(x_row >= (size_t)c && y_row >= (size_t)c);
 #pragma omp parallel for schedule(static) if (rows * (size_t)c > BLOCK)
     for (size_t r = 0; r < rows; r++)
         update_row(y + r * y_row, x + r * x_row, c, beta);
@@ -160,6 +158,8 @@ void K(embed_fwd)(real *y, const real *table, const int *idx, int n, int d)
 
 void K(embed_bwd)(Grad dtable, const real *dy, const int *idx, int n, int d, int vocab)
 {
+    for (int i = 0; i < n; i++)
+        assert(idx[i] >= 0 && idx[i] < vocab);
 #pragma omp parallel for schedule(static) if ((size_t)n * d > BLOCK)
     for (int v = 0; v < vocab; v++) {
         real *row = dtable.p + (size_t)v * d;

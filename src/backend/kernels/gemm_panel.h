@@ -22,7 +22,7 @@
 
 /* mr rows and nr vectors of C; a, b, c point at the tile, *_panel are the distances between panels. */
 ALWAYS_INLINE void panel_tile(real *restrict c, size_t c_panel, const real *restrict a, size_t a_panel,
-                              const real *restrict b, size_t b_panel, int k, bool add, int mr, int nr)
+                              const real *restrict b, size_t b_panel, int k, bool add, int nr, int mr)
 {
     vf sum[PANEL_ROWS][2];
 #pragma GCC unroll 16
@@ -65,34 +65,32 @@ ALWAYS_INLINE void panel_tile(real *restrict c, size_t c_panel, const real *rest
         }
 }
 
-/* The last rows: fewer than PANEL_ROWS. */
-ALWAYS_INLINE void panel_rest(real *c, size_t c_panel, const real *a, size_t a_panel, const real *b, size_t b_panel,
-                              int k, bool add, int mr, int nr)
-{
-#define PANEL_CASE(R)                                                                                                  \
+/* f(..., mr) for the last rows, fewer than PANEL_ROWS: with a number that the compiler knows in each of the copies. */
+#define WITH_ROWS(mr, f, ...)                                                                                          \
+    do {                                                                                                               \
+        switch (mr) {                                                                                                  \
+            ROWS_CASE(1, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(2, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(3, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(4, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(5, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(6, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(7, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(8, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(9, f, __VA_ARGS__);                                                                              \
+            ROWS_CASE(10, f, __VA_ARGS__);                                                                             \
+            ROWS_CASE(11, f, __VA_ARGS__);                                                                             \
+            ROWS_CASE(12, f, __VA_ARGS__);                                                                             \
+            ROWS_CASE(13, f, __VA_ARGS__);                                                                             \
+        default:                                                                                                       \
+            break;                                                                                                     \
+        }                                                                                                              \
+    } while (0)
+#define ROWS_CASE(R, f, ...)                                                                                           \
     case R:                                                                                                            \
         if (R < PANEL_ROWS)                                                                                            \
-            panel_tile(c, c_panel, a, a_panel, b, b_panel, k, add, R < PANEL_ROWS ? R : 1, nr);                        \
+            f(__VA_ARGS__, R < PANEL_ROWS ? R : 1);                                                                    \
         break
-    switch (mr) {
-        PANEL_CASE(1);
-        PANEL_CASE(2);
-        PANEL_CASE(3);
-        PANEL_CASE(4);
-        PANEL_CASE(5);
-        PANEL_CASE(6);
-        PANEL_CASE(7);
-        PANEL_CASE(8);
-        PANEL_CASE(9);
-        PANEL_CASE(10);
-        PANEL_CASE(11);
-        PANEL_CASE(12);
-        PANEL_CASE(13);
-    default:
-        break;
-    }
-#undef PANEL_CASE
-}
 
 static inline void panel_mul(real *c, size_t c_panel, const real *a, size_t a_panel, const real *b, size_t b_panel,
                              int m, int n, int k, bool add)
@@ -101,12 +99,12 @@ static inline void panel_mul(real *c, size_t c_panel, const real *a, size_t a_pa
         int i = 0;
         if (n - j > VW) {
             for (; i + PANEL_ROWS <= m; i += PANEL_ROWS)
-                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, PANEL_ROWS, 2);
-            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, m - i, 2);
+                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, 2, PANEL_ROWS);
+            WITH_ROWS(m - i, panel_tile, c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, 2);
         } else {
             for (; i + PANEL_ROWS <= m; i += PANEL_ROWS)
-                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, PANEL_ROWS, 1);
-            panel_rest(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, m - i, 1);
+                panel_tile(c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, 1, PANEL_ROWS);
+            WITH_ROWS(m - i, panel_tile, c + i * VW, c_panel, a + i * VW, a_panel, b, b_panel, k, add, 1);
         }
     }
 }

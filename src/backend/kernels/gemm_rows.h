@@ -12,7 +12,7 @@
 
 /* mr rows and nr vectors of C, the last of `lanes` columns */
 ALWAYS_INLINE void rows_tile(real *restrict c, size_t c_row, const real *restrict a, size_t a_row,
-                             const real *restrict b, int k, const real *bias, real beta, int mr, int nr, int lanes)
+                             const real *restrict b, int k, const real *bias, real beta, int nr, int lanes, int mr)
 {
     vf sum[PANEL_ROWS][2];
 #pragma GCC unroll 16
@@ -40,34 +40,6 @@ ALWAYS_INLINE void rows_tile(real *restrict c, size_t c_row, const real *restric
             vupdate_n(c + (size_t)r * c_row + (size_t)(j * VW), sum[r][j], beta, lanes);
 }
 
-static inline void rows_rest(real *c, size_t c_row, const real *a, size_t a_row, const real *b, int k, const real *bias,
-                             real beta, int mr)
-{
-#define ROWS_CASE(R)                                                                                                   \
-    case R:                                                                                                            \
-        if (R < PANEL_ROWS)                                                                                            \
-            rows_tile(c, c_row, a, a_row, b, k, bias, beta, R < PANEL_ROWS ? R : 1, 2, VW);                            \
-        break
-    switch (mr) {
-        ROWS_CASE(1);
-        ROWS_CASE(2);
-        ROWS_CASE(3);
-        ROWS_CASE(4);
-        ROWS_CASE(5);
-        ROWS_CASE(6);
-        ROWS_CASE(7);
-        ROWS_CASE(8);
-        ROWS_CASE(9);
-        ROWS_CASE(10);
-        ROWS_CASE(11);
-        ROWS_CASE(12);
-        ROWS_CASE(13);
-    default:
-        break;
-    }
-#undef ROWS_CASE
-}
-
 /* Columns [j, j+2*VW) of C, or what there is of them; c, b and bias point at the first. */
 static inline void rows_mul_pair(real *c, size_t c_row, const real *a, size_t a_row, const real *b, int m, int n, int k,
                                  const real *bias, real beta)
@@ -75,13 +47,14 @@ static inline void rows_mul_pair(real *c, size_t c_row, const real *a, size_t a_
     int i = 0;
     if (n >= 2 * VW) {
         for (; i + PANEL_ROWS <= m; i += PANEL_ROWS)
-            rows_tile(c + (size_t)i * c_row, c_row, a + (size_t)i * a_row, a_row, b, k, bias, beta, PANEL_ROWS, 2, VW);
-        rows_rest(c + (size_t)i * c_row, c_row, a + (size_t)i * a_row, a_row, b, k, bias, beta, m - i);
+            rows_tile(c + (size_t)i * c_row, c_row, a + (size_t)i * a_row, a_row, b, k, bias, beta, 2, VW, PANEL_ROWS);
+        WITH_ROWS(m - i, rows_tile, c + (size_t)i * c_row, c_row, a + (size_t)i * a_row, a_row, b, k, bias, beta, 2,
+                  VW);
     } else
         for (; i < m; i++)
             for (int j = 0; j < n; j += VW)
                 rows_tile(c + (size_t)i * c_row + j, c_row, a + (size_t)i * a_row, a_row, b + (size_t)j * (size_t)k, k,
-                          bias ? bias + j : NULL, beta, 1, 1, min_int(VW, n - j));
+                          bias ? bias + j : NULL, beta, 1, min_int(VW, n - j), 1);
 }
 
 /* Rows of A^T B: `lines` times `per_line` rows of A, all one behind the other, and of B, whose lines are b_line apart. */

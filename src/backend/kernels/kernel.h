@@ -3,6 +3,7 @@
 #ifndef SDLORA_KERNEL_H
 #define SDLORA_KERNEL_H
 
+#include <assert.h>
 #include <cblas.h>
 #include <math.h>
 #include <omp.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "sdlora/backend.h"
+#include "sdlora/mem.h"
 
 #define KCAT2(name, isa) name##_##isa
 #define KCAT(name, isa)  KCAT2(name, isa)
@@ -40,6 +42,38 @@ static inline vf vset1(real a)
 static inline Grad grad_at(Grad d, size_t at)
 {
     return (Grad){d.p ? d.p + at : NULL, d.beta};
+}
+
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Lanes of the vector that begins at element i of `len` */
+static inline int lanes_from(size_t i, size_t len)
+{
+    return (int)mem_min((size_t)VW, len - i);
+}
+
+static inline bool is_aligned(const void *p)
+{
+    return (uintptr_t)p % MEM_ALIGN == 0;
+}
+
+/* Bytes of `reals` reals, padded so that the next buffer is aligned, and reals of the same. */
+static inline size_t room(size_t reals)
+{
+    return mem_align_up(reals * sizeof(real));
+}
+
+static inline size_t room_reals(size_t reals)
+{
+    return room(reals) / sizeof(real);
 }
 
 static inline size_t round_up(size_t a, size_t to)

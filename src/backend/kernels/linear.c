@@ -4,6 +4,7 @@
  * depend on the batch; few rows per image (time embedding, context tokens) go through a kernel of our own instead,
  * which computes every element in the same order wherever it is. */
 #include "kernels.h"
+#include "parts.h"
 #include "vmath.h"
 
 #include "sdlora/threads.h"
@@ -14,7 +15,6 @@
 #define TURNED_MAX   16384   /* a w up to this size is turned round first: OpenBLAS's fast path likes that better */
 #define CHUNK_ROWS   512     /* backward weights: rows per partial sum, at least */
 #define CHUNKS_MAX   32      /* and partial sums, at most */
-#define SPAN         64      /* rows summed in real before they are added to a chunk's total */
 #define DOT_ROWS     4
 #define DOT_OUTS     4
 #define OUTS_PER_JOB 64
@@ -74,7 +74,7 @@ static void dot_tile(real *y, const real *x, const real *w, const real *b, const
 /* Reals of room for a w, whole cache lines. */
 static size_t weight_stride(int in, int out)
 {
-    return round_up((size_t)in * out, 16);
+    return room_reals((size_t)in * out);
 }
 
 static void forward_few(real *y, const real *x, const real *w, const real *b, const real *res, int rows, int in,
@@ -113,6 +113,7 @@ void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const r
     }
     const int block = block_rows(rows, in, out), blocks = (rows + block - 1) / block;
     const bool turn = turned_first(rows, in, out);
+    assert(!turn || is_aligned(scratch));
 #pragma omp parallel num_threads(threads_count())
     {
         real *turned = (real *)scratch + (turn ? weight_stride(in, out) * (size_t)omp_get_thread_num() : 0);
@@ -152,45 +153,17 @@ static int chunks_of(int total)
 size_t K(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads)
 {
     (void)threads;
-    return (size_t)chunks_of(n * rows) * (weight_stride(in, out) + round_up((size_t)out, 16)) * sizeof(real);
-}
-
-/* db (out) = sum of the rows of dy. */
-static void sum_rows(real *db, const real *dy, int rows, int out)
-{
-    memset(db, 0, (size_t)out * sizeof(real));
-    for (int r0 = 0; r0 < rows; r0 += SPAN)
-        for (int k = 0; k < out; k += VW) {
-            const int r1 = min_int(rows, r0 + SPAN), m = min_int(VW, out - k);
-            vf s = {0};
-            for (int r = r0; r < r1; r++)
-                s += vload_n(dy + (size_t)r * out + k, m);
-            vstore_n(db + k, vload_n(db + k, m) + s, m);
-        }
-}
-
-/* d (len) gets the sum of `chunks` parts. */
-static void add_parts(Grad d, const real *part, size_t stride, int chunks, size_t len)
-{
-    const size_t step = 4096;
-#pragma omp parallel for schedule(static) if (len > step)
-    for (size_t i0 = 0; i0 < len; i0 += step)
-        for (size_t i = i0; i < len && i < i0 + step; i += (size_t)VW) {
-            const int m = len - i < (size_t)VW ? (int)(len - i) : VW;
-            vf s = vload_n(part + i, m);
-            for (int c = 1; c < chunks; c++)
-                s += vload_n(part + c * stride + i, m);
-            vupdate_n(d.p + i, s, d.beta, m);
-        }
+    return (size_t)chunks_of(n * rows) * (weight_stride(in, out) + room_reals((size_t)out)) * sizeof(real);
 }
 
 void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                           void *scratch)
 {
     const int total = n * rows, chunks = chunks_of(total), chunk = (total + chunks - 1) / chunks;
-    const size_t stride = weight_stride(in, out), stride_b = round_up((size_t)out, 16);
+    const size_t stride = weight_stride(in, out), stride_b = room_reals((size_t)out);
     real *part = scratch, *part_b = part + (size_t)chunks * stride;
     const int block = block_rows(chunk, in, out);
+    assert(is_aligned(scratch));
 #pragma omp parallel for schedule(static)
     for (int c = 0; c < chunks; c++) {
         const int r0 = min_int(total, c * chunk), r1 = min_int(total, r0 + chunk);
@@ -201,10 +174,10 @@ void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n
             gemm(true, false, out, in, min_int(block, r1 - r), 1, dy + (size_t)r * out, out, x + (size_t)r * in, in,
                  r > r0, to, in);
         if (db.p)
-            sum_rows(part_b + (size_t)c * stride_b, dy + (size_t)r0 * out, r1 - r0, out);
+            K(sum_rows)(part_b + (size_t)c * stride_b, dy + (size_t)r0 * out, (size_t)(r1 - r0), out);
     }
     if (dw.p)
-        add_parts(dw, part, stride, chunks, (size_t)in * out);
+        K(add_parts)(dw, part, stride, chunks, (size_t)in * out);
     if (db.p)
-        add_parts(db, part_b, stride_b, chunks, (size_t)out);
+        K(add_parts)(db, part_b, stride_b, chunks, (size_t)out);
 }

@@ -1,19 +1,12 @@
-/* Losses: scale * sum |a-b| or scale * sum (a-b)^2, and the gradient in a. Blocks of BLOCK elements, each summed in
- * double; block sums are added in order. */
+/* Losses: scale * sum |a-b| or scale * sum (a-b)^2, and the gradient in a. Summed by blocks, in double: parts.h. */
 #include "kernels.h"
+#include "parts.h"
 #include "vmath.h"
-
-#define BLOCK 8192 /* elements */
-
-static size_t blocks_of(size_t numel)
-{
-    return (numel + BLOCK - 1) / BLOCK;
-}
 
 size_t K(loss_scratch)(size_t numel, int threads)
 {
     (void)threads;
-    return round_up(blocks_of(numel) * sizeof(double), 64);
+    return sum_scratch(numel);
 }
 
 static double sum_block(const real *a, const real *b, size_t len, bool l1)
@@ -50,18 +43,16 @@ ALWAYS_INLINE void grad_block(real *restrict da, const real *restrict a, const r
 
 double K(loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
 {
-    const size_t blocks = blocks_of(numel);
-    double *part = scratch, sum = 0;
-#pragma omp parallel for schedule(static) if (blocks > 1)
-    for (size_t j = 0; j < blocks; j++) {
-        const size_t i = j * BLOCK, len = numel - i < BLOCK ? numel - i : BLOCK;
+    double *part = scratch;
+    assert(is_aligned(scratch));
+#pragma omp parallel for schedule(static) if (numel > SUM_BLOCK)
+    for (size_t j = 0; j < sum_blocks(numel); j++) {
+        const size_t i = j * SUM_BLOCK, len = sum_block_len(j, numel);
         part[j] = sum_block(a + i, b + i, len, l1);
         if (da.p && da.beta == 0)
             grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, 0);
         else if (da.p)
             grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, da.beta);
     }
-    for (size_t j = 0; j < blocks; j++)
-        sum += part[j];
-    return scale * sum;
+    return scale * sum_of_blocks(part, numel);
 }

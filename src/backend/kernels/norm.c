@@ -15,7 +15,7 @@
 size_t K(norm_scratch)(NormShape s, int threads)
 {
     (void)threads;
-    return round_up(((size_t)s.n + 1) * (size_t)s.c * 2 * sizeof(double), 64);
+    return mem_align_up(((size_t)s.n + 1) * (size_t)s.c * 2 * sizeof(double));
 }
 
 /* Groups that one block of work holds. */
@@ -78,6 +78,7 @@ static void forward_at(real *y, const NormInputs *in, const Cols *c, NormShape s
 void K(group_norm_fwd)(real *y, real *stats, const NormInputs *in, NormShape s)
 {
     const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
+    assert(width * s.groups == s.c);
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per);
@@ -175,7 +176,9 @@ void K(group_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, co
                        void *scratch)
 {
     const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
+    assert(width * s.groups == s.c);
     double *part = scratch;
+    assert(is_aligned(scratch));
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per), k1 = g1 * width;
@@ -206,6 +209,7 @@ void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormSha
     const int blocks = (s.c + COLS - 1) / COLS;
     const double count = (double)s.n * s.hw;
     double *part = scratch;
+    assert(is_aligned(scratch));
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
@@ -250,6 +254,7 @@ void K(batch_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, co
     const int blocks = (s.c + COLS - 1) / COLS;
     const double count = (double)s.n * s.hw;
     double *part = scratch, *totals = part + (size_t)s.n * s.c * 2;
+    assert(is_aligned(scratch) && s.groups == 0);
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * blocks; job++) {
         const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);

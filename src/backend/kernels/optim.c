@@ -3,19 +3,15 @@
  *   m = b1 m + (1-b1) g, v = b2 v + (1-b2) g^2, w = (1 - lr wd) w - (lr/bias1) m / (sqrt(v)/sqrt(bias2) + eps)
  * and the sum of squares of a gradient slab, for its norm. */
 #include "kernels.h"
+#include "parts.h"
 #include "vmath.h"
 
 #define BLOCK 8192 /* elements */
 
-static size_t blocks_of(size_t numel)
-{
-    return (numel + BLOCK - 1) / BLOCK;
-}
-
 size_t K(sumsq_scratch)(size_t numel, int threads)
 {
     (void)threads;
-    return round_up(blocks_of(numel) * sizeof(double), 64);
+    return sum_scratch(numel);
 }
 
 static double sumsq_block(const real *x, size_t len)
@@ -35,14 +31,12 @@ static double sumsq_block(const real *x, size_t len)
 
 double K(sumsq)(const real *x, size_t numel, void *scratch)
 {
-    const size_t blocks = blocks_of(numel);
-    double *part = scratch, sum = 0;
-#pragma omp parallel for schedule(static) if (blocks > 1)
-    for (size_t j = 0; j < blocks; j++)
-        part[j] = sumsq_block(x + j * BLOCK, numel - j * BLOCK < BLOCK ? numel - j * BLOCK : BLOCK);
-    for (size_t j = 0; j < blocks; j++)
-        sum += part[j];
-    return sum;
+    double *part = scratch;
+    assert(is_aligned(scratch));
+#pragma omp parallel for schedule(static) if (numel > SUM_BLOCK)
+    for (size_t j = 0; j < sum_blocks(numel); j++)
+        part[j] = sumsq_block(x + j * SUM_BLOCK, sum_block_len(j, numel));
+    return sum_of_blocks(part, numel);
 }
 
 /* The coefficients, rounded once. */
@@ -79,7 +73,7 @@ void K(adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, 
     const real keep = (real)s.ema_decay, take = (real)(1 - s.ema_decay);
 #pragma omp parallel for schedule(static) if (numel > BLOCK)
     for (size_t j = 0; j < numel; j += BLOCK) {
-        const size_t len = numel - j < BLOCK ? numel - j : BLOCK;
+        const size_t len = mem_min(BLOCK, numel - j);
         adam_block(w + j, m + j, v + j, g + j, len, k);
         if (ema) { /* the block is still in the cache */
             real *restrict e = ema + j;

@@ -218,6 +218,7 @@ void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], Su
 {
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
     const size_t total = work_reals(s, 0);
+    assert(is_aligned(scratch) && row >= (size_t)s.c);
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < s.n * tiles; job++) {
         Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
@@ -246,7 +247,7 @@ void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], Su
 static size_t part_reals(SublayerShape s)
 {
     const size_t c = (size_t)s.c, f = s.attention ? 0 : (size_t)s.f;
-    return round_up(c * (3 + 2 * f) + f, 64 / sizeof(real));
+    return room_reals(c * (3 + 2 * f) + f);
 }
 
 static int chunks_of(SublayerShape s)
@@ -373,6 +374,7 @@ void K(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *con
     const int chunks = chunks_of(s);
     const size_t total = work_reals(s, 0), stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
     real *part = (real *)scratch + total * (size_t)threads_count();
+    assert(kept && is_aligned(scratch));
 #pragma omp parallel for schedule(static)
     for (int j = 0; j < chunks; j++) {
         Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);

@@ -44,7 +44,7 @@ static void work_sizes(size_t size[WORK_PARTS], SublayerShape s)
     const size_t all[WORK_PARTS] = {c * w, c * w,  c * w,  f * w,  f * w,  f * w,    f * w,   w,
                                     w,     c * VW, c * VW, c * VW, f * VW, own * VW, own * VW};
     for (int i = 0; i < WORK_PARTS; i++)
-        size[i] = round_up(all[i], 64 / sizeof(real));
+        size[i] = room_reals(all[i]);
 }
 
 /* Of the parts from `first` on */

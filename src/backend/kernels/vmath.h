@@ -260,9 +260,4 @@ ALWAYS_INLINE vf vact_slope(vf x, vf *slope, Act act)
     return vact(x, act);
 }
 
-static inline int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 #endif

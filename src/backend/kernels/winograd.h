@@ -32,7 +32,8 @@ static inline Tiling tiling_of(ConvShape s)
 static inline Run run_at(Tiling t, int tile, int most, ConvShape s)
 {
     int per_image = t.th * t.tw, n = tile / per_image, k = tile % per_image, col = k % t.tw;
-    return (Run){(size_t)n * (size_t)s.h * (size_t)s.w, k / t.tw * TILE, col * TILE, imin(imin(most, RUN), t.tw - col)};
+    return (Run){(size_t)n * (size_t)s.h * (size_t)s.w, k / t.tw * TILE, col * TILE,
+                 min_int(min_int(most, RUN), t.tw - col)};
 }
 
 /* Reals between the matrices of two frequencies: one cache line more than they need, an odd number of lines, so that
@@ -49,7 +50,7 @@ static inline void fetch_part(const real *x, ConvShape s, int channels, int from
 {
     const Tiling t = tiling_of(s);
     const size_t image = (size_t)s.h * (size_t)s.w * (size_t)channels, per_image = (size_t)(t.th * t.tw);
-    const int end = imin(from + count, t.count);
+    const int end = min_int(from + count, t.count);
     const size_t begin = (size_t)from * image / per_image,
                  len = from < end ? (size_t)(end - from) * image / per_image : 0;
     const size_t stop = begin + len * (size_t)(q + 1) / FREQS;
@@ -172,7 +173,7 @@ static void put_input(real *v, const real *x, const real *zeros, ConvShape s, in
     for (int done = 0; done < count;) {
         Run r = run_at(tiling, from + done, count - done, s);
         Row w = row_of(r, s);
-        int cols = r.len * TILE + SPAN - TILE, c0 = r.j == 0 ? 1 : 0, c1 = imin(cols, s.w + 1 - r.j);
+        int cols = r.len * TILE + SPAN - TILE, c0 = r.j == 0 ? 1 : 0, c1 = min_int(cols, s.w + 1 - r.j);
         const int whole = o.begin[w.down < SPAN][0], edge = o.begin[w.down < SPAN][1];
         const real *rows[SPAN];
         for (int i = 0; i < SPAN; i++) {

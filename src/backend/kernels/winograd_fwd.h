@@ -22,10 +22,10 @@ enum {
 static int block_tiles(ConvShape s, int threads)
 {
     size_t per_tile = FREQS * (size_t)(s.ci + s.co) * sizeof(real);
-    int groups = imin((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
+    int groups = min_int((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
     if (FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS)
         groups = MANY_TILES / PANEL_ROWS;
-    int most = imax(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
+    int most = max_int(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
     while (blocks < 2 * threads && tiles / (blocks + 1) >= SPLIT_TILES)
         blocks++;
     return (tiles + blocks - 1) / blocks;
@@ -133,7 +133,7 @@ static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real b
         Row p = row_of(r, s);
         real *to = y + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step;
         const int whole = order.begin[p.down < SPAN][0], edge = order.begin[p.down < SPAN][1];
-        const int h = imin(TILE, s.h - r.i);
+        const int h = min_int(TILE, s.h - r.i);
         for (int o = o0; o < o1; o += VW) {
             const real *mo = m + (size_t)o * (size_t)height;
             vf bias = b ? vload(b + o) : (vf){0};
@@ -143,7 +143,7 @@ static void put_tiles(real *y, const real *m, const real *b, ConvShape s, real b
                     output_tile(to + (size_t)(k * TILE) * step + o, line, step, mo + (whole + k) * VW, stride, bias, 0,
                                 TILE, TILE, SPAN, SPAN);
             for (; k < r.len; k++) {
-                const int w = imin(TILE, s.w - r.j - k * TILE);
+                const int w = min_int(TILE, s.w - r.j - k * TILE);
                 real *tile = to + (size_t)(k * TILE) * step + o;
                 WITH_POINTS_2(p.down, k < p.full ? SPAN : p.right, output_tile, tile, line, step,
                               mo + (k < p.full ? whole + k : edge) * VW, stride, bias, beta, h, w);
@@ -172,7 +172,7 @@ static size_t scratch_size(ConvShape s, int threads)
     size_t most = 0;
     for (int t = 1; t <= threads; t++) {
         const size_t reals = thread_reals(s, t) * (size_t)t;
-        most = reals > most ? reals : most;
+        most = mem_max(most, reals);
     }
     return (zeros_reals(s) + most) * sizeof(real);
 }
@@ -200,8 +200,8 @@ static void correlate(Grad y, const real *x, const real *u, const real *b, ConvS
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int unit = 0; unit < blocks * ranges; unit++) {
         real *v = zeros + zeros_reals(s) + own * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
-        int from = unit / ranges * height, count = imin(height, tiles - from), r = unit % ranges;
-        int o0 = pairs * r / ranges * 2 * VW, o1 = imin(s.co, pairs * (r + 1) / ranges * 2 * VW);
+        int from = unit / ranges * height, count = min_int(height, tiles - from), r = unit % ranges;
+        int o0 = pairs * r / ranges * 2 * VW, o1 = min_int(s.co, pairs * (r + 1) / ranges * 2 * VW);
         Order order = order_of(s, from, count);
         put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
         for (size_t q = 0; q < FREQS; q++) {

@@ -37,10 +37,11 @@ static Plan plan_of(ConvShape s, int threads)
 {
     Plan p = {.tiles = tiling_of(s).count};
     size_t fit = CONV_PARTIAL / (9 * (size_t)s.ci * (size_t)s.co);
-    p.chunks = imax(1, imin(imin(MAX_CHUNKS, p.tiles / CHUNK_TILES), fit < MAX_CHUNKS ? (int)fit : MAX_CHUNKS));
-    p.height = imin(s.ci * s.co > SLICE * SLICE ? MANY : FEW, (p.tiles + p.chunks - 1) / p.chunks);
-    p.ci = imin(s.ci, SLICE);
-    p.co = imin(s.co, 2 * SLICE);
+    p.chunks =
+        max_int(1, min_int(min_int(MAX_CHUNKS, p.tiles / CHUNK_TILES), fit < MAX_CHUNKS ? (int)fit : MAX_CHUNKS));
+    p.height = min_int(s.ci * s.co > SLICE * SLICE ? MANY : FEW, (p.tiles + p.chunks - 1) / p.chunks);
+    p.ci = min_int(s.ci, SLICE);
+    p.co = min_int(s.co, 2 * SLICE);
     count_rectangles(&p, s);
     /* Few chunks: smaller rectangles for more threads. Which rectangle a filter lies in has no influence on it. */
     while (p.chunks * p.rows * p.cols < 2 * threads && (p.ci > VW || p.co > 2 * VW)) {
@@ -53,7 +54,7 @@ static Plan plan_of(ConvShape s, int threads)
     p.vs = freq_stride((size_t)p.height, (size_t)p.ci);
     p.ds = freq_stride((size_t)p.height, (size_t)p.co);
     p.us = freq_stride((size_t)p.ci, (size_t)p.co);
-    p.zeros = room_reals((size_t)s.w * (size_t)imax(s.ci, s.co) + VW);
+    p.zeros = room_reals((size_t)s.w * (size_t)max_int(s.ci, s.co) + VW);
     p.part = room_reals(9 * (size_t)s.ci * (size_t)s.co);
     return p;
 }
@@ -71,7 +72,7 @@ static size_t weight_scratch(ConvShape s, int threads)
         const Plan p = plan_of(s, t);
         const size_t reals =
             p.zeros + (size_t)p.chunks * (p.part + room_reals((size_t)s.co)) + weight_thread_reals(p) * (size_t)t;
-        most = reals > most ? reals : most;
+        most = mem_max(most, reals);
     }
     return most * sizeof(real);
 }
@@ -113,12 +114,12 @@ static void gradient_tiles(real *d, real *sums, const real *dy, ConvShape s, int
         Row p = row_of(r, s);
         const real *y = dy + (r.image + (size_t)r.i * (size_t)s.w + (size_t)r.j) * step + o0;
         const int whole = order.begin[p.down < SPAN][0], edge = order.begin[p.down < SPAN][1];
-        const int h = imin(TILE, s.h - r.i);
+        const int h = min_int(TILE, s.h - r.i);
         for (int o = 0; o < channels; o += VW) {
             real *to = d + (size_t)o * (size_t)height;
             vf sum = {0};
             for (int k = 0; k < r.len; k++) {
-                const int w = imin(TILE, s.w - r.j - k * TILE);
+                const int w = min_int(TILE, s.w - r.j - k * TILE);
                 const real *tile = y + (size_t)(k * TILE) * step + o;
                 if (h == TILE && w == TILE)
                     gradient_tile(to + (whole + k) * VW, stride, &sum, tile, line, step, TILE, TILE, SPAN, SPAN);
@@ -169,7 +170,7 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
         real *v = buf + weight_thread_reals(p) * (size_t)omp_get_thread_num(), *d = v + FREQS * p.vs,
              *du = d + FREQS * p.ds;
         int j = unit / slices, c0 = unit % slices / p.cols * p.ci, o0 = unit % slices % p.cols * p.co;
-        int ci = imin(p.ci, s.ci - c0), co = imin(p.co, s.co - o0);
+        int ci = min_int(p.ci, s.ci - c0), co = min_int(p.co, s.co - o0);
         size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
         size_t us = freq_stride((size_t)ci, (size_t)co), high = (size_t)p.height * VW;
         int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
@@ -177,7 +178,7 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
         real *sums = c0 == 0 ? part_b + (size_t)j * stride_b + o0 : du + FREQS * p.us;
         memset(sums, 0, (size_t)co * sizeof(real));
         for (int from = first; from < last; from += p.height) {
-            int count = imin(p.height, last - from);
+            int count = min_int(p.height, last - from);
             Order order = order_of(s, from, count);
             put_input(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
             gradient_tiles(d, sums, dy, s, o0, co, from, count, p.height);
@@ -193,9 +194,9 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
         }
         put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
     }
-    K(conv_reduce)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co);
+    K(add_parts)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co);
     if (db.p)
-        K(conv_reduce)(db, part_b, stride_b, p.chunks, (size_t)s.co);
+        K(add_parts)(db, part_b, stride_b, p.chunks, (size_t)s.co);
 }
 
 #endif
