@@ -173,14 +173,17 @@ if QUIET=1 verify "$dir"; then
 fi
 for i in "${!FILES[@]}"; do
     f=${FILES[i]}
-    if { [ -e "$dir/$f.gz" ] || [ -L "$dir/$f.gz" ]; } && [ "$(checksum "$dir/$f.gz" || true)" != "${sums[i]}" ]; then
+    if { [ -e "$dir/$f.gz" ] || [ -L "$dir/$f.gz" ]; } &&
+        { [ ! -f "$dir/$f.gz" ] || [ "$(checksum "$dir/$f.gz" || true)" != "${sums[i]}" ]; }; then
         say "'$dir/$f.gz' is there and is not $name's: move it away, or name another directory"
         exit 1
     fi
 done
+made=
+[ -d "$dir" ] || made=$dir
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/.fetch-XXXXXXXX") # beside its destination, so that the last step is a rename
-trap 'rm -rf "$work"; rmdir "$dir" 2>/dev/null || true' EXIT
+trap 'rm -rf "$work"; [ -z "$made" ] || rmdir "$made" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 if ! fetch "$name"; then
     say "cannot fetch $name: no source answered with the right files"

@@ -166,9 +166,24 @@ run: a state of another step|src/cli/run.c|s/named >= 0 \&\& named != step/0/|cl
 run: other labels of the validation set|src/train/checkpoint.c|s/json_object_get(saved, "val_sha256"))/0)/|cli_directory
 run: a resumed run does not see to its best|src/cli/run.c|s/return rundir_checkpoint_saved(&run->dir, step.*/return 0;/|cli_faults
 checkpoint: written in place|src/train/checkpoint.c|s/dir_make_temporary(tmp, cap, parent, e)/snprintf(tmp, cap, "%s", dir) < 0 || file_mkdirs(tmp, e)/|cli_kill
+checkpoint: nothing of a failed one is removed|src/train/checkpoint.c|s/dir_remove(tmp, CHECKPOINT_FILES, &removed, NULL)/(void)removed/|cli_faults
 run: a damaged checkpoint is the latest|src/cli/rundir_checkpoints.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
 run: the best is removed too|src/cli/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
+safe: only --out is put together again|src/cli/run.c|s/if (recover_named(run, e) .. /if (/|cli_safe
+safe: a directory that is another by now|src/cli/rundir.c|s/held.st_ino == now.st_ino/1/|cli_safe
+safe: undoing drops what differs|src/cli/rundir_previous.c|s/if (!rc \&\& !same)/if (0)/|cli_safe
+safe: undoing follows a link|src/cli/rundir_previous.c|s/rc = S_ISDIR(st.st_mode)/rc = 1/|cli_safe
+safe: best.json stays for the next run|src/cli/rundir_previous.c|s/else if (what == ASIDE_ALL)/else if (what == ASIDE_ALL \&\& strcmp(parts[i], "checkpoints"))/|cli_safe
+safe: no best one begins anew|src/cli/rundir_checkpoints.c|s/return !out\[0\] ? 0/return 1 ? 0/|cli_safe
+safe: half a checkpoint is copied|src/cli/rundir_checkpoints.c|s/file_exists(from) .. name == CHECKPOINT_FILES/file_exists(from)/|cli_safe
+safe: what run.json cannot hold moves a run|src/cli/run.c|s/if (runfile_check(.*))$/if (0)/|cli_safe
+safe: a picture through a link|src/cli/loop.c|s/!lstat(path, &st) \&\& !S_ISREG/0 \&\& !S_ISREG/|cli_safe
+safe: a link to nothing is replaced|src/base/file_out.c|s/!f->target \&\& !lstat(f->path, &old)/0/|cli_safe
+safe: two outputs in one file|src/cli/sample_files.c|s/!strcmp(one, two)/0/|cli_safe
+safe: a name is looked at once|src/cli/sample_files.c|s/\&\& !j->args->output; i++)/\&\& 0; i++)/|cli_safe
+safe: an adapter of another model|src/cli/cli.c|s/!strcmp(base, model_sha256)/1/|cli_safe
+safe: an error that mkdir did not give|src/base/dir.c|s/if (!mkdir(out, 0777))/if (!mkdir(out, 0777) ? 1 : (file_is_dir(out), 0))/|cli_safe
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
 trainer: goes on after a divergence|src/train/step.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
 model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile

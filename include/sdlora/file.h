@@ -44,7 +44,7 @@ int file_same(bool *same, const char *a, const char *b, Err *e);
  *
  * Bytes go to a temporary file; file_commit brings it to the disk (fsync), renames it to PATH and syncs the directory.
  * Until then an older PATH stays as it was; a new one has its permissions, and its owner where that is allowed. Where PATH
- * is a symbolic link, the file that it points to is replaced. "-" writes to standard output, and a PATH that is a device
+ * is a symbolic link, the file that it points to is replaced; a link to nothing is refused. "-" writes to standard output, and a PATH that is a device
  * or a pipe is written in place: no temporary, no fsync, but every failed write is still an error. All errors are
  * ERR_FAILED and name PATH. */
 typedef struct FileOut FileOut;

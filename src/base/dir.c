@@ -167,10 +167,12 @@ int dir_make_temporary(char *out, size_t cap, const char *parent, Err *e)
 {
     if (strlen(parent) + 1 + TEMPORARY_NAME > cap)
         return err_set(e, ERR_FAILED, "the path '%s' is too long", parent);
-    do
+    do {
         temporary_path(out, cap, parent);
-    while (mkdir(out, 0777) && errno == EEXIST);
-    return file_is_dir(out) ? 0 : err_errno(e, ERR_FAILED, "cannot create a directory in '%s'", parent);
+        if (!mkdir(out, 0777))
+            return 0;
+    } while (errno == EEXIST);
+    return err_errno(e, ERR_FAILED, "cannot create a directory in '%s'", parent);
 }
 
 bool dir_holds_only(const char *path, const char *const *names)
@@ -207,6 +209,13 @@ int dir_remove(const char *path, const char *const *names, bool *removed, Err *e
     return status;
 }
 
+/* What file systems without a certain call say when it is made: FAT, network mounts, FUSE and shared folders differ. */
+static bool is_unsupported(int error)
+{
+    return error == EPERM || error == ENOSYS || error == EOPNOTSUPP || error == EINVAL || error == EROFS ||
+           error == EACCES;
+}
+
 int dir_link(const char *path, const char *target, Err *e)
 {
     size_t n = strlen(path) + TEMPORARY_NAME + 2;
@@ -216,7 +225,7 @@ int dir_link(const char *path, const char *target, Err *e)
     if (!status)
         temporary_path(tmp, n, parent);
     if (!status && symlink(target, tmp)) {
-        if (errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP)
+        if (!is_unsupported(errno))
             status = err_errno(e, ERR_FAILED, "cannot create the link '%s'", path);
     } else if (!status && rename(tmp, path)) {
         status = err_errno(e, ERR_FAILED, "cannot create the link '%s'", path);
@@ -235,7 +244,7 @@ int dir_sync(const char *path, Err *e)
 
     if (fd < 0) /* one that may be written but not read cannot be synced */
         return errno == EACCES ? 0 : err_errno(e, ERR_FAILED, "cannot open the directory '%s'", path);
-    if (fsync(fd) && errno != EINVAL && errno != EROFS && errno != ENOTSUP)
+    if (fsync(fd) && !is_unsupported(errno))
         status = err_errno(e, ERR_FAILED, "cannot bring the directory '%s' to the disk", path);
     close(fd);
     return status;
@@ -250,7 +259,7 @@ static int exchange(const char *dir, const char *tmp, const char *parent, Err *e
 
     if (!renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, RENAME_EXCHANGE))
         return 0;
-    if (errno != EINVAL && errno != ENOSYS)
+    if (!is_unsupported(errno))
         return err_errno(e, ERR_FAILED, "cannot rename '%s' to '%s'", tmp, dir);
     if (!(third = mem_alloc(n, 1, "a path", e)))
         return -1;
@@ -293,10 +302,13 @@ static int make_dir(const char *path, Err *e)
     char *parent;
     int status;
 
-    if (mkdir(path, 0777))
-        return errno == EEXIST && file_is_dir(path)
-                   ? 0
-                   : err_errno(e, ERR_FAILED, "cannot create the directory '%s'", path);
+    if (mkdir(path, 0777)) { /* where there is one already, not all file systems say EEXIST */
+        int saved = errno;
+        if (file_is_dir(path))
+            return 0;
+        errno = saved;
+        return err_errno(e, ERR_FAILED, "cannot create the directory '%s'", path);
+    }
     parent = mem_alloc(n, 1, "a path", e);
     status = parent && !file_dir(parent, n, path, e) ? dir_sync(parent, e) : -1;
     mem_free(parent);

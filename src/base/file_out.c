@@ -42,7 +42,10 @@ static int keep_mode(const FileOut *f, const struct stat *old, Err *e)
     if (!fstat(f->fd, &now) && (now.st_uid != old->st_uid || now.st_gid != old->st_gid) &&
         fchown(f->fd, old->st_uid, old->st_gid)) { /* only root may; then it is ours from now on */
     }
-    return fchmod(f->fd, old->st_mode & 0777) ? err_errno(e, ERR_FAILED, "cannot write '%s'", f->path) : 0;
+    /* Where a file system has no modes, they are the same already, or a private temporary stays private. */
+    if (fchmod(f->fd, old->st_mode & 0777) && errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP)
+        return err_errno(e, ERR_FAILED, "cannot write '%s'", f->path);
+    return 0;
 }
 
 static char *directory_of(const char *path, Err *e)
@@ -63,11 +66,12 @@ static int open_temporary(FileOut *f, Err *e)
     bool had;
     size_t n;
 
-    /* A link stays a link: the file that it points to is replaced. Nothing there yet, or a link to nothing: use the name
-     * itself. */
+    /* A link stays a link: the file that it points to is replaced. Nothing there yet: use the name itself. */
     f->target = realpath(f->path, NULL);
     if (!f->target && errno != ENOENT)
         return err_errno(e, ERR_FAILED, "cannot write '%s'", f->path);
+    if (!f->target && !lstat(f->path, &old)) /* a disk that is not mounted, say: not ours to replace */
+        return err_set(e, ERR_FAILED, "cannot write '%s': it is a link to a file that is not there", f->path);
     if (!f->target)
         f->target = strdup(f->path);
     if (!f->target)

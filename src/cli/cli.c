@@ -18,6 +18,7 @@
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
+#include "runfile.h"
 #include "start.h"
 
 const char *const BATCH_STATS_NAMES[] = {"running", "batch", NULL};
@@ -106,9 +107,16 @@ int cli_check_output(const char *path, Err *e)
         return isatty(STDOUT_FILENO)
                    ? err_set(e, ERR_USAGE, "standard output is a terminal: redirect it or name a file with --output")
                    : 0;
-    /* A device or a pipe is not opened: its reader would take the end of that for the end of the picture. */
-    if (!stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-        return access(path, W_OK) ? err_errno(e, ERR_FAILED, "cannot write '%s'", path) : 0;
+    if (!stat(path, &st) && !S_ISDIR(st.st_mode)) {
+        if (S_ISSOCK(st.st_mode))
+            return err_set(e, ERR_FAILED, "cannot write '%s': it is a socket", path);
+        /* A rename would replace even a file that is protected against writing, and that of somebody else. */
+        if (access(path, W_OK))
+            return err_errno(e, ERR_FAILED, "cannot write '%s'", path);
+        /* A device or a pipe is not opened: its reader would take the end of that for the end of the picture. */
+        if (!S_ISREG(st.st_mode))
+            return 0;
+    }
     if (!(f = file_create(path, e)))
         return -1;
     file_abandon(f);
@@ -195,7 +203,24 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
     return 0;
 }
 
-int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path, Err *e)
+/* It may be meant so, and may be that the model was trained anew since: the picture would not tell. */
+static void note_other_base(const char *lora, const char *model_path, const char *model_sha256)
+{
+    char base[65], dir[CLI_PATH_MAX];
+    if (file_is_dir(lora) ? file_join(dir, sizeof dir, lora, "", NULL) : file_dir(dir, sizeof dir, lora, NULL))
+        return;
+    runfile_base_of(base, dir);
+    if (!base[0] || !strcmp(base, model_sha256))
+        return;
+    fputs("note: the adapter '", stderr);
+    cli_put(stderr, lora);
+    fputs("' was trained on another model than '", stderr);
+    cli_put(stderr, model_path);
+    fputs("'\n", stderr);
+}
+
+int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path,
+                   const char *model_sha256, Err *e)
 {
     char path[CLI_PATH_MAX];
     memset(out, 0, sizeof *out);
@@ -203,6 +228,7 @@ int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const ch
         if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
             !(out->item[i] = lora_load(path, m, e)))
             return -1;
+        note_other_base(path, model_path, model_sha256);
         out->n++;
     }
     return 0;

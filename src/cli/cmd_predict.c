@@ -219,17 +219,18 @@ static int save(const Tensors *t, const char *path, Err *e)
 static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, Err *e)
 {
     UnetOptions o;
+    char sha256[65];
     if (!a->input || !a->output)
         return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
     if (a->unmerged && a->loras.n != 1)
         return err_set(e, ERR_USAGE, "--unmerged needs one adapter, got %d", a->loras.n);
     cli_threads(a->threads);
     if (cli_check_apart(a->output, a->input, e) || cli_check_apart_from_model(a->output, a->model, &a->loras, e) ||
-        cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, NULL, e)))
+        cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, sha256, e)))
         return -1;
     if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
-    if (cli_load_loras(loras, &a->loras, *m, a->model, e) ||
+    if (cli_load_loras(loras, &a->loras, *m, a->model, sha256, e) ||
         read_tensors(t, a->input, *m, a->unmerged ? loras->item[0] : NULL, a, e))
         return -1;
     if (a->unmerged)

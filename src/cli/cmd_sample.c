@@ -120,11 +120,12 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
 {
     SamplePlan plan;
     double begin;
+    char sha256[65];
     cli_threads(a->threads);
     if (sample_args_check(a, g, e) || (a->output && sample_files_name(j, e)) ||
-        !(j->model = cli_load_model(a->model, NULL, e)) || sample_args_settle(a, g, &j->model->config, e) ||
+        !(j->model = cli_load_model(a->model, sha256, e)) || sample_args_settle(a, g, &j->model->config, e) ||
         sample_plan(&j->plan, a, &j->model->config, e) || (!a->output && sample_files_name(j, e)) ||
-        cli_load_loras(&j->loras, &a->loras, j->model, a->model, e) || measure(&plan, j, &a->config, e))
+        cli_load_loras(&j->loras, &a->loras, j->model, a->model, sha256, e) || measure(&plan, j, &a->config, e))
         return -1;
     if (!a->quiet)
         describe(j, &plan);

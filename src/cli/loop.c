@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "sdlora/file.h"
 #include "sdlora/threads.h"
@@ -36,7 +37,7 @@ int loop_save_result(const Loop *l, Err *e)
 {
     char path[CLI_PATH_MAX];
     int rc;
-    if (loop_result_path(path, sizeof path, l, e) || trainer_check(l->trainer, e))
+    if (rundir_hold(l->dir, e) || loop_result_path(path, sizeof path, l, e) || trainer_check(l->trainer, e))
         return -1;
     trainer_use_ema(l->trainer, true);
     rc = l->lora ? lora_save(l->lora, path, e) : model_save(l->model, path, e);
@@ -50,7 +51,7 @@ static int save_checkpoint(State *s, int64_t step, double val_loss, Err *e)
     char path[CLI_PATH_MAX];
     if (s->saved_step == step)
         return 0;
-    if (rundir_sync_metrics(l->dir, e) || file_mkdirs(l->dir->checkpoints, e) ||
+    if (rundir_hold(l->dir, e) || rundir_sync_metrics(l->dir, e) || file_mkdirs(l->dir->checkpoints, e) ||
         rundir_checkpoint_name(path, sizeof path, l->dir, step, e) || trainer_save(l->trainer, path, e) ||
         rundir_checkpoint_saved(l->dir, step, val_loss, l->args->keep, e))
         return -1;
@@ -86,13 +87,19 @@ static int draw_samples(State *s, const char *path, Err *e)
 static int sample(State *s, int64_t step, int epoch, bool epoch_end, Err *e)
 {
     char dir[CLI_PATH_MAX], path[CLI_PATH_MAX], name[48];
+    struct stat st;
     if (epoch_end)
         snprintf(name, sizeof name, "epoch-%04d.png", epoch);
     else
         snprintf(name, sizeof name, "step-%08" PRId64 ".png", step);
-    if (file_join(dir, sizeof dir, s->l->dir->path, "samples", e) || file_mkdirs(dir, e) ||
+    if (rundir_hold(s->l->dir, e) || file_join(dir, sizeof dir, s->l->dir->path, "samples", e) || file_mkdirs(dir, e) ||
         file_join(path, sizeof path, dir, name, e))
         return -1;
+    if (!lstat(path, &st) && !S_ISREG(st.st_mode)) {
+        if (!s->l->args->quiet)
+            fprintf(stderr, "'%s' is left out: what is there is not a regular file\n", path);
+        return 0;
+    }
     return draw_samples(s, path, e);
 }
 

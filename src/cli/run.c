@@ -14,14 +14,42 @@
 #include "profile.h"
 #include "runfile.h"
 
+static bool names_checkpoint(const TrainArgs *a)
+{
+    return a->resume && strcmp(a->resume, "latest") && strcmp(a->resume, "best");
+}
+
+/* Was the run that --resume names, or whose checkpoint, being set aside? Its checkpoints may be on their way. */
+static int recover_named(const Run *run, Err *e)
+{
+    const TrainArgs *a = run->args;
+    char path[CLI_PATH_MAX];
+    if (!names_checkpoint(a))
+        return 0;
+    if (strlen(a->resume) >= sizeof path)
+        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->resume);
+    snprintf(path, sizeof path, "%s", a->resume);
+    for (int up = 0; up < 3; up++) { /* RUN/checkpoints/ckpt-NUMBER */
+        RunDir past;
+        char *slash;
+        for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+            path[n - 1] = '\0';
+        if (!rundir_init(&past, path, run->given->table == &FINETUNE_TABLE, NULL) && rundir_recover(&past, e))
+            return -1;
+        if (!(slash = strrchr(path, '/')) || slash == path)
+            break;
+        *slash = '\0';
+    }
+    return 0;
+}
+
 /* Where the run goes: --out, or the run of the checkpoint that --resume names, or what follows from data and model. */
 static int settle_directory(Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
     bool adapter = run->given->table == &FINETUNE_TABLE;
-    bool named = a->resume && strcmp(a->resume, "latest") && strcmp(a->resume, "best");
     char path[CLI_PATH_MAX];
-    if (named && !a->out) {
+    if (names_checkpoint(a) && !a->out) {
         if (rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e) ||
             rundir_of_checkpoint(path, sizeof path, run->checkpoint, e))
             return -1;
@@ -36,7 +64,7 @@ static int find_past(Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
     char home[CLI_PATH_MAX];
-    if (settle_directory(run, e))
+    if (recover_named(run, e) || settle_directory(run, e))
         return -1;
     if (!a->resume)
         return rundir_check(&run->dir, e);
@@ -181,6 +209,8 @@ static int start(Run *run, bool *complete, Err *e)
         return -1;
     l->validate = run->val.n > 0;
     own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
+    if (runfile_check(run->given->table, a, e))
+        return -1;
     if ((run->checkpoint[0] && !own && load_checkpoint(run, e)) || rundir_lock(&run->dir, e))
         return -1;
     /* chosen again under the lock: another run may just have ended */

@@ -16,6 +16,9 @@
 
 #include "runfile.h"
 
+/* Below the run's directory: /checkpoints/TEMPORARY/TEMPORARY, and a NUL. */
+enum { LONGEST = 80 };
+
 int rundir_init(RunDir *r, const char *path, bool adapter, Err *e)
 {
     size_t len = strlen(path);
@@ -26,7 +29,7 @@ int rundir_init(RunDir *r, const char *path, bool adapter, Err *e)
     r->adapter = adapter;
     while (len > 1 && path[len - 1] == '/')
         len--;
-    if (len + 64 >= sizeof r->path)
+    if (len + LONGEST >= sizeof r->path)
         return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
     snprintf(r->path, sizeof r->path, "%.*s", (int)len, path);
     return file_join(r->checkpoints, sizeof r->checkpoints, r->path, "checkpoints", e);
@@ -47,16 +50,18 @@ int rundir_results(const RunDir *r)
 
 /* ---- whose it is ---- */
 
-static bool is_empty(const char *path)
+static int is_empty(bool *out, const char *path, Err *e)
 {
     DIR *d = opendir(path);
     const struct dirent *entry;
-    bool empty = d != NULL;
+    bool empty = true;
+    if (!d)
+        return err_errno(e, ERR_FAILED, "cannot open the directory '%s'", path);
     while (empty && (entry = readdir(d)))
         empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || dir_is_temporary(entry->d_name);
-    if (d)
-        closedir(d);
-    return empty;
+    closedir(d);
+    *out = empty;
+    return 0;
 }
 
 /* *ours: its run.json says that it is a run of this command; else it is empty or not there. */
@@ -65,6 +70,7 @@ static int look(const RunDir *r, bool *ours, Err *e)
     const char *command = r->adapter ? "finetune" : "train";
     char said[32];
     struct stat st;
+    bool empty = false;
     *ours = false;
     if (stat(r->path, &st))
         return errno == ENOENT ? 0 : err_errno(e, ERR_FAILED, "cannot write into '%s'", r->path);
@@ -78,7 +84,9 @@ static int look(const RunDir *r, bool *ours, Err *e)
                      : err_set(e, ERR_USAGE, "'%s' holds a run of 'sdlora %s'; name another directory with --out",
                                r->path, said);
     }
-    if (is_empty(r->path))
+    if (is_empty(&empty, r->path, e))
+        return -1;
+    if (empty)
         return 0;
     return err_set(e, ERR_USAGE, "'%s' is not empty and holds no run.json of a run; name another directory with --out",
                    r->path);
@@ -110,7 +118,7 @@ static int claim(const RunDir *r, Err *e)
 /* What a run makes is never a link: through one, files elsewhere would change. */
 static int check_names(const RunDir *r, Err *e)
 {
-    static const char *const OTHERS[] = {"run.json", "lock", NULL};
+    static const char *const OTHERS[] = {"run.json", "lock", "checkpoints/best.json", NULL};
     const char *const *lists[] = {rundir_parts(r), OTHERS};
     for (int k = 0; k < 2; k++)
         for (const char *const *name = lists[k]; *name; name++) {
@@ -137,7 +145,10 @@ static int locked_by_another(RunDir *r, const char *path, Err *e)
     pid[n > 0 ? strspn(pid, "0123456789") : 0] = '\0';
     errno = saved;
     if (errno != EWOULDBLOCK)
-        return err_errno(e, ERR_FAILED, "cannot lock '%s'", path);
+        return err_set(e, ERR_FAILED,
+                       "cannot lock '%s': %s; without locks two runs could write there at once, so name a directory on "
+                       "another file system with --out",
+                       path, strerror(errno));
     return err_set(e, ERR_FAILED, "another run (process %s) is writing to '%s'; name another directory with --out",
                    pid[0] ? pid : "unknown", r->path);
 }
@@ -161,6 +172,22 @@ static int take_lock(RunDir *r, Err *e)
     if (ftruncate(r->lock, 0) || pwrite(r->lock, pid, (size_t)n, 0) != n) { /* only for the message of the other one */
     }
     return 0;
+}
+
+/* Is the directory still where it was? Moved away, its name would be made anew, or be another run's by now. */
+int rundir_hold(RunDir *r, Err *e)
+{
+    char path[CLI_PATH_MAX];
+    struct stat held, now;
+    if (file_join(path, sizeof path, r->path, "lock", e))
+        return -1;
+    if (!fstat(r->lock, &held) && !lstat(path, &now) && held.st_dev == now.st_dev && held.st_ino == now.st_ino)
+        return 0;
+    return err_set(
+        e, ERR_FAILED,
+        "'%s' is not the file that this run locked: its directory was moved, removed or replaced, and nothing "
+        "more is written there",
+        path);
 }
 
 int rundir_lock(RunDir *r, Err *e)

@@ -31,6 +31,8 @@ int rundir_check(const RunDir *r, Err *e);
 /* Create the directory or take it, lock it (ERR_FAILED while another run holds it), undo or clean away what a killed run left
  * half done. */
 int rundir_lock(RunDir *r, Err *e);
+/* To be asked before anything is written: ERR_FAILED where the directory is no longer the one that was locked. */
+int rundir_hold(RunDir *r, Err *e);
 void rundir_close(RunDir *r);
 
 /* What a run leaves besides run.json and its lock, NULL-terminated: the result's files first. */
@@ -51,7 +53,8 @@ typedef enum SetAside {
  * there was nothing worth keeping (a run without a finished step). */
 int rundir_set_aside(const RunDir *r, SetAside what, int64_t step, const char *const *inputs, char *about, size_t cap,
                      Err *e);
-/* Take back a set-aside that was not completed; the lock must be held. */
+/* Take back a set-aside that was not completed; the lock must be held. Of two files of one name, which somebody put there
+ * meanwhile, none is removed: ERR_FAILED unless they are the same. */
 int rundir_undo(const RunDir *r, Err *e);
 /* The same where there is one, before anything is looked for in the directory; takes the lock for that time only. */
 int rundir_recover(RunDir *r, Err *e);

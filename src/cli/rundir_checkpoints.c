@@ -215,9 +215,16 @@ int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, 
     if (rundir_read_best(&r->best_step, &r->best_loss, r,
                          e)) /* also for "latest": rather refused now than when the next one is saved */
         return -1;
+    if (!strcmp(which, "best") && r->best_step < 0) {
+        if (find_latest(out, cap, r->checkpoints, e))
+            return -1;
+        return !out[0]
+                   ? 0
+                   : err_set(e, ERR_INPUT,
+                             "the run in '%s' knows no best checkpoint; --resume without a value goes on at its latest",
+                             r->path);
+    }
     if (!strcmp(which, "best")) {
-        if (r->best_step < 0)
-            return 0;
         if (rundir_checkpoint_name(out, cap, r, r->best_step, e))
             return -1;
         if (!file_is_dir(out))
@@ -310,7 +317,7 @@ int rundir_import(const RunDir *r, const char *checkpoint, int64_t step, Err *e)
         return -1;
     for (const char *const *name = CHECKPOINT_FILES; *name && !rc; name++) {
         rc = file_join(from, sizeof from, checkpoint, *name, e) || file_join(to, sizeof to, tmp, *name, e) ? -1 : 0;
-        if (!rc && file_exists(from))
+        if (!rc && (file_exists(from) || name == CHECKPOINT_FILES)) /* the state, the first, must be there */
             rc = file_copy(to, from, e);
     }
     if (!rc)

@@ -96,6 +96,26 @@ static int take_back_checkpoints(const RunDir *r, int home, Err *e)
     return rc ? rc : drop(r, home, "checkpoints", AT_REMOVEDIR, e);
 }
 
+/* A part that is in both places: a copy, which may go. Or somebody put something there since; then neither is ours to lose. */
+static int drop_copy(const RunDir *r, int home, const char *name, Err *e)
+{
+    char *mine = mem_printf(e, "%s/%s", r->path, name), *other = mem_printf(e, "%s/" PENDING "/%s", r->path, name);
+    struct stat a, b;
+    bool same = false;
+    int rc = mine && other ? 0 : -1;
+    if (!rc && !lstat(mine, &a) && !lstat(other, &b) && S_ISREG(a.st_mode) && S_ISREG(b.st_mode))
+        rc = file_same(&same, mine, other, e);
+    if (!rc && !same)
+        rc =
+            err_set(e, ERR_FAILED,
+                    "'%s' was made while a run was being set aside, and would take the place of '%s'; move one of them "
+                    "away",
+                    mine, other);
+    mem_free(mine);
+    mem_free(other);
+    return rc ? -1 : drop(r, home, name, 0, e);
+}
+
 static int undo(const RunDir *r, int home, Err *e)
 {
     char *pending;
@@ -105,8 +125,8 @@ static int undo(const RunDir *r, int home, Err *e)
         pending_name(name, *part);
         if (!exists(home, *part))
             rc = move(r, home, *part, true, e);
-        else if (exists(home, name)) /* a copy goes */
-            rc = strcmp(*part, "checkpoints") ? drop(r, home, *part, 0, e) : take_back_checkpoints(r, home, e);
+        else if (exists(home, name))
+            rc = strcmp(*part, "checkpoints") ? drop_copy(r, home, *part, e) : take_back_checkpoints(r, home, e);
         if (rc)
             return -1;
     }
@@ -120,10 +140,14 @@ static int undo(const RunDir *r, int home, Err *e)
 
 int rundir_undo(const RunDir *r, Err *e)
 {
-    int home = open_home(r, e), rc;
+    int home = open_home(r, e), rc = 0;
+    struct stat st;
     if (home < 0)
         return -1;
-    rc = exists(home, PENDING) ? undo(r, home, e) : 0;
+    if (!fstatat(home, PENDING, &st, AT_SYMLINK_NOFOLLOW))
+        rc = S_ISDIR(st.st_mode) /* through a link, files from elsewhere would come */
+                 ? undo(r, home, e)
+                 : err_set(e, ERR_FAILED, "'%s/" PENDING "' is not a directory; move it away", r->path);
     close(home);
     return rc;
 }
@@ -201,8 +225,8 @@ static bool worth_keeping(const RunDir *r, int home, SetAside what, int64_t step
 {
     const char *const *parts = rundir_parts(r);
     int64_t *steps = NULL;
-    int n = what == ASIDE_RESULT ? 0 : rundir_list_checkpoints(&steps, r->checkpoints, NULL);
-    bool found = n > 0 && (what == ASIDE_ALL || steps[n - 1] > step);
+    int n = what == ASIDE_LATER ? rundir_list_checkpoints(&steps, r->checkpoints, NULL) : 0;
+    bool found = n > 0 && steps[n - 1] > step;
     mem_free(steps);
     if (what == ASIDE_LATER)
         return found;
@@ -212,7 +236,7 @@ static bool worth_keeping(const RunDir *r, int home, SetAside what, int64_t step
             continue;
         if (i < rundir_results(r))
             found = true;
-        else if (what == ASIDE_ALL && strcmp(parts[i], "checkpoints"))
+        else if (what == ASIDE_ALL) /* also best.json by itself, whose checkpoint somebody removed */
             found = S_ISDIR(st.st_mode) ? has_entries(home, parts[i]) : st.st_size > 0;
     }
     return found;

@@ -47,6 +47,22 @@ int runfile_save(const char *dir, const OptionTable *t, const void *args, const 
     return rc;
 }
 
+int runfile_check(const OptionTable *t, const void *args, Err *e)
+{
+    char value[CLI_PATH_MAX];
+    for (const Option *o = t->options; !option_ends(o); o++) {
+        json_t *text =
+            o->flags & (OPT_FIXED | OPT_KEPT) ? json_string(option_text(value, sizeof value, o, args)) : NULL;
+        if (!text && o->flags & (OPT_FIXED | OPT_KEPT))
+            return err_set(e, ERR_USAGE,
+                           "the value of '--%s' is not UTF-8, and run.json can hold nothing else; give '%s' another "
+                           "name, or a link to it",
+                           o->name, value);
+        json_decref(text);
+    }
+    return 0;
+}
+
 const char *runfile_base(const json_t *root)
 {
     return json_string_value(json_object_get(root, "base_sha256"));
@@ -113,6 +129,15 @@ int runfile_command(char *out, size_t cap, const char *dir, Err *e)
         snprintf(out, cap, "%s", command);
     json_decref(root);
     return 0;
+}
+
+void runfile_base_of(char sha256[65], const char *dir)
+{
+    char path[CLI_PATH_MAX];
+    json_t *root = file_join(path, sizeof path, dir, "run.json", NULL) ? NULL : json_read_file(path, RUNFILE_MAX, NULL);
+    const char *base = runfile_base(root);
+    snprintf(sha256, 65, "%s", base ? base : "");
+    json_decref(root);
 }
 
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e)

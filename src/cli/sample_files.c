@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "sdlora/idx.h"
 #include "sdlora/image.h"
@@ -38,6 +40,19 @@ static int check_file(const char *path, const SampleArgs *a, Err *e)
     return cli_check_output(path, e);
 }
 
+/* Two names can lead to one file, and what is written second would be all that is left. (/dev/null takes both.) */
+static int check_two(const char *a, const char *b, Err *e)
+{
+    char *one = realpath(a, NULL), *two = realpath(b, NULL);
+    struct stat st;
+    int rc = one && two && !strcmp(one, two) && !stat(one, &st) && S_ISREG(st.st_mode)
+                 ? err_set(e, ERR_USAGE, "'%s' and '%s' are one file; name others with --output", a, b)
+                 : 0;
+    free(one);
+    free(two);
+    return rc;
+}
+
 int sample_files_name(SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
@@ -53,7 +68,7 @@ int sample_files_name(SampleJob *j, Err *e)
     }
     for (int i = 0; i < 2 && j->path[i] && !rc; i++)
         rc = check_file(j->path[i], a, e);
-    return rc;
+    return rc || !j->path[1] ? rc : check_two(j->path[0], j->path[1], e);
 }
 
 /* ---- pictures ---- */
@@ -219,5 +234,9 @@ static int write_idx(const SampleJob *j, Err *e)
 
 int sample_files_write(const SampleJob *j, Err *e)
 {
+    for (int i = 0; i < 2 && j->path[i] && !j->args->output;
+         i++) /* again: somebody may have put a file there meanwhile */
+        if (cli_check_default(j->path[i], j->args->format == FORMAT_PNG, e))
+            return -1;
     return j->args->format == FORMAT_PNG ? write_png(j, e) : write_idx(j, e);
 }

@@ -4,8 +4,10 @@
  *   SDLORA_FAULT=KIND:K        the K-th call of KIND (from 1) fails
  *   SDLORA_FAULT=KIND:K+       it and all after it
  *   SDLORA_FAULT=kill@KIND:K   SIGKILL at the K-th call; a write has then put half of its bytes into the file
- *   SDLORA_FAULT=int@KIND:K    SIGINT (or term: SIGTERM, hup: SIGHUP) at the K-th call, which then does what it should
+ *   SDLORA_FAULT=int@KIND:K    SIGINT (or term: SIGTERM, hup: SIGHUP, stop: SIGSTOP) at the K-th call, which then does what it should
  *   SDLORA_FAULT=count         nothing fails
+ *   SDLORA_LACKS=CALL:ERRNO    every call fails so, as on a file system that has no such thing: symlink, link, exchange (of
+ *                              renameat2), flock, chmod, dirsync (fsync of a directory)
  *   SDLORA_FAULT_LOG=FILE      gets "hit" when the call was reached, and at the end "write N" ... one kind a line
  *
  * Kinds, and the error: open (open, openat; ENOSPC for writing, EIO for reading), read (of regular files; EIO), write (to
@@ -24,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -52,7 +55,7 @@ static const int kind_errno[KINDS] = {ENOSPC, EIO, ENOSPC, EIO, ENOSPC, EIO, ENO
 static const struct {
     const char *prefix;
     int number;
-} signals[] = {{"kill@", SIGKILL}, {"int@", SIGINT}, {"term@", SIGTERM}, {"hup@", SIGHUP}};
+} signals[] = {{"kill@", SIGKILL}, {"int@", SIGINT}, {"term@", SIGTERM}, {"hup@", SIGHUP}, {"stop@", SIGSTOP}};
 
 typedef struct Span {
     uintptr_t begin, end;
@@ -124,7 +127,7 @@ __attribute__((constructor)) static void read_order(void)
     if (!s)
         return;
     dl_iterate_phdr(note_object, NULL);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (!strncmp(s, signals[i].prefix, strlen(signals[i].prefix))) {
             fault.signal = signals[i].number;
             s += strlen(signals[i].prefix);
@@ -174,6 +177,16 @@ static bool strikes(int kind, const void *caller)
     return true;
 }
 
+static bool lacks(const char *call)
+{
+    const char *s = getenv("SDLORA_LACKS");
+    size_t n = strlen(call);
+    if (!s || strncmp(s, call, n) || s[n] != ':')
+        return false;
+    errno = (int)strtol(s + n + 1, NULL, 10);
+    return true;
+}
+
 #define CALLER __builtin_return_address(0)
 
 /* ---- files ---- */
@@ -204,6 +217,9 @@ ssize_t read(int fd, void *buf, size_t n)
 
 int fsync(int fd)
 {
+    struct stat st;
+    if (!fstat(fd, &st) && S_ISDIR(st.st_mode) && lacks("dirsync"))
+        return -1;
     return strikes(KIND_FSYNC, CALLER) ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
@@ -219,6 +235,8 @@ int renameat(int from_dir, const char *from, int to_dir, const char *to)
 
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
+    if (flags && lacks("exchange"))
+        return -1;
     return strikes(KIND_RENAME, CALLER) ? -1 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 }
 
@@ -249,12 +267,26 @@ int mkdirat(int dir, const char *path, mode_t mode)
 
 int link(const char *from, const char *to)
 {
+    if (lacks("link"))
+        return -1;
     return strikes(KIND_LINK, CALLER) ? -1 : (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 int symlink(const char *from, const char *to)
 {
+    if (lacks("symlink"))
+        return -1;
     return strikes(KIND_LINK, CALLER) ? -1 : (int)syscall(SYS_symlinkat, from, AT_FDCWD, to);
+}
+
+int flock(int fd, int operation)
+{
+    return lacks("flock") ? -1 : (int)syscall(SYS_flock, fd, operation);
+}
+
+int fchmod(int fd, mode_t mode)
+{
+    return lacks("chmod") ? -1 : (int)syscall(SYS_fchmod, fd, mode);
 }
 
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)

@@ -121,7 +121,7 @@ const OptionTable TRAIN_TABLE = {
             "  samples/            a grid of digits per epoch\n"
             "  checkpoints/        what --resume continues from\n"
             "  run.json            the options of the run\n"
-            "A run that was there before is moved to previous/ in it, unless it is resumed.\n"
+            "A run that was there before is moved to previous-1/, previous-2/, ... in it, unless it is resumed.\n"
             "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
             "The defaults shown are those of preset mnist.\n\n"
             "  sdlora train --preset tiny --epochs 1\n"
