@@ -138,7 +138,7 @@ check 'every field of a model' train fields --steps 1 --sample-every 0 --image-s
     --vsize 7 --fsize 9 --context-tokens 2 --context-dim 11 --groups 3 --act relu --time-act --no-skip --attention-norm post \
     --no-null-class --timesteps 13 --schedule linear --predict x0 --clip none
 "$SDLORA" info fields/model.safetensors | sed -n '/^configuration:/,/^$/s/^  \([a-z_]*\) *\([^ ]*\) .*/\1=\2/p' | tr '\n' ' ' >out.txt
-check 'are in its file' test "$(cat out.txt)" = "channels=5,6 image_size=10 time_dim=14 qsize=3 vsize=7 fsize=9 context_tokens=2 \
+check 'are in its file' test "$(cat out.txt)" = "channels=5,6 image_size=10 in_channels=1 time_dim=14 qsize=3 vsize=7 fsize=9 context_tokens=2 \
 context_dim=11 classes=3 null_class=no norm=group groups=3 act=relu time_act=yes skip=no pre_norm=post timesteps=13 schedule=linear \
 predict=x0 clip=none "
 check 'every field of a training' train training --steps 2 --batch-size 9 --micro-batch 4 --lr 0.002 --lr-schedule linear \
