@@ -1,5 +1,5 @@
-/* Read before every file when clang-tidy runs (scripts/check.sh): the analyser sees one file at a time, so it cannot know
- * that err_set and err_errno always return -1, and would follow paths on which a failure counts as success. */
+/* Read before every file when clang-tidy runs (scripts/check.sh): the analyser sees one file at a time, so it cannot
+ * know that err_set and err_errno always return -1, and would follow paths on which a failure counts as success. */
 #ifndef SDLORA_ANALYZER_H
 #define SDLORA_ANALYZER_H
 

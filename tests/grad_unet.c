@@ -58,8 +58,8 @@ static void test_mnist_block(void **state)
 
 static void test_seed_block_with_two_tokens(void **state)
 {
-    /* two tokens, because with one w_q and w_k have no gradient. Biases before a BatchNorm that uses the statistics of the
-     * batch have none either: the mean takes them away. */
+    /* two tokens, because with one w_q and w_k have no gradient. Biases before a BatchNorm that uses the statistics of
+     * the batch have none either: the mean takes them away. */
     ModelConfig c = small(PRESET_SEED);
     Err err;
     Model *m;

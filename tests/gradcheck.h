@@ -1,6 +1,6 @@
-/* Gradient checks for the double build: the gradients of 0.5 sum (out - target)^2 with respect to every parameter, against
- * central differences. The target is random, so that the gradient that enters the op is random too (a plain sum of outputs
- * would be blind: for a softmax or a LayerNorm its gradient is zero). */
+/* Gradient checks for the double build: the gradients of 0.5 sum (out - target)^2 with respect to every parameter,
+ * against central differences. The target is random, so that the gradient that enters the op is random too (a plain sum
+ * of outputs would be blind: for a softmax or a LayerNorm its gradient is zero). */
 #ifndef TESTS_GRADCHECK_H
 #define TESTS_GRADCHECK_H
 
@@ -47,7 +47,8 @@ static inline Node *frozen(Fixture *f, const char *name, Shape s)
     return op_param(f->g, p);
 }
 
-/* All that a pass computes begins as NaN, so that nothing can rely on cleared memory. To be called before inputs are filled. */
+/* All that a pass computes begins as NaN, so that nothing can rely on cleared memory. To be called before inputs are
+ * filled. */
 static inline void begin_with_nan(const Graph *g, const ParamStore *s)
 {
     memset(g->slab, 0xff, g->slab_bytes);
@@ -63,8 +64,8 @@ static inline double loss_now(Graph *g)
     return g->loss_value;
 }
 
-/* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero` names it.
- * A second pass, which meets what the first left behind, gives the same bytes. */
+/* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero`
+ * names it. A second pass, which meets what the first left behind, gives the same bytes. */
 static inline void check_gradients(Graph *g, const ParamStore *s, int samples, double h, double rtol, const char *zero)
 {
     real *grads = calloc(s->n_weights, sizeof(real));

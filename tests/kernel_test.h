@@ -1,5 +1,6 @@
-/* What the tests of the backend's kernels share: every table that this CPU can run, compared with the reference (src/backend/ref),
- * which is one of them; data that depend on a seed only, comparisons that NaN fails, the same bytes at 1, 2 and 3 threads. */
+/* What the tests of the backend's kernels share: every table that this CPU can run, compared with the reference
+ * (src/backend/ref), which is one of them; data that depend on a seed only, comparisons that NaN fails, the same bytes
+ * at 1, 2 and 3 threads. */
 #ifndef SDLORA_KERNEL_TEST_H
 #define SDLORA_KERNEL_TEST_H
 
@@ -58,7 +59,8 @@ static inline real *output(size_t n, real beta)
     return p;
 }
 
-/* What all are compared with. That it is right itself, PyTorch's results (test_golden_*) and differences (grad_*) say. */
+/* What all are compared with. That it is right itself, PyTorch's results (test_golden_*) and differences (grad_*) say.
+ */
 static inline const Backend *reference(void)
 {
     const Backend *be = backend_by_simd("ref");
@@ -66,9 +68,10 @@ static inline const Backend *reference(void)
     return be;
 }
 
-/* How far from the reference, in parts of the largest result, a sum of n terms may be. Each addition rounds by at most u =
- * eps/2 of what has been added up so far, n of them by n u at worst (Higham 2002, 4.2), and by about sqrt(n) u as they fall
- * either way; the rest is for what was done to the terms before. No sum here is so long that more than 1e-5 were allowed. */
+/* How far from the reference, in parts of the largest result, a sum of n terms may be. Each addition rounds by at most
+ * u = eps/2 of what has been added up so far, n of them by n u at worst (Higham 2002, 4.2), and by about sqrt(n) u as
+ * they fall either way; the rest is for what was done to the terms before. No sum here is so long that more than 1e-5
+ * were allowed. */
 static inline double bound(size_t n)
 {
     const double u = (sizeof(real) == sizeof(float) ? (double)FLT_EPSILON : DBL_EPSILON) / 2;

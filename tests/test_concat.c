@@ -1,10 +1,11 @@
-/* Inputs of a concat that are computed inside it (graph.h, Concat): which ones the plan puts there, and that it changes no
- * byte of values and gradients beside a plain plan. */
+/* Inputs of a concat that are computed inside it (graph.h, Concat): which ones the plan puts there, and that it changes
+ * no byte of values and gradients beside a plain plan. */
 #include "gradcheck.h"
 
 enum { N = 2, SIDE = 4, CA = 3, CB = 5, OUT = N * SIDE * SIDE * 2 };
 
-/* a: a sublayer, which is pooled as well; b: a transposed convolution; both are joined. And what may stand in the way. */
+/* a: a sublayer, which is pooled as well; b: a transposed convolution; both are joined. And what may stand in the way.
+ */
 typedef enum Kind {
     AS_IN_UNET,
     A_KEPT,          /* a reader from outside wants its rows one behind the other */

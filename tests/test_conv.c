@@ -1,5 +1,5 @@
-/* The convolution kernels of every backend that this CPU can run: each pass of each path against the reference, at odd shapes;
- * the same bytes at 1, 2 and 3 threads; and the same bytes for an image whatever batch it is in. */
+/* The convolution kernels of every backend that this CPU can run: each pass of each path against the reference, at odd
+ * shapes; the same bytes at 1, 2 and 3 threads; and the same bytes for an image whatever batch it is in. */
 #include "kernel_test.h"
 
 static const ConvAlgo algos[] = {CONV_AUTO, CONV_IM2COL, CONV_WINOGRAD};

@@ -136,8 +136,8 @@ static void test_old_file_until_commit(void **state)
     tmpdir_remove(&t);
 }
 
-/* Two that write one file: each publishes what it wrote, whole, and neither takes the other's temporary for its own or for
- * left behind. */
+/* Two that write one file: each publishes what it wrote, whole, and neither takes the other's temporary for its own or
+ * for left behind. */
 static void test_two_writers(void **state)
 {
     TmpDir t;

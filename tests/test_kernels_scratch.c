@@ -1,5 +1,5 @@
-/* What kernels say that they need: by the number of threads that they are told, not by that of the moment, and enough for
- * any smaller number too. */
+/* What kernels say that they need: by the number of threads that they are told, not by that of the moment, and enough
+ * for any smaller number too. */
 #include "kernel_test.h"
 
 enum { CASES = 5, MOST = 24 };

@@ -1,5 +1,5 @@
-/* The fused transformer sublayer of every backend against the reference; the same bytes at any number of threads and in any
- * batch. */
+/* The fused transformer sublayer of every backend against the reference; the same bytes at any number of threads and in
+ * any batch. */
 #include "kernel_test.h"
 
 #define EPS ((real)1e-3) /* large enough to be seen */

@@ -1,5 +1,5 @@
-/* Adapters whose files say more, or something else, than their tensors: scales, ranks, spellings and configurations. What is
- * accepted is W + scale B A by the definition; what could be applied wrongly is refused by name. */
+/* Adapters whose files say more, or something else, than their tensors: scales, ranks, spellings and configurations.
+ * What is accepted is W + scale B A by the definition; what could be applied wrongly is refused by name. */
 #include "check.h"
 #include "io_util.h"
 

@@ -1,4 +1,5 @@
-/* The reference runs the whole program: training and drawing with it agree with the default backend but for rounding. */
+/* The reference runs the whole program: training and drawing with it agree with the default backend but for rounding.
+ */
 #include "train_util.h"
 
 #include "sdlora/sampler.h"

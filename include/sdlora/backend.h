@@ -1,5 +1,5 @@
-/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD and
- * no BLAS. To read first, and to begin another backend with: the reference, the same functions as plain loops
+/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD
+ * and no BLAS. To read first, and to begin another backend with: the reference, the same functions as plain loops
  * (src/backend/ref). Another backend is one more filled table that passes tests/test_kernels_*.c and tests/test_conv.c.
  *
  * Layouts. Activations are NHWC: x (N,H,W,C). Filters lie in the *inner* layout:
@@ -150,8 +150,8 @@ typedef struct Backend {
                            bool batch_stats, void *scratch);
 
     /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; where row is s.c, y may be x.
-     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward). Backward reads
-     * all inputs ---- */
+     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward). Backward
+     * reads all inputs ---- */
     size_t (*sublayer_kept)(SublayerShape s);
     size_t (*sublayer_fwd_scratch)(SublayerShape s, int threads);
     void (*sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
@@ -229,14 +229,15 @@ typedef struct Backend {
     X(sumsq)                                                                                                           \
     X(adam)
 
-/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL behind it. */
+/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL behind it.
+ */
 const Backend *backend_at(int i);
 
 /* The one of that name (avx512, avx2, neon, baseline, ref), or NULL. */
 const Backend *backend_by_simd(const char *simd);
 
-/* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is for
- * backend_check to refuse. */
+/* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is
+ * for backend_check to refuse. */
 const Backend *backend_get(void);
 
 /* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none of them. */

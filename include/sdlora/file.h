@@ -1,8 +1,8 @@
-/* Files and directories of the user's: read without being misled, written without leaving half a file, removed only where
- * they are this program's own.
+/* Files and directories of the user's: read without being misled, written without leaving half a file, removed only
+ * where they are this program's own.
  *
- * What is not finished yet has a name of its own, ".sdlora-" 16 hexadecimal digits ".tmp", beside what it will become. A
- * file of that name is locked (flock) by the process that writes it; one that nobody holds was left by a process that
+ * What is not finished yet has a name of its own, ".sdlora-" 16 hexadecimal digits ".tmp", beside what it will become.
+ * A file of that name is locked (flock) by the process that writes it; one that nobody holds was left by a process that
  * was killed, and whoever writes into that directory next removes it. No other file is removed unasked. */
 #ifndef SDLORA_FILE_H
 #define SDLORA_FILE_H
@@ -16,8 +16,8 @@
 /* ---- reading (file_in.c) ----
  *
  * An input is a regular file, or the pipe of a shell's `<(...)` and `|`. It is opened without waiting: a named pipe, a
- * device, a socket and a directory are refused (ERR_INPUT), as nothing says when they would end. A disk that cannot be read
- * is ERR_FAILED: it says nothing about the file. */
+ * device, a socket and a directory are refused (ERR_INPUT), as nothing says when they would end. A disk that cannot be
+ * read is ERR_FAILED: it says nothing about the file. */
 typedef struct FileIn FileIn;
 
 #define FILE_SIZE_UNKNOWN UINT64_MAX /* a pipe, a file of /proc */
@@ -43,10 +43,10 @@ int file_same(bool *same, const char *a, const char *b, Err *e);
 /* ---- writing (file_out.c) ----
  *
  * Bytes go to a temporary file; file_commit brings it to the disk (fsync), renames it to PATH and syncs the directory.
- * Until then an older PATH stays as it was; a new one has its permissions, and its owner where that is allowed. Where PATH
- * is a symbolic link, the file that it points to is replaced; a link to nothing is refused. "-" writes to standard output, and a PATH that is a device
- * or a pipe is written in place: no temporary, no fsync, but every failed write is still an error. All errors are
- * ERR_FAILED and name PATH. */
+ * Until then an older PATH stays as it was; a new one has its permissions, and its owner where that is allowed. Where
+ * PATH is a symbolic link, the file that it points to is replaced; a link to nothing is refused. "-" writes to standard
+ * output, and a PATH that is a device or a pipe is written in place: no temporary, no fsync, but every failed write is
+ * still an error. All errors are ERR_FAILED and name PATH. */
 typedef struct FileOut FileOut;
 
 FileOut *file_create(const char *path, Err *e);                 /* NULL on error */
@@ -71,18 +71,20 @@ int file_mkdirs(const char *path, Err *e); /* like mkdir -p, and brought to the 
 bool file_exists(const char *path);        /* also through a link */
 bool file_is_dir(const char *path);        /* the same */
 
-/* fsync of a directory: what was made, renamed and removed in it lasts. File systems that cannot do it are passed over. */
+/* fsync of a directory: what was made, renamed and removed in it lasts. File systems that cannot do it are passed over.
+ */
 int dir_sync(const char *path, Err *e);
 /* Make a directory of a temporary name in `parent`; its path into out. */
 int dir_make_temporary(char *out, size_t cap, const char *parent, Err *e);
-/* Does it hold nothing but files called one of `names` (NULL-terminated) and temporaries? A path that is not there does. */
+/* Does it hold nothing but files called one of `names` (NULL-terminated) and temporaries? A path that is not there
+ * does. */
 bool dir_holds_only(const char *path, const char *const *names);
-/* Remove the directory with the files called one of `names`, and temporaries: by a rename to a temporary name, then one by
- * one. Where there is anything else in it nothing is removed, which is no error: *removed says. A path that is not there
- * counts as removed. */
+/* Remove the directory with the files called one of `names`, and temporaries: by a rename to a temporary name, then one
+ * by one. Where there is anything else in it nothing is removed, which is no error: *removed says. A path that is not
+ * there counts as removed. */
 int dir_remove(const char *path, const char *const *names, bool *removed, Err *e);
-/* `path` becomes a symbolic link to `target`, in one step and brought to the disk; not a directory, which is an error. Where
- * a file system has no links, nothing happens. */
+/* `path` becomes a symbolic link to `target`, in one step and brought to the disk; not a directory, which is an error.
+ * Where a file system has no links, nothing happens. */
 int dir_link(const char *path, const char *target, Err *e);
 /* The finished directory `tmp` becomes `dir`, in one step and brought to the disk; an older `dir` of such `names` is
  * removed afterwards, one with something else in it is an error. */

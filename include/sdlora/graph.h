@@ -153,7 +153,8 @@ void graph_forward(Graph *g); /* also g->loss_value */
  * parameters are nodes too. NULL: none. */
 const Node *graph_find_not_finite(Graph *g);
 void graph_backward(Graph *g); /* overwrites the gradient of every trainable parameter that the loss depends on */
-/* From here on the gradients of the weights go to `slab`, laid out as their store's, instead of into the store. Borrowed. */
+/* From here on the gradients of the weights go to `slab`, laid out as their store's, instead of into the store.
+ * Borrowed. */
 void graph_grads_to(Graph *g, real *slab);
 void graph_weights_changed(Graph *g);
 /* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same

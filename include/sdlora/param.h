@@ -71,8 +71,8 @@ typedef struct ParamStore {
 ParamStore *param_store_new(bool trainable, Err *e);
 void param_store_free(ParamStore *s);
 
-/* Find `want->name`, or declare it when the store is open. NULL with *e when it is new and the store sealed, or there with
- * another shape. Only name, kind, use, layout, init, init_arg and file_shape of *want are read. */
+/* Find `want->name`, or declare it when the store is open. NULL with *e when it is new and the store sealed, or there
+ * with another shape. Only name, kind, use, layout, init, init_arg and file_shape of *want are read. */
 Param *param_get(ParamStore *s, const Param *want, Err *e);
 Param *param_find(const ParamStore *s, const char *name); /* NULL: not there */
 

@@ -1,6 +1,6 @@
 /* Random numbers: Philox4x32-10, a counter-based generator (Salmon et al. 2011, "Parallel random numbers: as easy as
- * 1, 2, 3"). A block of four 32-bit words is a pure function of (seed, stream, counter), so any part of any stream can be
- * produced by any thread in any order. Results are the same bits on every CPU: only IEEE + - * / sqrt are used. */
+ * 1, 2, 3"). A block of four 32-bit words is a pure function of (seed, stream, counter), so any part of any stream can
+ * be produced by any thread in any order. Results are the same bits on every CPU: only IEEE + - * / sqrt are used. */
 #ifndef SDLORA_RNG_H
 #define SDLORA_RNG_H
 

@@ -1,6 +1,7 @@
 /* Which table runs: the kernels are compiled once per instruction set (the Makefile defines HAVE_ISA_x for each), and
- * the CPU decides at start; the reference (ref/) runs when it is asked for. And which kernels OpenBLAS runs: it knows CPUs by
- * model number and takes one that is newer than itself for a "Prescott" (SSE3), about 5 times slower than it need be. */
+ * the CPU decides at start; the reference (ref/) runs when it is asked for. And which kernels OpenBLAS runs: it knows
+ * CPUs by model number and takes one that is newer than itself for a "Prescott" (SSE3), about 5 times slower than it
+ * need be. */
 #include "sdlora/backend.h"
 
 #include <cblas.h>
@@ -52,8 +53,8 @@ extern const Backend backend_table_baseline;
 #endif
 extern const Backend ref_backend;
 
-/* What was compiled in, best first. The last two run everywhere: what every CPU of the architecture has (AArch64 is never
- * without NEON), and the reference. */
+/* What was compiled in, best first. The last two run everywhere: what every CPU of the architecture has (AArch64 is
+ * never without NEON), and the reference. */
 static const struct {
     const Backend *table;
     bool (*runs)(void);

@@ -1,5 +1,5 @@
-/* Reading, see file.h. Opening must not wait (a named pipe without a writer would), and nothing is read before it is known
- * what it is. Plain read(2): there is nothing to buffer. */
+/* Reading, see file.h. Opening must not wait (a named pipe without a writer would), and nothing is read before it is
+ * known what it is. Plain read(2): there is nothing to buffer. */
 #include "sdlora/file.h"
 
 #include <errno.h>

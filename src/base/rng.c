@@ -1,9 +1,9 @@
 /* Philox4x32-10 and what is drawn from it: see rng.h.
  *
  * Constants: Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", table 2 and section 3.3.
- * Normal deviates: Box-Muller, r = sqrt(-2 ln u1), (r cos 2 pi u2, r sin 2 pi u2). The logarithm and the sine are series
- * evaluated with + - * / alone, and this file is compiled without contraction to fused multiply-adds, so that the bits are
- * the same on every machine and at every vector width. */
+ * Normal deviates: Box-Muller, r = sqrt(-2 ln u1), (r cos 2 pi u2, r sin 2 pi u2). The logarithm and the sine are
+ * series evaluated with + - * / alone, and this file is compiled without contraction to fused multiply-adds, so that
+ * the bits are the same on every machine and at every vector width. */
 #include "sdlora/rng.h"
 
 #include <math.h>

@@ -12,7 +12,8 @@ typedef struct Range {
 /* C0, DEL and C1; marks of direction (Unicode's Bidi_Control); separators of lines and paragraphs. */
 static const Range ACTIVE[] = {{0x00, 0x1f},     {0x7f, 0x9f},     {0x61c, 0x61c},  {0x200e, 0x200f},
                                {0x2028, 0x2029}, {0x202a, 0x202e}, {0x2066, 0x2069}};
-/* The blocks of marks over and under letters, and those that terminals show two columns wide: rough, but for a table. */
+/* The blocks of marks over and under letters, and those that terminals show two columns wide: rough, but for a table.
+ */
 static const Range NONE[] = {{0x300, 0x36f}, {0x200b, 0x200d}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}};
 static const Range WIDE[] = {{0x1100, 0x115f}, {0x2e80, 0xa4cf}, {0xac00, 0xd7a3},   {0xf900, 0xfaff},
                              {0xfe30, 0xfe6f}, {0xff01, 0xff60}, {0x1f300, 0x1faff}, {0x20000, 0x3fffd}};

@@ -50,8 +50,8 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);
 
-/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and given
- * up. So is one that is protected against writing. "-" is standard output, which must not be a terminal. */
+/* Refuse an output path that cannot be written before hours are spent on what goes there: a file is begun there, and
+ * given up. So is one that is protected against writing. "-" is standard output, which must not be a terminal. */
 int cli_check_output(const char *path, Err *e);
 
 /* A name that nobody gave must not cost anybody a file: what lies there is replaced only if it is empty or a PNG
@@ -75,8 +75,8 @@ typedef struct LoraSet { /* adapters with their scales; cli_free_loras */
     int n;
 } LoraSet;
 
-/* Load the adapters that `specs` name, and check that they fit the model (one that is known to be another model's is used
- * all the same, and said); merge them into it. */
+/* Load the adapters that `specs` name, and check that they fit the model (one that is known to be another model's is
+ * used all the same, and said); merge them into it. */
 int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path,
                    const char *model_sha256, Err *e);
 int cli_merge_loras(Model *m, const LoraSet *loras, Err *e);

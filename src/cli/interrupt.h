@@ -1,5 +1,5 @@
-/* SIGINT, SIGTERM and SIGHUP: the first one asks for an end behind the step and a save; a second SIGINT or SIGTERM ends the
- * program at once, with status 1. */
+/* SIGINT, SIGTERM and SIGHUP: the first one asks for an end behind the step and a save; a second SIGINT or SIGTERM ends
+ * the program at once, with status 1. */
 #ifndef SDLORA_CLI_INTERRUPT_H
 #define SDLORA_CLI_INTERRUPT_H
 

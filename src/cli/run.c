@@ -148,7 +148,8 @@ static int load_checkpoint(const Run *run, Err *e)
     return 0;
 }
 
-/* A finished run: the result must be what its last checkpoint holds. A missing one is written, another one set aside before. */
+/* A finished run: the result must be what its last checkpoint holds. A missing one is written, another one set aside
+ * before. */
 static int check_result(const Run *run, Err *e)
 {
     bool whole = true;

@@ -98,7 +98,8 @@ int rundir_check(const RunDir *r, Err *e)
     return look(r, &ours, e);
 }
 
-/* run.json comes before anything else. Where several runs begin at once, one of them makes it; the lock decides later. */
+/* run.json comes before anything else. Where several runs begin at once, one of them makes it; the lock decides later.
+ */
 static int claim(const RunDir *r, Err *e)
 {
     char path[CLI_PATH_MAX], text[160];

@@ -2,8 +2,9 @@
  *
  * The rule: we create the directory, take an empty one, or take one whose run.json says that it is a run of the same
  * command; anything else is refused. run.json is the first file in it and the last to change. Inside, only names that a
- * run makes are ever renamed or removed, none through a symbolic link, and nothing that holds work is removed: another run
- * in the same place first moves what is there to previous-1/, previous-2/, ... (rundir_previous.c). Only checkpoints go, as
+ * run makes are ever renamed or removed, none through a symbolic link, and nothing that holds work is removed: another
+ * run in the same place first moves what is there to previous-1/, previous-2/, ... (rundir_previous.c). Only
+ * checkpoints go, as
  * --keep says. */
 #ifndef SDLORA_CLI_RUNDIR_H
 #define SDLORA_CLI_RUNDIR_H
@@ -28,8 +29,8 @@ int rundir_init(RunDir *r, const char *path, bool adapter, Err *e);
 /* May a run go there? Nothing is touched. ERR_USAGE where it is not empty and no run of this command. */
 int rundir_check(const RunDir *r, Err *e);
 
-/* Create the directory or take it, lock it (ERR_FAILED while another run holds it), undo or clean away what a killed run left
- * half done. */
+/* Create the directory or take it, lock it (ERR_FAILED while another run holds it), undo or clean away what a killed
+ * run left half done. */
 int rundir_lock(RunDir *r, Err *e);
 /* To be asked before anything is written: ERR_FAILED where the directory is no longer the one that was locked. */
 int rundir_hold(RunDir *r, Err *e);
@@ -42,19 +43,20 @@ int rundir_results(const RunDir *r); /* how many of them are the result's */
 /* ---- what was there before (rundir_previous.c) ---- */
 
 typedef enum SetAside {
-    ASIDE_ALL, /* for a run that begins anew */
-    ASIDE_LATER, /* for one that goes back to an earlier checkpoint: what comes after it, and copies of what it will change */
+    ASIDE_ALL,    /* for a run that begins anew */
+    ASIDE_LATER,  /* for one that goes back to an earlier checkpoint: what comes after it, and copies of what it will
+                     change */
     ASIDE_RESULT, /* only the result's files */
 } SetAside;
 
-/* Move what the run there has to previous-K/, K the first number that is free, with a line about it in about.txt; of a crash
- * all of it is undone by the next rundir_lock. step: of ASIDE_LATER. inputs (NULL-terminated): paths that the command reads;
- * one that lies in what would move is an error (ERR_USAGE), and nothing moves. about (cap): that line, with the place; "" when
- * there was nothing worth keeping (a run without a finished step). */
+/* Move what the run there has to previous-K/, K the first number that is free, with a line about it in about.txt; of a
+ * crash all of it is undone by the next rundir_lock. step: of ASIDE_LATER. inputs (NULL-terminated): paths that the
+ * command reads; one that lies in what would move is an error (ERR_USAGE), and nothing moves. about (cap): that line,
+ * with the place; "" when there was nothing worth keeping (a run without a finished step). */
 int rundir_set_aside(const RunDir *r, SetAside what, int64_t step, const char *const *inputs, char *about, size_t cap,
                      Err *e);
-/* Take back a set-aside that was not completed; the lock must be held. Of two files of one name, which somebody put there
- * meanwhile, none is removed: ERR_FAILED unless they are the same. */
+/* Take back a set-aside that was not completed; the lock must be held. Of two files of one name, which somebody put
+ * there meanwhile, none is removed: ERR_FAILED unless they are the same. */
 int rundir_undo(const RunDir *r, Err *e);
 /* The same where there is one, before anything is looked for in the directory; takes the lock for that time only. */
 int rundir_recover(RunDir *r, Err *e);
@@ -82,15 +84,15 @@ int rundir_import(const RunDir *r, const char *checkpoint, int64_t step, Err *e)
 /* What best.json says; *step -1: there is none. */
 int rundir_read_best(int64_t *step, double *val_loss, const RunDir *r, Err *e);
 
-/* A checkpoint of `step` was saved, or found by a resumed run, which may have been killed before this: note it when it is the best (val_loss NAN: not measured), remove all but the last
- * `keep` and the best, and those to which somebody added files. The best is in best.json; checkpoints/best is a link to it,
- * for people. */
+/* A checkpoint of `step` was saved, or found by a resumed run, which may have been killed before this: note it when it
+ * is the best (val_loss NAN: not measured), remove all but the last `keep` and the best, and those to which somebody
+ * added files. The best is in best.json; checkpoints/best is a link to it, for people. */
 int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, Err *e);
 
 /* ---- metrics (rundir_metrics.c) ---- */
 
-/* Open metrics.jsonl after the lines up to `step`; later ones, of work that will be done again, are dropped, and so is a last
- * line that was cut short. All else stays as it is. from: the run whose lines they are, NULL: this one. */
+/* Open metrics.jsonl after the lines up to `step`; later ones, of work that will be done again, are dropped, and so is
+ * a last line that was cut short. All else stays as it is. from: the run whose lines they are, NULL: this one. */
 int rundir_open_metrics(RunDir *r, int64_t step, const char *from, Err *e);
 
 typedef struct Metrics {
@@ -100,8 +102,8 @@ typedef struct Metrics {
 } Metrics;
 int rundir_log(RunDir *r, const Metrics *m, Err *e);
 int rundir_sync_metrics(const RunDir *r, Err *e); /* brought to the disk */
-/* The last line's step up to `most` (-1: there is no line) and its validation loss, or with `any` the last one that there is
- * (NAN: none), in a run's metrics.jsonl. */
+/* The last line's step up to `most` (-1: there is no line) and its validation loss, or with `any` the last one that
+ * there is (NAN: none), in a run's metrics.jsonl. */
 void rundir_last_metrics(int64_t *step, double *val_loss, const char *dir, int64_t most, bool any);
 
 #endif

@@ -243,8 +243,8 @@ static int save_best(const RunDir *r, Err *e)
     return best_path(path, sizeof path, r, e) ? -1 : file_save(path, text, (size_t)len, e);
 }
 
-/* checkpoints/best, a link for people and for --model. best.json is what counts: a file system may have no links, and a copy
- * of the run may have a directory there. */
+/* checkpoints/best, a link for people and for --model. best.json is what counts: a file system may have no links, and a
+ * copy of the run may have a directory there. */
 static int link_best(const RunDir *r, Err *e)
 {
     char path[CLI_PATH_MAX], name[40], now[40] = "";

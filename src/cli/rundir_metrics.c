@@ -1,5 +1,5 @@
-/* A run's metrics.jsonl: see rundir.h. One JSON object a line, appended; a resumed run first drops the lines of the steps
- * that it will do again. What is no such line (somebody edited the file) stays where it is. */
+/* A run's metrics.jsonl: see rundir.h. One JSON object a line, appended; a resumed run first drops the lines of the
+ * steps that it will do again. What is no such line (somebody edited the file) stays where it is. */
 #include "rundir.h"
 
 #include <errno.h>
@@ -35,8 +35,8 @@ static int64_t step_of(const json_t *line)
     return json_is_integer(value) ? json_integer_value(value) : -1;
 }
 
-/* Keeps of `text`, in place, what does not belong to steps beyond `step`; the bytes that remain. At the end there is room for
- * one byte more, a newline that is missing. */
+/* Keeps of `text`, in place, what does not belong to steps beyond `step`; the bytes that remain. At the end there is
+ * room for one byte more, a newline that is missing. */
 static size_t lines_until(char *text, size_t size, int64_t step)
 {
     size_t at = 0, kept = 0;

@@ -96,7 +96,8 @@ static int take_back_checkpoints(const RunDir *r, int home, Err *e)
     return rc ? rc : drop(r, home, "checkpoints", AT_REMOVEDIR, e);
 }
 
-/* A part that is in both places: a copy, which may go. Or somebody put something there since; then neither is ours to lose. */
+/* A part that is in both places: a copy, which may go. Or somebody put something there since; then neither is ours to
+ * lose. */
 static int drop_copy(const RunDir *r, int home, const char *name, Err *e)
 {
     char *mine = mem_printf(e, "%s/%s", r->path, name), *other = mem_printf(e, "%s/" PENDING "/%s", r->path, name);

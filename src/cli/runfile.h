@@ -12,9 +12,9 @@ int runfile_save(const char *dir, const OptionTable *t, const void *args, const 
 /* Refuse an option that run.json cannot hold, before anything is written (ERR_USAGE). */
 int runfile_check(const OptionTable *t, const void *args, Err *e);
 
-/* Apply the options remembered in the checkpoint's run (its directory: dir), then refuse given ones that differ where they may
- * not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the
- * end. ERR_INPUT where there is no run.json: a run that went on with other options would not be the same run. */
+/* Apply the options remembered in the checkpoint's run (its directory: dir), then refuse given ones that differ where
+ * they may not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the end. ERR_INPUT
+ * where there is no run.json: a run that went on with other options would not be the same run. */
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e);
 
 /* The command whose run the directory holds, as its run.json says, into out; "": it says nothing of that kind. -1 with

@@ -68,12 +68,12 @@ static char **joined(char *const *envp, char *const *with)
 /* libgomp and OpenBLAS read these variables in their constructors, when libc has no environment yet that could be
  * changed. So the program starts itself once more, with another environment, which takes 1 ms.
  *
- * By default a thread of libgomp that waits spins 300,000 times, several ms, while the thread that it waits for may need
- * the very processor. 20,000 spins, some 250 us, bridge the gaps between our loops and the differences between threads;
- * then the thread sleeps. Two threads on 2 cores of a Zen 4, preset mnist, medians of 7 on a free machine: 2,000 spins
- * train 391 images/s and draw 100 images in 3.2 s; 20,000 spins 484 and 3.0 s. Beside six busy processes 0 spins gave 115
- * images/s, 2,000 121, 10,000 59, 300,000 20: who trains on a busy machine sets OMP_WAIT_POLICY=passive. So what the user
- * says about it holds.
+ * By default a thread of libgomp that waits spins 300,000 times, several ms, while the thread that it waits for may
+ * need the very processor. 20,000 spins, some 250 us, bridge the gaps between our loops and the differences between
+ * threads; then the thread sleeps. Two threads on 2 cores of a Zen 4, preset mnist, medians of 7 on a free machine:
+ * 2,000 spins train 391 images/s and draw 100 images in 3.2 s; 20,000 spins 484 and 3.0 s. Beside six busy processes 0
+ * spins gave 115 images/s, 2,000 121, 10,000 59, 300,000 20: who trains on a busy machine sets OMP_WAIT_POLICY=passive.
+ * So what the user says about it holds.
  *
  * OpenBLAS would start threads that spin for 25 ms and then never get work, whatever the user says. Where memory is
  * limited and it cannot start them, it waits for ever or raises SIGINT, which would look like a run that was saved. */
@@ -93,8 +93,8 @@ static void settle_runtimes(char **argv, char **envp)
         with[n++] = blas;
     if (n == 1 || !(env = joined(envp, with)))
         return;
-    /* By its path, so that the process keeps its name; by the link where the file has been replaced or has a longer path.
-     * execve comes back only where it cannot: then all works, only slower. */
+    /* By its path, so that the process keeps its name; by the link where the file has been replaced or has a longer
+     * path. execve comes back only where it cannot: then all works, only slower. */
     len = readlink("/proc/self/exe", self, sizeof self - 1);
     if (len > 0) {
         self[len] = '\0';

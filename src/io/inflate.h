@@ -1,4 +1,5 @@
-/* An input, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to src/io. */
+/* An input, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to src/io.
+ */
 #ifndef SDLORA_INFLATE_H
 #define SDLORA_INFLATE_H
 

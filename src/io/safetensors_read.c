@@ -226,8 +226,8 @@ static int too_short(const StFile *f, const Entry *x, uint64_t size, Err *e)
                    f->label, shown(name, x), x->end, size);
 }
 
-/* In the order of their offsets, each tensor begins where the one before it ends; size: the bytes of data, where the file
- * says so before they are read. */
+/* In the order of their offsets, each tensor begins where the one before it ends; size: the bytes of data, where the
+ * file says so before they are read. */
 static int place_tensors(StFile *f, uint64_t size, Err *e)
 {
     char name[NAME_CAP];

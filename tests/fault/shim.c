@@ -1,20 +1,19 @@
-/* A library for LD_PRELOAD that lets one call of a program fail, or kills the program there. Only calls by the program's own
- * code count, not those of libraries.
+/* A library for LD_PRELOAD that lets one call of a program fail, or kills the program there. Only calls by the
+ * program's own code count, not those of libraries.
  *
  *   SDLORA_FAULT=KIND:K        the K-th call of KIND (from 1) fails
  *   SDLORA_FAULT=KIND:K+       it and all after it
  *   SDLORA_FAULT=kill@KIND:K   SIGKILL at the K-th call; a write has then put half of its bytes into the file
- *   SDLORA_FAULT=int@KIND:K    SIGINT (or term: SIGTERM, hup: SIGHUP, stop: SIGSTOP) at the K-th call, which then does what it should
- *   SDLORA_FAULT=count         nothing fails
- *   SDLORA_LACKS=CALL:ERRNO    every call fails so, as on a file system that has no such thing: symlink, link, exchange (of
- *                              renameat2), flock, chmod, dirsync (fsync of a directory)
+ *   SDLORA_FAULT=int@KIND:K    SIGINT (or term: SIGTERM, hup: SIGHUP, stop: SIGSTOP) at the K-th call, which then does
+ * what it should SDLORA_FAULT=count         nothing fails SDLORA_LACKS=CALL:ERRNO    every call fails so, as on a file
+ * system that has no such thing: symlink, link, exchange (of renameat2), flock, chmod, dirsync (fsync of a directory)
  *   SDLORA_FAULT_LOG=FILE      gets "hit" when the call was reached, and at the end "write N" ... one kind a line
  *
- * Kinds, and the error: open (open, openat; ENOSPC for writing, EIO for reading), read (of regular files; EIO), write (to
- * regular files; ENOSPC), fsync (EIO), rename (rename, renameat, renameat2; ENOSPC), unlink (unlink, unlinkat, rmdir; EIO), mkdir
- * (mkdir, mkdirat; ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc with its family (ENOMEM), which counts from
- * the first temporary file on, and also when the libraries that the program calls need memory (but not libgomp, OpenBLAS and
- * the dynamic linker: these end the process by themselves). */
+ * Kinds, and the error: open (open, openat; ENOSPC for writing, EIO for reading), read (of regular files; EIO), write
+ * (to regular files; ENOSPC), fsync (EIO), rename (rename, renameat, renameat2; ENOSPC), unlink (unlink, unlinkat,
+ * rmdir; EIO), mkdir (mkdir, mkdirat; ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc
+ * with its family (ENOMEM), which counts from the first temporary file on, and also when the libraries that the program
+ * calls need memory (but not libgomp, OpenBLAS and the dynamic linker: these end the process by themselves). */
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>

@@ -1,6 +1,6 @@
-/* The reference: the backend's functions (backend.h) as plain loops, to be read like their formulas. No vectors, no BLAS, no
- * blocks, no threads: every number is summed in double, in one order, and rounded once, when it is stored. Slow, and what the
- * tests compare all other kernels with. */
+/* The reference: the backend's functions (backend.h) as plain loops, to be read like their formulas. No vectors, no
+ * BLAS, no blocks, no threads: every number is summed in double, in one order, and rounded once, when it is stored.
+ * Slow, and what the tests compare all other kernels with. */
 #ifndef SDLORA_REF_H
 #define SDLORA_REF_H
 

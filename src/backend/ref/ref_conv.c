@@ -1,5 +1,5 @@
-/* Convolutions (backend.h has the layouts). Backward is the derivative of forward's sum: whatever x[..] w[..] makes y[..] gives
- * dy[..] w[..] to dx[..] and x[..] dy[..] to dw[..]. */
+/* Convolutions (backend.h has the layouts). Backward is the derivative of forward's sum: whatever x[..] w[..] makes
+ * y[..] gives dy[..] w[..] to dx[..] and x[..] dy[..] to dw[..]. */
 #include "ref.h"
 
 /* Where pixel (i,j) of image n begins, in images of h x w pixels, `row` reals apart */

@@ -24,7 +24,8 @@ void ref_axpby(real *y, const real *x, size_t numel, real a, real b)
         ref_update(y + i, (double)a * (double)x[i], b);
 }
 
-/* y[n,i,j,k] = max over a, c in 0..1 of x[n,2i+a,2j+c,k]; where = 2a+c of the first largest; a NaN is larger than all */
+/* y[n,i,j,k] = max over a, c in 0..1 of x[n,2i+a,2j+c,k]; where = 2a+c of the first largest; a NaN is larger than all
+ */
 void ref_maxpool2_fwd(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c)
 {
     for (int line = 0; line < n * (h / 2); line++) /* of all images: line i of y is made of 2i and 2i+1 of x */
@@ -96,8 +97,8 @@ size_t ref_loss_scratch(size_t numel, int threads)
     return 0;
 }
 
-/* scale sum |a-b|, da = scale sign(a-b);  or  scale sum (a-b)^2, da = 2 scale (a-b). NaN stays NaN. The sum is longer than
- * others and losses are subtracted from one another where gradients are checked, so it has some more digits. */
+/* scale sum |a-b|, da = scale sign(a-b);  or  scale sum (a-b)^2, da = 2 scale (a-b). NaN stays NaN. The sum is longer
+ * than others and losses are subtracted from one another where gradients are checked, so it has some more digits. */
 double ref_loss(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
 {
     long double sum = 0;

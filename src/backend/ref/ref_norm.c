@@ -1,7 +1,7 @@
 /* Group and batch normalisation, fused with what follows:
  *   xh = (x - mean) rstd,  u = gamma xh + beta,  y = act(u) + temb + res,  rstd = 1/sqrt(variance + eps)
- * The two differ only in the elements that share a mean: all pixels of one image and a group of channels, or all pixels of all
- * images and one channel. */
+ * The two differ only in the elements that share a mean: all pixels of one image and a group of channels, or all pixels
+ * of all images and one channel. */
 #include "ref.h"
 
 /* Elements with a mean and rstd in common: images n0..n1-1, all pixels, channels k0..k1-1 */
@@ -121,8 +121,8 @@ static void added_gradients(Grad dtemb, Grad dres, const real *dy, NormShape s)
     }
 }
 
-/* dx = rstd (gamma du - avg(gamma du) - xh avg(gamma du xh)), the averages over the set; without them where the statistics
- * are constants. Element by element, so that dx may be dy. */
+/* dx = rstd (gamma du - avg(gamma du) - xh avg(gamma du xh)), the averages over the set; without them where the
+ * statistics are constants. Element by element, so that dx may be dy. */
 static void input_gradient(Grad dx, const real *dy, const real *stats, const NormInputs *in, NormShape s, bool flow)
 {
     for (int i = 0; i < sets_of(s); i++) {

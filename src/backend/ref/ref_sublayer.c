@@ -1,7 +1,7 @@
 /* A residual sublayer of a transformer, pixel by pixel: with z = x + f(u), f(u) = W2 mid(W1 u + b1) + b2,
  *   pre-norm   u = LN(x), y = z          post-norm   u = x, y = LN(z)
- * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Nothing is kept
- * for backward, which goes forward again. */
+ * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Nothing
+ * is kept for backward, which goes forward again. */
 #include <string.h>
 
 #include "ref.h"
