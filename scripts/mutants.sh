@@ -175,13 +175,13 @@ safe: a directory that is another by now|src/cli/rundir.c|s/held.st_ino == now.s
 safe: undoing drops what differs|src/cli/rundir_previous.c|s/if (!rc \&\& !same)/if (0)/|cli_safe
 safe: undoing follows a link|src/cli/rundir_previous.c|s/rc = S_ISDIR(st.st_mode)/rc = 1/|cli_safe
 safe: best.json stays for the next run|src/cli/rundir_previous.c|s/else if (what == ASIDE_ALL)/else if (what == ASIDE_ALL \&\& strcmp(parts[i], "checkpoints"))/|cli_safe
-safe: no best one begins anew|src/cli/rundir_checkpoints.c|s/return !out\[0\] ? 0/return 1 ? 0/|cli_safe
+safe: no best one begins anew|src/cli/rundir_checkpoints.c|s/return !out\[0\]$/return 1/|cli_safe
 safe: half a checkpoint is copied|src/cli/rundir_checkpoints.c|s/file_exists(from) .. name == CHECKPOINT_FILES/file_exists(from)/|cli_safe
 safe: what run.json cannot hold moves a run|src/cli/run.c|s/if (runfile_check(.*))$/if (0)/|cli_safe
 safe: a picture through a link|src/cli/loop.c|s/!lstat(path, &st) \&\& !S_ISREG/0 \&\& !S_ISREG/|cli_safe
 safe: a link to nothing is replaced|src/base/file_out.c|s/!f->target \&\& !lstat(f->path, &old)/0/|cli_safe
 safe: two outputs in one file|src/cli/sample_files.c|s/!strcmp(one, two)/0/|cli_safe
-safe: a name is looked at once|src/cli/sample_files.c|s/\&\& !j->args->output; i++)/\&\& 0; i++)/|cli_safe
+safe: a name is looked at once|src/cli/sample_files.c|s/\&\& !j->args->output;$/\&\& 0;/|cli_safe
 safe: an adapter of another model|src/cli/cli.c|s/!strcmp(base, model_sha256)/1/|cli_safe
 safe: an error that mkdir did not give|src/base/dir.c|s/if (!mkdir(out, 0777))/if (!mkdir(out, 0777) ? 1 : (file_is_dir(out), 0))/|cli_safe
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume

@@ -80,6 +80,23 @@ on --resume best --out w --steps 12
 check 'no best one: refused' test $? -eq 3 -a "$before" = "$(list w)"
 says 'knows no best checkpoint'
 
+# ---- copies that other systems made ----
+fresh && rm w/checkpoints/best && printf ckpt-00000010 >w/checkpoints/best # an archive without links
+check 'a link that became a file' on --resume --out w --steps 12
+check 'is one again' test -L w/checkpoints/best
+check 'the same bytes' cmp w/model.safetensors run.12/model.safetensors
+fresh && sed -i 's/$/\r/' w/run.json w/metrics.jsonl w/checkpoints/best.json
+find w -exec touch -d 1980-01-01 {} +
+check 'lines that end in CRLF, another time' on --resume --out w --steps 12
+check 'the same bytes again' cmp w/model.safetensors run.12/model.safetensors
+for file in run.json checkpoints/best.json; do # a byte order mark is no JSON
+    fresh && printf '\357\273\277' | cat - run/$file >w/$file
+    before=$(list w)
+    on --resume --out w --steps 12
+    check "$file with a byte order mark is refused" test $? -eq 3 -a "$before" = "$(list w)"
+    says "w/$file' is damaged"
+done
+
 # ---- what run.json cannot hold is refused before anything moves ----
 fresh
 before=$(list w)
