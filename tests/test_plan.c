@@ -286,7 +286,7 @@ static void test_limit(void **state)
 static bool aborts(void (*pass)(Graph *g), Graph *g)
 {
     const struct rlimit none = {0, 0};
-    int status;
+    int status = 0;
     pid_t pid = fork();
 
     if (pid == 0) {
