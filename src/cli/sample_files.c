@@ -1,6 +1,7 @@
 /* Files of `sample`: see sample_files.h. */
 #include "sample_files.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -197,6 +198,7 @@ static int write_png(const SampleJob *j, Err *e)
 {
     Image im = {0};
     Texts *texts = mem_alloc(1, sizeof *texts, "the picture's texts", e);
+    assert(j->path[0]); /* sample_files_name */
     int rc = !texts ? -1 : j->args->compare ? compare_image(&im, j, e) : grid_of(&im, j, 0, e);
     if (!rc) {
         describe(texts, j);
