@@ -51,7 +51,6 @@ static int bad_tensor(const StFile *f, const Entry *x, const char *what, Err *e)
 static int check_length(size_t *n, const StFile *f, const unsigned char head[8], size_t got, uint64_t size, Err *e)
 {
     uint64_t length = 0;
-    int i;
 
     if (got >= 4 && memcmp(head, "PK\3\4", 4) == 0)
         return err_set(e, ERR_INPUT, "'%s' is a zip archive (a PyTorch .pt file?), not safetensors: convert it first",
@@ -59,7 +58,7 @@ static int check_length(size_t *n, const StFile *f, const unsigned char head[8],
     if (got < 8)
         return err_set(e, ERR_INPUT, "'%s' is not a safetensors file: %zu bytes, but the header's length alone takes 8",
                        f->label, got);
-    for (i = 0; i < 8; i++)
+    for (int i = 0; i < 8; i++)
         length |= (uint64_t)head[i] << (8 * i);
     if (length > ST_MAX_HEADER)
         return err_set(e, ERR_INPUT,
@@ -93,11 +92,10 @@ static int read_header(StFile *f, FileIn *in, Err *e)
 static int parse_dtype(Entry *x, const json_t *v)
 {
     const char *s = json_string_value(v);
-    int i;
 
     if (!s || strlen(s) != json_string_length(v))
         return -1;
-    for (i = 0; i < DT_COUNT; i++)
+    for (int i = 0; i < DT_COUNT; i++)
         if (strcmp(s, dtype_name((DType)i)) == 0) {
             x->t.dtype = (DType)i;
             return 0;
@@ -107,14 +105,14 @@ static int parse_dtype(Entry *x, const json_t *v)
 
 static int parse_shape(Entry *x, const StFile *f, const json_t *v, Err *e)
 {
-    size_t i, n = json_array_size(v), numel = 1, bits;
+    size_t n = json_array_size(v), numel = 1, bits;
 
     if (!json_is_array(v))
         return bad_tensor(f, x, "its 'shape' is not a list", e);
     if (n > ST_MAX_DIMS)
         return bad_tensor(f, x, "it has more than 8 dimensions", e);
     x->t.nd = (int)n;
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (!json_strict_u64(json_array_get(v, i), &x->t.d[i]))
             return bad_tensor(f, x, "its 'shape' holds something else than whole numbers from 0 to 2^64-1", e);
         if (x->t.d[i] > SIZE_MAX || !mem_mul(&numel, numel, (size_t)x->t.d[i]))
@@ -232,11 +230,10 @@ static int place_tensors(StFile *f, uint64_t size, Err *e)
 {
     char name[NAME_CAP];
     uint64_t at = 0;
-    int i;
 
     if (f->count > 1)
         qsort(f->tensors, (size_t)f->count, sizeof *f->tensors, compare_offsets);
-    for (i = 0; i < f->count; i++) {
+    for (int i = 0; i < f->count; i++) {
         const Entry *x = &f->tensors[i];
         if (x->begin != at)
             return err_set(e, ERR_INPUT,
@@ -257,12 +254,11 @@ static int place_tensors(StFile *f, uint64_t size, Err *e)
 
 static int index_names(StFile *f, Err *e)
 {
-    int i;
 
     f->by_name = mem_alloc((size_t)f->count, sizeof *f->by_name, "an index of tensors", e);
     if (!f->by_name)
         return -1;
-    for (i = 0; i < f->count; i++)
+    for (int i = 0; i < f->count; i++)
         f->by_name[i] = &f->tensors[i].t;
     if (f->count > 1)
         qsort(f->by_name, (size_t)f->count, sizeof *f->by_name, compare_names);
@@ -273,11 +269,10 @@ static int read_data(StFile *f, FileIn *in, Err *e)
 {
     size_t got, extra;
     char byte;
-    int i;
 
     if (file_read_block(&f->data, &got, in, f->data_bytes, e) != 0 || file_read(&byte, &extra, in, 1, e) != 0)
         return -1;
-    for (i = 0; i < f->count; i++) { /* a pipe, or a file that shrinks */
+    for (int i = 0; i < f->count; i++) { /* a pipe, or a file that shrinks */
         Entry *x = &f->tensors[i];
         if (x->end > got)
             return too_short(f, x, got, e);
@@ -334,9 +329,8 @@ void st_sha256(char hex[65], const StFile *f)
 {
     unsigned char length[8];
     FileSpan spans[] = {{length, sizeof length}, {f->header, f->header_bytes}, {f->data, f->data_bytes}};
-    int i;
 
-    for (i = 0; i < 8; i++)
+    for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)((uint64_t)f->header_bytes >> (8 * i));
     file_sha256_spans(hex, spans, 3);
 }
@@ -394,8 +388,7 @@ void st_meta_at(const StFile *f, int i, const char **key, const char **value)
 
 const char *st_meta(const StFile *f, const char *key)
 {
-    int i;
-    for (i = 0; i < f->meta_count; i++)
+    for (int i = 0; i < f->meta_count; i++)
         if (strcmp(f->meta[i].key, key) == 0)
             return f->meta[i].value;
     return NULL;
