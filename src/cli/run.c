@@ -9,6 +9,7 @@
 
 #include "sdlora/backend.h"
 #include "sdlora/file.h"
+#include "sdlora/mem.h"
 #include "sdlora/threads.h"
 
 #include "profile.h"
@@ -23,24 +24,26 @@ static bool names_checkpoint(const TrainArgs *a)
 static int recover_named(const Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
-    char path[CLI_PATH_MAX];
+    char *path, *slash;
+    RunDir *past;
+    int rc;
     if (!names_checkpoint(a))
         return 0;
-    if (strlen(a->resume) >= sizeof path)
-        return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->resume);
-    snprintf(path, sizeof path, "%s", a->resume);
-    for (int up = 0; up < 3; up++) { /* RUN/checkpoints/ckpt-NUMBER */
-        RunDir past;
-        char *slash;
+    path = mem_strdup(a->resume, e);
+    past = path ? mem_alloc(1, sizeof *past, "a run's names", e) : NULL;
+    rc = past ? 0 : -1;
+    for (int up = 0; up < 3 && !rc; up++) { /* RUN/checkpoints/ckpt-NUMBER */
         for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
             path[n - 1] = '\0';
-        if (!rundir_init(&past, path, run->given->table == &FINETUNE_TABLE, NULL) && rundir_recover(&past, e))
-            return -1;
+        if (!rundir_init(past, path, run->given->table == &FINETUNE_TABLE, NULL))
+            rc = rundir_recover(past, e);
         if (!(slash = strrchr(path, '/')) || slash == path)
             break;
         *slash = '\0';
     }
-    return 0;
+    mem_free(path);
+    mem_free(past);
+    return rc;
 }
 
 /* Where the run goes: --out, or the run of the checkpoint that --resume names, or what follows from data and model. */
