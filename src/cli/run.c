@@ -125,17 +125,18 @@ static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
 {
     const TrainArgs *a = run->args;
     const char *inputs[4] = {a->data, NULL};
-    char about[CLI_PATH_MAX + 256];
-    int n = 1;
+    const size_t cap = CLI_PATH_MAX + 256;
+    char *about = mem_alloc(cap, 1, "a line about a run", e);
+    int n = 1, rc;
     if (run->loop.lora)
         inputs[n++] = a->model_path;
     if (run->checkpoint[0] && !rundir_owns(&run->dir, run->checkpoint))
         inputs[n++] = run->checkpoint;
-    if (rundir_set_aside(&run->dir, what, step, inputs, about, sizeof about, e))
-        return -1;
-    if (about[0] && !a->quiet)
+    rc = about ? rundir_set_aside(&run->dir, what, step, inputs, about, cap, e) : -1;
+    if (!rc && about[0] && !a->quiet)
         fprintf(stderr, "the earlier run is set aside in %s\n", about);
-    return 0;
+    mem_free(about);
+    return rc;
 }
 
 /* A state is of the step that its directory's name says. */
@@ -157,12 +158,14 @@ static int check_result(const Run *run, Err *e)
 {
     bool whole = true;
     for (int i = 0; i < rundir_results(&run->dir); i++) {
-        char mine[CLI_PATH_MAX], saved[CLI_PATH_MAX];
         const char *name = rundir_parts(&run->dir)[i];
+        char *mine = mem_printf(e, "%s/%s", run->dir.path, name);
+        char *saved = mine ? mem_printf(e, "%s/%s", run->checkpoint, name) : NULL;
         bool same = false;
-        if (file_join(mine, sizeof mine, run->dir.path, name, e) ||
-            file_join(saved, sizeof saved, run->checkpoint, name, e) ||
-            (file_exists(mine) && file_same(&same, mine, saved, e)))
+        int rc = !saved || (file_exists(mine) && file_same(&same, mine, saved, e)) ? -1 : 0;
+        mem_free(mine);
+        mem_free(saved);
+        if (rc)
             return -1;
         whole = whole && same;
     }
