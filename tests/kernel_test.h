@@ -83,8 +83,11 @@ static inline void check(const char *what, const Backend *be, const real *got, c
                          double tol)
 {
     double most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)want[i]));
+    for (size_t i = 0; i < n; i++) {
+        const double size = fabs((double)want[i]);
+        if (size > most) /* fmax in this loop kills GCC 12 on AArch64 */
+            most = size;
+    }
     for (size_t i = 0; i < n; i++) {
         const double w = (double)want[i] + (beta == 0 ? 0 : beta * before(i));
         if (!(fabs((double)got[i] - w) <= tol * (most + (beta == 0 ? 0 : 3))))
