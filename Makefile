@@ -125,10 +125,12 @@ test: sdlora $(TESTS) $(FAULT_SHIM)
 	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
-# that take more than four minutes there: test_train, test_train_conv and test_sampler (the commands train and sample stand in for them),
-# test_conv and the gradient checks in double (the same code as test_golden_*).
-VALGRIND_TESTS ?= $(filter-out %/test_train %/test_train_conv %/test_sampler %/test_conv %/grad_ops %/grad_unet \
-                    %/test_kernels_linear,$(TESTS))
+# that take minutes there: training, drawing (the commands stand in for them), kernels and gradients against the reference
+# (the same code as test_golden_unet's; the sanitizers run them all).
+VALGRIND_SLOW := test_train test_train_conv test_sampler test_samplers test_sampler_memory test_chunks test_in_channels \
+                 test_not_finite test_ref test_conv test_golden_ops test_golden_steps test_kernels_linear test_kernels_norm \
+                 test_kernels_sublayer test_kernels_scratch grad_ops grad_seams grad_unet
+VALGRIND_TESTS ?= $(filter-out $(addprefix %/,$(VALGRIND_SLOW)),$(TESTS))
 valgrind: $(OBJ)/sdlora $(VALGRIND_TESTS)
 	scripts/valgrind.sh $^
 tsan:
