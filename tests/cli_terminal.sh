@@ -76,4 +76,15 @@ check 'columns' test "$(grep -c '^  x      U8 \|^  äöü€é  U8 ' out.txt)" -
 safetensors wide '权重' 'ü'
 "$SDLORA" info wide >out.txt
 check 'columns of Chinese names' test "$(grep -c '^  x     U8 \|^  权重  U8 ' out.txt)" -eq 2
+# a resumed run's data directory is a text out of run.json
+odd=$(printf 'da\033[31mta')
+idx_data "$odd" train 24
+idx_data "$odd" t10k 6
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data "$odd" --out odd --steps 1 --sample-every 0 >out.txt 2>err.txt
+check 'a data directory with a control character' test -s odd/model.safetensors
+"$SDLORA" train --resume --out odd --steps 2 --threads 1 --progress none >out.txt 2>err.txt
+check 'can be resumed' grep -q "^data: 'da.x1b.31mta'" err.txt
+check 'and does not speak to the terminal' test -z "$(tr -dc '\033' <err.txt)"
+
 finish

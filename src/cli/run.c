@@ -107,8 +107,10 @@ static void describe(const Run *run)
     if (a->quiet)
         return;
     run->describe(run);
-    fprintf(stderr, "data: '%s', %s images, %d classes, %s for validation\n", a->data, cli_count(n, run->train.n),
-            run->train.classes, cli_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
+    fputs("data: '", stderr); /* of a resumed run a text out of run.json */
+    cli_put(stderr, a->data);
+    fprintf(stderr, "', %s images, %d classes, %s for validation\n", cli_count(n, run->train.n), run->train.classes,
+            cli_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
             trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s", backend_get()->simd);
     if (a->verbose)
