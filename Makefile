@@ -55,8 +55,8 @@ KERNEL_OPT := $(if $(SANITIZE),-O1 -fexpensive-optimizations,-O3)
 FRAME := $(if $(SANITIZE),,-Wframe-larger-than=12800)
 KERNEL_FRAME := $(if $(SANITIZE),,-Wframe-larger-than=24576)
 
-LIB_SRC := $(filter-out src/cli/% src/backend/kernels/%,$(wildcard src/*/*.c src/*/*/*.c))
-KERNEL_SRC := $(wildcard src/backend/kernels/*.c)
+LIB_SRC := $(filter-out src/cli/% src/backend/cpu/%,$(wildcard src/*/*.c src/*/*/*.c src/*/*/*/*.c))
+KERNEL_SRC := $(wildcard src/backend/cpu/*.c src/backend/cpu/*/*.c)
 CLI_SRC := $(wildcard src/cli/*.c src/cli/*/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)
 GRAD_SRC := $(wildcard tests/grad_*.c)
@@ -66,7 +66,7 @@ OBJ := $(BUILD)/$(CONFIG)
 DBL := $(BUILD)/$(CONFIG)-double
 FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(OPENMP) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
-       $(foreach i,$(ISAS),$(patsubst src/backend/kernels/%.c,$(1)/backend/kernels/$(i)/%.o,$(KERNEL_SRC)))
+       $(foreach i,$(ISAS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(KERNEL_SRC)))
 
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@echo "$(1)")
@@ -95,7 +95,7 @@ $(1)/%.o: src/%.c $(1)/flags
 	$$(call say,CC $$<)
 	$$(Q)$$(FLAGS) $(FRAME) $(2) -MMD -MP -c $$< -o $$@
 $(foreach i,$(ISAS),
-$(1)/backend/kernels/$(i)/%.o: src/backend/kernels/%.c $(1)/flags
+$(1)/backend/cpu/$(i)/%.o: src/backend/cpu/%.c $(1)/flags
 	@mkdir -p $$(@D)
 	$$(call say,CC $$< $(i))
 	$$(Q)$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@

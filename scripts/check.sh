@@ -84,7 +84,7 @@ step_shell() {
 step_cppcheck() {
     tool cppcheck || { missing; return; }
     cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j "$jobs" \
-        --suppressions-list=.cppcheck -Iinclude -Isrc/backend/kernels -D_GNU_SOURCE -DSDLORA_VERSION='"0"' \
+        --suppressions-list=.cppcheck -Iinclude -Isrc/backend/cpu -D_GNU_SOURCE -DSDLORA_VERSION='"0"' \
         -DISA=baseline -DVBYTES=16 src
 }
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Includes go strictly downwards: base < backend < core < nn < model < train < cli; io uses base only, train and cli use io.
+# Includes go strictly downwards: base < backend < core < nn < model < store < train < cli; io uses base only, data uses io.
 # A file belongs to the layer of its folder, a public header to the layer named here. Prints every violation; exit 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
     [err]=base [fields]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
-    [idx]=io [image]=io [json]=io [safetensors]=io
+    [data]=data [idx]=data
+    [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
     [lora]=nn [nn]=nn
     [diffusion]=model [model]=model [sampler]=model
+    [store]=store [store_file]=store
     [train]=train
 )
 declare -A may_use=(
@@ -20,13 +22,15 @@ declare -A may_use=(
     [core]="core backend base"
     [nn]="nn core backend base"
     [model]="model nn core backend base"
-    [train]="train model nn core backend base io"
-    [cli]="cli train model nn core backend base io"
+    [data]="data io base"
+    [store]="store model nn core backend base io"
+    [train]="train store model nn core backend base data io"
+    [cli]="cli train store model nn core backend base data io"
 )
 # Foreign headers that only some layers may know.
 declare -A foreign=(
     [cblas.h]="backend" [omp.h]="base backend" [immintrin.h]="base backend" [xmmintrin.h]="base backend"
-    [arm_neon.h]="base backend" [zlib.h]="io cli" [stb_image_write.h]="io"
+    [arm_neon.h]="base backend" [zlib.h]="io data cli" [stb_image_write.h]="io"
 )
 
 failures=0

@@ -15,35 +15,35 @@ trap 'exit 130' INT TERM
 
 # name | file | sed expression (without '|') | tests
 table=$(cat <<'END'
-attention backward: sign|src/backend/kernels/sublayer.c|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
-layer norm backward: average forgotten|src/backend/kernels/sublayer.c|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
-sublayer: first weight's gradient not turned|src/backend/kernels/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
+attention backward: sign|src/backend/cpu/sublayer.c|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
+layer norm backward: average forgotten|src/backend/cpu/sublayer.c|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
+sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 lora: gradient of A not scaled|src/core/op_lora.c|s/{NULL, 0}, scaled/{NULL, 0}, n->grad.data/|test_golden_lora
-conv backward: filter not turned|src/backend/kernels/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
-conv backward: bias of one image|src/backend/kernels/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
-transposed conv: taps exchanged|src/backend/kernels/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
-transposed conv: pixels apart written as neighbours|src/backend/kernels/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
-partial sums: what was there is forgotten|src/backend/kernels/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
-batch norm: biased running variance|src/backend/kernels/norm.c|s/count > 1 ? count - 1 : 1/count/|test_golden_ops
-batch norm: gradient through the mean|src/backend/kernels/norm.c|s/c.k1\[i\] = (real)(c.scale\[i\] \* totals/c.k1[i] = 0 * (real)(c.scale[i] * totals/|test_golden_ops
-loss: gradient of L2 halved|src/backend/kernels/loss.c|s/2 \* scale \* (a\[i\] - b\[i\])/scale * (a[i] - b[i])/|test_golden_ops
+conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
+conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
+transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
+partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
+batch norm: biased running variance|src/backend/cpu/norm.c|s/count > 1 ? count - 1 : 1/count/|test_golden_ops
+batch norm: gradient through the mean|src/backend/cpu/norm.c|s/c.k1\[i\] = (real)(c.scale\[i\] \* totals/c.k1[i] = 0 * (real)(c.scale[i] * totals/|test_golden_ops
+loss: gradient of L2 halved|src/backend/cpu/loss.c|s/2 \* scale \* (a\[i\] - b\[i\])/scale * (a[i] - b[i])/|test_golden_ops
 bias of a linear layer: the weight's factor|src/core/op_linear.c|s/node_grad(n, 1), node_grad(n, 2)/node_grad(n, 1), (Grad){node_grad(n, 2).p, n->beta[1]}/|grad_seams
 bias of a convolution: the weight's factor|src/core/op_conv.c|/be->conv3_bwd_weight/s/node_grad(n, 2)/(Grad){node_grad(n, 2).p, n->beta[1]}/|grad_seams
 bias of a convolution: only with the weight|src/core/op_conv.c|s/node_wants(n, 1) .. node_wants(n, 2)/node_wants(n, 1)/|grad_seams
-bias of a convolution: frozen weight, forgotten|src/backend/kernels/conv.c|s/(!p->sums_bias .. !dw.p)/!p->sums_bias/|grad_seams
+bias of a convolution: frozen weight, forgotten|src/backend/cpu/conv/conv.c|s/(!p->sums_bias .. !dw.p)/!p->sums_bias/|grad_seams
 norm: beta has gamma's factor|src/core/op_norm.c|s/node_grad(n, 1), node_grad(n, 2), node_grad(n, 3)/node_grad(n, 1), {node_grad(n, 2).p, n->beta[1]}, node_grad(n, 3)/|grad_seams
 scratch: more threads than planned for|src/core/graph.c|s/assert(threads_count() <= g->threads)/(void)0/|test_plan
-scratch: fewer threads not asked, forward|src/backend/kernels/winograd_fwd.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
-scratch: fewer threads not asked, weights|src/backend/kernels/winograd_weight.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
+scratch: fewer threads not asked, forward|src/backend/cpu/conv/winograd_fwd.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
+scratch: fewer threads not asked, weights|src/backend/cpu/conv/winograd_weight.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
 filters: a computed one is transformed beforehand|src/core/op_conv.c|s/return w->param .. w->fixed/return w != NULL/|grad_seams
 filters: not kept for the gradient of x|src/core/op_conv.c|s/ . (node_trains(n, 0) ? SAVE_IN(1) : 0)//|grad_seams
 norm: gamma not kept|src/core/op_norm.c|s/SAVE_IN(0) . SAVE_IN(1) . SAVE_IN(2)/SAVE_IN(0) \x7c SAVE_IN(2)/|grad_seams
 norm: beta not kept|src/core/op_norm.c|s/SAVE_IN(0) . SAVE_IN(1) . SAVE_IN(2)/SAVE_IN(0) \x7c SAVE_IN(1)/|grad_seams
 graph: a node twice in an op, one gradient|src/core/graph.c|s/if (in\[k\] == in\[i\])/if (!in[k])/|grad_seams
 loss: a target that is trained|src/core/op_loss.c|s/if (target->needs_grad)/if (0)/|grad_seams
-adam: first bias correction|src/backend/kernels/optim.c|s/s.lr \/ s.bias1/s.lr/|test_golden_steps
-adam: second bias correction|src/backend/kernels/optim.c|s/1 \/ sqrt(s.bias2)/1/|test_golden_steps
-adamw: decay not times lr|src/backend/kernels/optim.c|s/1 - s.lr \* s.weight_decay/1 - s.weight_decay/|test_golden_steps
+adam: first bias correction|src/backend/cpu/optim.c|s/s.lr \/ s.bias1/s.lr/|test_golden_steps
+adam: second bias correction|src/backend/cpu/optim.c|s/1 \/ sqrt(s.bias2)/1/|test_golden_steps
+adamw: decay not times lr|src/backend/cpu/optim.c|s/1 - s.lr \* s.weight_decay/1 - s.weight_decay/|test_golden_steps
 plan: second gradient overwrites|src/core/plan.c|s/written\[in->index\] ? 1 : 0/0/|test_golden_unet
 plan: backward's readers forgotten|src/core/plan.c|s/? bwd_step(p, j) : j/? j : j/|test_plan
 plan: a concat forgets when its inputs die|src/core/plan.c|s/if (end > p->g->items\[item\].end)/if (0)/|test_concat
@@ -52,15 +52,15 @@ plan: lives that touch share|src/core/pack.c|s/a->start <= b->end/a->start < b->
 param: channels exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
 lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
 lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora
-lora file: transposed spelling|src/train/lora_file.c|s/? a\[i \* rank + k\] : /? a[k * in + i] : /|test_golden_lora
-lora file: the second spelling wins|src/train/lora_file.c|s/if (other)/if (0)/|test_lora_files
-lora file: scales of layers forgotten|src/train/lora_file.c|s/r->one_scale ? 1 : en->scale/1/|test_lora_files
-lora file: a stored alpha of 0 is a scale|src/train/lora_file.c|s/if (own \&\& \*alpha == 0)/if (0)/|test_lora_files
-lora file: scaled to infinity|src/train/lora_file.c|s/if (!isfinite(v))/if (0)/|test_lora_files
-lora file: another rank than the configuration's|src/train/lora_file.c|s/en->rank != r->config.rank/0/|test_lora_files
-lora config: a field is read over|src/train/lora_config.c|s/{"alpha_pattern", FIELD_REFUSED/{"alpha_pattern", FIELD_IDLE/|test_lora_files
-lora config: unknown fields pass|src/train/lora_config.c|s/says_nothing(v)/!f/|test_lora_files
-lora config: two that disagree|src/train/lora_config.c|s/beside.alpha != out->alpha/0/|test_lora_files
+lora file: transposed spelling|src/store/lora_file.c|s/? a\[i \* rank + k\] : /? a[k * in + i] : /|test_golden_lora
+lora file: the second spelling wins|src/store/lora_file.c|s/if (other)/if (0)/|test_lora_files
+lora file: scales of layers forgotten|src/store/lora_file.c|s/r->one_scale ? 1 : en->scale/1/|test_lora_files
+lora file: a stored alpha of 0 is a scale|src/store/lora_file.c|s/if (own \&\& \*alpha == 0)/if (0)/|test_lora_files
+lora file: scaled to infinity|src/store/lora_file.c|s/if (!isfinite(v))/if (0)/|test_lora_files
+lora file: another rank than the configuration's|src/store/lora_file.c|s/en->rank != r->config.rank/0/|test_lora_files
+lora config: a field is read over|src/store/lora_config.c|s/{"alpha_pattern", FIELD_REFUSED/{"alpha_pattern", FIELD_IDLE/|test_lora_files
+lora config: unknown fields pass|src/store/lora_config.c|s/says_nothing(v)/!f/|test_lora_files
+lora config: two that disagree|src/store/lora_config.c|s/beside.alpha != out->alpha/0/|test_lora_files
 lora: merged to infinity|src/nn/lora.c|s/if (!isfinite(value))/if (0)/|test_not_finite
 lora: merged in part|src/nn/lora.c|s/merge_all(base, l, scale, false, e) ? -1/0 ? -1/|test_not_finite
 not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
@@ -132,7 +132,7 @@ trainer: images loaded before the bound is looked at|src/train/trainer.c|s/train
 train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. train_check_weights(run->loop.model, &a->train, e)//|cli_memory
 preview: drawn without room|src/cli/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
-linear: a large array on the stack|src/backend/kernels/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
+linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
 png: anybody's text|src/io/png.c|s/ \&\& !memcmp(head + at + sizeof key, program, n)//|test_image
 output: not tried beforehand|src/cli/cli.c|s/!(f = file_create(path, e))/(f = NULL, 0)/|cli_output
@@ -140,10 +140,10 @@ output: also the input|src/cli/cli.c|s/a.st_ino != b.st_ino)/a.st_ino != b.st_in
 output: somebody's picture replaced|src/cli/cli.c|s/image_png_made_by(path, "sdlora ")/S_ISREG(st.st_mode)/|cli_output
 checkpoint: step forgotten|src/train/checkpoint.c|s/t->step = json_integer_value.*/t->step = 0;/|test_resume
 checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->m, /store_get(t->trained, t->v, /|test_resume
-model file: surplus tensors pass|src/train/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet
+model file: surplus tensors pass|src/store/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet
 safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
 safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size /if (0 \&\& x->end > size /; s/if (x->end > got)/if (0)/|test_safetensors
-idx: long files pass|src/io/idx.c|s/if (got > 0)/if (0)/|test_idx
+idx: long files pass|src/data/idx.c|s/if (got > 0)/if (0)/|test_idx
 file: a failed write passes|src/base/file_out.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
 file: not synced|src/base/file_out.c|s/return fsync(fd) ? err_errno/return 0 ? err_errno/|test_file
 file: a temporary that is not locked|src/base/dir.c|s/(flock(fd, LOCK_EX . LOCK_NB) && errno == EWOULDBLOCK)/0/|test_file
@@ -186,9 +186,9 @@ safe: an adapter of another model|src/cli/cli.c|s/!strcmp(base, model_sha256)/1/
 safe: an error that mkdir did not give|src/base/dir.c|s/if (!mkdir(out, 0777))/if (!mkdir(out, 0777) ? 1 : (file_is_dir(out), 0))/|cli_safe
 checkpoint: half a state passes|src/train/checkpoint.c|s/t->unusable = (status = read_state(t, f, e)) != 0/status = read_state(t, f, e)/|test_resume
 trainer: goes on after a divergence|src/train/step.c|/lr = learning_rate(t, t->step);/,/return err_set/s/if (t->unusable)/if (0)/|test_resume
-model file: what is not finite passes|src/train/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
-model file: memory before names|src/train/model_file.c|s/(check_names(m, f, e) .. model_seal_blank(m, e)/(model_seal_blank(m, e) ? -1 : check_names(m, f, e)/|cli_hostile
-dataset: any label|src/io/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
+model file: what is not finite passes|src/store/store_file.c|s/if (!isfinite(out\[i\]))/if (0)/|cli_hostile
+model file: memory before names|src/store/model_file.c|s/(check_names(m, f, e) .. model_seal_blank(m, e)/(model_seal_blank(m, e) ? -1 : check_names(m, f, e)/|cli_hostile
+dataset: any label|src/data/dataset.c|s/>= classes)/>= 256)/|cli_errors test_train
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
 chunks: only the first one's gradient|src/model/tree_sum.c|s/: slab, n, 1, 1)/: slab, n, 0, 1)/|test_chunks
 chunks: a neighbour that is not whole|src/model/tree_sum.c|s/waiting\[other\].width == width/waiting[other].width > 0/|test_chunks
@@ -201,7 +201,7 @@ sampler: history not counted|src/model/sampler_plan.c|s/(size_t)(1 + sample_kept
 sampler: noise in the last step|src/model/sampler.c|s/def->noise \&\& t_prev >= 0/def->noise/|test_samplers
 channels: one after the other in training|src/train/batch.c|s/out\[k \* channels + c\]/out[c * im->hw + k]/|test_in_channels
 channels: one after the other in predictions|src/model/predict.c|s/in\[i \* (size_t)channels + c\]/in[c * hw + i]/|test_in_channels
-channels: grey files say so|src/train/config_json.c|s/c->in_channels != 1/1/|test_in_channels
+channels: grey files say so|src/store/config_json.c|s/c->in_channels != 1/1/|test_in_channels
 channels: any data|src/train/trainer.c|s/train->channels != channels .. (val/(val/|test_in_channels
 predict: the last failure is told|src/model/predict.c|s/if (first < p->failed)/if (first >= 0)/|test_not_finite
 bench: one pass where sampling makes two|src/cli/bench.c|s/passes = sampler_passes(s)/passes = 1/|cli_sample

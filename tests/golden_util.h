@@ -6,6 +6,7 @@
 #include "check.h"
 #include "sdlora/model.h"
 #include "sdlora/safetensors.h"
+#include "sdlora/store.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 

@@ -1,5 +1,6 @@
 /* Which layers an adapter can be put on: one answer, asked by training, files, merging and the command line. */
 #include "train_util.h"
+#include "sdlora/store.h"
 
 static bool ends(const char *name, const char *with)
 {

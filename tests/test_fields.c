@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/train.h"
 
 typedef struct Table {

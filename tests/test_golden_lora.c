@@ -4,6 +4,7 @@
 #include "io_util.h"
 
 #include "sdlora/file.h"
+#include "sdlora/store.h"
 
 static const double eps_tol = 1e-5; /* of outputs of order 1; without fused multiply-add half of that is reached */
 

@@ -4,6 +4,7 @@
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 
 /* Outputs are of order 1. PyTorch's own float32 is off by 1e-6; the statistics of a batch add to that. */
 static const double eps_tol = 5e-6, train_tol = 2e-5;

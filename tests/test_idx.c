@@ -8,6 +8,7 @@
 
 #include <zlib.h>
 
+#include "sdlora/data.h"
 #include "sdlora/file.h"
 #include "sdlora/idx.h"
 #include "sdlora/mem.h"

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <zlib.h>
 
+#include "sdlora/data.h"
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
@@ -33,7 +34,7 @@ static void test_resize_equals_pillow(void **state)
         out_size = (size_t)(d[2] * d[3]);
         assert_true(at + in_size + out_size <= n);
         out = mem_alloc(out_size, 1, "test", &e);
-        if (image_resize(out, d[2], d[3], (const uint8_t *)data + at, d[0], d[1], &e) != 0)
+        if (resize_bilinear(out, d[2], d[3], (const uint8_t *)data + at, d[0], d[1], &e) != 0)
             fail_msg("%s", e.msg);
         if (memcmp(out, data + at + in_size, out_size) != 0)
             fail_msg("%dx%d to %dx%d differs from Pillow", d[0], d[1], d[2], d[3]);
@@ -50,9 +51,9 @@ static void test_resize_errors(void **state)
     uint8_t px[4] = {1, 2, 3, 4}, out[4];
     Err e = {0};
     (void)state;
-    assert_int_equal(image_resize(out, 0, 2, px, 2, 2, &e), -1);
+    assert_int_equal(resize_bilinear(out, 0, 2, px, 2, 2, &e), -1);
     assert_says(e, "2x2");
-    assert_int_equal(image_resize(out, 2, 2, px, 2, -1, &e), -1);
+    assert_int_equal(resize_bilinear(out, 2, 2, px, 2, -1, &e), -1);
 }
 
 static void test_real(void **state)

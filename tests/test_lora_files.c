@@ -4,6 +4,7 @@
 #include "io_util.h"
 
 #include "sdlora/safetensors.h"
+#include "sdlora/store.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 

@@ -1,6 +1,7 @@
 /* A run that is stopped and resumed leaves the same bytes as one that was not; what does not belong to it is refused.
  */
 #include "train_util.h"
+#include "sdlora/store.h"
 
 typedef struct Case {
     const char *name;

@@ -1,4 +1,4 @@
-/* Grey images: resizing, grids, PNG. */
+/* Grey images: grids, PNG. */
 #ifndef SDLORA_IMAGE_H
 #define SDLORA_IMAGE_H
 
@@ -12,10 +12,6 @@ typedef struct Image {
     int w, h;
     uint8_t *px; /* (h,w), owned */
 } Image;
-
-/* Bilinear as Pillow does it, bit for bit (triangle filter, widened when shrinking; the horizontal pass first, rounded
- * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
-int image_resize(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
 
 /* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back: all pixels become numbers here. */
 uint8_t image_from_real(double x);

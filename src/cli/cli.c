@@ -14,6 +14,7 @@
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"

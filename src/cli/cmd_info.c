@@ -10,6 +10,7 @@
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
+#include "sdlora/store.h"
 #include "sdlora/text.h"
 #include "sdlora/train.h"
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/data.h"
 #include "sdlora/idx.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
@@ -73,8 +74,8 @@ static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *dif
     int rc = -1;
     if (!x0 || !xt)
         goto done;
-    if (image_resize(px, a->model.image_size, a->model.image_size,
-                     d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
+    if (resize_bilinear(px, a->model.image_size, a->model.image_size,
+                        d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
         goto done;
     for (size_t i = 0; i < hw; i++)
         x0[i] = image_to_real(px[i]);

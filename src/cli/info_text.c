@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/text.h"
 #include "sdlora/train.h"
 

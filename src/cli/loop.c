@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "sdlora/file.h"
+#include "sdlora/store.h"
 #include "sdlora/threads.h"
 
 #include "interrupt.h"

@@ -25,7 +25,7 @@ int images_load(Images *im, const Dataset *d, int size, Err *e)
     if (!im->px)
         return -1;
     for (size_t i = 0; i < planes; i++)
-        if (image_resize(im->px + i * im->hw, size, size, d->images + i * in, d->h, d->w, e))
+        if (resize_bilinear(im->px + i * im->hw, size, size, d->images + i * in, d->h, d->w, e))
             return -1;
     return 0;
 }

@@ -11,7 +11,8 @@
 #include "sdlora/file.h"
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
-#include "store_file.h"
+#include "sdlora/store.h"
+#include "sdlora/store_file.h"
 
 static const char meta_key[] = "sdlora.checkpoint";
 

@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/train.h"
 
-#include "../../src/train/lora_config.h"
+#include "../../src/store/lora_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

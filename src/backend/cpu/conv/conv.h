@@ -2,7 +2,7 @@
 #ifndef SDLORA_KERNELS_CONV_H
 #define SDLORA_KERNELS_CONV_H
 
-#include "parts.h"
+#include "../parts.h"
 
 /* One way to do the 3x3 convolution. `correlate` is forward, and backward-data as well: dx is dy correlated with the
  * filters turned by 180 degrees and transposed, so conv.c swaps ci and co and prep does the turning.

@@ -1,12 +1,12 @@
 /* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
  * sizes are read off the shapes. */
-#include "sdlora/train.h"
+#include "sdlora/store.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
-#include "store_file.h"
+#include "sdlora/store_file.h"
 
 int model_save(const Model *m, const char *path, Err *e)
 {

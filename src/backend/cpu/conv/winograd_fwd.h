@@ -6,7 +6,7 @@
 #ifndef SDLORA_KERNELS_WINOGRAD_FWD_H
 #define SDLORA_KERNELS_WINOGRAD_FWD_H
 
-#include "transpose.h"
+#include "../transpose.h"
 #include "winograd.h"
 
 #include "sdlora/threads.h"

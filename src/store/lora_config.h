@@ -1,6 +1,6 @@
 /* The configuration of an adapter as PEFT writes it, adapter_config.json, for lora_file.c. */
-#ifndef TRAIN_LORA_CONFIG_H
-#define TRAIN_LORA_CONFIG_H
+#ifndef STORE_LORA_CONFIG_H
+#define STORE_LORA_CONFIG_H
 
 #include <jansson.h>
 

@@ -1,5 +1,5 @@
 /* Parameter stores to and from safetensors: see store_file.h. */
-#include "store_file.h"
+#include "sdlora/store_file.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,8 +4,8 @@
  *   y[pixels, :] += x[pixels + tap, :] w[tap]        dw[tap] += x[pixels + tap, :]^T dy[pixels, :]
  * are plain products. x and dy are first sorted into panel layout (gemm_panel.h), per block of images. */
 #include "conv.h"
-#include "gemm_panel.h"
-#include "transpose.h"
+#include "../gemm_panel.h"
+#include "../transpose.h"
 
 #include "sdlora/threads.h"
 

@@ -5,7 +5,7 @@
  *   reference  LAYER.lora_a (in,r), .lora_b (r,out); alpha is 1 there
  * Layers may have ranks of their own: smaller ones are filled up with zeros. They may have scales of their own:
  * these are then folded into B. */
-#include "sdlora/train.h"
+#include "sdlora/store.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "lora_config.h"
-#include "store_file.h"
+#include "sdlora/store_file.h"
 
 static const char peft_prefix[] = "base_model.model.";
 static const char weights_name[] = "adapter_model.safetensors";

@@ -1,6 +1,6 @@
 /* 3x3 convolution, stride 1, zero padding 1, NHWC: chooses the path for a shape and runs it.
  * What the paths have in common stands here too: the bias gradient. */
-#include "kernels.h"
+#include "../kernels.h"
 #include "conv.h"
 
 #include "sdlora/threads.h"

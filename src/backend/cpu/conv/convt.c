@@ -5,10 +5,10 @@
  * The products are those of gemm_rows.h, which give a pixel the same bits wherever rows are cut into blocks. They write
  * pairs of vectors of columns. Where the pixels of y lie apart and a pair would meet two of them, a block goes through
  * a thread's buffer, in which they are neighbours. */
-#include "kernels.h"
+#include "../kernels.h"
 #include "conv.h"
-#include "gemm_rows.h"
-#include "transpose.h"
+#include "../gemm_rows.h"
+#include "../transpose.h"
 
 #include "sdlora/threads.h"
 

@@ -4,7 +4,7 @@
 #define SDLORA_KERNELS_WINOGRAD_H
 
 #include "conv.h"
-#include "gemm_panel.h"
+#include "../gemm_panel.h"
 #include "winograd_transform.h"
 
 /* An image is covered by th x tw tiles of TILE x TILE outputs; tiles are counted over all images. */

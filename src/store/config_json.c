@@ -1,5 +1,5 @@
 /* A ModelConfig as JSON: writing and reading walk the table of its fields. */
-#include "sdlora/train.h"
+#include "sdlora/store.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Parameter stores to and from safetensors, for model_file.c, lora_file.c and checkpoint.c. */
-#ifndef TRAIN_STORE_FILE_H
-#define TRAIN_STORE_FILE_H
+#ifndef SDLORA_STORE_FILE_H
+#define SDLORA_STORE_FILE_H
 
 #include <stdbool.h>
 

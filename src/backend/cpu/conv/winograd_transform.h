@@ -19,7 +19,7 @@
 #ifndef SDLORA_KERNELS_WINOGRAD_TRANSFORM_H
 #define SDLORA_KERNELS_WINOGRAD_TRANSFORM_H
 
-#include "kernel.h"
+#include "../kernel.h"
 
 enum { SPAN = TILE + 2, FREQS = SPAN * SPAN };
 

@@ -1,8 +1,9 @@
-/* A directory of four IDX files as a labelled set of images, see idx.h. */
-#include "sdlora/idx.h"
+/* A directory of four IDX files as a labelled set of images, see data.h. */
+#include "sdlora/data.h"
 
 #include <string.h>
 
+#include "sdlora/idx.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
