@@ -10,7 +10,8 @@ declare -A header_layer=(
     [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
-    [lora]=nn [nn]=nn
+    [adapter]=adapter
+    [nn]=nn
     [diffusion]=model [model]=model [sampler]=model
     [store]=store [store_file]=store
     [train]=train
@@ -20,12 +21,13 @@ declare -A may_use=(
     [io]="io base"
     [backend]="backend base"
     [core]="core backend base"
+    [adapter]="adapter core backend base"
     [nn]="nn core backend base"
     [model]="model nn core backend base"
     [data]="data io base"
-    [store]="store model nn core backend base io"
-    [train]="train store model nn core backend base data io"
-    [cli]="cli train store model nn core backend base data io"
+    [store]="store adapter model nn core backend base io"
+    [train]="train store adapter model nn core backend base data io"
+    [cli]="cli train store adapter model nn core backend base data io"
 )
 # Foreign headers that only some layers may know.
 declare -A foreign=(

@@ -68,10 +68,6 @@ typedef union NodeAttr { /* constants of the node, by op */
         real a, b;
     } axpby;
     struct {
-        int rank;
-        real scale;
-    } lora;
-    struct {
         bool l1;
         double scale; /* loss = scale * sum */
     } loss;
@@ -107,7 +103,7 @@ struct Graph {
     bool train;        /* gradients are wanted; BatchNorm uses the batch's statistics and moves the running ones */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
-    bool prepared;     /* false: weights changed, `prepare` of every op is to be run before the next forward */
+    enum { STALE_NOTHING, STALE_TRAINED, STALE_ALL } stale; /* what must be prepared again before the next forward */
     Graph *twin;       /* whose prepared filters this one uses instead of its own; NULL: none */
     Node **nodes;
     int count, cap;
@@ -157,6 +153,8 @@ void graph_backward(Graph *g); /* overwrites the gradient of every trainable par
  * Borrowed. */
 void graph_grads_to(Graph *g, real *slab);
 void graph_weights_changed(Graph *g);
+/* Only those weights changed that are trainable: filters of the others stay prepared. */
+void graph_trained_weights_changed(Graph *g);
 /* What the next graph_forward would begin with where weights changed. Graphs that share filters may run at the same
  * time once it has been called. */
 void graph_prepare(Graph *g);

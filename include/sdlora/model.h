@@ -107,8 +107,6 @@ typedef struct UnetOptions {
     bool l1;          /* loss, when train: scale * sum |.| or (.)^2 */
     double loss_scale;
     ConvAlgo conv;
-    Lora *lora;         /* an adapter applied beside the weights (not merged); NULL: none */
-    uint64_t lora_seed; /* initialises a new adapter, whose parameters the building declares */
     int times; /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
@@ -117,7 +115,7 @@ typedef struct UnetOptions {
 } UnetOptions;
 
 int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
-/* Only the nodes and parameters, neither loss nor plan: how a model and an adapter come to know their parameters. */
+/* Only the nodes and parameters, neither loss nor plan: how a model comes to know its parameters. */
 int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e);
 void unet_free(Unet *u);
 
@@ -164,7 +162,7 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
 int unet_chunks_workers(const UnetOptions *o, int chunk); /* how many unet_chunks_build would make */
 void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);
-void unet_chunks_weights_changed(UnetChunks *c);
+void unet_chunks_trained_weights_changed(UnetChunks *c);
 
 /* What is to be done with a chunk, images first .. first+u->n-1, and its value. worker: 0 .. n_workers-1, at most one
  * call at a time each. */

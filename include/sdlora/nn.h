@@ -1,11 +1,10 @@
 /* Layers: a weight is declared where it is used. nn_linear(c, "w_q", x, 16) finds or declares the parameters
  * SCOPE.w_q.weight and SCOPE.w_q.bias and returns the node. Names and shapes in files are PyTorch's. Initialisation is
  * PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases of linear and convolution layers, 1 and
- * 0 for norms, N(0,1) for embeddings. LoRA is decided here, by the layer's name; the model never mentions it. */
+ * 0 for norms, N(0,1) for embeddings. Adapters are put on from outside (adapter.h): layers do not know of them. */
 #ifndef SDLORA_NN_H
 #define SDLORA_NN_H
 
-#include "sdlora/lora.h"
 #include "sdlora/ops.h"
 
 typedef enum NormKind { NORM_GROUP, NORM_BATCH } NormKind;
@@ -14,12 +13,11 @@ extern const char *const NORM_NAMES[];
 typedef struct Nn {
     Graph *g;
     ParamStore *params;
-    Lora *lora; /* NULL: none */
     ConvAlgo conv;
     char scope[PARAM_NAME_MAX];
 } Nn;
 
-Nn nn_context(Graph *g, ParamStore *params, Lora *lora, ConvAlgo conv);
+Nn nn_context(Graph *g, ParamStore *params, ConvAlgo conv);
 
 /* Enter SCOPE.name ("encoder_convs.%d"); nn_leave takes the value that nn_enter returned. */
 size_t nn_enter(Nn *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -40,13 +38,5 @@ Node *nn_feed_forward(Nn *c, const char *norm, const char *first, const char *la
 Node *nn_embedding(Nn *c, const char *name, int vocab, int tokens, int dim, const int *ids, int n);
 /* A buffer of the state_dict, e.g. frequencies; the values are the caller's to set after param_seal. */
 Param *nn_buffer(Nn *c, const char *layer, const char *name, int numel);
-
-/* Can an adapter be put on the layer of this weight? It follows from how the layer was declared: linear ones, which
- * nn_linear, nn_attention and nn_feed_forward make. */
-bool nn_adaptable(const Param *weight);
-/* "'w_k', 'w_v', ...": the last parts of the names of all such layers in the store, each once, into out (cap). */
-void nn_adaptable_names(char *out, size_t cap, const ParamStore *s);
-/* The layer of a weight: its name less ".weight", into out (PARAM_NAME_MAX). */
-void nn_layer_of(char out[PARAM_NAME_MAX], const Param *weight);
 
 #endif

@@ -35,10 +35,6 @@ Node *op_batch_norm(Graph *g, Node *x, Node *gamma, Node *beta, Node *temb, Node
 Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1, Node *w2, Node *b2, Act act,
                   bool pre_norm, real eps);
 
-/* An adapted weight, w (O,I) + scale B A: A (R,I), B (O,R). Hu et al. 2021, section 4.1. Costs O*I*R per pass, whatever
- * the number of rows that the weight is applied to. */
-Node *op_lora(Graph *g, Node *w, Node *a, Node *b, real scale);
-
 Node *op_act(Graph *g, Node *x, Act act);
 Node *op_scale(Graph *g, Node *x, real a);
 Node *op_add(Graph *g, Node *a, Node *b);

@@ -1,5 +1,5 @@
-/* Parameters: one registry of named tensors, their values in one slab, their gradients in another. A store is either
- * trained whole or frozen whole: LoRA adapters are a store of their own beside the frozen base.
+/* Parameters: one registry of named tensors, their values in one slab, their gradients in another. A store is trained
+ * whole or frozen; of a frozen one, single parameters may be given gradients (an adapter's layers, adapter.h).
  *
  * Life: a store is open while a first graph is built over it (that declares the parameters), then sealed, which lays
  * out the slabs; graphs built later find what they name, and it is an error when they name something new. */
@@ -13,11 +13,12 @@
 
 #define PARAM_NAME_MAX 120
 
-typedef enum ParamLayout {                /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
-                           LAYOUT_PLAIN,  /* the same */
-                           LAYOUT_CONV3,  /* file (O,I,3,3), inner (3,3,I,O) */
-                           LAYOUT_CONV1,  /* file (O,I,1,1), inner (O,I) */
+typedef enum ParamLayout {               /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
+                           LAYOUT_PLAIN, /* the same */
+                           LAYOUT_CONV,  /* file (O,I,h,w), inner (h,w,I,O) */
+                           LAYOUT_CONV1, /* file (O,I,1,1), inner (O,I) */
                            LAYOUT_CONVT2, /* file (I,O,2,2), inner (I,2,2,O) */
+                           LAYOUT_TURNED, /* file (R,I) or (R,I,1,1), inner (I,R) */
 } ParamLayout;
 
 typedef enum ParamInit {
@@ -52,11 +53,12 @@ typedef struct Param {
     Shape shape;      /* inner */
     Shape file_shape; /* PyTorch's */
     size_t numel;
-    size_t offset;   /* into the slabs; weights come first */
-    real *value;     /* numel, in the store's slab; NULL before param_seal, and for a counter */
-    real *grad;      /* the same for weights of a trainable store, else NULL */
-    int64_t counter; /* PARAM_COUNTER */
-    bool trainable;  /* a weight of a trainable store */
+    size_t offset;      /* into the slab of values; weights come first */
+    size_t grad_offset; /* into slabs of gradients, where it is trainable; in a trainable store the same */
+    real *value;        /* numel, in the store's slab; NULL before param_seal, and for a counter */
+    real *grad;         /* numel, where it is trainable, else NULL */
+    int64_t counter;    /* PARAM_COUNTER */
+    bool trainable;     /* it has a gradient: a weight of a trainable store, or one that param_want_grads named */
 } Param;
 
 typedef struct ParamStore {
@@ -65,6 +67,7 @@ typedef struct ParamStore {
     bool trainable, sealed;
     size_t n_weights; /* reals in all PARAM_WEIGHTs: the trained part [0, n_weights) of the slabs */
     size_t n_values;  /* weights and buffers */
+    size_t n_grads;   /* reals in a slab of gradients: those of all trainable parameters */
     real *values, *grads;
 } ParamStore;
 
@@ -81,9 +84,15 @@ int param_seal(ParamStore *s, uint64_t seed, Err *e);
 /* The same, all values zero: for those that a file will bring. (Drawing them takes longer than reading them.) */
 int param_seal_blank(ParamStore *s, Err *e);
 
+/* Give n parameters of a sealed frozen store gradients: they are `trainable` from here on, and all others are not. The
+ * store's own slab of gradients is exchanged, so graphs are built afterwards. n = 0 takes all of them away. */
+int param_want_grads(ParamStore *s, Param *const *wanted, int n, Err *e);
+
 /* Values in PyTorch's layout to and from the inner one: numel floats. `slab` is s->values, or another slab laid out
  * like it (EMA, Adam moments). */
 void param_export(float *out, const Param *p, const real *slab);
 void param_import(real *slab, const Param *p, const float *in);
+/* The same for numbers that are no file's: from PyTorch's order to p's inner one. */
+void param_to_inner(real *out, const Param *p, const real *in);
 
 #endif

@@ -163,12 +163,28 @@ void graph_grads_to(Graph *g, real *slab)
 {
     for (int i = 0; i < g->count; i++)
         if (g->nodes[i]->param && g->nodes[i]->grad.data)
-            g->nodes[i]->grad.data = slab + g->nodes[i]->param->offset;
+            g->nodes[i]->grad.data = slab + g->nodes[i]->param->grad_offset;
 }
 
 void graph_weights_changed(Graph *g)
 {
-    g->prepared = false;
+    g->stale = STALE_ALL;
+}
+
+void graph_trained_weights_changed(Graph *g)
+{
+    if (g->stale == STALE_NOTHING)
+        g->stale = STALE_TRAINED;
+}
+
+/* What its `prepare` reads: does it follow from a weight that is trained? (A computed input is another one at every
+ * forward, or follows from what is fixed; graph_weights_changed speaks of those.) */
+static bool reads_trained(const Node *n)
+{
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] && (n->in[i]->param ? n->in[i]->param->trainable : n->in[i]->fixed))
+            return true;
+    return false;
 }
 
 /* Each run begins with this: scratch holds as much as so many threads need. */
@@ -183,17 +199,17 @@ void graph_prepare(Graph *g)
 {
     if (g->twin)
         graph_prepare(g->twin);
-    if (g->prepared) /* others may be reading that */
+    if (g->stale == STALE_NOTHING) /* others may be reading what is prepared */
         return;
     check_threads(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
-        if (n->op->prepare && !g->twin)
+        if (n->op->prepare && !g->twin && (g->stale == STALE_ALL || reads_trained(n)))
             n->op->prepare(n, g);
         if (n->fixed && n->op->fwd)
             n->op->fwd(n, g);
     }
-    g->prepared = true;
+    g->stale = STALE_NOTHING;
 }
 
 size_t graph_bytes(const Graph *g)

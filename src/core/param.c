@@ -39,12 +39,14 @@ Param *param_find(const ParamStore *s, const char *name)
 static Shape inner_shape(Shape f, ParamLayout layout)
 {
     switch (layout) {
-    case LAYOUT_CONV3:
-        return shape4(3, 3, f.d[1], f.d[0]);
+    case LAYOUT_CONV:
+        return shape4(f.d[2], f.d[3], f.d[1], f.d[0]);
     case LAYOUT_CONV1:
         return shape2(f.d[0], f.d[1]);
     case LAYOUT_CONVT2:
         return shape4(f.d[0], 2, 2, f.d[1]);
+    case LAYOUT_TURNED:
+        return shape2(f.d[1], f.d[0]);
     default:
         return f;
     }
@@ -144,7 +146,8 @@ int param_seal_blank(ParamStore *s, Err *e)
     s->values = mem_alloc(used, sizeof(real), "the parameters", e);
     if (!s->values)
         return -1;
-    if (s->trainable && !(s->grads = mem_alloc(s->n_weights, sizeof(real), "the gradients", e)))
+    s->n_grads = s->trainable ? s->n_weights : 0;
+    if (s->trainable && !(s->grads = mem_alloc(s->n_grads, sizeof(real), "the gradients", e)))
         return -1;
     for (int i = 0; i < s->count; i++) {
         Param *p = s->items[i];
@@ -152,10 +155,42 @@ int param_seal_blank(ParamStore *s, Err *e)
             continue;
         assert(p->offset + p->numel <= (p->kind == PARAM_WEIGHT ? s->n_weights : s->n_values));
         p->value = s->values + p->offset;
-        if (p->trainable)
+        if (p->trainable) {
+            p->grad_offset = p->offset;
             p->grad = s->grads + p->offset;
+        }
     }
     s->sealed = true;
+    return 0;
+}
+
+int param_want_grads(ParamStore *s, Param *const *wanted, int n, Err *e)
+{
+    size_t used = 0;
+    real *grads;
+
+    assert(s->sealed && !s->trainable);
+    for (int i = 0; i < n; i++)
+        used += wanted[i]->numel; /* they all fit into memory already */
+    grads = n ? mem_alloc(used, sizeof *grads, "the gradients", e) : NULL;
+    if (n && !grads)
+        return -1;
+    mem_free(s->grads);
+    s->grads = grads;
+    s->n_grads = used;
+    for (int i = 0; i < s->count; i++) {
+        s->items[i]->trainable = false;
+        s->items[i]->grad = NULL;
+    }
+    used = 0;
+    for (int i = 0; i < n; i++) {
+        Param *p = wanted[i];
+        assert(p->kind == PARAM_WEIGHT && !p->trainable && param_find(s, p->name) == p);
+        p->trainable = true;
+        p->grad_offset = used;
+        p->grad = grads + used;
+        used += p->numel;
+    }
     return 0;
 }
 
@@ -170,7 +205,7 @@ int param_seal(ParamStore *s, uint64_t seed, Err *e)
 }
 
 /* The file's order as a matrix of rows x cols runs of `taps` values, and where value (row, col, tap) lies in the inner
- * one: (O,I,a,c) -> (a,c,I,O), (I,O,a,c) -> (I,a,c,O), or the same. */
+ * one: (O,I,a,c) -> (a,c,I,O), (I,O,a,c) -> (I,a,c,O), (R,I) -> (I,R), or the same. */
 typedef struct Order {
     size_t rows, cols, taps;
     size_t row, col, tap; /* steps in the inner order */
@@ -181,10 +216,12 @@ static Order order_of(const Param *p)
     size_t d0 = (size_t)p->file_shape.d[0], d1 = (size_t)p->file_shape.d[1];
 
     switch (p->layout) {
-    case LAYOUT_CONV3:
-        return (Order){d0, d1, 9, 1, d0, d0 * d1};
+    case LAYOUT_CONV:
+        return (Order){d0, d1, (size_t)p->file_shape.d[2] * (size_t)p->file_shape.d[3], 1, d0, d0 * d1};
     case LAYOUT_CONVT2:
         return (Order){d0, d1, 4, 4 * d1, 1, d1};
+    case LAYOUT_TURNED:
+        return (Order){d0, d1, 1, 1, d0, 0};
     default:
         return (Order){1, 1, p->numel, 0, 0, 1};
     }
@@ -210,4 +247,14 @@ void param_import(real *slab, const Param *p, const float *in)
         for (size_t c = 0; c < o.cols; c++)
             for (size_t k = 0; k < o.taps; k++)
                 out[r * o.row + c * o.col + k * o.tap] = (real)*in++;
+}
+
+void param_to_inner(real *out, const Param *p, const real *in)
+{
+    const Order o = order_of(p);
+
+    for (size_t r = 0; r < o.rows; r++)
+        for (size_t c = 0; c < o.cols; c++)
+            for (size_t k = 0; k < o.taps; k++)
+                out[r * o.row + c * o.col + k * o.tap] = *in++;
 }

@@ -317,6 +317,6 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
     if (allocate(g, e))
         return -1;
     give_places(&p);
-    g->prepared = false;
+    g->stale = STALE_ALL;
     return 0;
 }

@@ -26,12 +26,12 @@ struct TreeSum {
     int n_spare;
 };
 
-static size_t weights_of(const ParamStore *s) /* which need not be sealed */
+static size_t grads_of(const ParamStore *s) /* which need not be sealed */
 {
     size_t n = 0;
 
     for (int i = 0; i < s->count; i++)
-        n += s->items[i]->kind == PARAM_WEIGHT ? s->items[i]->numel : 0;
+        n += s->items[i]->trainable ? s->items[i]->numel : 0;
     return n;
 }
 
@@ -46,7 +46,7 @@ static int spare_slabs(int chunks, int workers)
 
 size_t tree_sum_bytes(const ParamStore *store, int chunks, int workers)
 {
-    return store ? (size_t)spare_slabs(chunks, workers) * weights_of(store) * sizeof(real) : 0;
+    return store ? (size_t)spare_slabs(chunks, workers) * grads_of(store) * sizeof(real) : 0;
 }
 
 TreeSum *tree_sum_new(const ParamStore *store, int chunks, int workers, Err *e)
@@ -60,13 +60,13 @@ TreeSum *tree_sum_new(const ParamStore *store, int chunks, int workers, Err *e)
     s->chunks = chunks;
     s->waiting = mem_alloc((size_t)chunks, sizeof *s->waiting, "the sum of gradients", e);
     s->spare = mem_alloc(spare, sizeof *s->spare, "the sum of gradients", e);
-    s->slabs = mem_alloc(spare, store->n_weights * sizeof *s->slabs, "the sum of gradients", e);
+    s->slabs = mem_alloc(spare, store->n_grads * sizeof *s->slabs, "the sum of gradients", e);
     if (!s->waiting || !s->spare || !s->slabs) {
         tree_sum_free(s);
         return NULL;
     }
     for (s->n_spare = 0; s->n_spare < (int)spare; s->n_spare++)
-        s->spare[s->n_spare] = s->slabs + (size_t)s->n_spare * store->n_weights;
+        s->spare[s->n_spare] = s->slabs + (size_t)s->n_spare * store->n_grads;
     return s;
 }
 
@@ -109,7 +109,7 @@ int tree_sum_next(TreeSum *s, real **slab, int end)
 
 void tree_sum_add(TreeSum *s, int i, real *slab)
 {
-    const size_t n = s->store->n_weights;
+    const size_t n = s->store->n_grads;
 
     for (int width = 1; width < s->chunks; width *= 2) {
         const int own = i / width * width, other = own ^ width; /* the first chunks of the two neighbours */

@@ -92,7 +92,7 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     u->g->twin = o->twin ? o->twin->g : NULL;
     u->g->batch_stats = o->batch_stats;
     u->g->frozen_stats = !m->params->trainable;
-    c = nn_context(u->g, m->params, o->lora, o->conv);
+    c = nn_context(u->g, m->params, o->conv);
     u->x = op_input(u->g, shape4(o->n, o->h, o->w, m->config.in_channels));
     u->time = op_input(u->g, shape2(o->times ? o->times : o->n, m->config.time_dim));
     if (o->times) {
@@ -120,10 +120,6 @@ int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e)
     if (o->train) {
         u->target = op_input(u->g, u->out->val.shape);
         loss = op_loss(u->g, u->out, u->target, o->l1, o->loss_scale);
-    }
-    if (o->lora && !o->lora->params->sealed && param_seal(o->lora->params, o->lora_seed, e)) {
-        unet_free(u);
-        return -1;
     }
     if (graph_plan(u->g, loss, o->max_bytes, o->plain, e)) {
         unet_free(u);

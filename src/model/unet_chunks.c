@@ -26,7 +26,7 @@ int unet_chunks_workers(const UnetOptions *o, int chunk)
 /* Whose gradients are added up; NULL: nobody's, or there is nothing to add. */
 static const ParamStore *summed(const UnetChunks *c, const Model *m, const UnetOptions *o)
 {
-    return !o->train || c->chunks == 1 ? NULL : o->lora ? o->lora->params : m->params;
+    return !o->train || c->chunks == 1 ? NULL : m->params;
 }
 
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e)
@@ -82,7 +82,7 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
     part.n = c.chunk;
     if (measure(bytes, m, &part, e))
         return -1;
-    *bytes += tree_sum_bytes(summed(&c, m, o), c.chunks, c.n_workers); /* an adapter's weights are declared by now */
+    *bytes += tree_sum_bytes(summed(&c, m, o), c.chunks, c.n_workers);
     if (c.n_workers == 1 && c.n % c.chunk == 0)
         return 0;
     /* a twin that only says that there is one */
@@ -125,12 +125,12 @@ size_t unet_chunks_bytes(const UnetChunks *c)
     return bytes;
 }
 
-void unet_chunks_weights_changed(UnetChunks *c)
+void unet_chunks_trained_weights_changed(UnetChunks *c)
 {
     for (int i = 0; c->workers && i < c->n_workers; i++)
-        graph_weights_changed(c->workers[i].g);
+        graph_trained_weights_changed(c->workers[i].g);
     if (c->rest.g)
-        graph_weights_changed(c->rest.g);
+        graph_trained_weights_changed(c->rest.g);
 }
 
 /* Chunk i, with its gradient where there are several to be added up. */

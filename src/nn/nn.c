@@ -8,9 +8,9 @@
 
 const char *const NORM_NAMES[] = {"group", "batch", NULL};
 
-Nn nn_context(Graph *g, ParamStore *params, Lora *lora, ConvAlgo conv)
+Nn nn_context(Graph *g, ParamStore *params, ConvAlgo conv)
 {
-    return (Nn){g, params, lora, conv, ""};
+    return (Nn){g, params, conv, ""};
 }
 
 size_t nn_enter(Nn *c, const char *fmt, ...)
@@ -34,7 +34,7 @@ void nn_leave(Nn *c, size_t mark)
 }
 
 /* The parameter SCOPE.leaf of the store, or NULL with the graph's error set. */
-static Param *find_or_declare(const Nn *c, ParamStore *store, const char *leaf, Param want)
+static Param *find_or_declare(const Nn *c, const char *leaf, Param want)
 {
     if (c->g->err.code)
         return NULL;
@@ -42,7 +42,7 @@ static Param *find_or_declare(const Nn *c, ParamStore *store, const char *leaf, 
         graph_fail(c->g, "parameter name '%s' is too long", leaf);
         return NULL;
     }
-    return param_get(store, &want, &c->g->err);
+    return param_get(c->params, &want, &c->g->err);
 }
 
 static Node *weight(const Nn *c, const char *leaf, ParamUse use, Shape file_shape, ParamLayout layout, ParamInit init,
@@ -50,7 +50,7 @@ static Node *weight(const Nn *c, const char *leaf, ParamUse use, Shape file_shap
 {
     Param want = {
         .kind = PARAM_WEIGHT, .use = use, .layout = layout, .init = init, .init_arg = arg, .file_shape = file_shape};
-    Param *p = find_or_declare(c, c->params, leaf, want);
+    Param *p = find_or_declare(c, leaf, want);
     return p ? op_param(c->g, p) : NULL;
 }
 
@@ -71,69 +71,12 @@ static Node *bias(const Nn *c, int out, int fan_in)
     return weight(c, "bias", USE_OTHER, shape1(out), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(fan_in));
 }
 
-/* What adapters are put on. For another kind: a line here, if its inner layout is (out,in), which op_lora takes. */
-static const bool ADAPTABLE[USES] = {
-    [USE_LINEAR] = true,
-};
-
-bool nn_adaptable(const Param *weight)
-{
-    return ADAPTABLE[weight->use];
-}
-
-void nn_layer_of(char out[PARAM_NAME_MAX], const Param *weight)
-{
-    snprintf(out, PARAM_NAME_MAX, "%.*s", (int)(strlen(weight->name) - strlen(".weight")), weight->name);
-}
-
-void nn_adaptable_names(char *out, size_t cap, const ParamStore *s)
-{
-    size_t used = 0;
-
-    out[0] = '\0';
-    for (int i = 0; i < s->count && used < cap; i++) {
-        char layer[PARAM_NAME_MAX], item[PARAM_NAME_MAX + 2];
-        const char *dot;
-        if (!nn_adaptable(s->items[i]))
-            continue;
-        nn_layer_of(layer, s->items[i]);
-        dot = strrchr(layer, '.');
-        snprintf(item, sizeof item, "'%s'", dot ? dot + 1 : layer);
-        if (!strstr(out, item))
-            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", item);
-    }
-}
-
-/* w + (alpha/r) B A where an adapter targets this layer, and can be put on it, else w. */
-static Node *adapted(const Nn *c, Node *w)
-{
-    int r, in, out;
-    Param a = {.kind = PARAM_WEIGHT, .init = INIT_UNIFORM};
-    Param b = {.kind = PARAM_WEIGHT, .init = INIT_CONST};
-    Param *pa, *pb;
-
-    if (!w || !c->lora || !nn_adaptable(w->param) || !lora_targets(&c->lora->config, c->scope))
-        return w;
-    r = c->lora->config.rank;
-    out = w->param->shape.d[0];
-    in = w->param->shape.d[1];
-    a.init_arg = default_bound(in);
-    a.file_shape = shape2(r, in);
-    b.file_shape = shape2(out, r);
-    pa = find_or_declare(c, c->lora->params, "lora_A.weight", a);
-    pb = find_or_declare(c, c->lora->params, "lora_B.weight", b);
-    if (!pa || !pb)
-        return NULL;
-    return op_lora(c->g, w, op_param(c->g, pa), op_param(c->g, pb), (real)lora_scale(&c->lora->config));
-}
-
 /* The weight and the bias of the linear layer SCOPE.name. */
 static void linear_params(Nn *c, const char *name, int in, int out, Node **w, Node **b)
 {
     size_t mark = nn_enter(c, "%s", name);
     *w = weight(c, "weight", USE_LINEAR, shape2(out, in), LAYOUT_PLAIN, INIT_UNIFORM, default_bound(in));
     *b = bias(c, out, in);
-    *w = adapted(c, *w);
     nn_leave(c, mark);
 }
 
@@ -171,7 +114,6 @@ Node *nn_conv1x1(Nn *c, const char *name, Node *x, int out)
     mark = nn_enter(c, "%s", name);
     w = weight(c, "weight", USE_CONV1, shape4(out, in, 1, 1), LAYOUT_CONV1, INIT_UNIFORM, default_bound(in));
     b = bias(c, out, in);
-    w = adapted(c, w);
     y = op_linear(c->g, x, w, b, NULL);
     nn_leave(c, mark);
     return y;
@@ -187,7 +129,7 @@ Node *nn_conv3x3(Nn *c, const char *name, Node *x, int out)
         return NULL;
     in = last_dim(x);
     mark = nn_enter(c, "%s", name);
-    w = weight(c, "weight", USE_CONV3, shape4(out, in, 3, 3), LAYOUT_CONV3, INIT_UNIFORM, default_bound(9 * in));
+    w = weight(c, "weight", USE_CONV3, shape4(out, in, 3, 3), LAYOUT_CONV, INIT_UNIFORM, default_bound(9 * in));
     b = bias(c, out, 9 * in);
     y = op_conv3x3(c->g, x, w, b, c->conv);
     nn_leave(c, mark);
@@ -215,7 +157,7 @@ Node *nn_conv_transpose2x2(Nn *c, const char *name, Node *x, int out)
 static Param *statistic(Nn *c, const char *name, ParamKind kind, Shape shape, double value)
 {
     Param want = {.kind = kind, .init = INIT_CONST, .init_arg = value, .file_shape = shape};
-    return find_or_declare(c, c->params, name, want);
+    return find_or_declare(c, name, want);
 }
 
 Node *nn_norm(Nn *c, const char *name, NormKind kind, int groups, Node *x, Node *temb, Node *res, Act act)

@@ -1,0 +1,54 @@
+/* What the files of adapters share: adapter.c (what they consist of), change.c (what they do), attach.c (training),
+ * svd.c, target.c (names). */
+#ifndef ADAPTER_ADAPTER_PRIVATE_H
+#define ADAPTER_ADAPTER_PRIVATE_H
+
+#include "sdlora/adapter.h"
+
+/* The weight seen as outer x channels x inner, where `channels` are those that it leads to. */
+typedef struct Channels {
+    size_t outer, channels, inner;
+} Channels;
+Channels channels_of(const Param *w);
+
+/* |w| of every output channel, into out (channels). */
+int channel_norms(real *out, const AdapterLayer *l, const real *w, Err *e);
+
+/* D without magnitudes; scratch as adapter_change has it. */
+void plain_change(real *out, const AdapterLayer *l, void *scratch);
+
+/* From D to m (base + D)/|base + D| - base, in place. */
+void set_magnitudes(real *change, const AdapterLayer *l, const real *base, void *scratch);
+
+/* The gradient of the attached weight, dw, becomes that of plain_change's result, which is in v and is used up; the
+ * magnitudes' own gradient is set. */
+void magnitudes_backward(real *dw, real *v, const AdapterLayer *l, void *scratch);
+
+/* LOKR: the rows and columns of the two factors; W1's tell. */
+typedef struct KronSizes {
+    size_t o1, i1, o2, i2;
+} KronSizes;
+KronSizes kron_sizes(const AdapterLayer *l);
+
+/* The two tall matrices whose product L R^T is B A in the weight's inner layout: L (rows,rank), R (cols,rank). */
+typedef struct Factors {
+    const Param *left, *right;
+    int rows, cols;
+} Factors;
+Factors factors_of(const AdapterLayer *l);
+
+/* A matrix (rows,cols) = U diag(s) V, s falling: u (rows,n), v (n,cols), n the smaller of rows and cols. */
+typedef struct Svd {
+    int rows, cols, n;
+    double *s, *u, *v; /* owned: svd_free */
+} Svd;
+int svd_of(Svd *out, double *a, int rows, int cols, Err *e); /* a (rows,cols), used up */
+void svd_free(Svd *s);
+
+/* A and B of a LORA layer so that scale B A is the best approximation of w (inner layout) at the layer's rank, both
+ * with the same share: A = sqrt(s/scale) V, B = U sqrt(s/scale). kept of all: sums of squares of singular values. */
+int svd_factors(const AdapterLayer *l, const real *w, double scale, double *kept, double *all, Err *e);
+/* A, B and A0, B0 become the largest singular values of the weight, of which s B A is then a part (PiSSA). */
+int svd_begin(const AdapterLayer *l, Err *e);
+
+#endif
