@@ -57,6 +57,20 @@ typedef struct AdapterLayer {
     real *base;                 /* attached: the model's weight as it was (in Adapter.base) */
 } AdapterLayer;
 
+typedef enum AdapterInit { ADAPTER_INIT_DEFAULT, ADAPTER_INIT_GAUSSIAN, ADAPTER_INIT_PISSA } AdapterInit;
+typedef enum AdapterBias { ADAPTER_BIAS_NONE, ADAPTER_BIAS_LORA_ONLY, ADAPTER_BIAS_ALL } AdapterBias;
+
+typedef struct AdapterConfig {
+    char targets[ADAPTER_TARGETS_MAX]; /* the grammar: adapter_target. "w_q,w_v=8,conv=4:8" */
+    int rank;
+    double alpha;
+    bool rslora, dora;
+    double dropout;   /* the probability that one of a layer's r ranks sits out a step */
+    AdapterInit init; /* A uniform, or N(0,1/r), and B zero; or the r largest singular values of W (Meng et al. 2024) */
+    AdapterBias bias; /* which biases are trained along */
+    bool embedding;   /* the class embedding is trained along, whole */
+} AdapterConfig;
+
 /* Where an adapter comes from, for its file; texts may be empty. */
 typedef struct AdapterFacts {
     char base_name[128], base_sha256[65], data_name[128], data_sha256[65];
@@ -69,8 +83,7 @@ typedef struct Adapter {
     ParamStore *params;
     AdapterLayer *layers;
     int n, cap;
-    bool rslora;
-    double dropout; /* of training; for the record in one that was read */
+    AdapterConfig config; /* of one to be trained; one that was read has rslora, and for the record dropout */
     AdapterFacts facts;
     /* attached */
     ParamStore *model;
@@ -80,20 +93,6 @@ typedef struct Adapter {
 } Adapter;
 
 /* ---- one to be trained ---- */
-
-typedef enum AdapterInit { ADAPTER_INIT_DEFAULT, ADAPTER_INIT_GAUSSIAN, ADAPTER_INIT_PISSA } AdapterInit;
-typedef enum AdapterBias { ADAPTER_BIAS_NONE, ADAPTER_BIAS_LORA_ONLY, ADAPTER_BIAS_ALL } AdapterBias;
-
-typedef struct AdapterConfig {
-    char targets[ADAPTER_TARGETS_MAX]; /* see target.h's grammar: "w_q,w_v=8,conv=4:8" */
-    int rank;
-    double alpha;
-    bool rslora, dora;
-    double dropout;   /* the probability that one of a layer's r ranks sits out a step */
-    AdapterInit init; /* A uniform, or N(0,1/r), and B zero; or the r largest singular values of W (Meng et al. 2024) */
-    AdapterBias bias; /* which biases are trained along */
-    bool embedding;   /* the class embedding is trained along, whole */
-} AdapterConfig;
 
 typedef enum AdapterField {
     ADAPTER_RANK,

@@ -2,6 +2,7 @@
 #ifndef SDLORA_STORE_H
 #define SDLORA_STORE_H
 
+#include "sdlora/adapter.h"
 #include "sdlora/model.h"
 
 /* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata under MODEL_CONFIG_KEY. */
@@ -18,16 +19,21 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
 char *model_config_json(const ModelConfig *c, Err *e);
 int model_config_from_json(ModelConfig *c, const char *json, const char *label, Err *e);
 
-/* An adapter: the PEFT form, DIR/adapter_model.safetensors and DIR/adapter_config.json. */
-int lora_save(const Lora *l, const char *dir, Err *e);
-/* `path`: a directory or a bare file; spellings of PEFT (lora_A/lora_B), kohya (lora_down/lora_up, alpha) and the
- * reference (lora_a/lora_b, transposed). Names and shapes are matched with the model's layers; what matches nothing is
- * an error that lists the names (ERR_INPUT). So is what could be applied in more than one way, or not as it asks to be:
- * one layer in two spellings, a rank other than the configuration's, a field of the configuration that is not honoured.
- * One scale for all layers is the adapter's alpha/rank; where they differ, that is 1 and each layer's B has its own. */
-Lora *lora_load(const char *path, const Model *m, Err *e);
-/* The files that lora_load reads: the weights, and the configuration where it is there. Owned by the caller (mem_free),
- * also after an error. */
-int lora_files(char **weights, char **config, const char *path, Err *e);
+/* ---- adapters ---- */
+
+/* The PEFT form: DIR/adapter_model.safetensors and DIR/adapter_config.json. */
+int adapter_save(const Adapter *a, const char *dir, Err *e);
+
+/* `path`: a directory of that form, or a bare file, in any spelling that adapter_names.c knows. Names and shapes are
+ * matched with the model's layers; what matches nothing is an error that lists the names (ERR_INPUT). So is what could be
+ * applied in more than one way, or not as it asks to be: one layer in two spellings, a rank other than the
+ * configuration's, a field of the configuration that is not honoured. The adapter is for `model`, which is not changed,
+ * must outlive it, and have as many classes as the adapter (adapter_classes). */
+Adapter *adapter_load(const char *path, const Model *model, Err *e);
+/* The files that adapter_load reads: the weights, and the configuration where it is there. Owned by the caller
+ * (mem_free), also after an error. */
+int adapter_files(char **weights, char **config, const char *path, Err *e);
+/* How many classes the model has with the adapter at `path`: *classes stays as it is where it does not say. */
+int adapter_classes(int *classes, const char *path, const Model *model, Err *e);
 
 #endif

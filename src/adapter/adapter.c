@@ -99,7 +99,7 @@ AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank,
     l = &a->layers[a->n++];
     *l = (AdapterLayer){.weight = weight, .kind = kind, .rank = rank, .alpha = alpha, .scale = 1};
     if (rank > 0)
-        l->scale = alpha / (a->rslora ? sqrt((double)rank) : (double)rank);
+        l->scale = alpha / (a->config.rslora ? sqrt((double)rank) : (double)rank);
     return l;
 }
 
@@ -284,8 +284,7 @@ Adapter *adapter_new(ParamStore *model, const AdapterConfig *c, uint64_t seed, E
     if (fields_check(c, ADAPTER_FIELDS, e) || adapter_check_targets(c->targets, model, e) ||
         !(a = adapter_empty(true, e)))
         return NULL;
-    a->rslora = c->rslora;
-    a->dropout = c->dropout;
+    a->config = *c;
     a->model = model;
     if (add_layers(a, model, c, e) || param_seal(a->params, seed, e) || begin_from_model(a, e)) {
         adapter_free(a);

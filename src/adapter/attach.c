@@ -30,7 +30,7 @@ static void mask_rows(real *out, const real *in, const real *mask, int rows, int
 /* Does a mask apply? PiSSA's first A and B are no part of what is trained: they stay whole. */
 static bool drops(const Adapter *a, const AdapterLayer *l, int64_t step)
 {
-    return step >= 0 && a->dropout > 0 && l->kind == ADAPTER_LORA;
+    return step >= 0 && a->config.dropout > 0 && l->kind == ADAPTER_LORA;
 }
 
 /* ---- scratch: a change of a layer, its mask and masked factor, what the kernels need ---- */
@@ -51,7 +51,7 @@ static size_t kernel_bytes(const AdapterLayer *l)
 /* Of one layer; the parts of a Room in their order. */
 static size_t room_bytes(const AdapterLayer *l, const Adapter *a)
 {
-    const size_t left = l->kind == ADAPTER_LORA && a->dropout > 0 ? factors_of(l).left->numel : 0;
+    const size_t left = l->kind == ADAPTER_LORA && a->config.dropout > 0 ? factors_of(l).left->numel : 0;
 
     if (l->kind == ADAPTER_FULL)
         return 0;
@@ -67,7 +67,7 @@ static Room room_of(const Adapter *a, const AdapterLayer *l)
     r.change = (real *)p;
     r.mask = (real *)(p += mem_align_up(l->weight->numel * sizeof(real)));
     r.masked = (real *)(p += mem_align_up((size_t)l->rank * sizeof(real)));
-    r.kernel = p + (a->dropout > 0 ? mem_align_up(factors_of(l).left->numel * sizeof(real)) : 0);
+    r.kernel = p + (a->config.dropout > 0 ? mem_align_up(factors_of(l).left->numel * sizeof(real)) : 0);
     return r;
 }
 
@@ -154,7 +154,7 @@ static void apply_layer(const Adapter *a, const AdapterLayer *l, uint64_t seed, 
     }
     room = room_of(a, l);
     if (drops(a, l, step))
-        draw_mask(room.mask, l, a->dropout, seed, step);
+        draw_mask(room.mask, l, a->config.dropout, seed, step);
     change_of(a, l, &room, drops(a, l, step));
     if (l->part[PART_MAGNITUDE])
         set_magnitudes(room.change, l, l->base, room.kernel);
@@ -185,7 +185,7 @@ static void backward_layer(const Adapter *a, const AdapterLayer *l, uint64_t see
     room = room_of(a, l);
     f = factors_of(l);
     if (masked)
-        draw_mask(room.mask, l, a->dropout, seed, step);
+        draw_mask(room.mask, l, a->config.dropout, seed, step);
     if (l->part[PART_MAGNITUDE]) {
         change_of(a, l, &room, masked);
         magnitudes_backward(dw, room.change, l, room.kernel);

@@ -21,6 +21,24 @@ const char *const CHECKPOINT_FILES[] = {"state.safetensors", "model.safetensors"
 
 /* ---- what a run must find again ---- */
 
+/* Fields that stand as they do where nothing was said are left out: states of version 0.1.0 have only these three. */
+static json_t *describe_adapter(const AdapterConfig *c)
+{
+    const AdapterConfig plain = {.rank = c->rank, .alpha = c->alpha};
+    json_t *o = json_pack("{s:i, s:f, s:s}", "rank", c->rank, "alpha", c->alpha, "targets", c->targets);
+
+    for (const Field *f = ADAPTER_FIELDS; o && f->type != FIELD_END; f++) {
+        char now[64], then[64];
+        field_text(now, sizeof now, f, c);
+        field_text(then, sizeof then, f, &plain);
+        if (strcmp(now, then) && json_object_set_new(o, f->name, json_string(now))) {
+            json_decref(o);
+            o = NULL;
+        }
+    }
+    return o;
+}
+
 static json_t *describe(const Trainer *t, Err *e)
 {
     char *model = model_config_json(&t->model->config, e);
@@ -30,10 +48,7 @@ static json_t *describe(const Trainer *t, Err *e)
         o = json_pack("{s:I, s:s, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
                       t->data_sha256, "val_sha256", t->val_sha256, "batch_size", t->c.batch, "seed",
                       (json_int_t)t->c.seed, "ema", t->ema != NULL);
-    if (o && t->lora &&
-        json_object_set_new(o, "lora",
-                            json_pack("{s:i, s:f, s:s}", "rank", t->lora->config.rank, "alpha", t->lora->config.alpha,
-                                      "targets", t->lora->config.targets))) {
+    if (o && t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))) {
         json_decref(o);
         o = NULL;
     }
@@ -175,7 +190,7 @@ static int write_result(Trainer *t, const char *dir, Err *e)
     if (!path)
         return -1;
     trainer_use_ema(t, true);
-    status = t->lora ? lora_save(t->lora, dir, e) : model_save(t->model, path, e);
+    status = t->adapter ? adapter_save(t->adapter, dir, e) : model_save(t->model, path, e);
     trainer_use_ema(t, false);
     mem_free(path);
     return status;

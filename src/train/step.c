@@ -57,7 +57,11 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
     if (t->unusable)
         return err_set(e, ERR_FAILED, "an earlier error left the run in no state to go on from");
     batch_order(t);
+    if (t->adapter && t->adapter->config.dropout > 0)
+        adapter_apply(t->adapter, t->c.seed, t->step);
     loss = unet_chunks_run(&t->net, train_chunk, t);
+    if (t->adapter)
+        adapter_backward(t->adapter, t->c.seed, t->step);
     norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
     t->unusable = !isfinite(loss) || !isfinite(norm);
     if (t->unusable)

@@ -10,7 +10,7 @@ enum { AUTO_MICRO_BATCH = 8 };
 
 bool trainer_whole_batches(const Trainer *t)
 {
-    return t->model->config.norm == NORM_BATCH && !t->lora;
+    return t->model->config.norm == NORM_BATCH && !t->adapter;
 }
 
 /* As many images a pass as keep their activations in cache; all of them where statistics run over the batch. */
@@ -33,9 +33,7 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .train = true,
                          .l1 = t->c.l1,
                          .loss_scale = 1.0 / ((double)batch * (double)t->values),
-                         .conv = t->c.conv,
-                         .lora = t->lora,
-                         .lora_seed = t->c.seed};
+                         .conv = t->c.conv};
 }
 
 static int build_networks(Trainer *t, Err *e)
@@ -53,8 +51,10 @@ static int build_networks(Trainer *t, Err *e)
 
 void trainer_weights_changed(Trainer *t)
 {
-    unet_chunks_weights_changed(&t->net);
-    unet_chunks_weights_changed(&t->val_net);
+    if (t->adapter)
+        adapter_apply(t->adapter, t->c.seed, -1);
+    unet_chunks_trained_weights_changed(&t->net);
+    unet_chunks_trained_weights_changed(&t->val_net);
 }
 
 static int allocate_slabs(Trainer *t, Err *e)
@@ -95,18 +95,8 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
     return 0;
 }
 
-/* Building the networks has put the adapter on what it can be put on. */
-static int check_targets(const Trainer *t, Err *e)
-{
-    char names[512];
-
-    if (!t->lora || t->trained->count > 0)
-        return 0;
-    nn_adaptable_names(names, sizeof names, t->model->params);
-    return err_set(e, ERR_USAGE, "no layer is called '%s'; the model has %s", t->lora->config.targets, names);
-}
-
-Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Dataset *train, const Dataset *val, Err *e)
+Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const Dataset *train, const Dataset *val,
+                     Err *e)
 {
     Trainer *t;
     int size = model->config.image_size;
@@ -115,7 +105,8 @@ Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Datas
         return NULL;
     t->c = *c;
     t->model = model;
-    t->lora = lora;
+    t->adapter = adapter;
+    t->trained = adapter ? adapter->params : model->params;
     t->be = backend_get();
     t->values = model_image_values(&model->config);
     t->perm_epoch = -1;
@@ -126,16 +117,13 @@ Trainer *trainer_new(Model *model, Lora *lora, const TrainConfig *c, const Datas
     images_count(&t->train, train, train->n, &model->config);
     if (val)
         images_count(&t->val, val, c->val_images, &model->config);
-    if (check_fit(t, train, val, e) || trainer_check_memory(t, e) || images_load(&t->train, train, size, e) ||
-        (t->val.n && images_load(&t->val, val, size, e)) || build_networks(t, e)) {
+    if (check_fit(t, train, val, e) || (adapter && adapter_attach(adapter, e)) || trainer_check_memory(t, e) ||
+        images_load(&t->train, train, size, e) || (t->val.n && images_load(&t->val, val, size, e)) ||
+        build_networks(t, e) || allocate_slabs(t, e)) {
         trainer_free(t);
         return NULL;
     }
-    t->trained = lora ? lora->params : model->params;
-    if (check_targets(t, e) || allocate_slabs(t, e)) {
-        trainer_free(t);
-        return NULL;
-    }
+    trainer_weights_changed(t);
     return t;
 }
 

@@ -32,14 +32,14 @@ int train_check_weights(const Model *model, const TrainConfig *c, Err *e)
                          (double)bytes / 1e6, (double)bound / 1e6, whose(c));
 }
 
-/* All but the networks. An adapter's parameters are known once a network has been declared with it. */
+/* All but the networks. */
 static size_t fixed_bytes(const Trainer *t)
 {
-    const ParamStore *base = t->model->params, *trained = t->lora ? t->lora->params : base;
-    size_t reals = count_reals(base, false) + (t->lora ? count_reals(trained, false) : 0);
+    size_t reals = count_reals(t->model->params, false) + (t->adapter ? count_reals(t->trained, false) : 0);
 
-    reals += count_reals(trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (size_t)(t->train.n + t->val.n) * t->values;
+    reals += count_reals(t->trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
+    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) +
+           (size_t)(t->train.n + t->val.n) * t->values;
 }
 
 size_t trainer_bytes(const Trainer *t)

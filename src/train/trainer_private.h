@@ -15,7 +15,7 @@ typedef struct Images {    /* at the model's size */
 struct Trainer {
     TrainConfig c;
     Model *model;
-    Lora *lora;
+    Adapter *adapter; /* attached to the model; NULL: the model itself is trained */
     const Backend *be;
     ParamStore *trained; /* the model's or the adapter's */
     Images train, val;
@@ -37,6 +37,7 @@ struct Trainer {
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
 bool trainer_whole_batches(const Trainer *t);
 UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
+/* The trained weights are others now: the model's follow from an adapter's, and filters are to be prepared again. */
 void trainer_weights_changed(Trainer *t);
 
 /* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
