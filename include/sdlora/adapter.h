@@ -1,13 +1,13 @@
 /* Adapters: changes to the weights of a frozen model, layer by layer, kept apart from it.
  *
- * Whatever an adapter is made of, all that it does is in one form: for a weight W of the model it has a change D(W), and
- * the model with n adapters at scales s_i has W + sum s_i D_i(W), each D_i taken of the model's own W, so that their
- * order does not matter. (Layouts: W as in files, (O,I) or (O,I,h,w).)
+ * Whatever an adapter is made of, all that it does is in one form: for a weight W of the model it has a change D(W),
+ * and the model with n adapters at scales s_i has W + sum s_i D_i(W), each D_i taken of the model's own W, so that
+ * their order does not matter. (Layouts: W as in files, (O,I) or (O,I,h,w).)
  *
- *   LORA   D = s B A                          Hu et al. 2021; s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski 2023)
- *   LOHA   D = s (W1_A W1_B) * (W2_A W2_B)    element by element; Hyeon-Woo et al. 2021, as LyCORIS and PEFT have it
- *   LOKR   D = s kron(W1, W2)                 Kronecker product; either factor may itself be a product
- *   FULL   D = V - W                          a weight of its own: biases, norms, an embedding with more classes
+ *   LORA   D = s B A                          Hu et al. 2021; s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski
+ * 2023) LOHA   D = s (W1_A W1_B) * (W2_A W2_B)    element by element; Hyeon-Woo et al. 2021, as LyCORIS and PEFT have
+ * it LOKR   D = s kron(W1, W2)                 Kronecker product; either factor may itself be a product FULL   D = V -
+ * W                          a weight of its own: biases, norms, an embedding with more classes
  *
  * With a magnitude m (DoRA, Liu et al. 2024) of one number an output channel, D becomes m (W + D)/|W + D| - W, where
  * |.| is taken over all that leads to the channel.
@@ -30,9 +30,9 @@ extern const char *const ADAPTER_KIND_NAMES[];
 
 /* What a layer's change is made of, with shapes in files for W (O,I,h,w); linear ones end after two dimensions. */
 typedef enum AdapterPart {
-    PART_A,         /* LORA: (r,I,h,w); of an embedding (V,D): (r,V); of a transposed convolution (I,O,2,2): (r,I,1,1) */
-    PART_B,         /* (O,r,1,1); of an embedding (D,r); of a transposed convolution (r,O,2,2) */
-    PART_MID,       /* (r,r,h,w): then A is (r,I,1,1), and D = s B MID A */
+    PART_A,   /* LORA: (r,I,h,w); of an embedding (V,D): (r,V); of a transposed convolution (I,O,2,2): (r,I,1,1) */
+    PART_B,   /* (O,r,1,1); of an embedding (D,r); of a transposed convolution (r,O,2,2) */
+    PART_MID, /* (r,r,h,w): then A is (r,I,1,1), and D = s B MID A */
     PART_MAGNITUDE, /* (O), in files also (1,O,1,1) and (O,1,1,1) */
     PART_A0,        /* what A and B were at first, where that was not "no change" (PiSSA): s B0 A0 is taken off D */
     PART_B0,
@@ -69,6 +69,8 @@ typedef struct AdapterConfig {
     AdapterInit init; /* A uniform, or N(0,1/r), and B zero; or the r largest singular values of W (Meng et al. 2024) */
     AdapterBias bias; /* which biases are trained along */
     bool embedding;   /* the class embedding is trained along, whole */
+    int known_classes; /* with it: rows of so many classes are the base's, those of the others are drawn; 0: all are */
+    int classes;
 } AdapterConfig;
 
 /* Where an adapter comes from, for its file; texts may be empty. */
@@ -114,8 +116,8 @@ void adapter_free(Adapter *a); /* a model that it is attached to keeps the weigh
 /* Put it on the model's weights, whose gradients the model's store has from here on. Graphs over the model are built
  * afterwards. The model keeps no other adapter. */
 int adapter_attach(Adapter *a, Err *e);
-/* The model's weights as they are with the adapter. step < 0: with all ranks; else those that are left of it in training
- * step `step` of a run with this seed. */
+/* The model's weights as they are with the adapter. step < 0: with all ranks; else those that are left of it in
+ * training step `step` of a run with this seed. */
 void adapter_apply(Adapter *a, uint64_t seed, int64_t step);
 /* From the gradients of the model's weights, which are used up, to those of the adapter's own (overwritten): seed and
  * step as for the adapter_apply before it. */
@@ -158,14 +160,15 @@ void adapter_layer_name(char out[PARAM_NAME_MAX], const Param *p);
 
 /* The rank and alpha that `targets` gives the layer of this weight; false: none, it is not named. The text is a list:
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"
- * A NAME is a layer's full name, its end from a dot on ("w_q", "feed_forward.0"), either with the shell's wildcards, or a
- * group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one, and where no ALPHA is
- * given, have `rank` and `alpha`. Where several name a layer, the last one counts. */
+ * A NAME is a layer's full name, its end from a dot on ("w_q", "feed_forward.0"), either with the shell's wildcards, or
+ * a group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one, and where no ALPHA
+ * is given, have `rank` and `alpha`. Where several name a layer, the last one counts. */
 bool adapter_target(int *rank, double *alpha, const char *targets, int default_rank, double default_alpha,
                     const Param *weight);
 /* Is it well formed, and does each name stand for some layer? ERR_USAGE. */
 int adapter_check_targets(const char *targets, const ParamStore *model, Err *e);
-/* "'w_k', 'w_v', ..": the last parts of the names of all adaptable layers, each once, and the groups, into out (cap). */
+/* "'w_k', 'w_v', ..": the last parts of the names of all adaptable layers, each once, and the groups, into out (cap).
+ */
 void adapter_target_names(char *out, size_t cap, const ParamStore *model);
 
 #endif

@@ -104,7 +104,7 @@ struct Graph {
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     enum { STALE_NOTHING, STALE_TRAINED, STALE_ALL } stale; /* what must be prepared again before the next forward */
-    Graph *twin;       /* whose prepared filters this one uses instead of its own; NULL: none */
+    Graph *twin; /* whose prepared filters this one uses instead of its own; NULL: none */
     Node **nodes;
     int count, cap;
     Node *loss;

@@ -70,10 +70,18 @@ size_t model_image_values(const ModelConfig *c);
  * (ERR_USAGE). */
 int model_config_check(const ModelConfig *c, Err *e);
 
+/* Where a model comes from, for its file; texts may be empty. */
+typedef struct ModelFacts {
+    char data_name[128], data_sha256[65]; /* the training images' */
+    int64_t steps;                        /* 0: not said */
+    double val_loss;                      /* NaN: not measured */
+} ModelFacts;
+
 typedef struct Model {
     ModelConfig config;
     ParamStore *params;
     Diffusion diffusion;
+    ModelFacts facts;
 } Model;
 
 /* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */
@@ -84,6 +92,9 @@ int model_seal_blank(Model *m, Err *e);
 /* A model of its own with the same weights, not trainable. */
 Model *model_copy(const Model *m, Err *e);
 int model_seal(Model *m, uint64_t seed, Err *e); /* or weights initialised from seed, as model_new's */
+/* More classes for a frozen model: the class table's new rows are zero, and the null class comes after them. Networks
+ * and adapters are made afterwards. */
+int model_grow_classes(Model *m, int classes, Err *e);
 void model_free(Model *m);
 
 /* A UNet for n images h x w of c = in_channels, in a graph of its own. The caller sets x (n,h,w,c), t and y, calls

@@ -13,10 +13,10 @@
 
 #define PARAM_NAME_MAX 120
 
-typedef enum ParamLayout {               /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
-                           LAYOUT_PLAIN, /* the same */
-                           LAYOUT_CONV,  /* file (O,I,h,w), inner (h,w,I,O) */
-                           LAYOUT_CONV1, /* file (O,I,1,1), inner (O,I) */
+typedef enum ParamLayout {                /* how PyTorch's shape, which files use, maps to the inner one (backend.h) */
+                           LAYOUT_PLAIN,  /* the same */
+                           LAYOUT_CONV,   /* file (O,I,h,w), inner (h,w,I,O) */
+                           LAYOUT_CONV1,  /* file (O,I,1,1), inner (O,I) */
                            LAYOUT_CONVT2, /* file (I,O,2,2), inner (I,2,2,O) */
                            LAYOUT_TURNED, /* file (R,I) or (R,I,1,1), inner (I,R) */
 } ParamLayout;

@@ -65,10 +65,10 @@ typedef struct StepReport {
 
 typedef struct Trainer Trainer;
 
-/* model, adapter (NULL: the model itself is trained) and the data sets are borrowed and must outlive it; val may be NULL.
- * With an adapter of this model the model must not be trainable; the adapter is attached to it (adapter.h), so that the
- * model's weights are the adapted ones from here on. The images are resized to the model's size. Step k's work depends
- * only on (seed, k) and the data. */
+/* model, adapter (NULL: the model itself is trained) and the data sets are borrowed and must outlive it; val may be
+ * NULL. With an adapter of this model the model must not be trainable; the adapter is attached to it (adapter.h), so
+ * that the model's weights are the adapted ones from here on. The images are resized to the model's size. Step k's work
+ * depends only on (seed, k) and the data. */
 Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const Dataset *train, const Dataset *val,
                      Err *e);
 void trainer_free(Trainer *t);

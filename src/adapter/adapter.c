@@ -7,6 +7,7 @@
 
 #include "adapter_private.h"
 #include "sdlora/mem.h"
+#include "sdlora/rng.h"
 
 const char *const ADAPTER_KIND_NAMES[] = {"LoRA", "LoHa", "LoKr", "full", NULL};
 static const char *const init_names[] = {"default", "gaussian", "pissa", NULL};
@@ -105,10 +106,21 @@ AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank,
 
 /* ---- parts ---- */
 
-static const char *const part_names[] = {"lora_A.weight",      "lora_B.weight", "lora_mid.weight", "lora_magnitude_vector",
-                                         "lora_A0.weight",     "lora_B0.weight", "w1",             "w1_a",
-                                         "w1_b",               "w2",             "w2_a",           "w2_b",
-                                         "t1",                 "t2",             ""};
+static const char *const part_names[] = {"lora_A.weight",
+                                         "lora_B.weight",
+                                         "lora_mid.weight",
+                                         "lora_magnitude_vector",
+                                         "lora_A0.weight",
+                                         "lora_B0.weight",
+                                         "w1",
+                                         "w1_a",
+                                         "w1_b",
+                                         "w2",
+                                         "w2_a",
+                                         "w2_b",
+                                         "t1",
+                                         "t2",
+                                         ""};
 
 /* Taps of a filter; 1 for other weights. */
 static int taps_of(const Param *w)
@@ -133,7 +145,9 @@ Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part)
     case PART_A0:
         if (l->weight->use == USE_TABLE)
             return shape2(r, out);
-        return turned || (conv && l->part[PART_MID]) ? shape4(r, in, 1, 1) : conv ? shape4(r, in, f.d[2], f.d[3]) : shape2(r, in);
+        return turned || (conv && l->part[PART_MID]) ? shape4(r, in, 1, 1)
+               : conv                                ? shape4(r, in, f.d[2], f.d[3])
+                                                     : shape2(r, in);
     case PART_B:
     case PART_B0:
         if (l->weight->use == USE_TABLE)
@@ -247,8 +261,9 @@ static int add_layers(Adapter *a, ParamStore *model, const AdapterConfig *c, Err
         if (!adapter_adaptable(p) || !adapter_target(&rank, &alpha, c->targets, c->rank, c->alpha, p))
             continue;
         if (p->use == USE_TABLE && c->embedding)
-            return err_set(e, ERR_USAGE, "the class embedding is trained whole, so it can't be one of the adapted layers "
-                                         "too");
+            return err_set(e, ERR_USAGE,
+                           "the class embedding is trained whole, so it can't be one of the adapted layers "
+                           "too");
         if (add_lora(a, p, rank, alpha, c, e))
             return -1;
     }
@@ -262,13 +277,31 @@ static int add_layers(Adapter *a, ParamStore *model, const AdapterConfig *c, Err
     return 0;
 }
 
+/* Rows of classes that the base does not know: N(0,1), as a new table has them. (Tokens of one class that began as the
+ * same number would stay the same.) */
+static void draw_new_classes(Param *table, const AdapterConfig *c, uint64_t seed)
+{
+    const size_t row = table->numel / (size_t)table->shape.d[0];
+
+    for (int k = c->known_classes; k < c->classes; k++) {
+        Rng r = rng_make(seed, rng_stream("new class", (uint64_t)k));
+        for (size_t i = 0; i < row; i++) {
+            float z;
+            rng_normal(&r, &z, 1);
+            table->value[(size_t)k * row + i] = (real)z;
+        }
+    }
+}
+
 /* What follows from the model's weights. */
-static int begin_from_model(const Adapter *a, Err *e)
+static int begin_from_model(const Adapter *a, uint64_t seed, Err *e)
 {
     for (int i = 0; i < a->n; i++) {
         const AdapterLayer *l = &a->layers[i];
         if (l->kind == ADAPTER_FULL)
             memcpy(l->part[PART_VALUE]->value, l->weight->value, l->weight->numel * sizeof(real));
+        if (l->kind == ADAPTER_FULL && l->weight->use == USE_TABLE && a->config.known_classes)
+            draw_new_classes(l->part[PART_VALUE], &a->config, seed);
         if (l->part[PART_MAGNITUDE] && channel_norms(l->part[PART_MAGNITUDE]->value, l, l->weight->value, e))
             return -1;
         if (l->part[PART_A0] && svd_begin(l, e))
@@ -286,7 +319,7 @@ Adapter *adapter_new(ParamStore *model, const AdapterConfig *c, uint64_t seed, E
         return NULL;
     a->config = *c;
     a->model = model;
-    if (add_layers(a, model, c, e) || param_seal(a->params, seed, e) || begin_from_model(a, e)) {
+    if (add_layers(a, model, c, e) || param_seal(a->params, seed, e) || begin_from_model(a, seed, e)) {
         adapter_free(a);
         return NULL;
     }

@@ -198,8 +198,7 @@ static void backward_layer(const Adapter *a, const AdapterLayer *l, uint64_t see
         left = room.masked;
     }
     be->linear_bwd_data((Grad){f.left->grad, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols);
-    be->linear_bwd_weight((Grad){f.right->grad, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols,
-                          room.kernel);
+    be->linear_bwd_weight((Grad){f.right->grad, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols, room.kernel);
     if (masked)
         mask_rows(f.left->grad, f.left->grad, room.mask, f.rows, l->rank);
 }
@@ -261,8 +260,7 @@ int adapter_merge(ParamStore *model, const Adapter *const *adapters, const doubl
             for (int k = 0; k < n; k++)
                 changes |= adapter_layer_of(adapters[k], w) != NULL;
             if (changes && !merged(out, w, adapters, scales, n, out + reals, scratch))
-                status = err_set(e, ERR_DIVERGED,
-                                 "merged with %s, '%s' is not finite; lower the adapter's scale",
+                status = err_set(e, ERR_DIVERGED, "merged with %s, '%s' is not finite; lower the adapter's scale",
                                  n == 1 ? "the adapter" : "the adapters", w->name);
             else if (changes && pass == 1)
                 memcpy(w->value, out, w->numel * sizeof *out);

@@ -1,5 +1,5 @@
-/* What an adapter does to a weight: see adapter.h for the formulas. A and B have layouts in which the weight's own inner
- * layout, seen as a matrix, is a product L R^T of two tall ones, which is a linear layer's forward kernel:
+/* What an adapter does to a weight: see adapter.h for the formulas. A and B have layouts in which the weight's own
+ * inner layout, seen as a matrix, is a product L R^T of two tall ones, which is a linear layer's forward kernel:
  *
  *   linear, 1x1      (O, I)      L = B (O,r)           R = A turned (I,r)
  *   3x3              (9 I, O)    L = A (9 I,r)         R = B (O,r)
@@ -185,8 +185,12 @@ KronSizes kron_sizes(const AdapterLayer *l)
 {
     const Sizes z = sizes_of(l);
     const Param *w1 = l->part[PART_W1], *a = l->part[PART_W1_A], *b = l->part[PART_W1_B];
-    KronSizes k = {.o1 = (size_t)(w1 ? w1->file_shape.d[0] : a ? a->file_shape.d[0] : 1),
-                   .i1 = (size_t)(w1 ? w1->file_shape.d[1] : b ? b->file_shape.d[1] : 1)};
+    KronSizes k = {.o1 = (size_t)(w1  ? w1->file_shape.d[0]
+                                  : a ? a->file_shape.d[0]
+                                      : 1),
+                   .i1 = (size_t)(w1  ? w1->file_shape.d[1]
+                                  : b ? b->file_shape.d[1]
+                                      : 1)};
 
     k.o2 = z.out / k.o1;
     k.i2 = z.in / k.i1;
@@ -198,16 +202,16 @@ static void lokr_change(real *out, const AdapterLayer *l, real *tmp)
     const Sizes z = sizes_of(l);
     const KronSizes k = kron_sizes(l);
     real *room1 = tmp, *room2 = room1 + k.o1 * k.i1, *rest = room2 + k.o2 * k.i2 * z.taps;
-    const real *w1 = kron_factor(room1, l->part[PART_W1], l->part[PART_W1_A], l->part[PART_W1_B], NULL, z.rank, k.o1,
-                                 k.i1, 1, rest);
+    const real *w1 =
+        kron_factor(room1, l->part[PART_W1], l->part[PART_W1_A], l->part[PART_W1_B], NULL, z.rank, k.o1, k.i1, 1, rest);
     const real *w2 = kron_factor(room2, l->part[PART_W2], l->part[PART_W2_A], l->part[PART_W2_B], l->part[PART_T2],
                                  z.rank, k.o2, k.i2, z.taps, rest);
 
     for (size_t o = 0; o < z.out; o++)
         for (size_t i = 0; i < z.in; i++)
             for (size_t t = 0; t < z.taps; t++)
-                out[(o * z.in + i) * z.taps + t] = w1[o / k.o2 * k.i1 + i / k.i2] *
-                                                   w2[(o % k.o2 * k.i2 + i % k.i2) * z.taps + t];
+                out[(o * z.in + i) * z.taps + t] =
+                    w1[o / k.o2 * k.i1 + i / k.i2] * w2[(o % k.o2 * k.i2 + i % k.i2) * z.taps + t];
 }
 
 /* ---- magnitudes: W' = m V / |V|, V = W + D ---- */

@@ -7,8 +7,8 @@
 #include "sdlora/mem.h"
 
 /* LAPACK, which OpenBLAS brings along; Fortran's calling convention, matrices by columns */
-void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s, double *u, const int *ldu,
-             double *vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info);
+void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s, double *u,
+             const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info);
 
 void svd_free(Svd *s)
 {
@@ -78,9 +78,11 @@ int svd_factors(const AdapterLayer *l, const real *w, double scale, double *kept
     for (int k = 0; k < l->rank; k++) {
         const double root = k < s.n ? sqrt(s.s[k] / scale) : 0;
         for (int i = 0; i < f.rows; i++)
-            left[(size_t)i * (size_t)l->rank + (size_t)k] = k < s.n ? (real)(root * s.u[(size_t)i * (size_t)s.n + (size_t)k]) : 0;
+            left[(size_t)i * (size_t)l->rank + (size_t)k] =
+                k < s.n ? (real)(root * s.u[(size_t)i * (size_t)s.n + (size_t)k]) : 0;
         for (int i = 0; i < f.cols; i++)
-            right[(size_t)i * (size_t)l->rank + (size_t)k] = k < s.n ? (real)(root * s.v[(size_t)k * (size_t)f.cols + (size_t)i]) : 0;
+            right[(size_t)i * (size_t)l->rank + (size_t)k] =
+                k < s.n ? (real)(root * s.v[(size_t)k * (size_t)f.cols + (size_t)i]) : 0;
     }
     *kept = *all = 0;
     for (int k = 0; k < s.n; k++) {

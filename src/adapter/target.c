@@ -9,11 +9,8 @@
 
 bool adapter_adaptable(const Param *weight)
 {
-    static const bool adaptable[USES] = {[USE_LINEAR] = true,
-                                         [USE_CONV1] = true,
-                                         [USE_CONV3] = true,
-                                         [USE_CONVT2] = true,
-                                         [USE_TABLE] = true};
+    static const bool adaptable[USES] = {
+        [USE_LINEAR] = true, [USE_CONV1] = true, [USE_CONV3] = true, [USE_CONVT2] = true, [USE_TABLE] = true};
     return adaptable[weight->use];
 }
 
@@ -108,8 +105,8 @@ static int next_item(Item *it, const char **text, Err *e)
 
     *it = (Item){.alpha = NAN};
     if (!len || len >= sizeof it->name)
-        return err_set(e, ERR_USAGE, "the layers to adapt are names with commas between them, and '%s' begins with none",
-                       *text);
+        return err_set(e, ERR_USAGE,
+                       "the layers to adapt are names with commas between them, and '%s' begins with none", *text);
     memcpy(it->name, *text, len);
     *text += len;
     if (**text == '=' && read_rank(it, text, e))

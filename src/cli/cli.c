@@ -151,7 +151,7 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
         double scale;
         if (cli_lora_spec(path, &scale, loras->item[i], model, NULL)) /* told when it is read */
             continue;
-        rc = lora_files(&weights, &config, path, e) || cli_check_apart(output, weights, e) ||
+        rc = adapter_files(&weights, &config, path, e) || cli_check_apart(output, weights, e) ||
                      cli_check_apart(output, config, e)
                  ? -1
                  : 0;
@@ -220,14 +220,20 @@ static void note_other_base(const char *lora, const char *model_path, const char
     fputs("'\n", stderr);
 }
 
-int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path,
-                   const char *model_sha256, Err *e)
+int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const char *model_path,
+                      const char *model_sha256, Err *e)
 {
     char path[CLI_PATH_MAX];
+    int classes = m->config.classes;
     memset(out, 0, sizeof *out);
+    for (int i = 0; i < specs->n; i++)
+        if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) || adapter_classes(&classes, path, m, e))
+            return -1;
+    if (classes > m->config.classes && model_grow_classes(m, classes, e))
+        return -1;
     for (int i = 0; i < specs->n; i++) {
         if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
-            !(out->item[i] = lora_load(path, m, e)))
+            !(out->item[i] = adapter_load(path, m, e)))
             return -1;
         note_other_base(path, model_path, model_sha256);
         out->n++;
@@ -235,19 +241,16 @@ int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const ch
     return 0;
 }
 
-int cli_merge_loras(Model *m, const LoraSet *loras, Err *e)
+int cli_merge_adapters(Model *m, const AdapterSet *set, Err *e)
 {
-    for (int i = 0; i < loras->n; i++)
-        if (lora_merge(m->params, loras->item[i], loras->scale[i], e))
-            return -1;
-    return 0;
+    return adapter_merge(m->params, (const Adapter *const *)set->item, set->scale, set->n, e);
 }
 
-void cli_free_loras(LoraSet *loras)
+void cli_free_adapters(AdapterSet *set)
 {
-    for (int i = 0; i < loras->n; i++)
-        lora_free(loras->item[i]);
-    loras->n = 0;
+    for (int i = 0; i < set->n; i++)
+        adapter_free(set->item[i]);
+    set->n = 0;
 }
 
 int64_t cli_weight_count(const ParamStore *s)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "sdlora/adapter.h"
 #include "sdlora/err.h"
 #include "sdlora/model.h"
 
@@ -69,18 +70,18 @@ const char *cli_count(char buf[32], int64_t n);
  * exists. An empty path is lora/ beside the model. path has CLI_PATH_MAX bytes. */
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e);
 
-typedef struct LoraSet { /* adapters with their scales; cli_free_loras */
-    Lora *item[TEXT_LIST_MAX];
+typedef struct AdapterSet { /* with their scales; cli_free_adapters */
+    Adapter *item[TEXT_LIST_MAX];
     double scale[TEXT_LIST_MAX];
     int n;
-} LoraSet;
+} AdapterSet;
 
 /* Load the adapters that `specs` name, and check that they fit the model (one that is known to be another model's is
- * used all the same, and said); merge them into it. */
-int cli_load_loras(LoraSet *out, const TextList *specs, const Model *m, const char *model_path,
-                   const char *model_sha256, Err *e);
-int cli_merge_loras(Model *m, const LoraSet *loras, Err *e);
-void cli_free_loras(LoraSet *loras);
+ * used all the same, and said). The model grows to the classes that they bring. Then merge them into it. */
+int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const char *model_path,
+                      const char *model_sha256, Err *e);
+int cli_merge_adapters(Model *m, const AdapterSet *set, Err *e);
+void cli_free_adapters(AdapterSet *set);
 
 /* Weights of the store that training would move. */
 int64_t cli_weight_count(const ParamStore *s);

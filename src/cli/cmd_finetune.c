@@ -1,4 +1,5 @@
-/* sdlora finetune: a LoRA adapter for a model that stays as it is. */
+/* sdlora finetune: an adapter for a model that stays as it is. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,43 +8,52 @@
 #include "interrupt.h"
 #include "run.h"
 
-enum { NAMES_MAX = 512 };
-
-static bool matches_some(const LoraConfig *c, const ParamStore *params)
-{
-    for (int i = 0; i < params->count; i++) {
-        char layer[PARAM_NAME_MAX];
-        if (!nn_adaptable(params->items[i]))
-            continue;
-        nn_layer_of(layer, params->items[i]);
-        if (lora_targets(c, layer))
-            return true;
-    }
-    return false;
-}
-
-/* Every name of --target must be a layer's. */
-static int check_targets(const LoraConfig *c, const ParamStore *params, Err *e)
-{
-    for (const char *t = c->targets;;) {
-        LoraConfig one = *c;
-        size_t len = strcspn(t, ",");
-        snprintf(one.targets, sizeof one.targets, "%.*s", (int)len, t);
-        if (!len || !matches_some(&one, params)) {
-            char names[NAMES_MAX];
-            nn_adaptable_names(names, sizeof names, params);
-            return err_set(e, ERR_USAGE, "no layer is called '%s' (--target); the model has %s", one.targets, names);
-        }
-        if (!t[len])
-            return 0;
-        t += len + 1;
-    }
-}
+/* Up to here a learning rate is one for weights: adapters learn best at 4 to 10 times as much (README, "Adapters"). */
+#define LR_OF_WEIGHTS 1.5e-3
 
 /* The model decides which preset's training settings are the defaults. */
 static Preset preset_of(const ModelConfig *c)
 {
     return c->norm == NORM_BATCH && c->clip == CLIP_XT ? PRESET_SEED : PRESET_MNIST;
+}
+
+static bool same_data(const Run *run)
+{
+    const char *base = run->loop.model->facts.data_sha256;
+    return *base && !strcmp(base, run->train.sha256);
+}
+
+/* Where the data have more classes than the model knows, it grows, and the adapter carries the whole class table. */
+static int settle_classes(Run *run, Err *e)
+{
+    AdapterConfig *c = &run->args->adapter;
+    Model *m = run->loop.model;
+    const int known = m->config.classes, wanted = run->train.classes;
+    if (wanted <= known)
+        return 0;
+    c->embedding = true;
+    c->known_classes = known;
+    c->classes = wanted;
+    return model_grow_classes(m, wanted, e);
+}
+
+/* The last parts of a path: the file's name, or RUN/model.safetensors. */
+static void short_name(char *out, size_t cap, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    while (slash && slash > path && slash[-1] != '/')
+        slash--;
+    snprintf(out, cap, "%s", slash ? slash : path);
+}
+
+static void set_facts(Run *run)
+{
+    AdapterFacts *f = &run->loop.adapter->facts;
+    short_name(f->base_name, sizeof f->base_name, run->args->model_path);
+    short_name(f->data_name, sizeof f->data_name, run->args->data);
+    snprintf(f->base_sha256, sizeof f->base_sha256, "%s", run->base_sha256);
+    snprintf(f->data_sha256, sizeof f->data_sha256, "%s", run->train.sha256);
+    f->classes = run->loop.model->config.classes;
 }
 
 static int build(Run *run, Err *e)
@@ -58,29 +68,62 @@ static int build(Run *run, Err *e)
             return -1;
     }
     if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
-        check_targets(&a->lora, m->params, e) || train_args_data(&run->train, &run->val, a, e))
+        train_args_data(&run->train, &run->val, a, e))
         return -1;
-    run->loop.lora = lora_new(&a->lora, true, e);
-    return run->loop.lora ? 0 : -1;
+    if (!a->target)
+        a->target = finetune_args_target(&m->config, same_data(run));
+    snprintf(a->adapter.targets, sizeof a->adapter.targets, "%s", a->target);
+    if (adapter_check_targets(a->adapter.targets, m->params, e) || settle_classes(run, e))
+        return -1;
+    run->loop.adapter = adapter_new(m->params, &a->adapter, a->train.seed, e);
+    if (!run->loop.adapter)
+        return -1;
+    set_facts(run);
+    return 0;
+}
+
+static void note(const Run *run)
+{
+    const TrainArgs *a = run->args;
+    const Model *m = run->loop.model;
+    const char *lr = options_given(run->given, "lr");
+    bool idle = false;
+    for (int i = 0; i < run->loop.adapter->n; i++) {
+        const char *name = run->loop.adapter->layers[i].weight->name;
+        idle |= m->config.context_tokens == 1 && (strstr(name, ".w_q.") || strstr(name, ".w_k."));
+    }
+    if (idle)
+        fprintf(stderr,
+                "note: this model's context is one token, so attention over it is always 1 and w_q and w_k get no "
+                "gradient: only the other targets will learn\n");
+    if (same_data(run))
+        fprintf(stderr, "note: these are the images that the model was trained on: an adapter adds little to what it "
+                        "knows already\n");
+    if (lr && a->train.lr < LR_OF_WEIGHTS && preset_of(&m->config) != PRESET_SEED)
+        fprintf(stderr,
+                "note: --lr %g is a learning rate for weights; adapters learn best at 4 to 10 times as much "
+                "(4e-3 to 1e-2)\n",
+                a->train.lr);
+    if (a->adapter.known_classes)
+        fprintf(stderr, "note: the data have %d classes and the model knows %d: the adapter carries the class table\n",
+                a->adapter.classes, a->adapter.known_classes);
 }
 
 static void describe(const Run *run)
 {
     const TrainArgs *a = run->args;
-    int64_t base = cli_weight_count(run->loop.model->params), own = cli_weight_count(run->loop.lora->params);
-    LoraConfig only_qk = a->lora;
+    const Adapter *ad = run->loop.adapter;
+    int64_t base = cli_weight_count(run->loop.model->params), own = adapter_numbers(ad);
     char n[32], m[32];
     fputs("model: '", stderr);
     cli_put(stderr, a->model_path); /* a resumed run's come out of its file */
     fprintf(stderr, "', %s weights, frozen\n", cli_count(n, base));
-    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on ", cli_count(n, own),
-            100.0 * (double)own / (double)(base + own), cli_count(m, base + own), a->lora.rank, a->lora.alpha);
-    cli_put(stderr, a->lora.targets);
+    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s) in %d layers, rank %d, alpha %g%s, on ",
+            cli_count(n, own), 100.0 * (double)own / (double)(base + own), cli_count(m, base + own), ad->n,
+            a->adapter.rank, a->adapter.alpha, a->adapter.dora ? ", DoRA" : "");
+    cli_put(stderr, a->adapter.targets);
     fputc('\n', stderr);
-    if (run->loop.model->config.context_tokens == 1 && (lora_targets(&only_qk, "w_q") || lora_targets(&only_qk, "w_k")))
-        fprintf(stderr,
-                "note: this model's context is one token, so attention over it is always 1 and w_q and w_k get no "
-                "gradient: only the other targets will learn\n");
+    note(run);
 }
 
 int cmd_finetune(int argc, char **argv)

@@ -18,7 +18,7 @@ enum { CHUNK = 32 };
 typedef struct PredictArgs {
     const char *model, *input, *output;
     TextList loras;
-    bool unmerged, batch_stats, quiet;
+    bool batch_stats, quiet;
     ConvAlgo conv;
     size_t max_bytes;
     int threads;
@@ -33,9 +33,6 @@ static const Option OPTIONS[] = {
      OPTION_OWN(PredictArgs, FIELD_TEXT, output,
                 .help = "safetensors to write: eps (N,C,H,W) F32; - for standard output")},
     OPTION_LORAS(PredictArgs),
-    {.name = "unmerged",
-     OPTION_OWN(PredictArgs, FIELD_BOOL, unmerged,
-                .help = "apply the adapter beside the weights, not merged into them")},
     OPTION_BN(PredictArgs, batch_stats),
     OPTION_CONV(PredictArgs, conv),
     OPTION_MEM(PredictArgs, max_bytes),
@@ -59,15 +56,10 @@ typedef struct Tensors {
     int *t, *y;         /* (n) */
 } Tensors;
 
-static UnetOptions network(const Tensors *t, Lora *lora, const PredictArgs *a)
+static UnetOptions network(const Tensors *t, const PredictArgs *a)
 {
-    return (UnetOptions){.n = t->n,
-                         .h = t->h,
-                         .w = t->w,
-                         .batch_stats = a->batch_stats,
-                         .conv = a->conv,
-                         .lora = lora,
-                         .workers = t->workers};
+    return (UnetOptions){
+        .n = t->n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .workers = t->workers};
 }
 
 static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)
@@ -147,7 +139,7 @@ static int check_bound(size_t bytes, const char *path, const PredictArgs *a, Err
 
 /* Images a pass: at most CHUNK, in whole groups, and as many passes side by side as there are threads, which changes no
  * bit of a result; where memory is short, first smaller passes, then fewer. Statistics over a batch need it whole. */
-static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, const PredictArgs *a, Err *e)
+static int choose_chunk(Tensors *t, const char *path, Model *m, const PredictArgs *a, Err *e)
 {
     const size_t values = (size_t)t->n * (size_t)t->channels * (size_t)t->h * (size_t)t->w, n = (size_t)t->n;
     /* the file while it is read, or the network; beside x and out, t and y as the network takes them and as they are
@@ -158,7 +150,7 @@ static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, cons
     size_t net = 0;
     for (t->workers = threads_count(); t->workers > 0; t->workers /= 2)
         for (t->chunk = most; t->chunk >= least; t->chunk /= 2) {
-            UnetOptions o = network(t, lora, a);
+            UnetOptions o = network(t, a);
             if (unet_chunks_measure(&net, m, &o, t->chunk, e))
                 return -1;
             net = kept + (net > file ? net : file);
@@ -168,7 +160,7 @@ static int choose_chunk(Tensors *t, const char *path, Model *m, Lora *lora, cons
     return check_bound(net, path, a, e);
 }
 
-static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora, const PredictArgs *a, Err *e)
+static int read_tensors(Tensors *out, const char *path, Model *model, const PredictArgs *a, Err *e)
 {
     const ModelConfig *m = &model->config;
     const StTensor *x;
@@ -185,7 +177,7 @@ static int read_tensors(Tensors *out, const char *path, Model *model, Lora *lora
         out->channels = (int)x->d[1];
         out->h = (int)x->d[2];
         out->w = (int)x->d[3];
-        if (choose_chunk(out, path, model, lora, a, e)) {
+        if (choose_chunk(out, path, model, a, e)) {
             st_close(f);
             return -1;
         }
@@ -216,28 +208,22 @@ static int save(const Tensors *t, const char *path, Err *e)
     return rc;
 }
 
-static int predict(const PredictArgs *a, Tensors *t, Model **m, LoraSet *loras, Err *e)
+static int predict(const PredictArgs *a, Tensors *t, Model **m, AdapterSet *loras, Err *e)
 {
     UnetOptions o;
     char sha256[65];
     if (!a->input || !a->output)
         return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
-    if (a->unmerged && a->loras.n != 1)
-        return err_set(e, ERR_USAGE, "--unmerged needs one adapter, got %d", a->loras.n);
     cli_threads(a->threads);
     if (cli_check_apart(a->output, a->input, e) || cli_check_apart_from_model(a->output, a->model, &a->loras, e) ||
         cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, sha256, e)))
         return -1;
     if (a->batch_stats && (*m)->config.norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
-    if (cli_load_loras(loras, &a->loras, *m, a->model, sha256, e) ||
-        read_tensors(t, a->input, *m, a->unmerged ? loras->item[0] : NULL, a, e))
+    if (cli_load_adapters(loras, &a->loras, *m, a->model, sha256, e) || read_tensors(t, a->input, *m, a, e) ||
+        cli_merge_adapters(*m, loras, e))
         return -1;
-    if (a->unmerged)
-        loras->item[0]->config.alpha *= loras->scale[0];
-    else if (cli_merge_loras(*m, loras, e))
-        return -1;
-    o = network(t, a->unmerged ? loras->item[0] : NULL, a);
+    o = network(t, a);
     if (model_predict(t->out, *m, t->x, t->t, t->y, &o, t->chunk, e) || save(t, a->output, e))
         return -1;
     if (strcmp(a->output, "-"))
@@ -250,7 +236,7 @@ int cmd_predict(int argc, char **argv)
     PredictArgs args = {.model = DEFAULT_MODEL};
     Tensors t = {0};
     Model *m = NULL;
-    LoraSet loras = {0};
+    AdapterSet loras = {0};
     Given given;
     Err e = {0};
     int status;
@@ -258,7 +244,7 @@ int cmd_predict(int argc, char **argv)
         return status;
     status = predict(&args, &t, &m, &loras, &e) ? cli_fail(&e, &TABLE) : 0;
     options_free(&given);
-    cli_free_loras(&loras);
+    cli_free_adapters(&loras);
     model_free(m);
     mem_free(t.x);
     mem_free(t.out);

@@ -78,7 +78,7 @@ static int draw_all(SampleJob *j, Err *e)
     if (a->compare)
         rc = draw(&d, 0, e);
     if (!rc)
-        rc = cli_merge_loras(j->model, &j->loras, e);
+        rc = cli_merge_adapters(j->model, &j->loras, e);
     if (!rc)
         rc = draw(&d, passes - 1, e);
     progress_end(&d.progress);
@@ -125,7 +125,7 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     if (sample_args_check(a, g, e) || (a->output && sample_files_name(j, e)) ||
         !(j->model = cli_load_model(a->model, sha256, e)) || sample_args_settle(a, g, &j->model->config, e) ||
         sample_plan(&j->plan, a, &j->model->config, e) || (!a->output && sample_files_name(j, e)) ||
-        cli_load_loras(&j->loras, &a->loras, j->model, a->model, sha256, e) || measure(&plan, j, &a->config, e))
+        cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) || measure(&plan, j, &a->config, e))
         return -1;
     if (!a->quiet)
         describe(j, &plan);
@@ -150,7 +150,7 @@ int cmd_sample(int argc, char **argv)
         return status;
     status = sample(&job, &args, &given, &e) ? cli_fail(&e, &table.table) : 0;
     options_free(&given);
-    cli_free_loras(&job.loras);
+    cli_free_adapters(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
     for (int i = 0; i < 2; i++) {

@@ -29,7 +29,7 @@ typedef struct State {
 
 int loop_result_path(char *out, size_t cap, const Loop *l, Err *e)
 {
-    if (l->lora)
+    if (l->adapter)
         return snprintf(out, cap, "%s", l->dir->path) < (int)cap ? 0 : err_set(e, ERR_USAGE, "the path is too long");
     return file_join(out, cap, l->dir->path, "model.safetensors", e);
 }
@@ -41,7 +41,7 @@ int loop_save_result(const Loop *l, Err *e)
     if (rundir_hold(l->dir, e) || loop_result_path(path, sizeof path, l, e) || trainer_check(l->trainer, e))
         return -1;
     trainer_use_ema(l->trainer, true);
-    rc = l->lora ? lora_save(l->lora, path, e) : model_save(l->model, path, e);
+    rc = l->adapter ? adapter_save(l->adapter, path, e) : model_save(l->model, path, e);
     trainer_use_ema(l->trainer, false);
     return rc;
 }
@@ -60,28 +60,14 @@ static int save_checkpoint(State *s, int64_t step, double val_loss, Err *e)
     return 0;
 }
 
-/* An adapter is drawn merged into a second copy of its model: merging and taking it off again would round the weights.
- */
+/* (The model of an adapter in training has the adapted weights.) */
 static int draw_samples(State *s, const char *path, Err *e)
 {
     Loop *l = s->l;
-    const TrainArgs *a = l->args;
     int rc;
-    if (!l->lora) {
-        trainer_use_ema(l->trainer, true);
-        rc = preview_draw(path, l->model, l->trainer, a, &s->progress, e);
-        trainer_use_ema(l->trainer, false);
-    } else {
-        Model *copy = model_copy(l->model, e); /* its file may be another by now */
-        if (!copy)
-            return -1;
-        trainer_use_ema(l->trainer, true);
-        rc = lora_merge(copy->params, l->lora, 1.0, e);
-        trainer_use_ema(l->trainer, false);
-        if (!rc)
-            rc = preview_draw(path, copy, l->trainer, a, &s->progress, e);
-        model_free(copy);
-    }
+    trainer_use_ema(l->trainer, true);
+    rc = preview_draw(path, l->model, l->trainer, l->args, &s->progress, e);
+    trainer_use_ema(l->trainer, false);
     return rc;
 }
 

@@ -10,7 +10,7 @@ typedef struct Loop {
     RunDir *dir;
     Trainer *trainer;
     Model *model;
-    Lora *lora; /* NULL: the model is trained */
+    Adapter *adapter; /* NULL: the model is trained */
     bool validate;
 } Loop;
 

@@ -130,7 +130,7 @@ static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
     const size_t cap = CLI_PATH_MAX + 256;
     char *about = mem_alloc(cap, 1, "a line about a run", e);
     int n = 1, rc;
-    if (run->loop.lora)
+    if (run->loop.adapter)
         inputs[n++] = a->model_path;
     if (run->checkpoint[0] && !rundir_owns(&run->dir, run->checkpoint))
         inputs[n++] = run->checkpoint;
@@ -213,7 +213,7 @@ static int start(Run *run, bool *complete, Err *e)
     bool own;
     l->args = a;
     l->dir = &run->dir;
-    l->trainer = trainer_new(l->model, l->lora, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
+    l->trainer = trainer_new(l->model, l->adapter, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
     if (!l->trainer)
         return -1;
     l->validate = run->val.n > 0;
@@ -274,7 +274,7 @@ int run_train(Run *run)
     rc = run_all(run, &e);
     rundir_close(&run->dir);
     trainer_free(run->loop.trainer);
-    lora_free(run->loop.lora);
+    adapter_free(run->loop.adapter);
     model_free(run->loop.model);
     dataset_free(&run->train);
     dataset_free(&run->val);

@@ -10,7 +10,7 @@ typedef struct Run Run;
 struct Run {
     TrainArgs *args;
     const Given *given;
-    int (*build)(Run *run, Err *e);   /* settles the options, reads the data and makes loop.model (and loop.lora) */
+    int (*build)(Run *run, Err *e);   /* settles the options, reads the data and makes loop.model (and loop.adapter) */
     void (*describe)(const Run *run); /* a line or two on standard error before the first step */
 
     Dataset train, val;

@@ -7,7 +7,7 @@
 typedef struct SampleJob {
     const SampleArgs *args;
     Model *model;
-    LoraSet loras;
+    AdapterSet loras;
     Plan plan;
     uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones. Owned */
     char *path[2];  /* the PNG file, or images and labels; owned. NULL: not named yet */

@@ -1,6 +1,8 @@
 /* A model's life: see model.h. */
 #include "sdlora/model.h"
 
+#include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -30,6 +32,7 @@ Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
     if (model_config_check(config, e) || !(m = mem_alloc(1, sizeof *m, "the model", e)))
         return NULL;
     m->config = *config;
+    m->facts.val_loss = NAN;
     m->params = param_store_new(trainable, e);
     if (!m->params || diffusion_init(&m->diffusion, config->schedule, config->timesteps, config->predict, e) ||
         declare(m, e)) {
@@ -75,11 +78,51 @@ Model *model_copy(const Model *m, Err *e)
         return NULL;
     }
     if (copy) { /* declared by the same function, so laid out the same */
+        copy->facts = m->facts;
         memcpy(copy->params->values, m->params->values, m->params->n_values * sizeof *m->params->values);
         for (int i = 0; i < m->params->count; i++)
             copy->params->items[i]->counter = m->params->items[i]->counter;
     }
     return copy;
+}
+
+/* Rows of the class table: the classes, then the null class. */
+static void copy_table(Param *to, const Param *from, int classes, int more)
+{
+    const size_t row = from->numel / (size_t)from->shape.d[0], known = (size_t)classes * row;
+
+    memcpy(to->value, from->value, known * sizeof *to->value);
+    memcpy(to->value + known + (size_t)more * row, from->value + known, (from->numel - known) * sizeof *to->value);
+}
+
+int model_grow_classes(Model *m, int classes, Err *e)
+{
+    ModelConfig c = m->config;
+    Model *more;
+
+    assert(!m->params->trainable && classes >= c.classes);
+    c.classes = classes;
+    more = model_declare(&c, false, e);
+    if (!more || model_seal_blank(more, e)) {
+        model_free(more);
+        return -1;
+    }
+    for (int i = 0; i < m->params->count; i++) {
+        const Param *from = m->params->items[i];
+        Param *to = more->params->items[i];
+        if (from->use == USE_TABLE)
+            copy_table(to, from, m->config.classes, classes - m->config.classes);
+        else if (from->kind == PARAM_COUNTER)
+            to->counter = from->counter;
+        else
+            memcpy(to->value, from->value, from->numel * sizeof *to->value);
+    }
+    param_store_free(m->params);
+    m->params = more->params;
+    m->config = c;
+    more->params = NULL;
+    model_free(more);
+    return 0;
 }
 
 void model_free(Model *m)

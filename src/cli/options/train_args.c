@@ -11,7 +11,7 @@
 
 #define OWN(kind, member, ...) OPTION_OWN(TrainArgs, kind, member, __VA_ARGS__)
 #define MODEL(f)               .flags = OPT_FIXED, .field = &MODEL_FIELDS[MODEL_##f], .at = offsetof(TrainArgs, model)
-#define LORA(f)                .flags = OPT_FIXED, .field = &LORA_FIELDS[LORA_##f], .at = offsetof(TrainArgs, lora)
+#define ADAPTER(f)             .flags = OPT_FIXED, .field = &ADAPTER_FIELDS[ADAPTER_##f], .at = offsetof(TrainArgs, adapter)
 #define TRAIN(f)               .field = &TRAIN_FIELDS[TRAIN_##f], .at = offsetof(TrainArgs, train)
 
 /* clang-format off */
@@ -102,10 +102,17 @@ static const Option FINETUNE_OPTIONS[] = {
     {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
      OWN(FIELD_TEXT, model_path, .help = "the model to adapt; it is only read")},
     DATA_OPTIONS,
-    {.name = "rank", .alias = "r", LORA(RANK)},
-    {.name = "alpha", LORA(ALPHA)},
-    {.name = "target", .alias = "targets", .flags = OPT_FIXED, .arg = "NAME,NAME,...",
-     OWN(FIELD_TEXT, target, .help = "layers to adapt, by the last part of their names")},
+    {.name = "rank", .alias = "r", ADAPTER(RANK)},
+    {.name = "alpha", ADAPTER(ALPHA)},
+    {.name = "target", .alias = "targets", .flags = OPT_FIXED | OPT_NO_DEFAULT, .arg = "NAME,..[=RANK[:ALPHA]]",
+     OWN(FIELD_TEXT, target,
+         .help = "layers to adapt: names, their ends, wildcards, or attention, all-linear, conv, all")},
+    {.name = "rslora", ADAPTER(RSLORA)},
+    {.name = "dora", ADAPTER(DORA)},
+    {.name = "dropout", ADAPTER(DROPOUT)},
+    {.name = "init", ADAPTER(INIT)},
+    {.name = "train-bias", ADAPTER(BIAS)},
+    {.name = "train-embedding", ADAPTER(EMBEDDING)},
     TRAINING_OPTIONS,
     RUN_OPTIONS,
     {0},
@@ -137,7 +144,8 @@ const OptionTable FINETUNE_TABLE = {
             "adapter_config.json, with metrics.jsonl, samples/, checkpoints/ and run.json as 'sdlora train' writes "
             "them.\n\n"
             "  sdlora finetune --rank 8\n"
-            "  sdlora finetune --data data/fashion-mnist --target w_q,w_k,w_v,z_linear --alpha 16\n",
+            "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
+            "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
     .options = FINETUNE_OPTIONS,
 };
 
@@ -166,9 +174,8 @@ TrainArgs finetune_args_default(Preset p)
     TrainArgs a = common_default();
     a.preset = p;
     a.model_path = DEFAULT_MODEL;
-    a.target = "w_q,w_k,w_v";
-    a.lora.rank = 8;
-    a.lora.alpha = 8;
+    a.adapter.rank = 8;
+    a.adapter.alpha = 8;
     a.train = finetune_preset(p);
     return a;
 }
@@ -214,10 +221,15 @@ int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e
                            a->model_path);
         a->train.cond_drop = 0;
     }
-    if (strlen(a->target) >= sizeof a->lora.targets)
-        return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", LORA_TARGETS_MAX - 1);
-    snprintf(a->lora.targets, sizeof a->lora.targets, "%s", a->target);
+    if (a->target && strlen(a->target) >= sizeof a->adapter.targets)
+        return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", ADAPTER_TARGETS_MAX - 1);
     return 0;
+}
+
+const char *finetune_args_target(const ModelConfig *c, bool same_data)
+{
+    const bool reference = c->norm == NORM_BATCH && c->clip == CLIP_XT;
+    return reference || same_data ? "w_q,w_k,w_v" : "all-linear,conv,class_embedding";
 }
 
 /* The last part of a directory's name; of its real path where that says more ("." or "data/"). One that is missing is

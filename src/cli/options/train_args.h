@@ -14,7 +14,7 @@ typedef struct TrainArgs {
     const char *model_path, *target; /* finetune */
     ModelConfig model;
     TrainConfig train;
-    LoraConfig lora;
+    AdapterConfig adapter;
     int limit; /* training images used; 0: all */
     int threads, keep, log_every, sample_every;
     Every save_every;
@@ -31,6 +31,11 @@ TrainArgs finetune_args_default(Preset p);
  * are ERR_USAGE. */
 int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e);
 int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e);
+
+/* The layers that are adapted where --target does not say: what was measured to be best for data of another domain
+ * (README), and what the reference adapts for its own preset, and where the data are those that the model was trained
+ * on. */
+const char *finetune_args_target(const ModelConfig *c, bool same_data);
 
 /* Where the run goes: --out, else runs/NAME with the data directory's name (and /lora for an adapter; beside the model
  * when only a model was named). */
