@@ -51,6 +51,10 @@ int adapter_match_shapes(AdapterFile *a, Err *e);
 /* Ranks, alphas and scales, and what the configuration says of every tensor. */
 int adapter_settle(AdapterFile *a, Err *e);
 
+#define KOHYA_DROPOUT    "ss_network_dropout" /* metadata of kohya's programs */
+#define DIFFUSERS_KEY    "lora_adapter_metadata"
+#define DIFFUSERS_PREFIX "unet."
+
 /* Metadata: where an adapter comes from. */
 extern const char adapter_facts_key[];
 char *adapter_facts_json(const AdapterFacts *facts, Err *e); /* mem_free */

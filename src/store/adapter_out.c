@@ -112,6 +112,20 @@ const float *out_part(AdapterOut *o, const AdapterLayer *l, AdapterPart part, Er
     return out;
 }
 
+int out_products(AdapterOut *o, const char *prefix, const char *layer, const AdapterLayer *l, Err *e)
+{
+    static const char *const names[] = {"w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t1", "t2"};
+
+    for (int part = PART_W1; part <= PART_T2; part++) {
+        char ending[32];
+        snprintf(ending, sizeof ending, ".%s_%s", l->kind == ADAPTER_LOHA ? "hada" : "lokr", names[part - PART_W1]);
+        if (l->part[part] &&
+            out_add(o, prefix, layer, ending, l->part[part]->file_shape, out_part(o, l, (AdapterPart)part, e), e))
+            return -1;
+    }
+    return 0;
+}
+
 int out_rank(const AdapterLayer *l)
 {
     return l->part[PART_A0] ? 2 * l->rank : l->rank;

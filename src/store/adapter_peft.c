@@ -129,19 +129,6 @@ static int add_lora(AdapterOut *o, const AdapterLayer *l, const char *layer, Err
                    out_part(o, l, PART_MAGNITUDE, e), e);
 }
 
-static int add_products(AdapterOut *o, const AdapterLayer *l, const char *layer, Err *e)
-{
-    for (int part = PART_W1; part <= PART_T2; part++) {
-        char ending[32];
-        snprintf(ending, sizeof ending, ".%s_%s", l->kind == ADAPTER_LOHA ? "hada" : "lokr",
-                 PRODUCT_NAMES[part - PART_W1]);
-        if (l->part[part] &&
-            out_add(o, prefix, layer, ending, l->part[part]->file_shape, out_part(o, l, (AdapterPart)part, e), e))
-            return -1;
-    }
-    return 0;
-}
-
 /* Every parameter of the module, and the buffers that the adapter sets. */
 static int add_module(AdapterOut *o, const char *layer, Err *e)
 {
@@ -182,7 +169,7 @@ static int add_layer(AdapterOut *o, const PeftPlan *p, int at, Err *e)
     if (l->kind == ADAPTER_LORA)
         return add_lora(o, l, layer, e);
     if (l->kind != ADAPTER_FULL)
-        return add_products(o, l, layer, e);
+        return out_products(o, prefix, layer, l, e);
     return out_add(o, prefix, layer, change_of(p->a, layer) ? ".base_layer.bias" : ".bias", l->weight->file_shape,
                    out_part(o, l, PART_VALUE, e), e);
 }

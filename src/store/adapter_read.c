@@ -2,6 +2,7 @@
 #include "adapter_file.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/file.h"
@@ -118,6 +119,15 @@ static int read_layer(Adapter *to, const AdapterFile *a, const AdapterLayer *mad
 
 /* ---- all of it ---- */
 
+/* For the record; what is no probability is none. */
+static double dropout_of(const AdapterFile *a)
+{
+    const char *text = a->config.o ? NULL : st_meta(a->f, KOHYA_DROPOUT);
+    const double p = text ? strtod(text, NULL) : a->config.dropout;
+
+    return p >= 0 && p < 1 ? p : 0;
+}
+
 static int build(Adapter *to, const AdapterFile *a, Err *e)
 {
     const int n = a->m->params->count;
@@ -126,7 +136,7 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     to->model = a->m->params;
     to->config.rslora = a->config.rslora;
     to->config.dora = a->config.dora;
-    to->config.dropout = a->config.dropout;
+    to->config.dropout = dropout_of(a);
     if (adapter_facts_read(&to->facts, a->f, e))
         return -1;
     for (int i = 0; i < n; i++)
@@ -140,13 +150,19 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     return 0;
 }
 
-/* adapter_config.json belongs to a file of PEFT's name, and to one of PEFT's spelling that says nothing itself. */
-static bool has_config_beside(const AdapterFile *a, const char *weights)
+/* Names, and the configuration: adapter_config.json belongs to a file of PEFT's name, where it is asked first, as it
+ * knows best what the file is; and to one of PEFT's spelling that says nothing itself. */
+static int read_names(AdapterFile *a, const char *weights, const char *config, Err *e)
 {
     const char *slash = strrchr(weights, '/');
+    const bool named = !strcmp(slash ? slash + 1 : weights, weights_name);
 
-    return !strcmp(slash ? slash + 1 : weights, weights_name) ||
-           (!st_meta(a->f, peft_config_key) && adapter_is_peft(a));
+    if (named && peft_config_of(&a->config, a->f, config, true, e))
+        return -1;
+    if (adapter_match_names(a, e))
+        return -1;
+    return named ? 0
+                 : peft_config_of(&a->config, a->f, config, !st_meta(a->f, peft_config_key) && adapter_is_peft(a), e);
 }
 
 static Adapter *read_adapter(AdapterFile *a, const char *weights, const char *config, Err *e)
@@ -154,9 +170,7 @@ static Adapter *read_adapter(AdapterFile *a, const char *weights, const char *co
     Adapter *to = NULL;
 
     a->layers = mem_alloc((size_t)a->m->params->count, sizeof *a->layers, "an adapter", e);
-    if (a->layers && !adapter_match_names(a, e) &&
-        !peft_config_of(&a->config, a->f, config, has_config_beside(a, weights), e) && !adapter_match_shapes(a, e) &&
-        !adapter_settle(a, e))
+    if (a->layers && !read_names(a, weights, config, e) && !adapter_match_shapes(a, e) && !adapter_settle(a, e))
         to = adapter_empty(false, e);
     if (to && build(to, a, e)) {
         adapter_free(to);

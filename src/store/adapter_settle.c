@@ -16,11 +16,24 @@ static const char *label(const AdapterFile *a)
 
 static int passed_over(const AdapterFile *a, const StTensor *t, const char *field, Err *e)
 {
-    return err_set(e, ERR_INPUT, "'%s': tensor '%s' would not be used, by '%s' in '%s'", st_label(a->f), t->name, field,
-                   label(a));
+    return err_set(e, ERR_INPUT, "'%s': PEFT would not use tensor '%s', as '%s' in '%s' does not ask for it",
+                   st_label(a->f), t->name, field, label(a));
 }
 
 /* ---- alpha and rank ---- */
+
+/* One number; a float's precision is not enough for an alpha that was stored as F64. */
+static int read_number(double *out, const StFile *f, const StTensor *t, Err *e)
+{
+    float narrow;
+
+    if (read_finite(&narrow, f, t, e))
+        return -1;
+    *out = (double)narrow;
+    if (t->dtype == DT_F64)
+        memcpy(out, t->data, sizeof *out);
+    return 0;
+}
 
 /* The layer's own alpha, else the configuration's, else what the spelling means by saying nothing. A stored alpha of 0:
  * kohya's own programs take it for "not set", which is no scaling, both in training and in inference. Whoever trained
@@ -28,13 +41,13 @@ static int passed_over(const AdapterFile *a, const StTensor *t, const char *fiel
 static int settle_alpha(const AdapterFile *a, FileLayer *l, double configured, Err *e)
 {
     const StTensor *own = l->part[FILE_ALPHA];
-    float stored;
+    double stored;
 
     l->alpha = configured;
     if (own) {
-        if (read_finite(&stored, a->f, own, e))
+        if (read_number(&stored, a->f, own, e))
             return -1;
-        l->alpha = stored != 0 ? (double)stored : (double)NAN;
+        l->alpha = stored != 0 ? stored : (double)NAN;
     } else if (a->config.o && isnan(configured)) {
         return err_set(e, ERR_INPUT, "'%s' does not say %s", label(a),
                        a->config.kind == ADAPTER_LORA ? "lora_alpha" : "alpha");

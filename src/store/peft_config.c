@@ -9,10 +9,10 @@
 #include "sdlora/file.h"
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
+#include "adapter_file.h"
 #include "regex.h"
 
 const char peft_config_key[] = "sdlora.lora", peft_config_name[] = "adapter_config.json";
-static const char diffusers_key[] = "lora_adapter_metadata", diffusers_prefix[] = "unet.";
 
 /* ---- values ---- */
 
@@ -56,7 +56,7 @@ static int read_values(PeftConfig *c, Err *e)
 {
     const json_t *r = json_object_get(c->o, "r"), *dropout = json_object_get(c->o, "lora_dropout"), *alpha;
 
-    if (read_kind(c, e) || read_bias(c, e))
+    if (read_bias(c, e))
         return -1;
     alpha = json_object_get(c->o, c->kind == ADAPTER_LORA ? "lora_alpha" : "alpha");
     if (alpha && !json_is_number(alpha))
@@ -81,7 +81,7 @@ static int take_object(PeftConfig *c, json_t *o, const char *label, Err *e)
 
     *c = (PeftConfig){.o = o, .alpha = NAN, .budget = REGEX_BUDGET};
     c->label = mem_strdup(label, e);
-    if (!c->label)
+    if (!c->label || read_kind(c, e)) /* of another kind all fields are strange */
         return -1;
     json_object_foreach(o, key, v)
     {
@@ -121,14 +121,14 @@ void peft_config_free(PeftConfig *c)
 static int read_diffusers(PeftConfig *c, const char *json, const char *label, Err *e)
 {
     json_t *o = parse(json, label, e), *plain = json_object(), *v;
-    const size_t skip = sizeof diffusers_prefix - 1;
+    const size_t skip = strlen(DIFFUSERS_PREFIX);
     const char *key;
     int status = o && plain ? 0 : -1;
 
     *c = (PeftConfig){.alpha = NAN};
     json_object_foreach(o, key, v)
     {
-        if (!status && !strncmp(key, diffusers_prefix, skip) && json_object_set(plain, key + skip, v))
+        if (!status && !strncmp(key, DIFFUSERS_PREFIX, skip) && json_object_set(plain, key + skip, v))
             status = err_set(e, ERR_FAILED, "no memory for the adapter's configuration");
     }
     json_decref(o);
@@ -171,7 +171,7 @@ static int read_beside(PeftConfig *c, const char *path, Err *e)
 
 static int read_copy(PeftConfig *c, const StFile *f, Err *e)
 {
-    const char *own = st_meta(f, peft_config_key), *diffusers = st_meta(f, diffusers_key);
+    const char *own = st_meta(f, peft_config_key), *diffusers = st_meta(f, DIFFUSERS_KEY);
 
     *c = (PeftConfig){.alpha = NAN};
     if (own)

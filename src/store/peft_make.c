@@ -8,8 +8,6 @@
 
 #include "adapter_out.h"
 
-const char *const PRODUCT_NAMES[] = {"w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t1", "t2", NULL};
-
 /* ---- LoKr: the options that give PEFT these shapes ---- */
 
 /* PEFT's lokr/layer.py, factorization: the two factors of a dimension. */

@@ -11,8 +11,6 @@ typedef struct PeftPlan {
     AdapterBias bias;
 } PeftPlan;
 
-extern const char *const PRODUCT_NAMES[]; /* of PART_W1 .. PART_T2 in files: "w1" */
-
 int peft_plan(PeftPlan *p, const Adapter *a, Err *e);
 /* Is the module of this name saved whole? */
 bool peft_saves(const PeftPlan *p, const char *layer);
