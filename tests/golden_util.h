@@ -139,11 +139,11 @@ static inline Model *golden_model(const char *name, bool trainable)
 }
 
 /* A network for the batch of NAME_io, with x, t, y (and target, in training) of that batch; the loss is the mean. */
-static inline Unet golden_unet(Model *m, const StFile *io, bool train, Lora *lora)
+static inline Unet golden_unet(Model *m, const StFile *io, bool train)
 {
     const StTensor *x = golden_tensor(io, "x");
     int n = (int)x->d[0], size = (int)x->d[2], *t = golden_ints(io, "t"), *y = golden_ints(io, "y");
-    UnetOptions o = {.n = n, .h = size, .w = size, .train = train, .lora = lora};
+    UnetOptions o = {.n = n, .h = size, .w = size, .train = train};
     Unet u;
     Err err;
 

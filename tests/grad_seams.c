@@ -82,7 +82,7 @@ static void test_shared(void **state)
     each_layer(shared);
 }
 
-/* w = w0 + s u v */
+/* w = w0 + u v */
 static Node *computed(Fixture *f, const char *name, Shape s)
 {
     const int width = shape_width(s), rows = (int)shape_numel(s) / width;
@@ -90,7 +90,7 @@ static Node *computed(Fixture *f, const char *name, Shape s)
     for (int i = 0; i < 3; i++)
         snprintf(text[i], sizeof text[i], "%s.%d", name, i);
     Node *w = op_reshape(f->g, leaf(f, text[0], s), shape2(rows, width));
-    w = op_lora(f->g, w, leaf(f, text[1], shape2(2, width)), leaf(f, text[2], shape2(rows, 2)), (real)0.3);
+    w = op_linear(f->g, leaf(f, text[1], shape2(rows, 2)), leaf(f, text[2], shape2(width, 2)), NULL, w);
     return op_reshape(f->g, w, s);
 }
 

@@ -16,28 +16,25 @@ static ModelConfig small(Preset p)
     return c;
 }
 
-static void run(ModelConfig config, ParamStore *checked, Model *m, Lora *lora, const char *zero)
+static void run(ModelConfig config, ParamStore *checked, Model *m, Adapter *a, const char *zero)
 {
-    UnetOptions o = {.n = 3,
-                     .h = config.image_size,
-                     .w = config.image_size,
-                     .train = true,
-                     .loss_scale = 0.5,
-                     .lora = lora,
-                     .lora_seed = 5};
+    UnetOptions o = {.n = 3, .h = config.image_size, .w = config.image_size, .train = true, .loss_scale = 0.5};
+    Checked c = {.a = a, .step = 3};
     Unet u;
     Err err;
 
+    if (a) /* B is zero at the start, which would leave A without a gradient */
+        fill_random(a->params->values, a->params->n_weights, 8, 0.5);
     check_ok(unet_build(&u, m, &o, &err), err);
+    c.g = u.g;
     begin_with_nan(u.g, checked);
+    memset(m->params->grads, 0xff, m->params->n_grads * sizeof(real));
     u.g->poison = true;
-    if (lora) /* B is zero at the start, which would leave A without a gradient */
-        fill_random(lora->params->values, lora->params->n_weights, 8, 0.5);
     fill_random(u.x->val.data, u.x->val.numel, 1, 1);
     fill_random(u.target->val.data, u.target->val.numel, 2, 1);
     memcpy(u.y, (int[]){2, 0, 1}, 3 * sizeof(int));
     unet_set_time(&u, (int[]){3, 500, 999});
-    check_gradients(u.g, checked, 6, 1e-5, 1e-5, zero);
+    check_gradients(&c, checked, 6, 1e-5, 1e-5, zero);
     unet_free(&u);
 }
 
@@ -73,36 +70,83 @@ static void test_seed_block_with_two_tokens(void **state)
     model_free(m);
 }
 
-static void adapter_case(Preset p, const char *targets, int layers)
+static void adapter_case(Preset p, AdapterConfig ac, const char *targets, int params)
 {
     ModelConfig c = small(p);
-    LoraConfig lc = {.rank = 3, .alpha = 2};
     Err err;
     Model *m;
-    Lora *l;
+    Adapter *a;
 
     c.act = ACT_SILU;
     c.context_tokens = 4;
-    snprintf(lc.targets, sizeof lc.targets, "%s", targets);
+    snprintf(ac.targets, sizeof ac.targets, "%s", targets);
     m = model_new(&c, false, 3, &err);
     check_ptr(m, err);
-    l = lora_new(&lc, true, &err);
-    check_ptr(l, err);
-    run(c, l->params, m, l, NULL);
-    assert_int_equal(l->params->count, 2 * layers);
-    lora_free(l);
+    a = adapter_new(m->params, &ac, 5, &err);
+    check_ptr(a, err);
+    check_ok(adapter_attach(a, &err), err);
+    run(c, a->params, m, a, NULL);
+    assert_int_equal(a->params->count, params);
+    adapter_free(a);
     model_free(m);
 }
+
+static const AdapterConfig plain = {.rank = 3, .alpha = 2};
 
 static void test_adapter(void **state)
 {
     (void)state;
-    adapter_case(PRESET_MNIST, "w_q,w_k,w_v", 15);
-    adapter_case(PRESET_SEED, "w_q,w_k,w_v", 15);
+    adapter_case(PRESET_MNIST, plain, "w_q,w_k,w_v", 2 * 15);
+    adapter_case(PRESET_SEED, plain, "w_q,w_k,w_v", 2 * 15);
     /* these leave parts of the network without gradients */
-    adapter_case(PRESET_MNIST, "w_v", 5);
-    adapter_case(PRESET_MNIST, "time_embedding_linear,feed_forward.2", 10);
-    adapter_case(PRESET_SEED, "time_embedding.1", 1);
+    adapter_case(PRESET_MNIST, plain, "w_v", 2 * 5);
+    adapter_case(PRESET_MNIST, plain, "time_embedding_linear,feed_forward.2", 2 * 10);
+    adapter_case(PRESET_SEED, plain, "time_embedding.1", 2);
+}
+
+/* Linear layers, convolutions of every kind, the class table: 5 blocks of 2 3x3 and 7 linear, 5 skips and the output,
+ * 2 transposed, the table, the time embedding's. */
+static void test_adapter_on_every_layer(void **state)
+{
+    const int layers = 5 * 9 + 5 + 1 + 2 + 1 + 1;
+    AdapterConfig c = plain;
+
+    (void)state;
+    adapter_case(PRESET_MNIST, c, "all", 2 * layers);
+    c.rslora = true;
+    c.dropout = 0.2; /* so little, and the ranks so large, that some rank is left of every layer */
+    adapter_case(PRESET_MNIST, c, "all=5,conv=6:3", 2 * layers);
+}
+
+static void test_adapter_with_magnitudes(void **state)
+{
+    AdapterConfig c = plain;
+
+    (void)state;
+    c.dora = true;
+    adapter_case(PRESET_MNIST, c, "attention,conv", 3 * (5 * 4 + 5 * 2 + 5 + 1));
+    c.dropout = 0.4;
+    adapter_case(PRESET_MNIST, c, "seq2.0", 3 * 5);
+}
+
+/* PiSSA's first A and B are taken off, and are not trained. */
+static void test_adapter_from_singular_values(void **state)
+{
+    AdapterConfig c = plain;
+
+    (void)state;
+    c.init = ADAPTER_INIT_PISSA;
+    adapter_case(PRESET_MNIST, c, "w_v,seq1.0,deconvs.0", 4 * (5 + 5 + 1));
+}
+
+static void test_adapter_with_weights_of_its_own(void **state)
+{
+    AdapterConfig c = plain;
+
+    (void)state;
+    c.bias = ADAPTER_BIAS_LORA_ONLY;
+    c.embedding = true;
+    adapter_case(PRESET_MNIST, c, "w_v,seq1.0", 3 * (5 + 5) + 1);
 }
 
 int main(void)
@@ -111,6 +155,10 @@ int main(void)
         cmocka_unit_test(test_mnist_block),
         cmocka_unit_test(test_seed_block_with_two_tokens),
         cmocka_unit_test(test_adapter),
+        cmocka_unit_test(test_adapter_on_every_layer),
+        cmocka_unit_test(test_adapter_with_magnitudes),
+        cmocka_unit_test(test_adapter_from_singular_values),
+        cmocka_unit_test(test_adapter_with_weights_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <fnmatch.h>
 
 #include "check.h"
+#include "sdlora/adapter.h"
 #include "sdlora/ops.h"
 #include "sdlora/threads.h"
 
@@ -57,24 +58,41 @@ static inline void begin_with_nan(const Graph *g, const ParamStore *s)
     memset(s->grads, 0xff, s->n_weights * sizeof(real));
 }
 
-static inline double loss_now(Graph *g)
+/* What is differentiated: a graph, and where the parameters are an adapter's, what makes its weights out of them, in
+ * this step of a run. */
+typedef struct Checked {
+    Graph *g;
+    Adapter *a; /* NULL: none */
+    int64_t step;
+} Checked;
+
+static inline double loss_now(const Checked *c)
 {
-    graph_weights_changed(g);
-    graph_forward(g);
-    return g->loss_value;
+    if (c->a)
+        adapter_apply(c->a, 11, c->step);
+    graph_weights_changed(c->g);
+    graph_forward(c->g);
+    return c->g->loss_value;
+}
+
+static inline void gradient_now(const Checked *c)
+{
+    loss_now(c);
+    graph_backward(c->g);
+    if (c->a)
+        adapter_backward(c->a, 11, c->step);
 }
 
 /* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero`
  * names it. A second pass, which meets what the first left behind, gives the same bytes. */
-static inline void check_gradients(Graph *g, const ParamStore *s, int samples, double h, double rtol, const char *zero)
+static inline void check_gradients(const Checked *c, const ParamStore *s, int samples, double h, double rtol,
+                                   const char *zero)
 {
     real *grads = calloc(s->n_weights, sizeof(real));
 
-    graph_forward(g);
-    graph_backward(g);
+    gradient_now(c);
     memcpy(grads, s->grads, s->n_weights * sizeof(real));
-    graph_forward(g);
-    graph_backward(g);
+    gradient_now(c);
     for (int i = 0; i < s->count; i++)
         if (s->items[i]->grad &&
             memcmp(s->items[i]->grad, grads + s->items[i]->offset, s->items[i]->numel * sizeof(real)))
@@ -99,9 +117,9 @@ static inline void check_gradients(Graph *g, const ParamStore *s, int samples, d
             real *v = p->value + k, was = *v;
             double up, down;
             *v = was + (real)h;
-            up = loss_now(g);
+            up = loss_now(c);
             *v = was - (real)h;
-            down = loss_now(g);
+            down = loss_now(c);
             *v = was;
             if (!(fabs((up - down) / (2 * h) - (double)grads[p->offset + k]) <= rtol * fmax(most, 1e-3)))
                 fail_msg("gradient of %s[%zu]: %.10g, by differences %.10g", p->name, k, (double)grads[p->offset + k],
@@ -121,7 +139,7 @@ static inline void finish(Fixture *f, Node *out, const char *zero)
     begin_with_nan(f->g, f->store);
     f->g->poison = true;
     fill_random(target->val.data, target->val.numel, 99, 1);
-    check_gradients(f->g, f->store, 40, 1e-5, 2e-7, zero);
+    check_gradients(&(Checked){.g = f->g}, f->store, 40, 1e-5, 2e-7, zero);
     graph_free(f->g);
     param_store_free(f->store);
 }

@@ -17,13 +17,13 @@ typedef struct Table {
 } Table;
 
 static const Table tables[] = {
-    {MODEL_FIELDS, sizeof(ModelConfig)}, {TRAIN_FIELDS, sizeof(TrainConfig)}, {LORA_FIELDS, sizeof(LoraConfig)}};
+    {MODEL_FIELDS, sizeof(ModelConfig)}, {TRAIN_FIELDS, sizeof(TrainConfig)}, {ADAPTER_FIELDS, sizeof(AdapterConfig)}};
 
 /* What holds a value: a configuration in which all others are as they should be. */
 typedef union Config {
     ModelConfig model;
     TrainConfig train;
-    LoraConfig lora;
+    AdapterConfig adapter;
 } Config;
 
 static Config good(const Table *t)
@@ -37,7 +37,7 @@ static Config good(const Table *t)
     } else if (t->fields == TRAIN_FIELDS) {
         c.train = train_preset(PRESET_MNIST);
     } else {
-        c.lora = (LoraConfig){.rank = 8, .alpha = 8};
+        c.adapter = (AdapterConfig){.rank = 8, .alpha = 8};
     }
     return c;
 }
@@ -46,7 +46,7 @@ static int check_config(const Config *c, const Table *t, Err *e)
 {
     if (t->fields == MODEL_FIELDS)
         return model_config_check(&c->model, e);
-    return t->fields == TRAIN_FIELDS ? train_config_check(&c->train, e) : fields_check(c, LORA_FIELDS, e);
+    return t->fields == TRAIN_FIELDS ? train_config_check(&c->train, e) : fields_check(c, ADAPTER_FIELDS, e);
 }
 
 /* The value as an option, in the struct and, for a model, as JSON: accepted or refused by all of them, with the
@@ -125,8 +125,8 @@ static const Range ranges[] = {
     {1, "grad_clip", offsetof(TrainConfig, clip), 0, 1e30, 0},
     {1, "ema", offsetof(TrainConfig, ema), 0, 0.9999999, 0},
     {1, "val_images", offsetof(TrainConfig, val_images), 0, 1e9, 1},
-    {2, "rank", offsetof(LoraConfig, rank), 1, 65536, 1},
-    {2, "alpha", offsetof(LoraConfig, alpha), 1e-6, 1e6, 0},
+    {2, "rank", offsetof(AdapterConfig, rank), 1, 65536, 1},
+    {2, "alpha", offsetof(AdapterConfig, alpha), 1e-6, 1e6, 0},
 };
 
 static void try_number(const Range *r, double value, bool accepted)

@@ -191,7 +191,7 @@ static void test_conv3x3(void **state)
         for (size_t i = 0; i < sizeof names / sizeof *names; i++)
             for (int algo = CONV_AUTO; algo <= CONV_WINOGRAD; algo++) {
                 Case c = case_new(names[i], *be);
-                Node *x = image(&c, "x"), *w = filter(&c, "w", LAYOUT_CONV3);
+                Node *x = image(&c, "x"), *w = filter(&c, "w", LAYOUT_CONV);
                 finish(&c, op_conv3x3(c.g, x, w, plain(&c, "b"), (ConvAlgo)algo));
             }
 }

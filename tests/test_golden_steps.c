@@ -91,7 +91,7 @@ static void follow(const Run *run)
     io = golden_open(name);
     snprintf(name, sizeof name, "%s_steps", run->net);
     f = golden_open(name);
-    u = golden_unet(m, io, true, NULL);
+    u = golden_unet(m, io, true);
     for (int k = 1; k <= STEPS + 1; k++) {
         double norm;
 

@@ -19,7 +19,7 @@ static void test_eval(void **state)
     for (size_t i = 0; i < 2; i++) {
         StFile *io = golden_open(nets[i].io);
         Model *m = golden_model(nets[i].model, false);
-        Unet u = golden_unet(m, io, false, NULL);
+        Unet u = golden_unet(m, io, false);
 
         check_output(&u, io, "eps", eps_tol);
         check_output(&u, io, "eps", eps_tol); /* nothing is left over from the first run */
@@ -68,7 +68,7 @@ static void test_train(void **state)
     for (size_t i = 0; i < 2; i++) {
         StFile *io = golden_open(nets[i].io);
         Model *m = golden_model(nets[i].model, true);
-        Unet u = golden_unet(m, io, true, NULL);
+        Unet u = golden_unet(m, io, true);
 
         u.g->poison = true;
         check_output(&u, io, "eps_train", train_tol);
@@ -88,7 +88,7 @@ static void test_batch_statistics_without_training(void **state)
     StFile *io = golden_open("unet_seed_io");
     Model *m = golden_model("unet_seed", false), *same = golden_model("unet_seed", false);
     UnetOptions o = {.n = 5, .h = 16, .w = 16, .batch_stats = true};
-    Unet u, v = golden_unet(m, io, false, NULL);
+    Unet u, v = golden_unet(m, io, false);
     Err err;
 
     (void)state;
@@ -109,7 +109,7 @@ static void test_null_class_and_guidance(void **state)
 {
     StFile *io = golden_open("unet_mnist_io");
     Model *m = golden_model("unet_mnist", false);
-    Unet u = golden_unet(m, io, false, NULL), v = golden_unet(m, io, false, NULL);
+    Unet u = golden_unet(m, io, false), v = golden_unet(m, io, false);
     float *cfg = golden_f32(io, "eps_cfg");
 
     (void)state;

@@ -2,6 +2,7 @@
  * it changes anything; and that sampling says which image, at which step, whatever the number of threads. */
 #include "check.h"
 
+#include "sdlora/adapter.h"
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
 
@@ -122,31 +123,27 @@ static void test_merge_changes_nothing(void **state)
 {
     static const char *const layers[] = {"encoder_convs.0.cross_attention.w_q", "encoder_convs.1.cross_attention.w_v"};
     static const double scales[] = {1e300, -1e300, 1e30};
-    LoraConfig c = {2, 2, "w_q,w_v"};
+    AdapterConfig c = {.rank = 2, .alpha = 2, .targets = "w_q,w_v"};
     Model *m = make_model(), *same = make_model();
-    UnetOptions o = {.n = 1, .h = SIDE, .w = SIDE};
     Err err;
-    Unet u;
+    Adapter *a = adapter_new(m->params, &c, 1, &err);
 
     (void)state;
-    o.lora = lora_new(&c, false, &err);
-    check_ptr(o.lora, err);
-    check_ok(unet_build(&u, m, &o, &err), err);
-    unet_free(&u);
+    check_ptr(a, err);
     for (int i = 0; i < 2; i++) { /* the last layer is the one that fails with the last scale */
         char name[2 * PARAM_NAME_MAX];
         snprintf(name, sizeof name, "%s.lora_B.weight", layers[i]);
-        fill_random(param_find(o.lora->params, name)->value, 4, 5, i ? 1e10 : 1e-3);
+        fill_random(param_find(a->params, name)->value, 4, 5, i ? 1e10 : 1e-3);
     }
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(lora_merge(m->params, o.lora, scales[i], &err), -1);
+        assert_int_equal(adapter_merge(m->params, (const Adapter *const[]){a}, &scales[i], 1, &err), -1);
         assert_int_equal(err.code, ERR_DIVERGED);
         if (!strstr(err.msg, i == 2 ? "'encoder_convs.1.cross_attention.w_v.weight'" : "w_q.weight'"))
             fail_msg("not the layer: %s", err.msg);
         assert_memory_equal(m->params->values, same->params->values, m->params->n_values * sizeof(real));
     }
-    check_ok(lora_merge(m->params, o.lora, 1, &err), err);
-    lora_free(o.lora);
+    check_ok(adapter_merge(m->params, (const Adapter *const[]){a}, (const double[]){1}, 1, &err), err);
+    adapter_free(a);
     model_free(m);
     model_free(same);
 }

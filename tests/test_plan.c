@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/adapter.h"
 #include "sdlora/model.h"
 #include "sdlora/threads.h"
 
@@ -120,11 +121,10 @@ typedef struct Result {
 enum { IMAGES = 3, PIXELS = IMAGES * 8 * 8 };
 
 /* Two passes (the second meets what the first left behind), then what came out. */
-static Result run(Model *m, Lora *lora, bool plain, bool poison)
+static Result run(Model *m, Adapter *a, bool plain, bool poison)
 {
-    UnetOptions o = {
-        .n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain, .lora = lora};
-    const ParamStore *s = lora ? lora->params : m->params;
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain};
+    const ParamStore *s = a ? a->params : m->params;
     Result r;
     Unet u;
     Err err;
@@ -132,8 +132,11 @@ static Result run(Model *m, Lora *lora, bool plain, bool poison)
     check_ok(unet_build(&u, m, &o, &err), err);
     check_plan(u.g->items, u.g->n_items, u.g->slab_bytes);
     u.g->poison = poison;
-    if (lora)
+    if (a) {
         fill_random(s->values, s->n_weights, 8, 0.3);
+        adapter_apply(a, 1, -1);
+        memset(m->params->grads, 0xff, m->params->n_grads * sizeof(real));
+    }
     memset(s->grads, 0xff, s->n_weights * sizeof(real)); /* NaN: nothing relies on cleared gradients */
     fill_random(u.x->val.data, PIXELS, 1, 1);
     fill_random(u.target->val.data, PIXELS, 2, 1);
@@ -142,6 +145,8 @@ static Result run(Model *m, Lora *lora, bool plain, bool poison)
     for (int pass = 0; pass < 2; pass++) {
         graph_forward(u.g);
         graph_backward(u.g);
+        if (a)
+            adapter_backward(a, 1, -1);
     }
     r.loss = u.g->loss_value;
     r.slab = u.g->slab_bytes;
@@ -173,30 +178,25 @@ static void result_free(Result *r)
 static void network_case(Preset preset, const char *targets)
 {
     ModelConfig c = small(preset);
-    LoraConfig lc = {.rank = 2, .alpha = 3};
+    AdapterConfig ac = {.rank = 2, .alpha = 3};
     Result planned, plain, poisoned, both;
-    Lora *lora = NULL;
+    Adapter *a = NULL;
     Err err;
     Model *m = model_new(&c, !targets, 4, &err);
     size_t weights;
 
     check_ptr(m, err);
     if (targets) {
-        snprintf(lc.targets, sizeof lc.targets, "%s", targets);
-        lora = lora_new(&lc, true, &err);
-        check_ptr(lora, err);
+        snprintf(ac.targets, sizeof ac.targets, "%s", targets);
+        a = adapter_new(m->params, &ac, 1, &err);
+        check_ptr(a, err);
+        check_ok(adapter_attach(a, &err), err);
     }
-    if (lora) { /* the first building declares and allocates its parameters */
-        UnetOptions o = {.n = 1, .h = 4, .w = 4, .train = true, .loss_scale = 1, .lora = lora};
-        Unet u;
-        check_ok(unet_build(&u, m, &o, &err), err);
-        unet_free(&u);
-    }
-    weights = lora ? lora->params->n_weights : m->params->n_weights;
-    planned = run(m, lora, false, false);
-    plain = run(m, lora, true, false);
-    poisoned = run(m, lora, false, true);
-    both = run(m, lora, true, true);
+    weights = a ? a->params->n_weights : m->params->n_weights;
+    planned = run(m, a, false, false);
+    plain = run(m, a, true, false);
+    poisoned = run(m, a, false, true);
+    both = run(m, a, true, true);
     same(&planned, &plain, weights);
     same(&planned, &poisoned, weights);
     same(&planned, &both, weights);
@@ -207,7 +207,7 @@ static void network_case(Preset preset, const char *targets)
     result_free(&plain);
     result_free(&poisoned);
     result_free(&both);
-    lora_free(lora);
+    adapter_free(a);
     model_free(m);
 }
 
@@ -317,9 +317,9 @@ static void test_threads(void **state)
     graph_backward(u.g);
     threads_init(2);
 #ifndef NDEBUG
-    u.g->prepared = false;
+    u.g->stale = STALE_ALL;
     assert_true(aborts(graph_prepare, u.g));
-    u.g->prepared = true;
+    u.g->stale = STALE_NOTHING;
     assert_true(aborts(graph_forward, u.g));
     assert_true(aborts(graph_backward, u.g));
 #endif

@@ -15,9 +15,9 @@ static void memory_case(const ModelConfig *mc, const char *targets, TrainConfig 
     bool whole = mc->norm == NORM_BATCH && !targets;
     int *k = whole ? &c.batch : &c.micro_batch, most = c.batch;
     size_t bytes[33];
-    LoraConfig lc = {.rank = 2, .alpha = 4};
+    AdapterConfig ac = {.rank = 2, .alpha = 4};
 
-    snprintf(lc.targets, sizeof lc.targets, "%s", targets ? targets : "");
+    snprintf(ac.targets, sizeof ac.targets, "%s", targets ? targets : "");
     for (*k = 1; *k <= most; ++*k)
         bytes[*k] = bytes_of(mc, targets, c, d);
     for (size_t limit = bytes[1] - 1; limit < bytes[most]; limit += (bytes[most] - bytes[1]) / 7) {
@@ -25,18 +25,18 @@ static void memory_case(const ModelConfig *mc, const char *targets, TrainConfig 
         char want[128];
         Err err;
         Model *m = model_new(mc, !targets, 1, &err);
-        Lora *l = targets ? lora_new(&lc, true, &err) : NULL;
+        Adapter *a = targets ? adapter_new(m->params, &ac, 1, &err) : NULL;
         *k = most;
         c.max_bytes = limit;
         while (fits > 0 && bytes[fits] > limit)
             fits--;
-        assert_null(trainer_new(m, l, &c, d, d, &err));
+        assert_null(trainer_new(m, a, &c, d, d, &err));
         assert_int_equal(err.code, ERR_USAGE);
         snprintf(want, sizeof want,
                  fits ? "; with the %s at %d it would need %.1f MB" : "; even with the %s at %d it needs %.1f MB",
                  whole ? "batch size" : "micro-batch", fits ? fits : 1, (double)bytes[fits ? fits : 1] / 1e6);
         assert_says(err, want);
-        lora_free(l);
+        adapter_free(a);
         model_free(m);
     }
     *k = most;

@@ -71,7 +71,7 @@ static inline TrainConfig tiny_train(void)
 /* A model, perhaps an adapter, and their trainer. */
 typedef struct Job {
     Model *m;
-    Lora *l;
+    Adapter *a;
     Trainer *t;
     Err err;
 } Job;
@@ -79,17 +79,17 @@ typedef struct Job {
 static inline Job job_new(const ModelConfig *mc, const char *targets, const TrainConfig *c, const Dataset *d,
                           const Dataset *val, uint64_t init)
 {
-    LoraConfig lc = {.rank = 2, .alpha = 4};
+    AdapterConfig ac = {.rank = 2, .alpha = 4};
     Job j = {NULL, NULL, NULL, {ERR_NONE, ""}};
 
     j.m = model_new(mc, !targets, init, &j.err);
     check_ptr(j.m, j.err);
     if (targets) {
-        snprintf(lc.targets, sizeof lc.targets, "%s", targets);
-        j.l = lora_new(&lc, true, &j.err);
-        check_ptr(j.l, j.err);
+        snprintf(ac.targets, sizeof ac.targets, "%s", targets);
+        j.a = adapter_new(j.m->params, &ac, c->seed, &j.err);
+        check_ptr(j.a, j.err);
     }
-    j.t = trainer_new(j.m, j.l, c, d, val, &j.err);
+    j.t = trainer_new(j.m, j.a, c, d, val, &j.err);
     check_ptr(j.t, j.err);
     return j;
 }
@@ -97,13 +97,13 @@ static inline Job job_new(const ModelConfig *mc, const char *targets, const Trai
 static inline void job_free(Job *j)
 {
     trainer_free(j->t);
-    lora_free(j->l);
+    adapter_free(j->a);
     model_free(j->m);
 }
 
 static inline ParamStore *job_store(const Job *j)
 {
-    return j->l ? j->l->params : j->m->params;
+    return j->a ? j->a->params : j->m->params;
 }
 
 static inline StepReport job_steps(Job *j, int n)
