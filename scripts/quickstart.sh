@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 run=runs/quickstart
 figure=figure/quickstart.png
-apt=(build-essential pkg-config libopenblas-dev zlib1g-dev libstb-dev libjansson-dev libmd-dev)
+apt=(build-essential pkg-config libopenblas-dev zlib1g-dev libstb-dev libjansson-dev libmd-dev libpcre2-dev)
 
 say() {
     printf '\n== %s\n' "$*" >&2
@@ -32,7 +32,7 @@ missing() {
         echo "pkg-config"
         return
     fi
-    for lib in openblas zlib jansson libmd; do
+    for lib in openblas zlib jansson libmd libpcre2-8; do
         pkg-config --exists "$lib" || echo "$lib"
     done
 }
@@ -58,16 +58,16 @@ END
 tell() {
     local command
     if have dnf; then
-        command="sudo dnf install gcc make pkgconf-pkg-config openblas-devel zlib-devel stb-devel jansson-devel libmd-devel"
+        command="sudo dnf install gcc make pkgconf-pkg-config openblas-devel zlib-devel stb-devel jansson-devel libmd-devel pcre2-devel"
     elif have pacman; then
-        command="sudo pacman -S --needed base-devel openblas zlib stb jansson libmd"
+        command="sudo pacman -S --needed base-devel openblas zlib stb jansson libmd pcre2"
     elif have brew; then
-        command="brew install gcc make pkg-config openblas zlib jansson libmd
+        command="brew install gcc make pkg-config openblas zlib jansson libmd pcre2
     export CC=gcc-14      (or what it installed: Apple's clang has no OpenMP)
     export PKG_CONFIG_PATH=\"\$(brew --prefix openblas)/lib/pkgconfig\"
     (stb_image_write.h, of the stb library, goes anywhere that CPPFLAGS=-I... names)"
     else
-        command="install: a C compiler, make, pkg-config, OpenBLAS, zlib, stb, jansson and libmd with their headers"
+        command="install: a C compiler, make, pkg-config, OpenBLAS, zlib, stb, jansson, libmd and pcre2 with their headers"
     fi
     cat >&2 <<END
 quickstart: some things are missing and this system has no apt-get. Run this, then start again:

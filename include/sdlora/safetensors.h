@@ -6,6 +6,7 @@
 #ifndef SDLORA_SAFETENSORS_H
 #define SDLORA_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,9 @@ typedef enum DType { /* the first three are what this program writes, F16, BF16 
 
 const char *dtype_name(DType t); /* "F32" */
 int dtype_bits(DType t);
+/* n floats into F16 or BF16 (out: n numbers of 2 bytes), to the nearest, ties to even. False where a finite one would
+ * become infinite. */
+bool dtype_round(void *out, DType t, const float *in, size_t n);
 
 typedef struct StTensor {
     const char *name;

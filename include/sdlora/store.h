@@ -4,6 +4,7 @@
 
 #include "sdlora/adapter.h"
 #include "sdlora/model.h"
+#include "sdlora/safetensors.h"
 
 /* safetensors with PyTorch's names and shapes; the configuration as JSON in the metadata under MODEL_CONFIG_KEY. */
 #define MODEL_CONFIG_KEY "sdlora.config"
@@ -23,6 +24,16 @@ int model_config_from_json(ModelConfig *c, const char *json, const char *label, 
 
 /* The PEFT form: DIR/adapter_model.safetensors and DIR/adapter_config.json. */
 int adapter_save(const Adapter *a, const char *dir, Err *e);
+
+typedef enum AdapterFormat { ADAPTER_PEFT, ADAPTER_KOHYA, ADAPTER_DIFFUSERS, ADAPTER_REFERENCE } AdapterFormat;
+extern const char *const ADAPTER_FORMAT_NAMES[];
+
+/* The same adapter as other programs have it: ADAPTER_PEFT a directory, the others a file. dtype: F32, F16 or BF16.
+ * ERR_INPUT says what the format cannot hold; nothing is left out or changed for it, but for what the same numbers say
+ * in other words: kohya      LoRA of linear layers and convolutions, LoHa, LoKr, with LyCORIS' names; the scale of
+ * rsLoRA is an alpha diffusers  LoRA of linear layers and convolutions, the configuration in the metadata reference
+ * LoRA of linear layers; alpha is 1 there, and goes into lora_b where that changes no bit of the product */
+int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DType dtype, Err *e);
 
 /* `path`: a directory of that form, or a bare file, in any spelling that adapter_names.c knows. Names and shapes are
  * matched with the model's layers; what matches nothing is an error that lists the names (ERR_INPUT). So is what could

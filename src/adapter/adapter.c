@@ -137,7 +137,7 @@ Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part)
     if (l->kind == ADAPTER_FULL)
         return part == PART_VALUE ? f : none;
     if (part == PART_MAGNITUDE)
-        return conv ? shape4(1, out, 1, 1) : shape1(out);
+        return conv ? shape4(1, out, 1, 1) : shape1(l->weight->use == USE_TABLE ? in : out);
     if (l->kind != ADAPTER_LORA)
         return none;
     switch (part) {

@@ -268,6 +268,7 @@ static bool by_kernels(const AdapterLayer *l)
 /* Of D itself, without magnitudes. */
 static size_t plain_scratch(const AdapterLayer *l)
 {
+    const bool tucker = l->part[PART_MID] || l->part[PART_T1] || l->part[PART_T2];
     const Sizes z = sizes_of(l);
 
     if (by_kernels(l)) {
@@ -275,8 +276,9 @@ static size_t plain_scratch(const AdapterLayer *l)
         return mem_align_up(backend_get()->linear_fwd_scratch(f.rows, l->rank, f.cols, threads_count())) +
                (l->part[PART_A0] ? mem_align_up(z.numel * sizeof(real)) : 0);
     }
-    /* D in the files' order; then factors, and what a Tucker product needs on its way */
-    return mem_align_up((3 * z.numel + z.rank * z.in * (z.taps + 1)) * sizeof(real));
+    /* D in the files' order; then factors, and what a Tucker product needs on its way. (A Kronecker product of whole
+     * factors has a rank by name only, of any size.) */
+    return mem_align_up((3 * z.numel + (tucker ? z.rank * z.in * (z.taps + 1) : 0)) * sizeof(real));
 }
 
 size_t adapter_change_scratch(const AdapterLayer *l)

@@ -72,6 +72,55 @@ static float half_to_float(uint32_t h)
     return float_from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
 }
 
+/* bits >> drop, to the nearest, ties to even */
+static uint32_t shift_round(uint32_t bits, int drop)
+{
+    const uint32_t low = bits & ((1u << drop) - 1), half = 1u << (drop - 1), kept = bits >> drop;
+
+    return kept + (low > half || (low == half && (kept & 1)));
+}
+
+/* An overflow of the fraction carries into the exponent, which is right, up to infinity. */
+static uint16_t float_to_half(float x)
+{
+    uint32_t bits, sign, rest;
+
+    memcpy(&bits, &x, sizeof bits);
+    sign = bits >> 16 & 0x8000u;
+    rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u) /* NaN */
+        return (uint16_t)(sign | 0x7e00u);
+    if (rest >= 0x47800000u) /* 65536 and more */
+        return (uint16_t)(sign | 0x7c00u);
+    if (rest < 0x38800000u) /* below 2^-14: in steps of 2^-24 */
+        return (uint16_t)(sign | (uint32_t)lrintf(ldexpf(fabsf(x), 24)));
+    return (uint16_t)(sign | shift_round(rest - (112u << 23), 13));
+}
+
+static uint16_t float_to_bf16(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) /* NaN */
+        return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)shift_round(bits, 16);
+}
+
+bool dtype_round(void *out, DType t, const float *in, size_t n)
+{
+    const uint16_t infinite = t == DT_F16 ? 0x7c00u : 0x7f80u;
+    unsigned char *p = out;
+
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t v = t == DT_F16 ? float_to_half(in[i]) : float_to_bf16(in[i]);
+        memcpy(p + i * sizeof v, &v, sizeof v);
+        if ((v & 0x7fffu) == infinite && isfinite(in[i]))
+            return false;
+    }
+    return true;
+}
+
 static int wrong_dtype(const StFile *f, const StTensor *t, const char *wanted, Err *e)
 {
     char name[128];

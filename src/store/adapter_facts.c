@@ -1,0 +1,96 @@
+/* Where an adapter comes from: one JSON object in the metadata. It is for people to read: what a file says wrongly
+ * there is passed over, and nothing of it can be long. */
+#include "adapter_file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/json.h"
+#include "sdlora/mem.h"
+
+const char adapter_facts_key[] = "sdlora.facts";
+
+typedef struct TextFact {
+    const char *name;
+    size_t offset, size;
+} TextFact;
+
+#define TEXT(member)                                                                                                   \
+    {                                                                                                                  \
+#member, offsetof(AdapterFacts, member), sizeof((AdapterFacts *)NULL)->member                                  \
+    }
+static const TextFact texts[] = {TEXT(base_name), TEXT(base_sha256), TEXT(data_name), TEXT(data_sha256)};
+enum { TEXTS = sizeof texts / sizeof *texts, CLASSES_MAX = 65536 };
+
+/* Nothing is written of what is not known. NULL: no memory. */
+static json_t *facts_object(const AdapterFacts *f)
+{
+    json_t *o = json_object();
+    bool whole = o != NULL;
+
+    for (int i = 0; i < TEXTS && whole; i++) {
+        const char *text = (const char *)f + texts[i].offset;
+        if (*text)
+            whole = !json_object_set_new(o, texts[i].name, json_string(text));
+    }
+    if (whole && f->classes > 0)
+        whole = !json_object_set_new(o, "classes", json_integer(f->classes));
+    if (whole && f->steps > 0)
+        whole = !json_object_set_new(o, "steps", json_integer(f->steps));
+    if (whole && isfinite(f->val_loss))
+        whole = !json_object_set_new(o, "val_loss", json_real(f->val_loss));
+    if (whole && isfinite(f->base_val_loss))
+        whole = !json_object_set_new(o, "base_val_loss", json_real(f->base_val_loss));
+    if (whole)
+        return o;
+    json_decref(o);
+    return NULL;
+}
+
+char *adapter_facts_json(const AdapterFacts *facts, Err *e)
+{
+    json_t *o = facts_object(facts);
+    char *text = json_text(o, JSON_COMPACT | JSON_SORT_KEYS, "the adapter's facts", e);
+
+    json_decref(o);
+    return text;
+}
+
+static double loss_of(const json_t *v)
+{
+    return json_is_number(v) ? json_number_value(v) : (double)NAN;
+}
+
+static json_int_t count_of(const json_t *v, json_int_t most)
+{
+    const json_int_t n = json_integer_value(v);
+    return n > 0 && n <= most ? n : 0;
+}
+
+int adapter_facts_read(AdapterFacts *facts, const StFile *f, Err *e)
+{
+    const char *json = st_meta(f, adapter_facts_key);
+    char *label;
+    json_t *o;
+
+    *facts = (AdapterFacts){.val_loss = (double)NAN, .base_val_loss = (double)NAN};
+    if (!json)
+        return 0;
+    label = mem_printf(e, "what '%s' says of its origin", st_label(f));
+    o = label ? json_read_text(json, strlen(json), label, e) : NULL;
+    mem_free(label);
+    if (!o)
+        return -1;
+    for (int i = 0; i < TEXTS; i++) {
+        const char *text = json_string_value(json_object_get(o, texts[i].name));
+        if (text && strlen(text) < texts[i].size)
+            strcpy((char *)facts + texts[i].offset, text);
+    }
+    facts->classes = (int)count_of(json_object_get(o, "classes"), CLASSES_MAX);
+    facts->steps = count_of(json_object_get(o, "steps"), INT64_MAX);
+    facts->val_loss = loss_of(json_object_get(o, "val_loss"));
+    facts->base_val_loss = loss_of(json_object_get(o, "base_val_loss"));
+    json_decref(o);
+    return 0;
+}
