@@ -64,6 +64,7 @@ extern const char *const DATASET_WRITTEN[]; /* all names that this gives to file
  * smallest are taken over the 3x3 pixels around (y,x), those outside of the image left out ---- */
 typedef enum Transform {
     TRANSFORM_OUTLINE, /* largest - smallest: the morphological gradient */
+    TRANSFORM_CONTOUR, /* largest - p: what dilation adds, a line of one pixel around strokes however thin */
     TRANSFORM_BOLD,    /* largest: dilation */
     TRANSFORM_THIN,    /* smallest: erosion */
     TRANSFORM_SLANT,   /* p(y, x - 0.3 ((h-1)/2 - y)), linear between two pixels, 0 outside, rounded (half up) */

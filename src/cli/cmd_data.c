@@ -47,16 +47,18 @@ static const OptionTable TABLE = {
     .command = "data",
     .summary = "say what a data set holds, or make one in another style",
     .operand = "[DIR]",
-    .text = "DIR (data/mnist if none is named) has train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., gzipped "
-            "or not\n"
-            "(IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
-            "integers (n)).\n"
-            "A copy is IDX files, gzipped, for --data of the other commands. Prints the path written.\n\n"
-            "  sdlora data data/fashion-mnist\n"
-            "  sdlora data --transform outline -n 500 -o data/outlines\n"
-            "  sdlora finetune --data data/outlines\n\n"
-            "outline: largest minus smallest of the 3x3 pixels around; bold: the largest; thin: the smallest;\n"
-            "slant: rows shifted by 0.3 pixels for each one above the middle; invert: the negative.\n",
+    .text =
+        "DIR (data/mnist if none is named) has train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., gzipped "
+        "or not\n"
+        "(IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
+        "integers (n)).\n"
+        "A copy is IDX files, gzipped, for --data of the other commands. Prints the path written.\n\n"
+        "  sdlora data data/fashion-mnist\n"
+        "  sdlora data --transform outline -n 500 -o data/outlines\n"
+        "  sdlora finetune --data data/outlines\n\n"
+        "outline: largest minus smallest of the 3x3 pixels around; contour: largest minus the pixel, a thinner line;\n"
+        "bold: the largest; thin: the smallest; slant: each row 0.3 pixels further than the one below; invert: "
+        "the negative.\n",
     .options = OPTIONS,
 };
 

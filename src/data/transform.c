@@ -5,7 +5,7 @@
 
 #include "source.h"
 
-const char *const TRANSFORM_NAMES[] = {"outline", "bold", "thin", "slant", "invert", NULL};
+const char *const TRANSFORM_NAMES[] = {"outline", "contour", "bold", "thin", "slant", "invert", NULL};
 
 typedef struct Plane {
     const uint8_t *px; /* (h,w) */
@@ -42,6 +42,11 @@ static int outline(const Plane *p, int y, int x)
     return r.high - r.low;
 }
 
+static int contour(const Plane *p, int y, int x)
+{
+    return range_around(p, y, x).high - at(p, y, x);
+}
+
 static int bold(const Plane *p, int y, int x)
 {
     return range_around(p, y, x).high;
@@ -70,8 +75,8 @@ static int invert(const Plane *p, int y, int x)
 }
 
 static int (*const PIXEL[TRANSFORMS])(const Plane *p, int y, int x) = {
-    [TRANSFORM_OUTLINE] = outline, [TRANSFORM_BOLD] = bold,     [TRANSFORM_THIN] = thin,
-    [TRANSFORM_SLANT] = slant,     [TRANSFORM_INVERT] = invert,
+    [TRANSFORM_OUTLINE] = outline, [TRANSFORM_CONTOUR] = contour, [TRANSFORM_BOLD] = bold,
+    [TRANSFORM_THIN] = thin,       [TRANSFORM_SLANT] = slant,     [TRANSFORM_INVERT] = invert,
 };
 
 void transform_plane(uint8_t *out, const uint8_t *in, int h, int w, Transform t)
