@@ -75,7 +75,9 @@ static void print_numbers(const char *label, const json_t *splits, const char *k
     char n[32];
     printf("%-*s", LABEL_WIDTH, label);
     json_object_foreach((json_t *)splits, name, o)
+    {
         printf("%*s", COLUMN_WIDTH, cli_count(n, json_integer_value(json_object_get(o, key))));
+    }
     printf("\n");
 }
 
