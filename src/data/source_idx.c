@@ -5,23 +5,22 @@
 
 #include "source.h"
 
-#define TRAIN_IMAGES "train-images-idx3-ubyte"
-#define TRAIN_LABELS "train-labels-idx1-ubyte"
-#define TEST_IMAGES  "t10k-images-idx3-ubyte"
-#define TEST_LABELS  "t10k-labels-idx1-ubyte"
-
-/* In the order in which they are looked for. */
+/* In the order in which they are looked for; [1] is what dataset_write gives. */
 static const char *const IMAGES[DATA_SPLITS][5] = {
-    [DATA_TRAIN] = {TRAIN_IMAGES, TRAIN_IMAGES ".gz", "train-images.idx3-ubyte", "train-images.idx3-ubyte.gz", NULL},
-    [DATA_TEST] = {TEST_IMAGES, TEST_IMAGES ".gz", "t10k-images.idx3-ubyte", "t10k-images.idx3-ubyte.gz", NULL},
+    [DATA_TRAIN] = {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte",
+                    "train-images.idx3-ubyte.gz", NULL},
+    [DATA_TEST] = {"t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz", "t10k-images.idx3-ubyte",
+                   "t10k-images.idx3-ubyte.gz", NULL},
 };
 static const char *const LABELS[DATA_SPLITS][5] = {
-    [DATA_TRAIN] = {TRAIN_LABELS, TRAIN_LABELS ".gz", "train-labels.idx1-ubyte", "train-labels.idx1-ubyte.gz", NULL},
-    [DATA_TEST] = {TEST_LABELS, TEST_LABELS ".gz", "t10k-labels.idx1-ubyte", "t10k-labels.idx1-ubyte.gz", NULL},
+    [DATA_TRAIN] = {"train-labels-idx1-ubyte", "train-labels-idx1-ubyte.gz", "train-labels.idx1-ubyte",
+                    "train-labels.idx1-ubyte.gz", NULL},
+    [DATA_TEST] = {"t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz", "t10k-labels.idx1-ubyte",
+                   "t10k-labels.idx1-ubyte.gz", NULL},
 };
 
-const char *const DATASET_WRITTEN[] = {TRAIN_IMAGES ".gz", TRAIN_LABELS ".gz", TEST_IMAGES ".gz", TEST_LABELS ".gz",
-                                       NULL};
+const char *const DATASET_WRITTEN[] = {"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+                                       "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", NULL};
 
 static int find(DataFiles *out, const char *path, DataSplit split, Err *e)
 {
@@ -58,7 +57,7 @@ static int read_pair(Dataset *out, const DataFiles *files, Err *e)
 
 const DataSource IDX_SOURCE = {
     .name = "IDX",
-    .wanted = {"'" TRAIN_IMAGES "' (or .gz)", "'" TEST_IMAGES "' (or .gz)"},
+    .wanted = {"'train-images-idx3-ubyte' (or .gz)", "'t10k-images-idx3-ubyte' (or .gz)"},
     .find = find,
     .read = read_pair,
 };
