@@ -163,7 +163,7 @@ sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|tes
 sources: counts that differ|src/data/dataset.c|s/if (images == labels)/if (1)/|test_idx test_npy
 balance: the last of each class|src/data/dataset.c|s/if (quota\[d->labels\[i\]\]-- > 0)/if (quota[d->labels[d->n - 1 - i]]-- > 0)/|test_transform
 balance: classes are lost|src/data/dataset.c|s/if (n < present)/if (0)/|test_transform cli_data
-balance: the first images|src/data/dataset.c|s/if (quota\[c\] < count\[c\]) {/if (quota[c] < count[c] \&\& c < 1) {/|test_transform
+balance: one class after the other|src/data/dataset.c|s/if (quota\[c\] < count\[c\]) {/while (quota[c] < count[c] \&\& n > 0) {/|test_transform
 transform: a cross for a square|src/data/transform.c|s/            int v = at(p, i, j);/            int v = at(p, i, i == y ? j : x);/|test_transform
 transform: what lies outside is black|src/data/transform.c|s/Range r = {255, 0}/Range r = {y > 0 ? 255 : 0, 0}/|test_transform
 transform: the right neighbour forgotten|src/data/transform.c|s/j <= x + 1/j <= x/|test_transform
