@@ -25,6 +25,7 @@ static const Command COMMANDS[] = {
     {"sample", cmd_sample, "draw images"},
     {"predict", cmd_predict, "run the network once on given tensors"},
     {"noise", cmd_noise, "draw how images dissolve into noise"},
+    {"data", cmd_data, "say what a data set holds, or make one in another style"},
     {"info", cmd_info, "say what a file holds"},
     {"bench", cmd_bench, "measure this machine"},
 };
