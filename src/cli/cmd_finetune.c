@@ -3,9 +3,10 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "interrupt.h"
-#include "run.h"
+#include "train_command.h"
 
 enum { NAMES_MAX = 512 };
 
@@ -72,9 +73,9 @@ static void describe(const Run *run)
     char n[32], m[32];
     fputs("model: '", stderr);
     cli_put(stderr, a->model_path); /* a resumed run's come out of its file */
-    fprintf(stderr, "', %s weights, frozen\n", cli_count(n, base));
-    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on ", cli_count(n, own),
-            100.0 * (double)own / (double)(base + own), cli_count(m, base + own), a->lora.rank, a->lora.alpha);
+    fprintf(stderr, "', %s weights, frozen\n", text_count(n, base));
+    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s), rank %d, alpha %g, on ", text_count(n, own),
+            100.0 * (double)own / (double)(base + own), text_count(m, base + own), a->lora.rank, a->lora.alpha);
     cli_put(stderr, a->lora.targets);
     fputc('\n', stderr);
     if (run->loop.model->config.context_tokens == 1 && (lora_targets(&only_qk, "w_q") || lora_targets(&only_qk, "w_k")))
@@ -99,7 +100,7 @@ int cmd_finetune(int argc, char **argv)
         run->given = &given;
         run->build = build;
         run->describe = describe;
-        status = run_train(run);
+        status = train_command(run);
     } else {
         status = cli_fail(&e, &FINETUNE_TABLE);
     }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/clock.h"
+
 #define DRAW_SECONDS  0.1
 #define PLAIN_SECONDS 10.0
 
@@ -25,7 +27,7 @@ void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit
     p->first = p->rate_step = p->done = first;
     p->total = total;
     p->per_step = per_step;
-    p->begin = p->rate_time = term_seconds();
+    p->begin = p->rate_time = clock_seconds();
     p->drawn = p->mode == PROGRESS_PLAIN ? p->begin : -1;
 }
 
@@ -106,7 +108,7 @@ static void plain(Progress *p, const char *prefix, const char *suffix)
 
 void progress_update(Progress *p, int64_t step, const char *prefix, const char *suffix, bool milestone)
 {
-    double now = term_seconds(), wait = p->mode == PROGRESS_PLAIN ? PLAIN_SECONDS : DRAW_SECONDS;
+    double now = clock_seconds(), wait = p->mode == PROGRESS_PLAIN ? PLAIN_SECONDS : DRAW_SECONDS;
     p->done = step;
     if (p->mode == PROGRESS_NONE || (!milestone && step < p->total && now - p->drawn < wait))
         return;
