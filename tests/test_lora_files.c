@@ -2,10 +2,10 @@
  * What is accepted is W + scale B A by the definition; what could be applied wrongly is refused by name. */
 #include "check.h"
 #include "io_util.h"
+#include "start_util.h"
 
 #include "sdlora/safetensors.h"
 #include "sdlora/store.h"
-#include "sdlora/threads.h"
 #include "sdlora/train.h"
 
 #define LAYER_Q "encoder_convs.0.cross_attention.w_q"
@@ -429,14 +429,6 @@ static void test_two_configurations(void **state)
     lora_free(l);
     model_free(m);
     tmpdir_remove(&tmp);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

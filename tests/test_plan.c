@@ -1,5 +1,6 @@
 /* The memory plan: no two lives that meet share bytes, and sharing changes nothing that is computed. */
 #include "check.h"
+#include "start_util.h"
 
 #include <signal.h>
 #include <sys/resource.h>
@@ -326,14 +327,6 @@ static void test_threads(void **state)
     threads_init(1);
     unet_free(&u);
     model_free(m);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

@@ -314,5 +314,5 @@ int main(void)
         cmocka_unit_test(test_damaged_checkpoints),
         cmocka_unit_test(test_half_a_state_is_none),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }
