@@ -1,4 +1,4 @@
-/* Adapters in files: see train.h. Written as PEFT does: a directory with adapter_model.safetensors and
+/* Adapters in files: see store.h. Written as PEFT does: a directory with adapter_model.safetensors and
  * adapter_config.json; lora_A (r,in), lora_B (out,r), scale lora_alpha/r. Read in three spellings:
  *   PEFT       [base_model.model.]LAYER.lora_A.weight (r,in), .lora_B.weight (out,r)
  *   kohya      lora_unet_LAYER.lora_down.weight (r,in), .lora_up.weight (out,r), .alpha (); LAYER's dots are _
