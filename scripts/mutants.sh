@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
-export TMPDIR=$root # failing tests leave their files behind
+export TMPDIR=$root # failing tests leave their files
 trap 'rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
 
@@ -169,6 +169,13 @@ checkpoint: written in place|src/train/checkpoint.c|s/dir_make_temporary(tmp, ca
 checkpoint: nothing of a failed one is removed|src/train/checkpoint.c|s/dir_remove(tmp, CHECKPOINT_FILES, &removed, NULL)/(void)removed/|cli_faults
 run: a damaged checkpoint is the latest|src/run/rundir_checkpoints.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
 run: the best is removed too|src/run/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
+loop: a late signal leaves nothing|src/run/loop.c|s/if (s.saved_step != step \&\& (/if (0 \&\& (/|test_loop
+loop: the validation loss is not told|src/run/loop.c|s/observer.ctx, &r, val_loss,/observer.ctx, \&r, (double)NAN,/|test_loop
+loop: a picture that may not be shown|src/run/preview.c|s/return o.drawn ? o.drawn(o.ctx, g, e) : 0/return o.drawn ? (o.drawn(o.ctx, g, e), 0) : 0/|test_loop
+preview: drawn to its end after a signal|src/run/preview.c|s/return loop_signal(ctx)/return 0/|test_loop
+messages: the system's refusals name no option|src/cli/cli.c|s/t \&\& e->code != ERR_INPUT/t \&\& e->code == ERR_USAGE/|cli_train
+run: another command's run.json|src/run/rundir_json.c|s/r->adapter ? "finetune" : "train"/r->adapter ? "train" : "train"/|cli_directory
+best.json: any step|src/run/rundir_checkpoints.c|s/json_integer_value(best) >= 0/true/|cli_hostile
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
 safe: only --out is put together again|src/cli/train_command.c|s/if (recover_named(run, e) .. /if (/|cli_safe
 safe: a directory that is another by now|src/run/rundir.c|s/held.st_ino == now.st_ino/1/|cli_safe
