@@ -65,7 +65,7 @@ static inline double loss_now(Graph *g)
 }
 
 /* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero`
- * names it. A second pass, which meets what the first left behind, gives the same bytes. */
+ * names it. A second pass, which meets what the first left, gives the same bytes. */
 static inline void check_gradients(Graph *g, const ParamStore *s, int samples, double h, double rtol, const char *zero)
 {
     real *grads = calloc(s->n_weights, sizeof(real));

@@ -120,7 +120,7 @@ typedef struct Result {
 
 enum { IMAGES = 3, PIXELS = IMAGES * 8 * 8 };
 
-/* Two passes (the second meets what the first left behind), then what came out. */
+/* Two passes (the second meets what the first left), then what came out. */
 static Result run(Model *m, Lora *lora, bool plain, bool poison)
 {
     UnetOptions o = {
@@ -150,7 +150,7 @@ static Result run(Model *m, Lora *lora, bool plain, bool poison)
     r.grads = malloc(s->n_weights * sizeof(real));
     memcpy(r.grads, s->grads, s->n_weights * sizeof(real));
     r.out = malloc(PIXELS * sizeof(real));
-    memcpy(r.out, u.out->val.data, PIXELS * sizeof(real)); /* kept behind the backward pass */
+    memcpy(r.out, u.out->val.data, PIXELS * sizeof(real)); /* kept after the backward pass */
     unet_free(&u);
     return r;
 }

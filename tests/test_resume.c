@@ -265,7 +265,7 @@ static void is_unusable(Job *j, ErrCode code, const char *dir)
     assert_false(file_exists(dir));
 }
 
-/* A state that was read in part, or that a diverged step left behind, is neither trained on nor saved. */
+/* A state that was read in part, or that a diverged step left, is neither trained on nor saved. */
 static void test_half_a_state_is_none(void **state)
 {
     Dataset d = bars(20, 1);
