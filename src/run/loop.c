@@ -167,7 +167,7 @@ int loop_run(const Loop *l, Err *e)
             return -1;
         step = trainer_step_count(l->trainer);
     }
-    if (step == total)
+    if (step >= total)
         return 0;
     /* A signal that came after the step's last look: the step is done, but maybe not saved. */
     if (s.saved_step != step && (loop_save_result(l, e) || save_checkpoint(&s, step, NAN, e)))

@@ -44,7 +44,8 @@
 
 #define RUN_OPTIONS \
     {.heading = "Run"}, \
-    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", OWN(FIELD_TEXT, out, .what = "another place", .help = "run directory")}, \
+    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", \
+     OWN(FIELD_TEXT, out, .what = "another place", .help = "run directory")}, \
     {.name = "resume", .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
      OWN(FIELD_TEXT, resume, \
          .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet")}, \

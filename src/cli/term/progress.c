@@ -24,11 +24,11 @@ void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit
     if (quiet)
         p->mode = PROGRESS_NONE;
     p->unit = unit;
-    p->first = p->rate_step = p->done = first;
+    p->rate_step = p->done = first;
     p->total = total;
     p->per_step = per_step;
-    p->begin = p->rate_time = clock_seconds();
-    p->drawn = p->mode == PROGRESS_PLAIN ? p->begin : -1;
+    p->rate_time = clock_seconds();
+    p->drawn = p->mode == PROGRESS_PLAIN ? p->rate_time : -1;
 }
 
 static void measure_rate(Progress *p, double now)
