@@ -43,12 +43,12 @@ check 'the same images in other batches and threads' test "$(pixels a)" = "$(pix
 sample --steps 4 --digit 2 -n 5 --format idx -o c
 head5() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | head -c 320 | cksum; }
 check 'the first five of twenty are the five' test "$(head5 a)" = "$(head5 c)"
-sample --steps 4 --digit 2 -n 20 --format idx -o d --seed 1
-check 'another seed, other images' test "$(pixels a)" != "$(pixels d)"
+check 'another seed' sample --steps 4 --digit 2 -n 20 --format idx -o d --seed 1
+check 'other images' test "$(pixels a)" != "$(pixels d)"
 sample --steps 4 --digit 2 -n 20 --format idx -o e --lora :0
 check 'an adapter of scale 0 changes nothing' test "$(pixels a)" = "$(pixels e)"
-sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
-sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
+check 'half an adapter, twice' sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
+check 'the whole of it' sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
 check 'the adapter does change them' test "$(pixels a)" != "$(pixels g)"
 raw() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | od -An -v -tu1 -w1; }
 farthest() { paste <(raw "$1") <(raw "$2") | awk '{ d = $1 > $2 ? $1 - $2 : $2 - $1; if (d > most) most = d } END { print most + 0, NR }'; }

@@ -99,6 +99,8 @@ bool dir_is_temporary(const char *name);
 
 /* ---- paths and sums ---- */
 
+#define FILE_PATH_MAX 4096 /* bytes of a path with its NUL, where one is put together in a block of fixed size */
+
 /* "dir/name" into out; an error when it does not fit. */
 int file_join(char *out, size_t cap, const char *dir, const char *name, Err *e);
 /* The directory of a path: "." for a bare name, "/" for "/x". */

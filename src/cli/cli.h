@@ -14,7 +14,6 @@
 
 #include "options/options.h"
 
-#define CLI_PATH_MAX  4096
 #define DEFAULT_DATA  "data/mnist"
 #define DATA_HELP     "directory of a data set: IDX files, gzipped or not, or NumPy's; see 'sdlora data --help'"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
@@ -65,11 +64,8 @@ int cli_check_default(const char *path, bool png, Err *e);
 int cli_check_apart(const char *output, const char *input, Err *e);
 int cli_check_apart_from_model(const char *output, const char *model, const TextList *loras, Err *e);
 
-/* "1,234,567" */
-const char *cli_count(char buf[32], int64_t n);
-
 /* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
- * exists. An empty path is lora/ beside the model. path has CLI_PATH_MAX bytes. */
+ * exists. An empty path is lora/ beside the model. path has FILE_PATH_MAX bytes. */
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e);
 
 typedef struct AdapterSet { /* with their scales; cli_free_adapters */

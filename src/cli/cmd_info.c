@@ -232,7 +232,7 @@ static bool named_idx(const char *path)
 static json_t *file_json(const char *path, Err *e)
 {
     unsigned char head[9] = {0};
-    char inner[CLI_PATH_MAX];
+    char inner[FILE_PATH_MAX];
     bool zipped = false;
     size_t n;
     if (file_is_dir(path)) {

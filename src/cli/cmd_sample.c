@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "sdlora/clock.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/train.h"
@@ -129,11 +130,11 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
         return -1;
     if (!a->quiet)
         describe(j, &plan);
-    begin = term_seconds();
+    begin = clock_seconds();
     if (draw_all(j, e))
         return -1;
     if (!a->quiet)
-        fprintf(stderr, "drawn in %.4g s\n", term_seconds() - begin);
+        fprintf(stderr, "drawn in %.4g s\n", clock_seconds() - begin);
     return sample_files_write(j, e);
 }
 

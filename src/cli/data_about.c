@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "json_out.h"
+#include "sdlora/text.h"
 
 static json_t *split_json(const Dataset *d, const DataFiles *files)
 {
@@ -76,7 +77,7 @@ static void print_numbers(const char *label, const json_t *splits, const char *k
     printf("%-*s", LABEL_WIDTH, label);
     json_object_foreach((json_t *)splits, name, o)
     {
-        printf("%*s", COLUMN_WIDTH, cli_count(n, json_integer_value(json_object_get(o, key))));
+        printf("%*s", COLUMN_WIDTH, text_count(n, json_integer_value(json_object_get(o, key))));
     }
     printf("\n");
 }
@@ -91,7 +92,7 @@ static void print_class(int c, const json_t *splits)
     json_object_foreach((json_t *)splits, name, o)
     {
         json_t *count = json_array_get(json_object_get(o, "images_per_class"), (size_t)c);
-        printf("%*s", COLUMN_WIDTH, cli_count(n, json_integer_value(count)));
+        printf("%*s", COLUMN_WIDTH, text_count(n, json_integer_value(count)));
     }
     printf("\n");
 }

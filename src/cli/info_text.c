@@ -85,7 +85,7 @@ static int print_safetensors(const json_t *root, Err *e)
         width = len > width && len <= 64 ? len : width;
     }
     printf("safetensors, %s: %zu tensors, %s values\n", json_string_value(json_object_get(root, "kind")),
-           json_array_size(tensors), cli_count(n, json_integer_value(json_object_get(root, "values"))));
+           json_array_size(tensors), text_count(n, json_integer_value(json_object_get(root, "values"))));
     if (print_metadata(metadata, e))
         return -1;
     printf("\ntensors:\n");
@@ -97,7 +97,7 @@ static int print_safetensors(const json_t *root, Err *e)
         printf("  ");
         cli_put(stdout, name);
         printf("%*s  %-5s %-18s %12s bytes", pad > 0 ? pad : 0, "", json_string_value(json_object_get(t, "dtype")),
-               shape, cli_count(n, json_integer_value(json_object_get(t, "bytes"))));
+               shape, text_count(n, json_integer_value(json_object_get(t, "bytes"))));
         print_stats(t);
     }
     return 0;
@@ -109,7 +109,7 @@ static void print_idx(const json_t *root)
     char shape[64], n[32];
     shape_text_of(shape, sizeof shape, json_object_get(root, "shape"));
     printf("IDX, %s: U8 %s, %s bytes", json_string_value(json_object_get(root, "kind")), shape,
-           cli_count(n, json_integer_value(json_object_get(root, "bytes"))));
+           text_count(n, json_integer_value(json_object_get(root, "bytes"))));
     print_stats(root);
     if (counts) {
         printf("per class:");

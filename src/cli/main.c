@@ -130,7 +130,7 @@ int main(int argc, char **argv)
     start_settle(argv, environ);
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     status = dispatch(argc, argv);
-    /* A full disk behind a redirection shows only here. */
+    /* Where standard output goes to a file, a full disk shows only here. */
     errno = 0;
     if ((fflush(stdout) || ferror(stdout)) && status == 0) {
         fprintf(stderr, "sdlora: cannot write to standard output: %s\n", strerror(errno ? errno : EIO));

@@ -1,4 +1,4 @@
-/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
+/* Models in safetensors files: see store.h. A file without our metadata is a state_dict of the reference model; its
  * sizes are read off the shapes. */
 #include "sdlora/store.h"
 
