@@ -25,7 +25,8 @@ static const Command COMMANDS[] = {
     {"sample", cmd_sample, "draw images"},
     {"predict", cmd_predict, "run the network once on given tensors"},
     {"noise", cmd_noise, "draw how images dissolve into noise"},
-    {"info", cmd_info, "say what a file holds"},
+    {"info", cmd_info, "say what a file or a directory is"},
+    {"list", cmd_list, "the runs there are, a line each"},
     {"bench", cmd_bench, "measure this machine"},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
