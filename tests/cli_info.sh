@@ -142,7 +142,7 @@ again() { # again NAME ARGS...: the command that the picture holds draws it agai
     command_of "$name.png" >"$name.sh"
     sed -i 's/\\\\/\\/g' "$name.sh"
     check "$name: a command" grep -q '^sdlora sample --model ' "$name.sh"
-    (sdlora() { "$SDLORA" "$@" -q -o "$name-again.png" >out.txt 2>err.txt; } && . "./$name.sh")
+    (sdlora() { "$SDLORA" "$@" -q -o "$name-again.png" >out.txt 2>err.txt; } && eval "$(cat "$name.sh")")
     check "$name: drawn again by '$(cat "$name.sh")'" cmp "$name.png" "$name-again.png"
 }
 again plain --model $M --steps 3
