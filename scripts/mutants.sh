@@ -140,7 +140,7 @@ png texts: a NUL inside|src/io/png_read.c|s/if (memchr(p, 0, (size_t)(end - p)))
 png texts: any key|src/io/png_read.c|s/if (key < 1 .. key > KEY_MAX)/if (!p)/|test_png
 png texts: Latin-1 passes for UTF-8|src/io/png_read.c|s/if (c >= 0x80)/if (0)/|test_png
 sha256 of a file: the last piece is whole|src/base/sha256.c|s/SHA256Update(&ctx, piece, got)/SHA256Update(\&ctx, piece, sizeof piece)/|test_dir
-recipe: the path as it was given|src/cli/recipe.c|s/name = mem_strdup(from, e)/name = mem_strdup(path, e)/|cli_info
+recipe: the path as it was given|src/cli/recipe.c|s/text_safe(name, cap, from)/text_safe(name, cap, path)/|cli_info
 recipe: without its run|src/cli/recipe.c|s/if (runinfo_there(dir))/if (0)/|cli_info
 recipe: what was chosen is left out|src/cli/recipe.c|s/s.cols = a->trajectory ? 0 : p->cols/s.cols = 0/|cli_info
 recipe: a sampler is told what it does not take|src/cli/recipe.c|s/return !d->all_steps/return true/|cli_info

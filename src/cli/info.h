@@ -31,11 +31,11 @@ void stats_print(FILE *to, const Stats *s);
 /* A run's directory, a checkpoint's (info_run.c). */
 int info_run(Report *r, const char *dir, Err *e);
 int info_checkpoint(Report *r, const char *dir, Err *e);
-/* Rows of what a run was trained on and how far, for what it made. */
-void info_training(Report *r, const RunInfo *run);
-/* The run that a file belongs to: the one that it lies in, or the one of the checkpoint that it lies in. false: none
- * that can be read. Needs runinfo_free either way. */
-bool info_run_of(RunInfo *run, const char *path);
+/* Rows of what a run was trained on and how far; step: of the checkpoint that is meant, -1: the run. */
+void info_training(Report *r, const RunInfo *run, int64_t step);
+/* The run that a file belongs to: the one that it lies in, or the one of the checkpoint that it lies in (*step, else
+ * -1). false: none that can be read. Needs runinfo_free either way. */
+bool info_run_of(RunInfo *run, int64_t *step, const char *path);
 
 /* An IDX file, gzipped or not; a directory of them (info_data.c). */
 int info_idx(Report *r, const char *path, int nd, Err *e);

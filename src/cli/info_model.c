@@ -105,19 +105,28 @@ static double size_of(const StFile *f, const char *path)
     return bytes;
 }
 
+static const char *words_of(const char *kind)
+{
+    static const char *const WORDS[][2] = {{"model", "model"},
+                                           {"state_dict", "model"},
+                                           {"state", "state of a checkpoint"},
+                                           {"adapter", "adapter"},
+                                           {NULL, "safetensors"}};
+    int i = 0;
+    while (WORDS[i][0] && strcmp(WORDS[i][0], kind) != 0)
+        i++;
+    return WORDS[i][1];
+}
+
 /* A file that calls itself a model and is none is still shown: what is wrong with it is asked here. */
-static int describe(Report *r, const StFile *f, const char *path, const char *kind, const RunInfo *run, Err *e)
+static int describe(Report *r, const StFile *f, const char *path, const char *kind, const RunInfo *run, int64_t step,
+                    Err *e)
 {
     bool model = !strcmp(kind, "model") || !strcmp(kind, "state_dict");
     ModelConfig c;
     int64_t weights;
     Err why = {0};
-    report_title(r, kind,
-                 model                    ? "model"
-                 : !strcmp(kind, "state") ? "state of a checkpoint"
-                 : kind[0] == 'a'         ? "adapter"
-                                          : "safetensors",
-                 path);
+    report_title(r, kind, words_of(kind), path);
     report_set(r, "format", json_string("safetensors"));
     if (model && model_describe(&c, &weights, f, &why)) {
         report_text(r, "damaged", why.msg, 0);
@@ -132,7 +141,7 @@ static int describe(Report *r, const StFile *f, const char *path, const char *ki
         state_rows(r, f);
     put_sum(r, f);
     if (run)
-        info_training(r, run);
+        info_training(r, run, step);
     if (model && r->tensors)
         print_fields(r, &c);
     return info_tensors(r, f, e);
@@ -145,8 +154,9 @@ int info_safetensors(Report *r, const char *path, Err *e)
     int rc = run ? 0 : -1;
     if (!rc) {
         const char *kind = kind_of(f);
-        bool known = strcmp(kind, "tensors") != 0 && info_run_of(run, path);
-        rc = describe(r, f, path, kind, known ? run : NULL, e);
+        int64_t step = -1;
+        bool known = strcmp(kind, "tensors") != 0 && info_run_of(run, &step, path);
+        rc = describe(r, f, path, kind, known ? run : NULL, step, e);
         runinfo_free(run);
     }
     mem_free(run);

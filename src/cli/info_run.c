@@ -15,15 +15,16 @@
 
 enum { STEPS_SHOWN = 8 };
 
-bool info_run_of(RunInfo *run, const char *path)
+bool info_run_of(RunInfo *run, int64_t *step, const char *path)
 {
     char *dir = mem_alloc(1, CLI_PATH_MAX, "a path", NULL), *home = mem_alloc(1, CLI_PATH_MAX, "a path", NULL);
     bool found = false;
     memset(run, 0, sizeof *run);
+    *step = -1;
     if (dir && home && !file_dir(dir, CLI_PATH_MAX, path, NULL)) {
         if (runinfo_there(dir))
             found = !runinfo_read(run, dir, NULL);
-        else if (rundir_step_named(dir) >= 0 && !rundir_of_checkpoint(home, CLI_PATH_MAX, dir, NULL))
+        else if ((*step = rundir_step_named(dir)) >= 0 && !rundir_of_checkpoint(home, CLI_PATH_MAX, dir, NULL))
             found = !runinfo_read(run, home, NULL);
     }
     mem_free(dir);
@@ -54,12 +55,31 @@ static void steps_row(Report *r, const RunInfo *run)
         report_row(r, "steps", "%s%s%s, of how many is not known", cli_count(n, run->step), epochs, seed);
 }
 
-void info_training(Report *r, const RunInfo *run)
+/* Of a checkpoint: what the run had done then. */
+static void checkpoint_rows(Report *r, const RunInfo *run, int64_t step)
+{
+    double loss = runinfo_loss_at(run->dir, step);
+    char n[32], m[32];
+    if (run->total >= 0)
+        report_row(r, "steps", "%s of %s, a checkpoint", cli_count(n, step), cli_count(m, run->total));
+    else
+        report_row(r, "steps", "%s, a checkpoint", cli_count(n, step));
+    if (!isnan(loss)) {
+        report_row(r, "validation loss", "%.4f", loss);
+        report_set(r, "val_loss", json_real(loss));
+    }
+}
+
+void info_training(Report *r, const RunInfo *run, int64_t step)
 {
     char name[256];
     report_row(r, "data", "%s", runinfo_data(name, sizeof name, run));
-    steps_row(r, run);
-    loss_row(r, run);
+    if (step >= 0) {
+        checkpoint_rows(r, run, step);
+    } else {
+        steps_row(r, run);
+        loss_row(r, run);
+    }
     report_set(r, "run", runinfo_json(run));
 }
 
@@ -157,7 +177,7 @@ int info_run(Report *r, const char *dir, Err *e)
         report_title(r, "run", "run", dir);
         command_row(r, run);
         report_row(r, "state", "%s", RUN_STATE_NAMES[run->state]);
-        info_training(r, run);
+        info_training(r, run, -1);
         run_rows(r, run);
     }
     if (run)
@@ -202,28 +222,15 @@ static void files_row(Report *r, const char *dir)
     report_set(r, "files", files);
 }
 
-static void owner_rows(Report *r, const RunInfo *run, const char *dir, int64_t step)
-{
-    char name[256];
-    double loss = runinfo_loss_at(run->dir, step);
-    report_text(r, "run", run->dir, 0);
-    command_row(r, run);
-    report_row(r, "data", "%s", runinfo_data(name, sizeof name, run));
-    if (!isnan(loss)) {
-        report_row(r, "validation loss", "%.4f", loss);
-        report_set(r, "val_loss", json_real(loss));
-    }
-    report_set(r, "run", runinfo_json(run));
-    resume_row(r, run->command, " ", dir, "");
-}
-
 int info_checkpoint(Report *r, const char *dir, Err *e)
 {
-    int64_t step = 0, named = rundir_step_named(dir);
+    int64_t step = 0, named = -1;
     char *inner = mem_printf(e, "%s/state.safetensors", dir), n[32], m[32];
     RunInfo *run = inner ? mem_alloc(1, sizeof *run, "a run", e) : NULL;
     int rc = run ? state_step(&step, dir, e) : -1;
     if (!rc) {
+        bool known = info_run_of(run, &named, inner);
+        named = rundir_step_named(dir);
         report_title(r, "checkpoint", "checkpoint", dir);
         report_set(r, "step", json_integer(step));
         if (named >= 0 && named != step)
@@ -231,10 +238,12 @@ int info_checkpoint(Report *r, const char *dir, Err *e)
         else
             report_row(r, "step", "%s", cli_count(n, step));
         files_row(r, dir);
-        if (info_run_of(run, inner))
-            owner_rows(r, run, dir, step);
-        else
-            report_row(r, "run", "not known: no run.json where it should lie");
+        report_text(r, "run", known ? run->dir : "not known: no run.json where it should lie", 0);
+        if (known) {
+            command_row(r, run);
+            info_training(r, run, step);
+            resume_row(r, run->command, " ", dir, "");
+        }
         runinfo_free(run);
     }
     mem_free(inner);

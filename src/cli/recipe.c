@@ -9,6 +9,7 @@
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 #include "sdlora/store.h"
+#include "sdlora/text.h"
 
 #include "report.h"
 #include "runinfo.h"
@@ -51,13 +52,17 @@ static char *short_name(const char *path, Err *e)
     char *whole = realpath(path, NULL), *name;
     const char *from = NULL;
     struct stat st;
+    size_t cap;
     if (!whole || stat(whole, &st) || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
         free(whole);
         return mem_strdup("pipe", e);
     }
     if (!(from = from_runs(whole)) && !(from = from_run(whole, e)))
         from = strrchr(whole, '/') + 1;
-    name = mem_strdup(from, e);
+    cap = 4 * strlen(from) + 1;
+    name = mem_alloc(cap, 1, "a name", e);
+    if (name) /* a text in a PNG is UTF-8 */
+        text_safe(name, cap, from);
     free(whole);
     return name;
 }

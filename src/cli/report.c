@@ -87,7 +87,7 @@ void report_row(Report *r, const char *label, const char *fmt, ...)
 /* In ASCII, so that nothing in it speaks to the terminal. Jansson leaves DEL as it is; it can only lie in strings. */
 int report_print_json(const json_t *root, Err *e)
 {
-    char *text = json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, "what was found", e);
+    char *text = json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(9), "what was found", e);
     if (!text)
         return -1;
     for (const char *p = text; *p; p++)
