@@ -114,7 +114,7 @@ progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.9
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
-info: DEL in JSON|src/cli/json_out.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
+info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals
 signals: SIGHUP counts as a second one|src/cli/interrupt.c|s/sig != SIGHUP && asked/arrived/|cli_signals
@@ -134,6 +134,24 @@ preview: drawn without room|src/run/preview.c|s/return !sample_measure(&plan, m,
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
 linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
+png texts: the CRC is not compared|src/io/png_read.c|s/u32(sum) == crc/crc >= 0/|test_png
+png texts: as long as they claim|src/io/png_read.c|s/if (r->length > PNG_TEXTS_MAX - r->bytes)/if (0)/|test_png
+png texts: a NUL inside|src/io/png_read.c|s/if (memchr(p, 0, (size_t)(end - p)))/if (0)/|test_png
+png texts: any key|src/io/png_read.c|s/if (key < 1 .. key > KEY_MAX)/if (!p)/|test_png
+png texts: Latin-1 passes for UTF-8|src/io/png_read.c|s/if (c >= 0x80)/if (0)/|test_png
+sha256 of a file: the last piece is whole|src/base/sha256.c|s/SHA256Update(&ctx, piece, got)/SHA256Update(\&ctx, piece, sizeof piece)/|test_dir
+recipe: the path as it was given|src/cli/recipe.c|s/text_safe(name, cap, from)/text_safe(name, cap, path)/|cli_info
+recipe: without its run|src/cli/recipe.c|s/if (runinfo_there(dir))/if (0)/|cli_info
+recipe: what was chosen is left out|src/cli/recipe.c|s/s.cols = a->trajectory ? 0 : p->cols/s.cols = 0/|cli_info
+recipe: a sampler is told what it does not take|src/cli/recipe.c|s/return !d->all_steps/return true/|cli_info
+recipe: any option out of a file|src/cli/recipe.c|s/if (!o .. !(o->flags & OPT_DRAWN))/if (!o)/|cli_info
+recipe: values are not looked at|src/cli/recipe.c|s/if (option_store(scratch, o, value, NULL))/if (!scratch)/|cli_info
+recipe: a word is not quoted|src/cli/report.c|s/\*word \&\& strspn(word, plain) == strlen(word)/*word \&\& strspn(word, plain)/|cli_info
+recipe: looks anywhere for a model|src/cli/info_png.c|s/if (!path .. name\[0\] == '\/' .. strstr(name, ".."))/if (!path)/|cli_info
+recipe: any file is the model|src/cli/info_png.c|s/strncmp(hex, hash, RECIPE_HASH)/0/|cli_info
+run: a lock is not seen|src/cli/runinfo.c|s/flock(fd, LOCK_SH . LOCK_NB) \&\& errno == EWOULDBLOCK/0/|cli_list
+list: through links|src/cli/cmd_list.c|s/FTS_PHYSICAL . FTS_NOCHDIR . FTS_COMFOLLOW/FTS_LOGICAL/|cli_list
+list: a damaged run ends it|src/cli/cmd_list.c|s/rc = add_damaged(l, path, why.msg, e)/rc = err_set(e, ERR_INPUT, "%s", why.msg)/|cli_list
 png: anybody's text|src/io/png.c|s/ \&\& !memcmp(head + at + sizeof key, program, n)//|test_image
 output: not tried beforehand|src/cli/cli.c|s/!(f = file_create(path, e))/(f = NULL, 0)/|cli_output
 output: also the input|src/cli/cli.c|s/a.st_ino != b.st_ino)/a.st_ino != b.st_ino + 1)/|cli_output

@@ -55,8 +55,8 @@ farthest() { paste <(raw "$1") <(raw "$2") | awk '{ d = $1 > $2 ? $1 - $2 : $2 -
 check "twice half of it is the whole, up to rounding, but: $(farthest f g)" test "$(farthest f g | sed 's/^1 /0 /')" = '0 1280'
 check 'ddpm' sample --sampler ddpm --digit 0 -n 2
 check 'guidance' sample --steps 4 --cfg-scale 2 --digit 0 -n 2
-expect 0 'labels: U8 (20)' info a-labels-idx1-ubyte.gz
-expect 0 'per class: 0 0 20' info a-labels-idx1-ubyte.gz
+expect 0 'U8 (20), 20 bytes' info a-labels-idx1-ubyte.gz
+expect 0 'per class        0 0 20' info a-labels-idx1-ubyte.gz
 mkdir fake
 sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --format idx -o fake/t10k
 # shellcheck disable=SC2086
@@ -92,7 +92,7 @@ tensor() { echo "\"$1\":{\"dtype\":\"$2\",\"shape\":[$3],\"data_offsets\":[$4]}"
 st_file in.safetensors 816 "{$(tensor x F32 3,1,8,8 48,816),$(tensor t I64 3 0,24),$(tensor y I64 3 24,48)}"
 predict() { "$SDLORA" predict --model run/model.safetensors --input in.safetensors "$@" >out.txt 2>err.txt; }
 check 'predict' predict --output eps.safetensors
-expect 0 '(3,1,8,8)' info eps.safetensors
+expect 0 '(3,1,8,8)' info --tensors eps.safetensors
 check 'with an adapter' predict --output merged.safetensors --lora
 check 'that changes it' test "$(cmp eps.safetensors merged.safetensors | wc -l)" -eq 1
 check 'unmerged' predict --output beside.safetensors --lora run/lora:1 --unmerged
@@ -114,15 +114,15 @@ check 'sampling is measured as it is done' awk -F'[:,]' '
     END { for (s in flops) if (s !~ /train/) { r = flops[s] / flops["  \"train_step\""]; if (!(r > 0.6 && r < 0.75)) exit 1 } }' out.txt
 
 # info
-expect 0 'safetensors, model' info run/model.safetensors
+expect 0 "model 'run/model.safetensors'" info --tensors run/model.safetensors
 for line in 'channels        4,8              the number of channels' \
     'null_class      yes              the null class' 'pre_norm        pre              the place of LayerNorm' \
     'schedule        cosine           the noise schedule'; do
     check "info: $line" grep -qxF "  $line" out.txt
 done
-expect 0 'safetensors, adapter' info run/lora
+expect 0 "adapter 'run/lora/adapter_model.safetensors'" info run/lora
 expect 0 '"kind": "model"' info --json run/model.safetensors
-expect 0 'IDX, images: U8 (40,8,8)' info data/train-images-idx3-ubyte
-expect 3 '' info sample.png
+expect 0 'U8 (40,8,8), 2,560 bytes' info data/train-images-idx3-ubyte
+expect 0 ' pixels' info sample.png
 
 finish

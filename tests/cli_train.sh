@@ -141,7 +141,7 @@ check 'the default directory of an adapter' test -s runs/data/lora/adapter_model
 check 'every field of a model' train fields --steps 1 --sample-every 0 --image-size 10 --channels 5,6 --time-dim 14 --qsize 3 \
     --vsize 7 --fsize 9 --context-tokens 2 --context-dim 11 --groups 3 --act relu --time-act --no-skip --attention-norm post \
     --no-null-class --timesteps 13 --schedule linear --predict x0 --clip none
-"$SDLORA" info fields/model.safetensors | sed -n '/^configuration:/,/^$/s/^  \([a-z_]*\) *\([^ ]*\) .*/\1=\2/p' | tr '\n' ' ' >out.txt
+"$SDLORA" info --tensors fields/model.safetensors | sed -n '/^configuration:/,/^$/s/^  \([a-z_]*\) *\([^ ]*\) .*/\1=\2/p' | tr '\n' ' ' >out.txt
 check 'are in its file' test "$(cat out.txt)" = "channels=5,6 image_size=10 in_channels=1 time_dim=14 qsize=3 vsize=7 fsize=9 context_tokens=2 \
 context_dim=11 classes=3 null_class=no norm=group groups=3 act=relu time_act=yes skip=no pre_norm=post timesteps=13 schedule=linear \
 predict=x0 clip=none "

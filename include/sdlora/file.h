@@ -113,5 +113,7 @@ typedef struct FileSpan {
 } FileSpan;
 void file_sha256(char hex[65], const void *data, size_t n);
 void file_sha256_spans(char hex[65], const FileSpan *span, int n);
+/* Of a file, a piece at a time. After an error hex is "". */
+int file_sha256_path(char hex[65], const char *path, Err *e);
 
 #endif

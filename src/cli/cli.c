@@ -40,7 +40,7 @@ int cli_fail(const Err *e, const OptionTable *t)
     fflush(stdout);
     fputs("sdlora: ", stderr);
     cli_put(stderr, asked ? text : e->msg);
-    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info' shows them)\n" : "\n", stderr);
+    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info --tensors' shows them)\n" : "\n", stderr);
     if (e->code == ERR_USAGE && t)
         fprintf(stderr, "Try 'sdlora %s --help'\n", t->command);
     return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;
@@ -60,7 +60,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         return false;
     }
     if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
-        err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
+        err_set(&e, ERR_USAGE, "'%s' needs a %.*s", t->command, (int)strcspn(t->operand, "."), t->operand);
     if (e.code) {
         options_free(given);
         *status = cli_fail(&e, t);

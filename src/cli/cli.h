@@ -25,6 +25,7 @@ int cmd_predict(int argc, char **argv);
 int cmd_noise(int argc, char **argv);
 int cmd_data(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_list(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
@@ -90,15 +91,18 @@ extern const char *const BATCH_STATS_NAMES[];
 
 /* clang-format off */
 #define OPTION_MODEL(T) \
-    {.name = "model", .letter = 'm', .arg = "FILE", OPTION_OWN(T, FIELD_TEXT, model, .help = "model")}
+    {.name = "model", .letter = 'm', .flags = OPT_DRAWN, .arg = "FILE", \
+     OPTION_OWN(T, FIELD_TEXT, model, .help = "model")}
 #define OPTION_LORAS(T) \
-    {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL, .fallback = "", .arg = "PATH[:SCALE]", \
+    {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL | OPT_DRAWN, .fallback = "", .arg = "PATH[:SCALE]", \
      OPTION_OWN(T, FIELD_TEXTS, loras, \
                 .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable")}
 #define OPTION_BN(T, member) \
-    {.name = "bn", OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
+    {.name = "bn", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
 #define OPTION_CONV(T, member) \
-    {.name = "conv", OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
+    {.name = "conv", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
 #define OPTION_MEM(T, member) \
     {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
                                .help = "memory to take at most, as 512MB [what the machine has]")}

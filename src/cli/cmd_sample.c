@@ -126,7 +126,8 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     if (sample_args_check(a, g, e) || (a->output && sample_files_name(j, e)) ||
         !(j->model = cli_load_model(a->model, sha256, e)) || sample_args_settle(a, g, &j->model->config, e) ||
         sample_plan(&j->plan, a, &j->model->config, e) || (!a->output && sample_files_name(j, e)) ||
-        cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) || measure(&plan, j, &a->config, e))
+        cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) ||
+        recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) || measure(&plan, j, &a->config, e))
         return -1;
     if (!a->quiet)
         describe(j, &plan);
@@ -154,6 +155,7 @@ int cmd_sample(int argc, char **argv)
     cli_free_adapters(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
+    recipe_free(&job.recipe);
     for (int i = 0; i < 2; i++) {
         mem_free(job.px[i]);
         mem_free(job.path[i]);

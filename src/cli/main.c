@@ -26,7 +26,8 @@ static const Command COMMANDS[] = {
     {"predict", cmd_predict, "run the network once on given tensors"},
     {"noise", cmd_noise, "draw how images dissolve into noise"},
     {"data", cmd_data, "say what a data set holds, or make one in another style"},
-    {"info", cmd_info, "say what a file holds"},
+    {"info", cmd_info, "say what a file or a directory is"},
+    {"list", cmd_list, "the runs there are, a line each"},
     {"bench", cmd_bench, "measure this machine"},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
