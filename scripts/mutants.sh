@@ -114,7 +114,7 @@ progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.9
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
-info: DEL in JSON|src/cli/cmd_info.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
+info: DEL in JSON|src/cli/json_out.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals
 signals: SIGHUP counts as a second one|src/cli/interrupt.c|s/sig != SIGHUP && asked/arrived/|cli_signals
@@ -143,7 +143,41 @@ checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->
 model file: surplus tensors pass|src/store/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet
 safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
 safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size /if (0 \&\& x->end > size /; s/if (x->end > got)/if (0)/|test_safetensors
-idx: long files pass|src/data/idx.c|s/if (got > 0)/if (0)/|test_idx
+idx: long files pass|src/data/inflate.c|s/if (got > 0)/if (0)/|test_idx
+arrays: memory before the size of the file|src/data/inflate.c|s/if (inflate_bound(r) < bytes)/if (0)/|test_idx test_npy
+npy: channels as they lie in the file|src/data/npy.c|s/return out->channels > 1 ? part_channels(out, e) : 0/return 0/|test_npy
+npy: channels and pixels exchanged|src/data/npy.c|s/image\[p % c \* hw + p \/ c\]/image[p % hw * c + p \/ hw]/|test_npy
+npy: big-endian labels|src/data/npy.c|s/descr\[0\] == '>' ? item - 1 : 0/0/|test_npy
+npy: large labels are cut|src/data/npy.c|s/i != lowest \&\& p\[i\] != 0/0/|test_npy
+npy: negative labels|src/data/npy.c|s/item == 1 \&\& descr\[1\] == 'i' \&\& p\[0\] > 127/0/|test_npy
+npy: Fortran order|src/data/npy.c|s/if (h->fortran)/if (0)/|test_npy
+npy: a number in brackets is a shape|src/data/npy.c|s/(h->nd != 1 .. comma) \&\& //|test_npy
+npy: keys twice|src/data/npy.c|s/k == 3 .. seen\[k\]/k == 3/|test_npy
+npy: keys missing|src/data/npy.c|s/ \&\& seen\[0\] \&\& seen\[1\] \&\& seen\[2\]//|test_npy
+npy: the header ends at a NUL|src/data/npy.c|s/strlen(text) < length .. //|test_npy
+npy: headers of any length|src/data/npy.c|s/if (\*length > HEADER_MAX)/if (0)/|test_npy
+npy: sizes run over|src/data/npy.c|s/\*out = SIZE_MAX; .*/break;/|test_npy
+npy: any number of channels|src/data/npy.c|s/h->d\[3\] != 1 \&\& h->d\[3\] != 3/0/|test_npy
+sources: the second one is not asked|src/data/dataset.c|s/{&IDX_SOURCE, &NPY_SOURCE}/{\&IDX_SOURCE}/|test_npy cli_data
+sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|test_idx test_npy
+sources: counts that differ|src/data/dataset.c|s/if (images == labels)/if (1)/|test_idx test_npy
+balance: the last of each class|src/data/dataset.c|s/if (quota\[d->labels\[i\]\]-- > 0)/if (quota[d->labels[d->n - 1 - i]]-- > 0)/|test_transform
+balance: classes are lost|src/data/dataset.c|s/if (n < present)/if (0)/|test_transform cli_data
+balance: one class after the other|src/data/dataset.c|s/if (quota\[c\] < count\[c\]) {/while (quota[c] < count[c] \&\& n > 0) {/|test_transform
+transform: a cross for a square|src/data/transform.c|s/            int v = at(p, i, j);/            int v = at(p, i, i == y ? j : x);/|test_transform
+transform: what lies outside is black|src/data/transform.c|s/Range r = {255, 0}/Range r = {y > 0 ? 255 : 0, 0}/|test_transform
+transform: the right neighbour forgotten|src/data/transform.c|s/j <= x + 1/j <= x/|test_transform
+transform: slants the other way|src/data/transform.c|s/20 \* (int64_t)x - 3/20 * (int64_t)x + 3/|test_transform
+transform: rounded down|src/data/transform.c|s/part \* b + 10)/part * b)/|test_transform
+transform: cut towards zero|src/data/transform.c|s/from >= 0 ? from \/ 20 : .*;/from \/ 20;/|test_transform
+transform: the next channel's pixels|src/data/transform.c|s/d->images + i \* hw, before, d->h/d->images + i * hw, d->images, d->h/|test_transform
+data: anybody's directory is replaced|src/cli/cmd_data.c|s/if (!is_copy(output))/if (0)/|cli_data
+data: one that somebody added to|src/cli/cmd_data.c|s/ \&\& dir_holds_only(dir, names);/;/|cli_data
+data: replaced unasked|src/cli/cmd_data.c|s/return a->force ? 0 :/return 1 ? 0 :/|cli_data
+data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a->source, e))/if (0)/|cli_data
+data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
+directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
+noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rc = d.channels == 1/rc = d.channels > 0/|cli_data
 file: a failed write passes|src/base/file_out.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
 file: not synced|src/base/file_out.c|s/return fsync(fd) ? err_errno/return 0 ? err_errno/|test_file
 file: a temporary that is not locked|src/base/dir.c|s/(flock(fd, LOCK_EX . LOCK_NB) && errno == EWOULDBLOCK)/0/|test_file

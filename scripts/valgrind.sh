@@ -54,6 +54,9 @@ tiny='--preset tiny --image-size 8 --timesteps 20'
     memcheck 0 'sample, ddpm, idx' "$SDLORA" sample --model seed/model.safetensors --digit 1 -n 1 --threads 1 \
         --format idx -o c
     memcheck 0 noise "$SDLORA" noise --data data -o d.png
+    memcheck 0 data "$SDLORA" data data
+    memcheck 0 'data, a copy' "$SDLORA" data data --transform slant -n 6 -o copy
+    memcheck 3 'data, nothing there' "$SDLORA" data run
     memcheck 0 info "$SDLORA" info run/model.safetensors
     memcheck 0 'info of an adapter' "$SDLORA" info tuned
     memcheck 0 'info --json' "$SDLORA" info --json data/t10k-images-idx3-ubyte.gz

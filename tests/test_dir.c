@@ -213,7 +213,7 @@ static void test_replace_fails(void **state)
 static void test_clean(void **state)
 {
     TmpDir t;
-    int fd;
+    int fd, held;
     (void)state;
     tmpdir_make(&t);
     put(tmpdir_name(&t, ".sdlora-0000000000000001.tmp"));
@@ -224,6 +224,9 @@ static void test_clean(void **state)
     fd = open(tmpdir_name(&t, ".sdlora-0000000000000004.tmp"), O_RDWR | O_CREAT, 0666);
     assert_int_equal(flock(fd, LOCK_EX), 0);
     make(tmpdir_name(&t, "x.tmp"));
+    make(tmpdir_name(&t, ".sdlora-0000000000000005.tmp"));
+    held = dir_hold(tmpdir_name(&t, ".sdlora-0000000000000005.tmp"));
+    assert_true(held >= 0);
     dir_clean(t.path, NULL);
     assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000001.tmp")));
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000002.tmp")));
@@ -232,8 +235,11 @@ static void test_clean(void **state)
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000003.tmp/notes")));
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000004.tmp")));
     assert_true(file_exists(tmpdir_name(&t, "x.tmp")));
+    assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000005.tmp")));
     close(fd);
-    dir_clean(t.path, NULL);
+    close(held);
+    dir_clean(t.path, NAMES);
+    assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000005.tmp")));
     assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000004.tmp")));
     dir_clean(tmpdir_name(&t, "none"), NAMES);
     tmpdir_remove(&t);

@@ -127,6 +127,7 @@ static const Range ranges[] = {
     {1, "val_images", offsetof(TrainConfig, val_images), 0, 1e9, 1},
     {2, "rank", offsetof(AdapterConfig, rank), 1, 65536, 1},
     {2, "alpha", offsetof(AdapterConfig, alpha), 1e-6, 1e6, 0},
+    {2, "dropout", offsetof(AdapterConfig, dropout), 0, 0.95, 0},
 };
 
 static void try_number(const Range *r, double value, bool accepted)
@@ -224,6 +225,12 @@ static const Name names[] = {
     {1, "conv", offsetof(TrainConfig, conv), "auto", CONV_AUTO},
     {1, "conv", offsetof(TrainConfig, conv), "im2col", CONV_IM2COL},
     {1, "conv", offsetof(TrainConfig, conv), "winograd", CONV_WINOGRAD},
+    {2, "init", offsetof(AdapterConfig, init), "default", ADAPTER_INIT_DEFAULT},
+    {2, "init", offsetof(AdapterConfig, init), "gaussian", ADAPTER_INIT_GAUSSIAN},
+    {2, "init", offsetof(AdapterConfig, init), "pissa", ADAPTER_INIT_PISSA},
+    {2, "train_bias", offsetof(AdapterConfig, bias), "none", ADAPTER_BIAS_NONE},
+    {2, "train_bias", offsetof(AdapterConfig, bias), "lora_only", ADAPTER_BIAS_LORA_ONLY},
+    {2, "train_bias", offsetof(AdapterConfig, bias), "all", ADAPTER_BIAS_ALL},
 };
 enum { N_NAMES = sizeof names / sizeof *names };
 

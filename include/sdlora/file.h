@@ -76,6 +76,8 @@ bool file_is_dir(const char *path);        /* the same */
 int dir_sync(const char *path, Err *e);
 /* Make a directory of a temporary name in `parent`; its path into out. */
 int dir_make_temporary(char *out, size_t cap, const char *parent, Err *e);
+/* Until this descriptor is closed, dir_clean leaves the directory alone, where the file system has locks. */
+int dir_hold(const char *path);
 /* Does it hold nothing but files called one of `names` (NULL-terminated) and temporaries? A path that is not there
  * does. */
 bool dir_holds_only(const char *path, const char *const *names);

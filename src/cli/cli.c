@@ -59,7 +59,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         *status = 0;
         return false;
     }
-    if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && !given->operand)
+    if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
         err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
     if (e.code) {
         options_free(given);

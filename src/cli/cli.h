@@ -16,6 +16,7 @@
 
 #define CLI_PATH_MAX  4096
 #define DEFAULT_DATA  "data/mnist"
+#define DATA_HELP     "directory of a data set: IDX files, gzipped or not, or NumPy's; see 'sdlora data --help'"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
 
 int cmd_train(int argc, char **argv);
@@ -24,6 +25,7 @@ int cmd_sample(int argc, char **argv);
 int cmd_predict(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_noise(int argc, char **argv);
+int cmd_data(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 

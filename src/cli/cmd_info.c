@@ -11,11 +11,11 @@
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
 #include "sdlora/store.h"
-#include "sdlora/text.h"
 #include "sdlora/train.h"
 
 #include "cli.h"
 #include "info_text.h"
+#include "json_out.h"
 
 typedef struct InfoArgs {
     bool json;
@@ -128,18 +128,6 @@ static const char *kind_of(const StFile *f)
     return "tensors";
 }
 
-/* JSON knows no bytes that are not UTF-8. */
-static json_t *path_json(const char *path)
-{
-    json_t *text = json_string(path);
-    size_t cap = 4 * strlen(path) + 1;
-    char *safe = text ? NULL : mem_alloc(cap, 1, "a path", NULL);
-    if (safe)
-        text = json_string(text_safe(safe, cap, path));
-    mem_free(safe);
-    return text;
-}
-
 static json_t *safetensors_json(const char *path, Err *e)
 {
     StFile *f = st_open(path, e);
@@ -150,7 +138,7 @@ static json_t *safetensors_json(const char *path, Err *e)
     root = json_object();
     metadata = json_object();
     tensors = json_array();
-    json_object_set_new(root, "file", path_json(path));
+    json_object_set_new(root, "file", json_path(path));
     json_object_set_new(root, "format", json_string("safetensors"));
     json_object_set_new(root, "kind", json_string(kind_of(f)));
     for (int i = 0; i < st_meta_count(f); i++) {
@@ -215,7 +203,7 @@ static json_t *idx_json(const char *path, int nd, Err *e)
     counts = json_array();
     for (int i = 0; i < x.nd; i++)
         json_array_append_new(shape, json_integer(x.d[i]));
-    json_object_set_new(root, "file", path_json(path));
+    json_object_set_new(root, "file", json_path(path));
     json_object_set_new(root, "format", json_string("idx"));
     json_object_set_new(root, "kind", json_string(nd == 1 ? "labels" : "images"));
     json_object_set_new(root, "dtype", json_string("U8"));
@@ -263,24 +251,6 @@ static json_t *file_json(const char *path, Err *e)
     return safetensors_json(path, e);
 }
 
-/* ---- printing ---- */
-
-/* In ASCII, so that nothing in it speaks to the terminal. Jansson leaves DEL as it is; it can only lie in strings. */
-static int print_json(const json_t *root, Err *e)
-{
-    char *text = json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, "what the file holds", e);
-    if (!text)
-        return -1;
-    for (const char *p = text; *p; p++)
-        if (*p == 0x7f)
-            printf("\\u007f");
-        else
-            putchar(*p);
-    printf("\n");
-    mem_free(text);
-    return 0;
-}
-
 int cmd_info(int argc, char **argv)
 {
     InfoArgs args = {0};
@@ -294,7 +264,7 @@ int cmd_info(int argc, char **argv)
     options_free(&given);
     if (!root)
         return cli_fail(&e, &TABLE);
-    status = (args.json ? print_json(root, &e) : info_print(root, &e)) ? cli_fail(&e, &TABLE) : 0;
+    status = (args.json ? json_print(root, &e) : info_print(root, &e)) ? cli_fail(&e, &TABLE) : 0;
     json_decref(root);
     return status;
 }

@@ -154,9 +154,12 @@ int loop_run(Loop *l, Err *e)
     const TrainArgs *a = l->args;
     int64_t first = trainer_step_count(l->trainer), total = trainer_total_steps(l->trainer);
     State s = {.l = l, .val_loss = NAN, .saved_step = first ? first : -1};
+    double base;
     int rc = 0;
     progress_begin(&s.progress, a->progress, a->quiet, "images", first, total, a->train.batch);
     interrupt_install();
+    if (first == 0 && l->adapter && l->validate && trainer_validate(l->trainer, &base, e))
+        return -1;
     while (!rc && trainer_step_count(l->trainer) < total && !interrupt_signal()) {
         StepReport r;
         double begin = term_seconds();

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "facts.h"
 #include "sdlora/mem.h"
 #include "sdlora/store_file.h"
 
@@ -12,11 +13,13 @@ int model_save(const Model *m, const char *path, Err *e)
 {
     StWriter *w = st_writer(e);
     FilePool pool = {NULL};
-    char *config = w ? model_config_json(&m->config, e) : NULL;
-    int status = config ? 0 : -1;
+    char *config = w ? model_config_json(&m->config, e) : NULL, *facts = config ? facts_json(&m->facts, e) : NULL;
+    int status = facts ? 0 : -1;
 
     if (!status)
         status = st_add_meta(w, MODEL_CONFIG_KEY, config, e);
+    if (!status && facts && strcmp(facts, "{}"))
+        status = st_add_meta(w, facts_key, facts, e);
     if (!status)
         status = store_add(w, &pool, m->params, m->params->values, "", false, e);
     if (!status)
@@ -24,6 +27,7 @@ int model_save(const Model *m, const char *path, Err *e)
     st_writer_free(w);
     pool_free(&pool);
     mem_free(config);
+    mem_free(facts);
     return status;
 }
 
@@ -138,7 +142,7 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
 
     if (f && (json ? model_config_from_json(&c, json, path, e) : config_from_shapes(&c, f, e)) == 0)
         m = model_declare(&c, trainable, e);
-    if (m && (check_names(m, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
+    if (m && (check_names(m, f, e) || facts_read(&m->facts, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
         model_free(m);
         m = NULL;
     }

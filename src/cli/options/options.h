@@ -41,7 +41,7 @@ typedef struct Option {
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
-    const char *operand;           /* "FILE": one is wanted; NULL: none is allowed */
+    const char *operand;           /* "FILE": one is wanted; "[DIR]": one is allowed; NULL: none is */
     const char *text;              /* printed above the options; examples. May be NULL */
     const Option *options;         /* closed by {0} */
 } OptionTable;

@@ -17,7 +17,7 @@
 /* clang-format off */
 #define DATA_OPTIONS \
     {.name = "data", .flags = OPT_KEPT, .arg = "DIR", \
-     OWN(FIELD_TEXT, data, .help = "directory with the IDX files train-images-idx3-ubyte, t10k-..., gzipped or not")}, \
+     OWN(FIELD_TEXT, data, .help = DATA_HELP)}, \
     {.name = "limit", .flags = OPT_FIXED, \
      OWN(FIELD_INT, limit, .max = INT_MAX, .help = "use only the first N training images; 0: all")}
 
@@ -260,7 +260,7 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
 int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
 {
     memset(val, 0, sizeof *val);
-    if (dataset_read(train, a->data, "train", e))
+    if (dataset_read(train, a->data, DATA_TRAIN, e))
         return -1;
     if (a->limit > 0 && a->limit < train->n) {
         char text[128]; /* part of the data is other data to a resumed run */
@@ -268,7 +268,7 @@ int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
         train->n = a->limit;
         file_sha256(train->sha256, text, (size_t)len);
     }
-    if (a->train.val_images > 0 && dataset_read(val, a->data, "t10k", e)) {
+    if (a->train.val_images > 0 && dataset_read(val, a->data, DATA_TEST, e)) {
         size_t used = strlen(e->msg);
         snprintf(e->msg + used, sizeof e->msg - used, " (--val-images 0 trains without validation)");
         dataset_free(train);
