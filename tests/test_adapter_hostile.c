@@ -246,7 +246,7 @@ static void test_many_expressions(void **state)
     add_peft(f, m, LAYER_V, PREFIX, 2);
     used = (size_t)sprintf(json, "{" PLAIN ", \"alpha_pattern\": {\"a\": 1");
     for (int i = 0; i < MANY; i++)
-        used += (size_t)sprintf(json + used, ", \".*.*.*.*.*.*.*y%d\": 1", i);
+        used += (size_t)sprintf(json + used, ", \".*.*.*y%d\": 1", i);
     strcpy(json + used, "}}");
     assert_says(refused(write_adapter(&tmp, f, json, 0), m, "many"), "takes too long");
     free(json);
