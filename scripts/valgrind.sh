@@ -60,6 +60,9 @@ tiny='--preset tiny --image-size 8 --timesteps 20'
     memcheck 0 info "$SDLORA" info run/model.safetensors
     memcheck 0 'info of an adapter' "$SDLORA" info tuned
     memcheck 0 'info --json' "$SDLORA" info --json data/t10k-images-idx3-ubyte.gz
+    memcheck 0 'info of directories' "$SDLORA" info run run/checkpoints/best data
+    memcheck 0 'info of a picture' "$SDLORA" info b.png
+    memcheck 0 list "$SDLORA" list .
     memcheck 3 'info of a damaged file' "$SDLORA" info out.txt
     memcheck 2 'a wrong option' "$SDLORA" train --chanels 3
 }

@@ -295,7 +295,9 @@ static void test_sha256(void **state)
 {
     char hex[65];
     FileSpan parts[3] = {{"a", 1}, {NULL, 0}, {"bc", 2}};
-    char *million;
+    char *million, whole[65];
+    const char *path;
+    TmpDir dir;
     Err e;
     (void)state;
     file_sha256(hex, "", 0);
@@ -308,6 +310,19 @@ static void test_sha256(void **state)
     memset(million, 'a', 1000000);
     file_sha256(hex, million, 1000000);
     assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    tmpdir_make(&dir);
+    path = tmpdir_name(&dir, "million");
+    assert_int_equal(file_save(path, million, 1000000, &e), 0);
+    hex[0] = '\0';
+    assert_int_equal(file_sha256_path(hex, path, &e), 0); /* in pieces, the last one not whole */
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    assert_int_equal(file_save(path, million, 16384, &e), 0); /* whole pieces */
+    file_sha256(whole, million, 16384);
+    assert_int_equal(file_sha256_path(hex, path, &e), 0);
+    assert_string_equal(hex, whole);
+    assert_int_equal(file_sha256_path(hex, tmpdir_name(&dir, "none"), &e), -1);
+    assert_string_equal(hex, "");
+    tmpdir_remove(&dir);
     mem_free(million);
 }
 

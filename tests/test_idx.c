@@ -184,7 +184,7 @@ static void test_damaged_gzip(void **state)
     assert_int_equal(e.code, ERR_INPUT);
 }
 
-/* 64 MiB of zeros behind a header that announces 12 bytes; and 2 GiB - 1 announced by a few bytes, refused before
+/* 64 MiB of zeros after a header that announces 12 bytes; and 2 GiB - 1 announced by a few bytes, refused before
  * memory is taken for them. */
 static void test_bomb(void **state)
 {

@@ -99,6 +99,8 @@ bool dir_is_temporary(const char *name);
 
 /* ---- paths and sums ---- */
 
+#define FILE_PATH_MAX 4096 /* bytes of a path with its NUL, where one is put together in a block of fixed size */
+
 /* "dir/name" into out; an error when it does not fit. */
 int file_join(char *out, size_t cap, const char *dir, const char *name, Err *e);
 /* The directory of a path: "." for a bare name, "/" for "/x". */
@@ -111,5 +113,7 @@ typedef struct FileSpan {
 } FileSpan;
 void file_sha256(char hex[65], const void *data, size_t n);
 void file_sha256_spans(char hex[65], const FileSpan *span, int n);
+/* Of a file, a piece at a time. After an error hex is "". */
+int file_sha256_path(char hex[65], const char *path, Err *e);
 
 #endif

@@ -52,7 +52,7 @@ int temporary_open(char *out, size_t cap, const char *dir, unsigned mode)
             continue;
         if (fd < 0)
             return -1;
-        /* Somebody may have taken it for left behind before it was locked. (No lock at all: then nobody can.) */
+        /* Somebody may have taken it for left over before it was locked. (No lock at all: then nobody can.) */
         if ((flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) || fstat(fd, &st) || st.st_nlink == 0) {
             close(fd);
             continue;

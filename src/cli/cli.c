@@ -14,12 +14,12 @@
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/rundir.h"
 #include "sdlora/store.h"
 #include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
-#include "runfile.h"
 #include "start.h"
 
 const char *const BATCH_STATS_NAMES[] = {"running", "batch", NULL};
@@ -34,13 +34,13 @@ void cli_put(FILE *f, const char *text)
 int cli_fail(const Err *e, const OptionTable *t)
 {
     char text[2 * sizeof e->msg];
-    bool asked = t && (e->code == ERR_USAGE || e->code == ERR_DIVERGED); /* a file's error is no option's */
+    bool asked = t && e->code != ERR_INPUT; /* a file's error is no option's */
     if (asked)
         options_name_facts(text, sizeof text, t, e->msg);
     fflush(stdout);
     fputs("sdlora: ", stderr);
     cli_put(stderr, asked ? text : e->msg);
-    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info' shows them)\n" : "\n", stderr);
+    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info --tensors' shows them)\n" : "\n", stderr);
     if (e->code == ERR_USAGE && t)
         fprintf(stderr, "Try 'sdlora %s --help'\n", t->command);
     return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;
@@ -60,7 +60,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         return false;
     }
     if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
-        err_set(&e, ERR_USAGE, "'%s' needs a %s", t->command, t->operand);
+        err_set(&e, ERR_USAGE, "'%s' needs a %.*s", t->command, (int)strcspn(t->operand, "."), t->operand);
     if (e.code) {
         options_free(given);
         *status = cli_fail(&e, t);
@@ -147,7 +147,7 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
 {
     int rc = cli_check_apart(output, model, e);
     for (int i = 0; i < loras->n && !rc; i++) {
-        char path[CLI_PATH_MAX], *weights = NULL, *config = NULL;
+        char path[FILE_PATH_MAX], *weights = NULL, *config = NULL;
         double scale;
         if (cli_lora_spec(path, &scale, loras->item[i], model, NULL)) /* told when it is read */
             continue;
@@ -159,19 +159,6 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
         mem_free(config);
     }
     return rc;
-}
-
-const char *cli_count(char buf[32], int64_t n)
-{
-    char digits[24];
-    int len = snprintf(digits, sizeof digits, "%" PRId64, n), out = 0;
-    for (int i = 0; i < len; i++) {
-        if (i && (len - i) % 3 == 0 && digits[i - 1] != '-')
-            buf[out++] = ',';
-        buf[out++] = digits[i];
-    }
-    buf[out] = '\0';
-    return buf;
 }
 
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e)
@@ -189,12 +176,12 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
             len = (size_t)(colon - spec);
         }
     }
-    if (len >= CLI_PATH_MAX)
+    if (len >= FILE_PATH_MAX)
         return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", spec);
     if (len) {
         memcpy(path, spec, len);
         path[len] = '\0';
-    } else if (cli_sibling(path, CLI_PATH_MAX, model_path, "lora", e)) {
+    } else if (cli_sibling(path, FILE_PATH_MAX, model_path, "lora", e)) {
         return -1;
     }
     if (!file_exists(path))
@@ -207,10 +194,10 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
 /* It may be meant so, and may be that the model was trained anew since: the picture would not tell. */
 static void note_other_base(const char *lora, const char *model_path, const char *model_sha256)
 {
-    char base[65], dir[CLI_PATH_MAX];
+    char base[65], dir[FILE_PATH_MAX];
     if (file_is_dir(lora) ? file_join(dir, sizeof dir, lora, "", NULL) : file_dir(dir, sizeof dir, lora, NULL))
         return;
-    runfile_base_of(base, dir);
+    rundir_base_of(base, dir);
     if (!base[0] || !strcmp(base, model_sha256))
         return;
     fputs("note: the adapter '", stderr);
@@ -223,7 +210,7 @@ static void note_other_base(const char *lora, const char *model_path, const char
 int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const char *model_path,
                       const char *model_sha256, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     int classes = m->config.classes;
     memset(out, 0, sizeof *out);
     for (int i = 0; i < specs->n; i++)

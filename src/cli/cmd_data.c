@@ -12,7 +12,7 @@
 
 #include "cli.h"
 #include "data_about.h"
-#include "json_out.h"
+#include "report.h"
 
 /* Beside the images: what the directory is, and that this command made it, so that it may be replaced. */
 #define ABOUT     "about.json"
@@ -204,7 +204,7 @@ static int describe(const DataArgs *a, Err *e)
     json_t *about = data_about(a->source, e);
     int rc = about ? 0 : -1;
     if (!rc && a->json)
-        rc = json_print(about, e);
+        rc = report_print_json(about, e);
     else if (!rc)
         data_about_print(about);
     json_decref(about);

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "cli.h"
-#include "json_out.h"
+#include "report.h"
+#include "sdlora/text.h"
 
 static json_t *split_json(const Dataset *d, const DataFiles *files)
 {
@@ -15,7 +16,7 @@ static json_t *split_json(const Dataset *d, const DataFiles *files)
     for (int c = 0; c < d->classes; c++)
         json_array_append_new(counts, json_integer(count[c]));
     for (int i = 0; i < files->n; i++)
-        json_array_append_new(paths, json_path(files->path[i]));
+        json_array_append_new(paths, report_string(files->path[i]));
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:o, s:s, s:s, s:o}", "images", d->n, "channels", d->channels, "height",
                      d->h, "width", d->w, "classes", d->classes, "images_per_class", counts, "sha256", d->sha256,
                      "source", files->source, "files", paths);
@@ -43,7 +44,7 @@ json_t *data_about(const char *path, Err *e)
 {
     json_t *root = json_object(), *splits = json_object();
     Err why = {0};
-    json_object_set_new(root, "path", json_path(path));
+    json_object_set_new(root, "path", report_string(path));
     json_object_set(root, "splits", splits);
     for (int s = 0; s < DATA_SPLITS && !why.code; s++) {
         json_t *o = read_split(path, (DataSplit)s, &why);
@@ -76,7 +77,7 @@ static void print_numbers(const char *label, const json_t *splits, const char *k
     printf("%-*s", LABEL_WIDTH, label);
     json_object_foreach((json_t *)splits, name, o)
     {
-        printf("%*s", COLUMN_WIDTH, cli_count(n, json_integer_value(json_object_get(o, key))));
+        printf("%*s", COLUMN_WIDTH, text_count(n, json_integer_value(json_object_get(o, key))));
     }
     printf("\n");
 }
@@ -91,7 +92,7 @@ static void print_class(int c, const json_t *splits)
     json_object_foreach((json_t *)splits, name, o)
     {
         json_t *count = json_array_get(json_object_get(o, "images_per_class"), (size_t)c);
-        printf("%*s", COLUMN_WIDTH, cli_count(n, json_integer_value(count)));
+        printf("%*s", COLUMN_WIDTH, text_count(n, json_integer_value(count)));
     }
     printf("\n");
 }

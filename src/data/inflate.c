@@ -11,7 +11,7 @@
 
 enum { BLOCK = 1 << 16 };
 
-/* More input behind what is ready, where there is more: afterwards at least two bytes are, unless the input ends. */
+/* More input after what is ready, where there is more: then at least two bytes are ready, unless the input ends. */
 static int refill(Inflate *r, Err *e)
 {
     size_t got;

@@ -22,6 +22,7 @@ enum {                     /* Option.flags */
        OPT_KEPT = 2,       /* remembered; a resumed run may change it */
        OPT_OPTIONAL = 4,   /* the value may be left out: then .fallback */
        OPT_NO_DEFAULT = 8, /* help shows no default */
+       OPT_DRAWN = 16,     /* part of what a picture is: recipe.h */
 };
 
 typedef struct Option {
@@ -41,7 +42,7 @@ typedef struct Option {
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
-    const char *operand;           /* "FILE": one is wanted; "[DIR]": one is allowed; NULL: none is */
+    const char *operand;           /* "FILE": one is wanted; "[DIR]": at most one; "FILE...": one or more; NULL: none */
     const char *text;              /* printed above the options; examples. May be NULL */
     const Option *options;         /* closed by {0} */
 } OptionTable;
@@ -55,8 +56,10 @@ typedef struct Given {
     const OptionTable *table;
     GivenOption *items; /* in order */
     int n;
-    const char *operand; /* NULL: none was given */
-    bool help;           /* -h or --help */
+    const char *operand;   /* the first; NULL: none was given */
+    const char **operands; /* all, in order */
+    int n_operands;
+    bool help; /* -h or --help */
 } Given;
 
 /* Read the words of argv after the command's name (argc of them). Unknown names and missing values are ERR_USAGE;

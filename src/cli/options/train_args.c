@@ -44,19 +44,20 @@
 
 #define RUN_OPTIONS \
     {.heading = "Run"}, \
-    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", OWN(FIELD_TEXT, out, .help = "run directory")}, \
+    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", \
+     OWN(FIELD_TEXT, out, .what = "another place", .help = "run directory")}, \
     {.name = "resume", .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
      OWN(FIELD_TEXT, resume, \
          .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet")}, \
     {.name = "force", OWN(FIELD_BOOL, force, .what = "by force", .help = "resume although the data has changed")}, \
     {.name = "save-every", .flags = OPT_KEPT, \
-     OWN(FIELD_EVERY, save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
+     OWN(FIELD_EVERY, loop.save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
     {.name = "keep", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
+     OWN(FIELD_INT, loop.keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
     {.name = "log-every", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
+     OWN(FIELD_INT, loop.log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
     {.name = "sample-every", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
+     OWN(FIELD_INT, loop.sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
     {.heading = "Machine"}, \
     OPTION_THREADS(TrainArgs), \
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
@@ -153,10 +154,7 @@ static TrainArgs common_default(void)
 {
     TrainArgs a = {0};
     a.data = DEFAULT_DATA;
-    a.keep = 2;
-    a.log_every = 10;
-    a.sample_every = 1;
-    a.save_every = (Every){1, true};
+    a.loop = (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1};
     return a;
 }
 
