@@ -24,6 +24,7 @@ static const Command COMMANDS[] = {
     {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
     {"sample", cmd_sample, "draw images"},
     {"predict", cmd_predict, "run the network once on given tensors"},
+    {"convert", cmd_convert, "write an adapter as another program has it"},
     {"noise", cmd_noise, "draw how images dissolve into noise"},
     {"data", cmd_data, "say what a data set holds, or make one in another style"},
     {"info", cmd_info, "say what a file or a directory is"},
