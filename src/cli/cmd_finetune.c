@@ -37,20 +37,13 @@ static int settle_classes(Run *run, Err *e)
     return model_grow_classes(m, wanted, e);
 }
 
-/* The last parts of a path: the file's name, or RUN/model.safetensors. */
-static void short_name(char *out, size_t cap, const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    while (slash && slash > path && slash[-1] != '/')
-        slash--;
-    snprintf(out, cap, "%s", slash ? slash : path);
-}
-
 static void set_facts(Run *run)
 {
     AdapterFacts *f = &run->loop.adapter->facts;
-    short_name(f->base_name, sizeof f->base_name, run->args->model_path);
-    short_name(f->data_name, sizeof f->data_name, run->args->data);
+    char model[CLI_PATH_MAX];
+    if (!cli_model_file(model, run->args->model_path, NULL))
+        cli_short_name(f->base_name, sizeof f->base_name, model);
+    cli_short_name(f->data_name, sizeof f->data_name, run->args->data);
     snprintf(f->base_sha256, sizeof f->base_sha256, "%s", run->base_sha256);
     snprintf(f->data_sha256, sizeof f->data_sha256, "%s", run->train.sha256);
     f->classes = run->loop.model->config.classes;

@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -181,14 +182,40 @@ static int short_option(Given *g, const char *word, const char *next, Err *e)
     return take_value(g, o, shown, word[2] ? word + 2 + (word[2] == '=') : NULL, next, e);
 }
 
+/* How many are allowed: the words of the table's text; any number where it ends with "...". */
+static int most_operands(const OptionTable *t)
+{
+    int n = 1;
+    for (const char *c = t->operand; *c; c++)
+        n += *c == ' ';
+    return strstr(t->operand, "...") ? INT_MAX : n;
+}
+
+static int take_operand(Given *g, const char *word, Err *e)
+{
+    const OptionTable *t = g->table;
+    size_t len = t->operand ? strcspn(t->operand + (t->operand[0] == '['), ".]") : 0;
+    if (!t->operand)
+        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes options only", word, t->command);
+    if (g->n_operands == most_operands(t))
+        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes one %.*s", word, t->command, (int)len,
+                       t->operand + (t->operand[0] == '['));
+    g->operands[g->n_operands++] = word;
+    g->operand = g->operands[0];
+    return 0;
+}
+
 int options_scan(Given *g, const OptionTable *t, int argc, char *const *argv, Err *e)
 {
     bool only_operands = false;
     memset(g, 0, sizeof *g);
     g->table = t;
     g->items = mem_alloc((size_t)argc + 1, sizeof *g->items, "the options", e);
-    if (!g->items)
+    g->operands = mem_alloc((size_t)argc + 1, sizeof *g->operands, "the arguments", e);
+    if (!g->items || !g->operands) {
+        options_free(g);
         return -1;
+    }
     for (int i = 0; i < argc; i++) {
         char *word = argv[i];
         const char *next = i + 1 < argc ? argv[i + 1] : NULL;
@@ -199,12 +226,8 @@ int options_scan(Given *g, const OptionTable *t, int argc, char *const *argv, Er
             used = long_option(g, word, next, e);
         } else if (!only_operands && word[0] == '-' && word[1]) {
             used = short_option(g, word, next, e);
-        } else if (!t->operand) {
-            used = err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes options only", word, t->command);
-        } else if (g->operand) {
-            used = err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes one %s", word, t->command, t->operand);
         } else {
-            g->operand = word;
+            used = take_operand(g, word, e);
         }
         if (used < 0) {
             options_free(g);
@@ -220,8 +243,11 @@ int options_scan(Given *g, const OptionTable *t, int argc, char *const *argv, Er
 void options_free(Given *g)
 {
     mem_free(g->items);
+    mem_free(g->operands);
     g->items = NULL;
-    g->n = 0;
+    g->operands = NULL;
+    g->operand = NULL;
+    g->n = g->n_operands = 0;
 }
 
 const char *options_given(const Given *g, const char *name)

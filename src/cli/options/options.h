@@ -41,7 +41,8 @@ typedef struct Option {
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
-    const char *operand;           /* "FILE": one is wanted; NULL: none is allowed */
+    const char *operand;           /* "FILE": one is wanted; "[DIR]": at most one; "FILE...": one or more; "A B": up to
+                                      two; NULL: none */
     const char *text;              /* printed above the options; examples. May be NULL */
     const Option *options;         /* closed by {0} */
 } OptionTable;
@@ -55,8 +56,10 @@ typedef struct Given {
     const OptionTable *table;
     GivenOption *items; /* in order */
     int n;
-    const char *operand; /* NULL: none was given */
-    bool help;           /* -h or --help */
+    const char *operand;   /* the first; NULL: none was given */
+    const char **operands; /* all, in order */
+    int n_operands;
+    bool help; /* -h or --help */
 } Given;
 
 /* Read the words of argv after the command's name (argc of them). Unknown names and missing values are ERR_USAGE;

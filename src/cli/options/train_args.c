@@ -100,7 +100,7 @@ static const Option TRAIN_OPTIONS[] = {
 static const Option FINETUNE_OPTIONS[] = {
     {.heading = "Adapter and data"},
     {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
-     OWN(FIELD_TEXT, model_path, .help = "the model to adapt; it is only read")},
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
     {.name = "alpha", ADAPTER(ALPHA)},
@@ -251,7 +251,8 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
                    ? 0
                    : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->out);
     if (adapter && options_given(g, "model") && !options_given(g, "data"))
-        return cli_sibling(out, cap, a->model_path, "lora", e);
+        return file_is_dir(a->model_path) ? file_join(out, cap, a->model_path, "lora", e)
+                                          : cli_sibling(out, cap, a->model_path, "lora", e);
     dir_name(name, sizeof name, a->data);
     snprintf(out, cap, "runs/%s%s", name, adapter ? "/lora" : "");
     return 0;
