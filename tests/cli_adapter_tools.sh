@@ -151,9 +151,9 @@ check 'and what is not ours' test -e other/notes -a "$(cat text)" = text
 # ---- which base ----
 idx_data data train 40
 idx_data data t10k 6
-# shellcheck disable=SC2086
 seed=1
 for run in one two; do
+    # shellcheck disable=SC2086
     "$SDLORA" train $SMALL --data data --out $run --steps 2 --sample-every 0 --seed $seed -q >/dev/null ||
         fail 'no model'
     seed=2
