@@ -55,12 +55,12 @@ predict tuned -m merged
 expect 0 full extract base merged -o full --energy 1 --full
 predict a -m base --lora full
 check 'all of the difference' near a tuned 1e-5
-expect 0 'rank4' extract base merged -o rank4 --rank 4
+expect 0 'rank4' extract base merged -o rank4 --rank 4 --target all
 four=$(error together)
 predict a -m base --lora rank4
 check 'its own rank finds it again' near a tuned 1e-5
 check 'and says so' below "$four" 0.01
-expect 0 'rank1' extract base merged -o rank1 --rank 1
+expect 0 'rank1' extract base merged -o rank1 --rank 1 --target all
 one=$(error together)
 predict a -m base --lora rank1
 check 'rank 1 loses some' test -z "$(near a tuned 1e-5 && echo same)"

@@ -137,14 +137,14 @@ static int declare_lora(Adapter *to, AdapterLoss *loss, Param *w, RankChoice c, 
     return add_lora(to, w, loss->after, isnan(alpha) ? loss->after : alpha, false, e);
 }
 
-static int declare_difference(Adapter *to, AdapterLoss *loss, Param *w, const ExtractConfig *c, const Room *r, Err *e)
+static int declare_difference(Adapter *to, AdapterLoss *loss, Param *w, double change, const ExtractConfig *c,
+                              const Room *r, Err *e)
 {
     const bool table = w->use == USE_TABLE && c->embedding;
     RankChoice rank = c->rank;
     double alpha = NAN;
 
-    *loss = (AdapterLoss){.weight = w, .change = squares(r->wanted, w->numel)};
-    loss->lost = loss->change;
+    *loss = (AdapterLoss){.weight = w, .change = change, .lost = change};
     if (!table && adapter_target(&rank.most, &alpha, c->targets, c->rank.most, NAN, w))
         return declare_lora(to, loss, w, rank, alpha, r, e);
     loss->left_out = !table && !c->whole;
@@ -158,12 +158,16 @@ static int declare_differences(Adapter *to, ParamStore *base, const ParamStore *
     for (int i = 0; i < base->count; i++) {
         Param *w = base->items[i];
         const Param *other = param_find(tuned, w->name);
+        double change;
         if (!other || other->kind != w->kind || other->numel != w->numel)
             return err_set(e, ERR_INPUT, "the two models are of different shapes: '%s' is not the same", w->name);
         if (w->kind == PARAM_COUNTER)
             continue;
         subtract(r->wanted, w, other);
-        if (squares(r->wanted, w->numel) > 0 && declare_difference(to, &loss[(*n)++], w, c, r, e))
+        change = squares(r->wanted, w->numel);
+        if (!isfinite(change))
+            return err_set(e, ERR_DIVERGED, "the two models differ in '%s' by what is not finite", w->name);
+        if (change > 0 && declare_difference(to, &loss[(*n)++], w, change, c, r, e))
             return -1;
     }
     if (*n == 0)
@@ -301,7 +305,9 @@ static int fill_resized(const AdapterLayer *l, const AdapterLayer *was, AdapterL
     adapter_change(r->wanted, was, was->weight->value, r->scratch);
     loss->change = squares(r->wanted, was->weight->numel);
     loss->lost = distance(r, l);
-    return 0;
+    return isfinite(loss->change) && isfinite(loss->lost)
+               ? 0
+               : err_set(e, ERR_DIVERGED, "the adapter's change of '%s' is not finite", was->weight->name);
 }
 
 static int resize(Adapter *to, const Adapter *a, const RankChoice *c, AdapterLoss *loss, Room *r, Err *e)

@@ -26,7 +26,7 @@ static const Option OPTIONS[] = {
      OWN(FIELD_REAL, energy, .min = 0, .max = 1,
          .help = "instead: the smallest rank of each layer that keeps this share of the difference, in squares")},
     {.name = "target", .alias = "targets", .arg = "NAME,..[=RANK[:ALPHA]]",
-     OWN(FIELD_TEXT, target, .help = "the layers, as finetune has them")},
+     OWN(FIELD_TEXT, target, .help = "the layers that have a rank, as finetune takes them; PEFT holds a transposed convolution only whole")},
     {.name = "full", OWN(FIELD_BOOL, full, .help = "all else that differs too, whole: biases, norms, other layers")},
     OPTION_THREADS(ExtractArgs),
     OPTION_VERBOSE(ExtractArgs, "a line for every layer"),
@@ -41,7 +41,7 @@ static const OptionTable TABLE = {
     .operand = "BASE TUNED",
     .text =
         "BASE and TUNED are models of one shape (files, or directories of their runs). Says what is lost at the rank,\n"
-        "and what was left out. Where TUNED has more classes, the class embedding is kept whole. Prints the path of\n"
+        "and what is left out. Where TUNED has more classes, the class embedding is kept whole. Prints the path of\n"
         "what it wrote.\n\n"
         "  sdlora extract runs/mnist runs/other -o extracted --rank 16\n"
         "  sdlora extract runs/mnist runs/other -o extracted --energy 0.95 --full\n",
@@ -128,7 +128,7 @@ static int run(const ExtractArgs *a, const Given *g, Model **base, Model **tuned
 
 int cmd_extract(int argc, char **argv)
 {
-    ExtractArgs args = {.target = "all", .rank = 8};
+    ExtractArgs args = {.target = "all-linear,conv,class_embedding", .rank = 8};
     Model *base = NULL, *tuned = NULL;
     Given given;
     Err e = {0};

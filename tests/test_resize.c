@@ -1,84 +1,5 @@
-/* Lower ranks: changes are built of singular vectors and values that are known, and what extract and resize keep and
- * lose is compared with them. By Eckart & Young the best approximation at rank r loses the sum of the squares of the
- * singular values that it drops. */
-#include "adapter_util.h"
-
-enum { KNOWN = 3 };
-static const double VALUES[KNOWN] = {0.5, 0.25, 0.125};
-
-/* Number i of the k-th of n orthonormal vectors of length n, k from 1 on: those of the discrete cosine transform. */
-static double vector(int k, int i, int n)
-{
-    return sqrt(2.0 / n) * cos(M_PI * (i + 0.5) * k / n);
-}
-
-static int rows_of(const Param *w)
-{
-    return w->file_shape.d[0];
-}
-
-static int cols_of(const Param *w)
-{
-    return (int)(w->numel / (size_t)w->file_shape.d[0]);
-}
-
-/* How many of the known singular values this weight has room for. */
-static int known_rank(const Param *w)
-{
-    const int most = (rows_of(w) < cols_of(w) ? rows_of(w) : cols_of(w)) - 1;
-    return most < KNOWN ? most : KNOWN;
-}
-
-static double squares_from(int first, int n)
-{
-    double sum = 0;
-    for (int k = first; k < n; k++)
-        sum += VALUES[k] * VALUES[k];
-    return sum;
-}
-
-/* W + sum of VALUES[k] u_k v_k^T, in the order of files. */
-static void add_known(const Param *w)
-{
-    real *change = calloc(w->numel, sizeof *change), *inner = calloc(w->numel, sizeof *inner);
-
-    assert_true(change && inner);
-    for (int k = 0; k < known_rank(w); k++)
-        for (int i = 0; i < rows_of(w); i++)
-            for (int j = 0; j < cols_of(w); j++)
-                change[(size_t)i * (size_t)cols_of(w) + (size_t)j] +=
-                    (real)(VALUES[k] * vector(k + 1, i, rows_of(w)) * vector(k + 1, j, cols_of(w)));
-    param_to_inner(inner, w, change);
-    for (size_t i = 0; i < w->numel; i++)
-        w->value[i] += inner[i];
-    free(change);
-    free(inner);
-}
-
-static Model *with_known(const Model *base)
-{
-    Err err;
-    Model *m = model_copy(base, &err);
-
-    check_ptr(m, err);
-    for (int i = 0; i < m->params->count; i++)
-        if (adapter_adaptable(m->params->items[i]))
-            add_known(m->params->items[i]);
-    return m;
-}
-
-static double largest_difference(const Param *a, const Param *b)
-{
-    return max_diff(a->value, b->value, a->numel);
-}
-
-static void merge_one(Model *m, const Adapter *a)
-{
-    const double one = 1;
-    Err err;
-
-    check_ok(adapter_merge(m->params, &a, &one, 1, &err), err);
-}
+/* An adapter at lower ranks: what it keeps and loses is what the singular values say. */
+#include "reduce_util.h"
 
 /* ---- how many ---- */
 
@@ -115,146 +36,6 @@ static void test_choose(void **state)
             fail_msg("case %zu: %d", i, adapter_choose_rank(s, 4, &cases[i].c));
     for (int rule = RANK_SQUARES; rule <= RANK_SUM; rule++)
         assert_int_equal(adapter_choose_rank(zero, 2, &(RankChoice){(RankRule)rule, 1, 2}), 1);
-}
-
-/* ---- extract ---- */
-
-static Adapter *extract(Model *base, const Model *tuned, const ExtractConfig *c, AdapterLoss *loss, int *n)
-{
-    Err err;
-    Adapter *a = adapter_extract(base->params, tuned->params, c, loss, n, &err);
-
-    check_ptr(a, err);
-    return a;
-}
-
-static void test_extract_all(void **state)
-{
-    const ExtractConfig c = {.targets = "all", .rank = {RANK_FIXED, 0, KNOWN}};
-    Model *base = adapter_base(), *tuned = with_known(base);
-    AdapterLoss loss[512];
-    int n, uses = 0;
-    Adapter *a = extract(base, tuned, &c, loss, &n);
-
-    (void)state;
-    assert_int_equal(a->n, n);
-    for (int i = 0; i < n; i++) {
-        const double known = squares_from(0, known_rank(loss[i].weight));
-        uses |= 1 << loss[i].weight->use;
-        assert_true(!loss[i].left_out && loss[i].after >= known_rank(loss[i].weight) && loss[i].after <= KNOWN);
-        check_close(loss[i].change, known, 1e-6, 1e-4, loss[i].weight->name);
-        check_close(loss[i].lost, 0, 1e-10, 0, loss[i].weight->name);
-    }
-    assert_int_equal(uses, 1 << USE_LINEAR | 1 << USE_CONV1 | 1 << USE_CONV3 | 1 << USE_CONVT2 | 1 << USE_TABLE);
-    merge_one(base, a);
-    for (int i = 0; i < base->params->count; i++)
-        if (base->params->items[i]->value)
-            check_close(largest_difference(base->params->items[i], tuned->params->items[i]), 0, 1e-6, 0,
-                        base->params->items[i]->name);
-    adapter_free(a);
-    model_free(base);
-    model_free(tuned);
-}
-
-/* At a rank, and at a share of the squares that this rank just has. */
-static void check_extracted(RankChoice choice, int rank)
-{
-    const ExtractConfig c = {.targets = "all", .rank = choice};
-    Model *base = adapter_base(), *tuned = with_known(base);
-    AdapterLoss loss[512];
-    int n;
-    Adapter *a = extract(base, tuned, &c, loss, &n);
-
-    for (int i = 0; i < n; i++) {
-        const AdapterLayer *l = adapter_layer_of(a, loss[i].weight);
-        const int has = known_rank(loss[i].weight);
-        if (has < KNOWN)
-            continue;
-        assert_int_equal(l->rank, rank);
-        assert_int_equal(loss[i].after, rank);
-        check_close(l->scale, 1, 0, 0, "the scale");
-        check_close(loss[i].lost, squares_from(rank, has), 1e-7, 1e-3, loss[i].weight->name);
-    }
-    adapter_free(a);
-    model_free(base);
-    model_free(tuned);
-}
-
-static void test_extract_rank(void **state)
-{
-    const double all = squares_from(0, KNOWN);
-
-    (void)state;
-    check_extracted((RankChoice){RANK_FIXED, 0, 1}, 1);
-    check_extracted((RankChoice){RANK_FIXED, 0, 2}, 2);
-    check_extracted((RankChoice){RANK_SQUARES, 0.99 * (all - squares_from(2, KNOWN)) / all, 100}, 2);
-    check_extracted((RankChoice){RANK_SQUARES, 1.01 * (all - squares_from(2, KNOWN)) / all, 100}, 3);
-    check_extracted((RankChoice){RANK_SQUARES, 1.01 * (all - squares_from(2, KNOWN)) / all, 2}, 2);
-}
-
-/* Ranks and alphas by target; what is not named is left out, or whole. */
-static void test_extract_targets(void **state)
-{
-    Model *base = adapter_base(), *tuned = with_known(base);
-    ExtractConfig c = {.targets = "w_q=1,w_v=2:3", .rank = {RANK_FIXED, 0, 8}};
-    AdapterLoss loss[512];
-    int n;
-    Adapter *a = extract(base, tuned, &c, loss, &n);
-
-    (void)state;
-    for (int i = 0; i < n; i++) {
-        const AdapterLayer *l = adapter_layer_of(a, loss[i].weight);
-        const bool q = strstr(loss[i].weight->name, ".w_q."), v = strstr(loss[i].weight->name, ".w_v.");
-        assert_int_equal(loss[i].left_out, !q && !v);
-        assert_int_equal(l != NULL, q || v);
-        assert_int_equal(loss[i].after, q ? 1 : v ? 2 : 0);
-        if (loss[i].left_out)
-            check_close(loss[i].lost, loss[i].change, 0, 0, loss[i].weight->name);
-        if (v)
-            check_close(l->scale, 1.5, 0, 0, "alpha/rank");
-    }
-    adapter_free(a);
-    c.whole = true;
-    a = extract(base, tuned, &c, loss, &n);
-    assert_int_equal(a->n, n);
-    for (int i = 0; i < n; i++)
-        if (a->layers[i].kind == ADAPTER_FULL)
-            check_close(loss[i].lost, 0, 0, 0, loss[i].weight->name);
-    adapter_free(a);
-    c.whole = false;
-    c.embedding = true;
-    a = extract(base, tuned, &c, loss, &n);
-    assert_int_equal(a->layers[0].weight->use, USE_TABLE);
-    assert_int_equal(a->layers[0].kind, ADAPTER_FULL);
-    adapter_free(a);
-    model_free(base);
-    model_free(tuned);
-}
-
-static void test_extract_refused(void **state)
-{
-    ExtractConfig c = {.targets = "all", .rank = {RANK_FIXED, 0, 8}};
-    Model *base = adapter_base(), *same = adapter_base();
-    AdapterLoss loss[512];
-    Err err;
-    int n;
-
-    (void)state;
-    assert_null(adapter_extract(base->params, same->params, &c, loss, &n, &err));
-    assert_int_equal(err.code, ERR_INPUT);
-    assert_says(err, "the two models are the same");
-    param_find(same->params, "output.bias")->value[0] += 1;
-    assert_null(adapter_extract(base->params, same->params, &c, loss, &n, &err));
-    assert_says(err, "none is a layer to adapt");
-    c.targets = "w_z";
-    assert_null(adapter_extract(base->params, same->params, &c, loss, &n, &err));
-    assert_int_equal(err.code, ERR_USAGE);
-    c.targets = "all";
-    check_ok(model_grow_classes(same, same->config.classes + 1, &err), err);
-    assert_null(adapter_extract(base->params, same->params, &c, loss, &n, &err));
-    assert_says(err, "different shapes: 'class_embedding.weight'");
-    model_free(base);
-    model_free(same);
 }
 
 /* ---- resize ---- */
@@ -444,6 +225,52 @@ static void test_resize_scales(void **state)
     }
 }
 
+/* B A - B0 A0 is one product of up to twice the rank. */
+static void test_resize_pissa(void **state)
+{
+    const AdapterConfig c = {.targets = "all-linear", .rank = 2, .alpha = 2, .init = ADAPTER_INIT_PISSA};
+    Model *base = adapter_base();
+    AdapterLoss loss[512];
+    Adapter *a, *to;
+    int more = 0;
+    Err err;
+
+    (void)state;
+    check_ptr(a = adapter_new(base->params, &c, 1, &err), err);
+    for (int i = 0; i < a->n; i++)
+        for (int part = PART_A; part <= PART_B; part++)
+            fill_random(a->layers[i].part[part]->value, a->layers[i].part[part]->numel, (uint64_t)(2 * i + part), 1);
+    to = resize(a, (RankChoice){RANK_SQUARES, 1, 100}, loss);
+    for (int i = 0; i < a->n; i++) {
+        assert_true(to->layers[i].rank <= 4 && !to->layers[i].part[PART_A0]);
+        check_close(loss[i].lost, 0, 1e-10 * (1 + loss[i].change), 0, a->layers[i].weight->name);
+        more += to->layers[i].rank > 2;
+    }
+    assert_true(more > 5);
+    adapter_free(to);
+    adapter_free(a);
+    model_free(base);
+}
+
+/* A product that overflows. */
+static void test_resize_huge(void **state)
+{
+    const RankChoice c = {RANK_FIXED, 0, 1};
+    Model *base = adapter_base();
+    Adapter *a = known_adapter(base, false);
+    AdapterLoss loss[512];
+    Err err;
+
+    (void)state;
+    for (size_t i = 0; i < a->params->n_weights; i++)
+        a->params->values[i] = (real)1e30;
+    assert_null(adapter_resize(a, &c, loss, &err));
+    assert_int_equal(err.code, ERR_DIVERGED);
+    assert_says(err, "is not finite");
+    adapter_free(a);
+    model_free(base);
+}
+
 /* Adapters of every kind that others made are the same as LoRA of full rank: their outputs are those computed there. */
 static void test_resize_kinds(void **state)
 {
@@ -481,11 +308,9 @@ static void test_resize_kinds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choose),          cmocka_unit_test(test_extract_all),
-        cmocka_unit_test(test_extract_rank),    cmocka_unit_test(test_extract_targets),
-        cmocka_unit_test(test_extract_refused), cmocka_unit_test(test_resize_same),
-        cmocka_unit_test(test_resize_rank),     cmocka_unit_test(test_resize_dora),
-        cmocka_unit_test(test_resize_scales),   cmocka_unit_test(test_resize_kinds),
+        cmocka_unit_test(test_choose),      cmocka_unit_test(test_resize_same),   cmocka_unit_test(test_resize_rank),
+        cmocka_unit_test(test_resize_dora), cmocka_unit_test(test_resize_scales), cmocka_unit_test(test_resize_pissa),
+        cmocka_unit_test(test_resize_huge), cmocka_unit_test(test_resize_kinds),
     };
     return cmocka_run_group_tests(tests, adapter_start, NULL);
 }
