@@ -141,8 +141,10 @@ nothing 3 'cannot open adapter' resize nix -m base -o out/r --rank 1
 nothing 1 "more than an adapter's two files" resize mine -m base -o other --rank 1
 for command in 'merge base mine -o out/m' 'extract base merged -o out/e' 'resize mine -m base -o out/r --rank 1'; do
     # shellcheck disable=SC2086
-    (failed=0 && ulimit -f 1 && refuse 1 'File too large' $command && finish >/dev/null)
-    check "a full disk leaves nothing of '$command'" test $? -eq 0 -a -z "$(ls -A out)"
+    (ulimit -f 1 && exec "$SDLORA" $command >out.txt 2>err.txt)
+    check "a full disk ends '$command'" test $? -eq 1 -a ! -s out.txt
+    check 'with the reason' grep -q 'cannot write .*: File too large$' err.txt
+    check 'and leaves nothing' test -z "$(ls -A out)"
 done
 check 'the inputs are as they were' cmp -s base before
 check 'the adapter, too' diff -r mine mine_before
