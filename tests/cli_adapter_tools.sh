@@ -54,16 +54,16 @@ check 'the same bytes again' cmp -s through merged
 predict tuned -m merged
 expect 0 full extract base merged -o full --energy 1 --full
 predict a -m base --lora full
-check 'all of the difference' near a tuned 1e-5
+check 'all of the difference' near a tuned 1e-4
 expect 0 'rank4' extract base merged -o rank4 --rank 4 --target all
 four=$(error together)
 predict a -m base --lora rank4
-check 'its own rank finds it again' near a tuned 1e-5
+check 'its own rank finds it again' near a tuned 1e-4
 check 'and says so' below "$four" 0.01
 expect 0 'rank1' extract base merged -o rank1 --rank 1 --target all
 one=$(error together)
 predict a -m base --lora rank1
-check 'rank 1 loses some' test -z "$(near a tuned 1e-5 && echo same)"
+check 'rank 1 loses some' test -z "$(near a tuned 1e-4 && echo same)"
 check 'and says so' below 1 "$one"
 expect 0 energy extract base merged -o energy --energy 0.9
 check 'of the squares a tenth is lost' below "$(error together)" 31.7 # percent: sqrt(0.1)
@@ -78,7 +78,7 @@ for kind in lora_all dora_conv lokr_patterns lycoris_loha.safetensors loha_conv 
     expect 0 "resized" resize "$G/$kind" -m base -o resized --sv-fro 1
     predict a -m base --lora resized
     predict b -m base --lora "$G/$kind"
-    check "$kind as LoRA" near a b 1e-5
+    check "$kind as LoRA" near a b 1e-4
 done
 expect 0 small resize "$G/lora_all" -m base -o small --rank 1
 check 'ranks are said' grep -q '^ranks: 1 to 1, 1 on average' err.txt
