@@ -10,7 +10,7 @@ Every measurement is a process; the sides take turns (A B A B), and the tables s
 that fails (torch.compile without a C++ compiler) or takes too long is reported and left out of that row.
 
 What is timed. Training: single optimiser steps inside the process, after a warm-up, on both sides. Sampling: PyTorch inside
-the process, behind a warm-up of two steps; sdlora the whole process, from start through the model's file to the PNG, and,
+the process, after a warm-up of two steps; sdlora the whole process, from start through the model's file to the PNG, and,
 in the rows "sampling only", what it says it took to draw. One image: the median of five, of PyTorch in one process, of
 sdlora in five. "start to PNG" is the whole process on both sides.
 """

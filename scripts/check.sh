@@ -59,7 +59,7 @@ step_words() {
     deny "numbers are parsed to their end (strtol and its kin)" '\b(atoi|atol|atof)[[:space:]]*\(' "${src[@]}" || rc=1
     deny "the library never prints" '\b(v?f?printf|f?puts|f?putc|putchar|perror)[[:space:]]*\(|\bstderr\b' "${lib[@]}" || rc=1
     deny "the library names facts, the command line adds its options" \
-        '"[^"]*(--[a-z]|sdlora (train|finetune|sample|predict|noise|info|bench))' "${lib[@]}" || rc=1
+        '"[^"]*(--[a-z]|sdlora (train|finetune|sample|predict|noise|data|info|bench))' "${lib[@]}" || rc=1
     deny "the library never exits" '\b(exit|_exit|abort)[[:space:]]*\(' "${lib[@]}" || rc=1
     if grep -nE $'\t|[[:space:]]$' "${all[@]}"; then
         echo "tabs or trailing blanks"

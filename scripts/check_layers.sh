@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Includes go strictly downwards: base < backend < core < nn < model < store < train < cli; io uses base only, data uses io.
+# Includes go strictly downwards: base < backend < core < nn < model < store < train < run < cli; io uses base only, data uses io.
 # A file belongs to the layer of its folder, a public header to the layer named here. Prints every violation; exit 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
-    [err]=base [fields]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
-    [data]=data [idx]=data
+    [clock]=base [err]=base [facts]=base [fields]=base [file]=base [mem]=base [rng]=base [text]=base [threads]=base
+    [data]=data [idx]=data [npy]=data
     [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
@@ -15,6 +15,7 @@ declare -A header_layer=(
     [diffusion]=model [model]=model [sampler]=model
     [store]=store [store_file]=store
     [train]=train
+    [loop]=run [rundir]=run
 )
 declare -A may_use=(
     [base]="base"
@@ -27,7 +28,8 @@ declare -A may_use=(
     [data]="data io base"
     [store]="store adapter model nn core backend base io"
     [train]="train store adapter model nn core backend base data io"
-    [cli]="cli train store adapter model nn core backend base data io"
+    [run]="run train store adapter model nn core backend base data io"
+    [cli]="cli run train store adapter model nn core backend base data io"
 )
 # Foreign headers that only some layers may know.
 declare -A foreign=(

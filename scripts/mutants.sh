@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
-export TMPDIR=$root # failing tests leave their files behind
+export TMPDIR=$root # failing tests leave their files
 trap 'rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
 
@@ -91,7 +91,7 @@ not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/i
 sampler: clipping hides infinities|src/model/sampler.c|s/!isfinite(out\[i\])/0/|test_not_finite
 sampler: guidance's own network forgotten|src/model/sampler.c|s/if (k->uncond \&\& unet_diverged(u, what, e))/if (0)/|test_not_finite
 predict: what is not finite is written|src/model/predict.c|s/if (isfinite(out\[i\]))/if (1)/|cli_numbers
-preview: a divergence passes for a stop|src/cli/preview.c|s/return interrupt_signal() \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
+preview: a divergence passes for a stop|src/run/preview.c|s/return loop_signal(&o) \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
 unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
 unet: sine and cosine|src/model/unet.c|s/row\[k\] = (real)sin/row[k] = (real)cos/|test_golden_inputs
 fields: a range of the library forgotten|src/base/fields.c|s/if (value >= f->min \&\& value <= f->max)/if (1)/|test_fields
@@ -137,7 +137,7 @@ progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.9
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
-info: DEL in JSON|src/cli/cmd_info.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
+info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals
 signals: SIGHUP counts as a second one|src/cli/interrupt.c|s/sig != SIGHUP && asked/arrived/|cli_signals
@@ -153,10 +153,28 @@ sampler: batches that are no whole groups|src/model/sampler_plan.c|s/groups \* B
 sampler: the caller's memory forgotten|src/model/sampler_plan.c|s/p->bytes += c->other_bytes/p->bytes += 0/|test_sampler_memory
 trainer: images loaded before the bound is looked at|src/train/trainer.c|s/trainer_check_memory(t, e) .. images_load(&t->train, train, size, e)/images_load(\&t->train, train, size, e) \x7c\x7c trainer_check_memory(t, e)/|cli_memory
 train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. train_check_weights(run->loop.model, &a->train, e)//|cli_memory
-preview: drawn without room|src/cli/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
+preview: drawn without room|src/run/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
 linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
+png texts: the CRC is not compared|src/io/png_read.c|s/u32(sum) == crc/crc >= 0/|test_png
+png texts: as long as they claim|src/io/png_read.c|s/if (r->length > PNG_TEXTS_MAX - r->bytes)/if (0)/|test_png
+png texts: a NUL inside|src/io/png_read.c|s/if (memchr(p, 0, (size_t)(end - p)))/if (0)/|test_png
+png texts: any key|src/io/png_read.c|s/if (key < 1 .. key > KEY_MAX)/if (!p)/|test_png
+png texts: Latin-1 passes for UTF-8|src/io/png_read.c|s/if (c >= 0x80)/if (0)/|test_png
+sha256 of a file: the last piece is whole|src/base/sha256.c|s/SHA256Update(&ctx, piece, got)/SHA256Update(\&ctx, piece, sizeof piece)/|test_dir
+recipe: the path as it was given|src/cli/recipe.c|s/text_safe(name, cap, from)/text_safe(name, cap, path)/|cli_info
+recipe: without its run|src/cli/recipe.c|s/if (runinfo_there(dir))/if (0)/|cli_info
+recipe: what was chosen is left out|src/cli/recipe.c|s/s.cols = a->trajectory ? 0 : p->cols/s.cols = 0/|cli_info
+recipe: a sampler is told what it does not take|src/cli/recipe.c|s/return !d->all_steps/return true/|cli_info
+recipe: any option out of a file|src/cli/recipe.c|s/if (!o .. !(o->flags & OPT_DRAWN))/if (!o)/|cli_info
+recipe: values are not looked at|src/cli/recipe.c|s/if (option_store(scratch, o, value, NULL))/if (!scratch)/|cli_info
+recipe: a word is not quoted|src/cli/report.c|s/\*word \&\& strspn(word, plain) == strlen(word)/*word \&\& strspn(word, plain)/|cli_info
+recipe: looks anywhere for a model|src/cli/info_png.c|s/if (!path .. name\[0\] == '\/' .. strstr(name, ".."))/if (!path)/|cli_info
+recipe: any file is the model|src/cli/info_png.c|s/strncmp(hex, hash, RECIPE_HASH)/0/|cli_info
+run: a lock is not seen|src/cli/runinfo.c|s/flock(fd, LOCK_SH . LOCK_NB) \&\& errno == EWOULDBLOCK/0/|cli_list
+list: through links|src/cli/cmd_list.c|s/FTS_PHYSICAL . FTS_NOCHDIR . FTS_COMFOLLOW/FTS_LOGICAL/|cli_list
+list: a damaged run ends it|src/cli/cmd_list.c|s/rc = add_damaged(l, path, why.msg, e)/rc = err_set(e, ERR_INPUT, "%s", why.msg)/|cli_list
 png: anybody's text|src/io/png.c|s/ \&\& !memcmp(head + at + sizeof key, program, n)//|test_image
 output: not tried beforehand|src/cli/cli.c|s/!(f = file_create(path, e))/(f = NULL, 0)/|cli_output
 output: also the input|src/cli/cli.c|s/a.st_ino != b.st_ino)/a.st_ino != b.st_ino + 1)/|cli_output
@@ -166,7 +184,41 @@ checkpoint: moments forgotten|src/train/checkpoint.c|s/store_get(t->trained, t->
 model file: surplus tensors pass|src/store/model_file.c|s/if (!param_find(m->params, st_at(f, i)->name))/if (0)/|test_golden_unet
 safetensors: holes pass|src/io/safetensors_read.c|s/if (x->begin != at)/if (0)/|test_safetensors
 safetensors: short files pass|src/io/safetensors_read.c|s/if (x->end > size /if (0 \&\& x->end > size /; s/if (x->end > got)/if (0)/|test_safetensors
-idx: long files pass|src/data/idx.c|s/if (got > 0)/if (0)/|test_idx
+idx: long files pass|src/data/inflate.c|s/if (got > 0)/if (0)/|test_idx
+arrays: memory before the size of the file|src/data/inflate.c|s/if (inflate_bound(r) < bytes)/if (0)/|test_idx test_npy
+npy: channels as they lie in the file|src/data/npy.c|s/return out->channels > 1 ? part_channels(out, e) : 0/return 0/|test_npy
+npy: channels and pixels exchanged|src/data/npy.c|s/image\[p % c \* hw + p \/ c\]/image[p % hw * c + p \/ hw]/|test_npy
+npy: big-endian labels|src/data/npy.c|s/descr\[0\] == '>' ? item - 1 : 0/0/|test_npy
+npy: large labels are cut|src/data/npy.c|s/i != lowest \&\& p\[i\] != 0/0/|test_npy
+npy: negative labels|src/data/npy.c|s/item == 1 \&\& descr\[1\] == 'i' \&\& p\[0\] > 127/0/|test_npy
+npy: Fortran order|src/data/npy.c|s/if (h->fortran)/if (0)/|test_npy
+npy: a number in brackets is a shape|src/data/npy.c|s/(h->nd != 1 .. comma) \&\& //|test_npy
+npy: keys twice|src/data/npy.c|s/k == 3 .. seen\[k\]/k == 3/|test_npy
+npy: keys missing|src/data/npy.c|s/ \&\& seen\[0\] \&\& seen\[1\] \&\& seen\[2\]//|test_npy
+npy: the header ends at a NUL|src/data/npy.c|s/strlen(text) < length .. //|test_npy
+npy: headers of any length|src/data/npy.c|s/if (\*length > HEADER_MAX)/if (0)/|test_npy
+npy: sizes run over|src/data/npy.c|s/\*out = SIZE_MAX; .*/break;/|test_npy
+npy: any number of channels|src/data/npy.c|s/h->d\[3\] != 1 \&\& h->d\[3\] != 3/0/|test_npy
+sources: the second one is not asked|src/data/dataset.c|s/{&IDX_SOURCE, &NPY_SOURCE}/{\&IDX_SOURCE}/|test_npy cli_data
+sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|test_idx test_npy
+sources: counts that differ|src/data/dataset.c|s/if (images == labels)/if (1)/|test_idx test_npy
+balance: the last of each class|src/data/dataset.c|s/if (quota\[d->labels\[i\]\]-- > 0)/if (quota[d->labels[d->n - 1 - i]]-- > 0)/|test_transform
+balance: classes are lost|src/data/dataset.c|s/if (n < present)/if (0)/|test_transform cli_data
+balance: one class after the other|src/data/dataset.c|s/if (quota\[c\] < count\[c\]) {/while (quota[c] < count[c] \&\& n > 0) {/|test_transform
+transform: a cross for a square|src/data/transform.c|s/            int v = at(p, i, j);/            int v = at(p, i, i == y ? j : x);/|test_transform
+transform: what lies outside is black|src/data/transform.c|s/Range r = {255, 0}/Range r = {y > 0 ? 255 : 0, 0}/|test_transform
+transform: the right neighbour forgotten|src/data/transform.c|s/j <= x + 1/j <= x/|test_transform
+transform: slants the other way|src/data/transform.c|s/20 \* (int64_t)x - 3/20 * (int64_t)x + 3/|test_transform
+transform: rounded down|src/data/transform.c|s/part \* b + 10)/part * b)/|test_transform
+transform: cut towards zero|src/data/transform.c|s/from >= 0 ? from \/ 20 : .*;/from \/ 20;/|test_transform
+transform: the next channel's pixels|src/data/transform.c|s/d->images + i \* hw, before, d->h/d->images + i * hw, d->images, d->h/|test_transform
+data: anybody's directory is replaced|src/cli/cmd_data.c|s/if (!is_copy(output))/if (0)/|cli_data
+data: one that somebody added to|src/cli/cmd_data.c|s/ \&\& dir_holds_only(dir, names);/;/|cli_data
+data: replaced unasked|src/cli/cmd_data.c|s/return a->force ? 0 :/return 1 ? 0 :/|cli_data
+data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a->source, e))/if (0)/|cli_data
+data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
+directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
+noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rc = d.channels == 1/rc = d.channels > 0/|cli_data
 file: a failed write passes|src/base/file_out.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
 file: not synced|src/base/file_out.c|s/return fsync(fd) ? err_errno/return 0 ? err_errno/|test_file
 file: a temporary that is not locked|src/base/dir.c|s/(flock(fd, LOCK_EX . LOCK_NB) && errno == EWOULDBLOCK)/0/|test_file
@@ -176,32 +228,39 @@ file: other permissions|src/base/file_out.c|s/return had ? keep_mode(f, &old, e)
 file: a named pipe is waited for|src/base/file_in.c|s/O_RDONLY . O_NONBLOCK/O_RDONLY/|cli_inputs
 file: devices are read|src/base/file_in.c|s/if (S_ISREG(st.st_mode)) {/if (!S_ISFIFO(st.st_mode)) {/|cli_inputs
 directory: what is not ours is removed|src/base/dir.c|s/!(named(entry->d_name, names) .. dir_is_temporary(entry->d_name))/0/|test_dir
-directory: anybody's is taken|src/cli/rundir.c|s/    if (empty)$/    if (1)/|cli_directory
-directory: a run of another command|src/cli/rundir.c|s/\*ours = !strcmp(said, command)/*ours = true/|cli_directory
-directory: links are followed|src/cli/rundir.c|s/S_ISLNK(st.st_mode))$/0)/|cli_directory
-previous: not undone|src/cli/rundir_previous.c|s/                 ? undo(r, home, e)/                 ? 0/|cli_previous
-previous: not looked for before a resume|src/cli/rundir_previous.c|s/    if (!pending)/    if (1)/|cli_previous
-previous: later checkpoints stay|src/cli/rundir_previous.c|s/rc = steps\[i\] > step ? move/rc = 0 ? move/|cli_previous cli_keep
-previous: what is read may move|src/cli/rundir_previous.c|s/if (lies_in(\*inputs, path))/if (0)/|cli_directory
-metrics: a bad line ends them|src/cli/rundir_metrics.c|s/step_of(line) <= step : end != NULL/step_of(line) <= step : false/|cli_directory
-run: a junk result is believed|src/cli/run.c|s/    if (whole)/    if (1)/|cli_directory
-run: a state of another step|src/cli/run.c|s/named >= 0 \&\& named != step/0/|cli_directory
+directory: anybody's is taken|src/run/rundir.c|s/    if (empty)$/    if (1)/|cli_directory
+directory: a run of another command|src/run/rundir.c|s/\*ours = !strcmp(said, rundir_command(r))/*ours = true/|cli_directory
+directory: links are followed|src/run/rundir.c|s/S_ISLNK(st.st_mode))$/0)/|cli_directory
+previous: not undone|src/run/rundir_previous.c|s/                 ? undo(r, home, e)/                 ? 0/|cli_previous
+previous: not looked for before a resume|src/run/rundir_previous.c|s/    if (!pending)/    if (1)/|cli_previous
+previous: later checkpoints stay|src/run/rundir_previous.c|s/rc = steps\[i\] > step ? move/rc = 0 ? move/|cli_previous cli_keep
+previous: what is read may move|src/run/rundir_previous.c|s/if (lies_in(\*inputs, path))/if (0)/|cli_directory
+metrics: a bad line ends them|src/run/rundir_metrics.c|s/step_of(line) <= step : end != NULL/step_of(line) <= step : false/|cli_directory
+run: a junk result is believed|src/cli/train_command.c|s/    if (whole)/    if (1)/|cli_directory
+run: a state of another step|src/cli/train_command.c|s/named >= 0 \&\& named != step/0/|cli_directory
 run: other labels of the validation set|src/train/checkpoint.c|s/json_object_get(saved, "val_sha256"))/0)/|cli_directory
-run: a resumed run does not see to its best|src/cli/run.c|s/return rundir_checkpoint_saved(&run->dir, step.*/return 0;/|cli_faults
-checkpoint: written in place|src/train/checkpoint.c|s/dir_make_temporary(tmp, cap, parent, e)/snprintf(tmp, cap, "%s", dir) < 0 || file_mkdirs(tmp, e)/|cli_kill
+run: a resumed run does not see to its best|src/cli/train_command.c|s/return rundir_checkpoint_saved(&run->dir, step.*/return 0;/|cli_faults
+checkpoint: written in place|src/train/checkpoint.c|s/dir_make_temporary(tmp, cap, parent, e)/snprintf(tmp, cap, "%s", dir) < 0 \x7c\x7c file_mkdirs(tmp, e)/|cli_kill
 checkpoint: nothing of a failed one is removed|src/train/checkpoint.c|s/dir_remove(tmp, CHECKPOINT_FILES, &removed, NULL)/(void)removed/|cli_faults
-run: a damaged checkpoint is the latest|src/cli/rundir_checkpoints.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
-run: the best is removed too|src/cli/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
+run: a damaged checkpoint is the latest|src/run/rundir_checkpoints.c|s/? -1 : check_whole(out, &why)/? -1 : 0/|cli_kill
+run: the best is removed too|src/run/rundir_checkpoints.c|s/if (steps\[i\] != r->best_step)/if (1)/|cli_keep
+loop: a late signal leaves nothing|src/run/loop.c|s/if (s.saved_step != step \&\& (/if (0 \&\& (/|test_loop
+loop: the validation loss is not told|src/run/loop.c|s/observer.ctx, &r, val_loss,/observer.ctx, \&r, (double)NAN,/|test_loop
+loop: a picture that may not be shown|src/run/preview.c|s/return o.drawn ? o.drawn(o.ctx, g, e) : 0/return o.drawn ? (o.drawn(o.ctx, g, e), 0) : 0/|test_loop
+preview: drawn to its end after a signal|src/run/preview.c|s/return loop_signal(ctx)/return 0/|test_loop
+messages: the system's refusals name no option|src/cli/cli.c|s/t \&\& e->code != ERR_INPUT/t \&\& e->code == ERR_USAGE/|cli_train
+run: another command's run.json|src/run/rundir_json.c|s/r->adapter ? "finetune" : "train"/r->adapter ? "train" : "train"/|cli_directory
+best.json: any step|src/run/rundir_checkpoints.c|s/json_integer_value(best) >= 0/true/|cli_hostile
 run: what is not finite is saved|src/train/checkpoint.c|s/if (!isfinite(x\[i\]))/if (0)/|cli_keep
-safe: only --out is put together again|src/cli/run.c|s/if (recover_named(run, e) .. /if (/|cli_safe
-safe: a directory that is another by now|src/cli/rundir.c|s/held.st_ino == now.st_ino/1/|cli_safe
-safe: undoing drops what differs|src/cli/rundir_previous.c|s/if (!rc \&\& !same)/if (0)/|cli_safe
-safe: undoing follows a link|src/cli/rundir_previous.c|s/rc = S_ISDIR(st.st_mode)/rc = 1/|cli_safe
-safe: best.json stays for the next run|src/cli/rundir_previous.c|s/else if (what == ASIDE_ALL)/else if (what == ASIDE_ALL \&\& strcmp(parts[i], "checkpoints"))/|cli_safe
-safe: no best one begins anew|src/cli/rundir_checkpoints.c|s/return !out\[0\]$/return 1/|cli_safe
-safe: half a checkpoint is copied|src/cli/rundir_checkpoints.c|s/file_exists(from) .. name == CHECKPOINT_FILES/file_exists(from)/|cli_safe
-safe: what run.json cannot hold moves a run|src/cli/run.c|s/if (runfile_check(.*))$/if (0)/|cli_safe
-safe: a picture through a link|src/cli/loop.c|s/!lstat(path, &st) \&\& !S_ISREG/0 \&\& !S_ISREG/|cli_safe
+safe: only --out is put together again|src/cli/train_command.c|s/if (recover_named(run, e) .. /if (/|cli_safe
+safe: a directory that is another by now|src/run/rundir.c|s/held.st_ino == now.st_ino/1/|cli_safe
+safe: undoing drops what differs|src/run/rundir_previous.c|s/if (!rc \&\& !same)/if (0)/|cli_safe
+safe: undoing follows a link|src/run/rundir_previous.c|s/rc = S_ISDIR(st.st_mode)/rc = 1/|cli_safe
+safe: best.json stays for the next run|src/run/rundir_previous.c|s/else if (what == ASIDE_ALL)/else if (what == ASIDE_ALL \&\& strcmp(parts[i], "checkpoints"))/|cli_safe
+safe: no best one begins anew|src/run/rundir_checkpoints.c|s/return !out\[0\]$/return 1/|cli_safe
+safe: half a checkpoint is copied|src/run/rundir_checkpoints.c|s/file_exists(from) .. name == CHECKPOINT_FILES/file_exists(from)/|cli_safe
+safe: what run.json cannot hold moves a run|src/cli/train_command.c|s/if (runfile_check(.*))$/if (0)/|cli_safe
+safe: a picture through a link|src/run/loop.c|s/!lstat(path, &st) \&\& !S_ISREG/0 \&\& !S_ISREG/|cli_safe
 safe: a link to nothing is replaced|src/base/file_out.c|s/!f->target \&\& !lstat(f->path, &old)/0/|cli_safe
 safe: two outputs in one file|src/cli/sample_files.c|s/!strcmp(one, two)/0/|cli_safe
 safe: a name is looked at once|src/cli/sample_files.c|s/\&\& !j->args->output;$/\&\& 0;/|cli_safe

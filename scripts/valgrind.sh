@@ -57,9 +57,15 @@ tiny='--preset tiny --image-size 8 --timesteps 20'
     memcheck 0 extract "$SDLORA" extract run merged -o extracted --energy 0.9 --full --threads 1
     memcheck 0 resize "$SDLORA" resize tuned -m run -o resized --rank 1 --threads 1
     memcheck 0 noise "$SDLORA" noise --data data -o d.png
+    memcheck 0 data "$SDLORA" data data
+    memcheck 0 'data, a copy' "$SDLORA" data data --transform slant -n 6 -o copy
+    memcheck 3 'data, nothing there' "$SDLORA" data run
     memcheck 0 info "$SDLORA" info run/model.safetensors
     memcheck 0 'info of an adapter' "$SDLORA" info tuned
     memcheck 0 'info --json' "$SDLORA" info --json data/t10k-images-idx3-ubyte.gz
+    memcheck 0 'info of directories' "$SDLORA" info run run/checkpoints/best data
+    memcheck 0 'info of a picture' "$SDLORA" info b.png
+    memcheck 0 list "$SDLORA" list .
     memcheck 3 'info of a damaged file' "$SDLORA" info out.txt
     memcheck 2 'a wrong option' "$SDLORA" train --chanels 3
 }

@@ -62,7 +62,7 @@ refuse 3 "'above/t10k-labels-idx1-ubyte': label 3, of image 4," train $SMALL --d
 
 # full disks
 "$SDLORA" --help >/dev/full 2>err.txt
-check 'a full disk behind standard output is an error' test $? -eq 1
+check 'standard output on a full disk is an error' test $? -eq 1
 check 'and named' grep -q 'cannot write to standard output: No space left' err.txt
 "$SDLORA" sample --model $M -n 1 --steps 1 -o - >/dev/full 2>err.txt
 check 'also for a picture' test $? -eq 1

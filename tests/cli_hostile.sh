@@ -206,6 +206,8 @@ resume "'w/run.json' is damaged" 'head -c 40 run.json >x; mv x run.json'
 resume "'w/run.json' is damaged" 'echo [] >run.json'
 resume "'w/run.json' is damaged: option '--channels'" "sed -i 's/\"4,8\"/\"-4\"/' run.json"
 resume "'w/checkpoints/best.json' is damaged" 'head -c 9 checkpoints/best.json >x; mv x checkpoints/best.json'
+resume 'remove it to go on' 'echo {}x >checkpoints/best.json'
+resume "'w/checkpoints/best.json' is damaged; remove it to go on" 'sed -i "s/: 3/: -3/" checkpoints/best.json'
 resume "'w/checkpoints/ckpt-00000002' is gone" 'sed -i "s/: 3/: 2/" checkpoints/best.json' --resume best
 resume "'w/checkpoints'" 'rm -r checkpoints; echo >checkpoints'
 

@@ -41,6 +41,8 @@ for file in train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-uby
     with w/$file train $SMALL --data w --steps 1 --out written
 done
 rm -rf w && cp -r data w && with w/train-images-idx3-ubyte noise --data w -o out.png
+rm -rf w && cp -r data w && with w/t10k-images-idx3-ubyte data w
+rm -rf w && mkdir w && cp $M w/train_labels.npy && with w/train_images.npy data w
 for file in run.json checkpoints/best.json checkpoints/ckpt-00000003/state.safetensors; do
     rm -rf w && cp -r run w
     rm -rf w/checkpoints/ckpt-00000002 w/$file && mkfifo w/$file

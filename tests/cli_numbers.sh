@@ -27,7 +27,7 @@ input() { # input VALUE: the four bytes of the first pixel
 input '\0\0\0\0' >in
 input '\0\0\0300\0177' >in_nan
 
-# ---- scales that make the results infinite, in the weights or behind them ----
+# ---- scales that make the results infinite, in the weights or after them ----
 for scale in 1e30 -1e36 1e300; do
     refuse 4 'is not finite' sample --model $M --lora tuned:$scale -n 3 --steps 4 -o out.png -q
     refuse 4 'is not finite' sample --model $M --lora tuned:$scale -n 3 --steps 4 --format idx -o out -q

@@ -33,7 +33,7 @@ mkdir p-labels-idx1-ubyte.gz
 sample 1 "'p-labels-idx1-ubyte.gz': it is a directory" --format idx -o p
 check 'the other of the two was not begun' test ! -e p-images-idx3-ubyte.gz
 expect 0 'nothing/a.png' sample --model $M --steps 1 -n 1 -o nothing/a.png
-check 'a check leaves nothing behind' test "$(ls -A nothing)" = a.png
+check 'a check leaves no file' test "$(ls -A nothing)" = a.png
 rm nothing/a.png
 mkfifo pipe
 cat pipe >through & # a reader that a check must not satisfy

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What happens to a directory behind the program's back, and file systems that lack something: nothing of the user's is lost,
+# What others do to a directory while the program works, and file systems that lack something: nothing of the user's is lost,
 # nothing is written where it does not belong, no wrong result ends with 0. (cli_directory.sh has whose a directory is,
 # cli_previous.sh the set-aside under faults.)
 . "$(dirname "$0")/lib_cli.sh"

@@ -43,20 +43,20 @@ check 'the same images in other batches and threads' test "$(pixels a)" = "$(pix
 sample --steps 4 --digit 2 -n 5 --format idx -o c
 head5() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | head -c 320 | cksum; }
 check 'the first five of twenty are the five' test "$(head5 a)" = "$(head5 c)"
-sample --steps 4 --digit 2 -n 20 --format idx -o d --seed 1
-check 'another seed, other images' test "$(pixels a)" != "$(pixels d)"
+check 'another seed' sample --steps 4 --digit 2 -n 20 --format idx -o d --seed 1
+check 'other images' test "$(pixels a)" != "$(pixels d)"
 sample --steps 4 --digit 2 -n 20 --format idx -o e --lora :0
 check 'an adapter of scale 0 changes nothing' test "$(pixels a)" = "$(pixels e)"
-sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
-sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
+check 'half an adapter, twice' sample --steps 4 --digit 2 -n 20 --format idx -o f --lora :0.5 --lora run/lora:0.5
+check 'the whole of it' sample --steps 4 --digit 2 -n 20 --format idx -o g --lora
 check 'the adapter does change them' test "$(pixels a)" != "$(pixels g)"
 raw() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | od -An -v -tu1 -w1; }
 farthest() { paste <(raw "$1") <(raw "$2") | awk '{ d = $1 > $2 ? $1 - $2 : $2 - $1; if (d > most) most = d } END { print most + 0, NR }'; }
 check "twice half of it is the whole, up to rounding, but: $(farthest f g)" test "$(farthest f g | sed 's/^1 /0 /')" = '0 1280'
 check 'ddpm' sample --sampler ddpm --digit 0 -n 2
 check 'guidance' sample --steps 4 --cfg-scale 2 --digit 0 -n 2
-expect 0 'labels: U8 (20)' info a-labels-idx1-ubyte.gz
-expect 0 'per class: 0 0 20' info a-labels-idx1-ubyte.gz
+expect 0 'U8 (20), 20 bytes' info a-labels-idx1-ubyte.gz
+expect 0 'per class        0 0 20' info a-labels-idx1-ubyte.gz
 mkdir fake
 sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --format idx -o fake/t10k
 # shellcheck disable=SC2086
@@ -92,7 +92,7 @@ tensor() { echo "\"$1\":{\"dtype\":\"$2\",\"shape\":[$3],\"data_offsets\":[$4]}"
 st_file in.safetensors 816 "{$(tensor x F32 3,1,8,8 48,816),$(tensor t I64 3 0,24),$(tensor y I64 3 24,48)}"
 predict() { "$SDLORA" predict --model run/model.safetensors --input in.safetensors "$@" >out.txt 2>err.txt; }
 check 'predict' predict --output eps.safetensors
-expect 0 '(3,1,8,8)' info eps.safetensors
+expect 0 '(3,1,8,8)' info --tensors eps.safetensors
 check 'with an adapter' predict --output merged.safetensors --lora
 check 'that changes it' test "$(cmp eps.safetensors merged.safetensors | wc -l)" -eq 1
 check 'unmerged' predict --output beside.safetensors --lora run/lora:1 --unmerged
@@ -114,15 +114,15 @@ check 'sampling is measured as it is done' awk -F'[:,]' '
     END { for (s in flops) if (s !~ /train/) { r = flops[s] / flops["  \"train_step\""]; if (!(r > 0.6 && r < 0.75)) exit 1 } }' out.txt
 
 # info
-expect 0 'safetensors, model' info run/model.safetensors
+expect 0 "model 'run/model.safetensors'" info --tensors run/model.safetensors
 for line in 'channels        4,8              the number of channels' \
     'null_class      yes              the null class' 'pre_norm        pre              the place of LayerNorm' \
     'schedule        cosine           the noise schedule'; do
     check "info: $line" grep -qxF "  $line" out.txt
 done
-expect 0 'safetensors, adapter' info run/lora
+expect 0 "adapter 'run/lora/adapter_model.safetensors'" info run/lora
 expect 0 '"kind": "model"' info --json run/model.safetensors
-expect 0 'IDX, images: U8 (40,8,8)' info data/train-images-idx3-ubyte
-expect 3 '' info sample.png
+expect 0 'U8 (40,8,8), 2,560 bytes' info data/train-images-idx3-ubyte
+expect 0 ' pixels' info sample.png
 
 finish

@@ -92,7 +92,7 @@ check "a file size limit ends with 1, not $?" test $? -eq 1
 check 'and names the file' grep -q "^sdlora: cannot write 'limited/.*: File too large" err.txt
 check 'of which nothing is left' test -z "$(find limited -name '*.tmp')"
 (ulimit -f 0 && "$SDLORA" --help >help.txt 2>/dev/null)
-check 'also behind a redirection' test $? -eq 1
+check 'also into a file' test $? -eq 1
 
 # ---- 130 can only mean that a run was saved: a library must not end with it where memory is short ----
 if [ -n "${FAULT_SHIM-}" ]; then # a sanitizer needs all addresses

@@ -53,6 +53,8 @@ for name in '\u001b]0;t\u0007' '\u007f' $'\x7f' '\u0080' '\u009b31m' $'\xc2\x9b3
     safetensors named "a$name" "v$name"
     expect 0 '\x' info named
     check "info of '$name'" quiet out.txt err.txt
+    expect 0 '\x' info --tensors named
+    check "info --tensors of '$name'" quiet out.txt err.txt
     expect 0 '\u' info --json named
     check "info --json of '$name'" quiet out.txt err.txt
     check 'is ASCII' test -z "$(LC_ALL=C tr -d '\n -~' <out.txt)"
@@ -71,10 +73,10 @@ expect 0 '"file": "path\\xff"' info --json $'path\xff'
 
 # columns stand under each other, whatever a character's length
 safetensors umlaut 'äöü€é' 'ü'
-"$SDLORA" info umlaut >out.txt
+"$SDLORA" info --tensors umlaut >out.txt
 check 'columns' test "$(grep -c '^  x      U8 \|^  äöü€é  U8 ' out.txt)" -eq 2
 safetensors wide '权重' 'ü'
-"$SDLORA" info wide >out.txt
+"$SDLORA" info --tensors wide >out.txt
 check 'columns of Chinese names' test "$(grep -c '^  x     U8 \|^  权重  U8 ' out.txt)" -eq 2
 # a resumed run's data directory is a text out of run.json
 odd=$(printf 'da\033[31mta')

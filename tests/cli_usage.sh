@@ -12,7 +12,7 @@ check 'the first line is name and version' test "$(head -n 1 out.txt | cut -d' '
 expect 0 'OpenBLAS core' --version --verbose
 refuse 2 "unknown command 'trian'; did you mean 'train'" trian
 refuse 2 "unknown option '--hepl'" --hepl
-for command in train finetune sample predict merge extract resize noise info bench; do
+for command in train finetune sample predict merge extract resize noise data info list bench; do
     expect 0 "Usage: sdlora $command" $command --help
     expect 0 "Usage: sdlora $command" help $command
     expect 0 "Usage: sdlora $command" $command -h --no-such-option
@@ -30,8 +30,9 @@ refuse 2 "option '--lr' needs a value" train --lr
 refuse 2 "option '--lr' needs a value" train --lr --epochs 3
 refuse 2 "takes no value" train --skip=1
 refuse 2 "unknown option '--no-lr'" train --no-lr
-refuse 2 "'info' needs a FILE" info
-refuse 2 "takes one FILE" info a b
+refuse 2 "'info' needs a PATH" info
+refuse 2 "takes one DIR" list a b
+refuse 2 "'train' takes options only" train a
 
 # numbers: to the end, in range, finite
 refuse 2 "'--batch-size' needs a whole number, got '8x'" train --batch-size 8x

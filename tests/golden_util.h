@@ -4,10 +4,11 @@
 #define TESTS_GOLDEN_UTIL_H
 
 #include "check.h"
+#include "start_util.h"
+
 #include "sdlora/model.h"
 #include "sdlora/safetensors.h"
 #include "sdlora/store.h"
-#include "sdlora/threads.h"
 #include "sdlora/train.h"
 
 static inline StFile *golden_open(const char *name)
@@ -184,14 +185,6 @@ static inline void check_param(const Param *p, const real *slab, const StFile *f
     check_array(got, want, p->numel, atol, rtol, name);
     free(got);
     free(want);
-}
-
-static inline int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 #endif

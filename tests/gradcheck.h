@@ -84,7 +84,7 @@ static inline void gradient_now(const Checked *c)
 }
 
 /* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero`
- * names it. A second pass, which meets what the first left behind, gives the same bytes. */
+ * names it. A second pass, which meets what the first left, gives the same bytes. */
 static inline void check_gradients(const Checked *c, const ParamStore *s, int samples, double h, double rtol,
                                    const char *zero)
 {

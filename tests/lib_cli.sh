@@ -48,6 +48,12 @@ refuse() {
     fi
 }
 
+# finite FILE: it is there, can be read, and no value in it is infinite or NaN.
+finite() {
+    local text
+    text=$("$SDLORA" info "$1") && [[ $text == safetensors* && $text != *'not finite'* ]]
+}
+
 be32() { # a big-endian u32
     printf '%b' "$(printf '\\0%o' $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) $(($1 >> 8 & 255)) $(($1 & 255)))"
 }

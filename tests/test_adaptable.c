@@ -124,5 +124,5 @@ int main(void)
         cmocka_unit_test(test_a_table_is_no_layer),
         cmocka_unit_test(test_names_are_the_models),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -402,5 +402,5 @@ int main(void)
         cmocka_unit_test(test_gradients_add_up),
         cmocka_unit_test(test_times_are_embedded_once),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -8,7 +8,7 @@ enum { N = 2, SIDE = 4, CA = 3, CB = 5, OUT = N * SIDE * SIDE * 2 };
  */
 typedef enum Kind {
     AS_IN_UNET,
-    A_KEPT,          /* a reader from outside wants its rows one behind the other */
+    A_KEPT,          /* a reader from outside wants its rows one after the other */
     A_READ_BY_OTHER, /* so does an op that does not heed rows */
     B_IN_PLACE,      /* b's maker does not heed rows; it takes the place of the convolution's output */
     B_INPUT,         /* nor do leaves: they have no maker */

@@ -213,7 +213,7 @@ static void test_replace_fails(void **state)
 static void test_clean(void **state)
 {
     TmpDir t;
-    int fd;
+    int fd, held;
     (void)state;
     tmpdir_make(&t);
     put(tmpdir_name(&t, ".sdlora-0000000000000001.tmp"));
@@ -224,6 +224,9 @@ static void test_clean(void **state)
     fd = open(tmpdir_name(&t, ".sdlora-0000000000000004.tmp"), O_RDWR | O_CREAT, 0666);
     assert_int_equal(flock(fd, LOCK_EX), 0);
     make(tmpdir_name(&t, "x.tmp"));
+    make(tmpdir_name(&t, ".sdlora-0000000000000005.tmp"));
+    held = dir_hold(tmpdir_name(&t, ".sdlora-0000000000000005.tmp"));
+    assert_true(held >= 0);
     dir_clean(t.path, NULL);
     assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000001.tmp")));
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000002.tmp")));
@@ -232,8 +235,11 @@ static void test_clean(void **state)
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000003.tmp/notes")));
     assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000004.tmp")));
     assert_true(file_exists(tmpdir_name(&t, "x.tmp")));
+    assert_true(file_exists(tmpdir_name(&t, ".sdlora-0000000000000005.tmp")));
     close(fd);
-    dir_clean(t.path, NULL);
+    close(held);
+    dir_clean(t.path, NAMES);
+    assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000005.tmp")));
     assert_false(file_exists(tmpdir_name(&t, ".sdlora-0000000000000004.tmp")));
     dir_clean(tmpdir_name(&t, "none"), NAMES);
     tmpdir_remove(&t);
@@ -289,7 +295,9 @@ static void test_sha256(void **state)
 {
     char hex[65];
     FileSpan parts[3] = {{"a", 1}, {NULL, 0}, {"bc", 2}};
-    char *million;
+    char *million, whole[65];
+    const char *path;
+    TmpDir dir;
     Err e;
     (void)state;
     file_sha256(hex, "", 0);
@@ -302,6 +310,19 @@ static void test_sha256(void **state)
     memset(million, 'a', 1000000);
     file_sha256(hex, million, 1000000);
     assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    tmpdir_make(&dir);
+    path = tmpdir_name(&dir, "million");
+    assert_int_equal(file_save(path, million, 1000000, &e), 0);
+    hex[0] = '\0';
+    assert_int_equal(file_sha256_path(hex, path, &e), 0); /* in pieces, the last one not whole */
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    assert_int_equal(file_save(path, million, 16384, &e), 0); /* whole pieces */
+    file_sha256(whole, million, 16384);
+    assert_int_equal(file_sha256_path(hex, path, &e), 0);
+    assert_string_equal(hex, whole);
+    assert_int_equal(file_sha256_path(hex, tmpdir_name(&dir, "none"), &e), -1);
+    assert_string_equal(hex, "");
+    tmpdir_remove(&dir);
     mem_free(million);
 }
 

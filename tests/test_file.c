@@ -137,7 +137,7 @@ static void test_old_file_until_commit(void **state)
 }
 
 /* Two that write one file: each publishes what it wrote, whole, and neither takes the other's temporary for its own or
- * for left behind. */
+ * for left over. */
 static void test_two_writers(void **state)
 {
     TmpDir t;

@@ -170,7 +170,7 @@ static void finish(Case *c, Node *y)
     case_free(c);
 }
 
-/* The backends that this CPU can run, the reference among them; NULL behind the last. */
+/* The backends that this CPU can run, the reference among them; NULL after the last. */
 static const Backend *const *backends(void)
 {
     static const Backend *list[8];

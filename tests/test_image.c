@@ -240,7 +240,7 @@ static void test_made_by(void **state)
         assert_int_equal(image_png_made_by(path, "sdlora "), i == 0);
     }
     assert_int_equal(file_load(&file, &n, path, 1 << 20, &e), 0);
-    for (size_t cut = 0; cut < n; cut++) { /* the text begins at 41, behind the header and its own key */
+    for (size_t cut = 0; cut < n; cut++) { /* the text begins at 41, after the header and its own key */
         assert_int_equal(file_save(path, file, cut, &e), 0);
         assert_int_equal(image_png_made_by(path, "sdlora "), cut >= 41 + 9 + 7);
     }

@@ -250,5 +250,5 @@ int main(void)
         cmocka_unit_test(test_from_training_to_images), cmocka_unit_test(test_configuration),
         cmocka_unit_test(test_data_of_other_channels),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

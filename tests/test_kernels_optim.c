@@ -10,7 +10,7 @@ typedef struct LossRun {
     real beta;
 } LossRun;
 
-/* The gradient, and behind it the loss as a double. */
+/* The gradient, and after it the loss as a double. */
 static void *run_loss(const Backend *be, void *ctx)
 {
     const LossRun *r = ctx;

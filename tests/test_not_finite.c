@@ -1,6 +1,7 @@
 /* Results that are not finite: where in a graph they begin, under the memory plan; that merging an adapter stops before
  * it changes anything; and that sampling says which image, at which step, whatever the number of threads. */
 #include "check.h"
+#include "start_util.h"
 
 #include "sdlora/adapter.h"
 #include "sdlora/sampler.h"
@@ -307,14 +308,6 @@ static void test_stopping_is_no_failure(void **state)
     assert_int_equal(sample_images(x, m, y, MANY, &c, stop_at_once, NULL, &err), -1);
     assert_int_equal(err.code, ERR_NONE);
     model_free(m);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

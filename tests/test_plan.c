@@ -1,5 +1,6 @@
 /* The memory plan: no two lives that meet share bytes, and sharing changes nothing that is computed. */
 #include "check.h"
+#include "start_util.h"
 
 #include <signal.h>
 #include <sys/resource.h>
@@ -120,7 +121,7 @@ typedef struct Result {
 
 enum { IMAGES = 3, PIXELS = IMAGES * 8 * 8 };
 
-/* Two passes (the second meets what the first left behind), then what came out. */
+/* Two passes (the second meets what the first left), then what came out. */
 static Result run(Model *m, Adapter *a, bool plain, bool poison)
 {
     UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain};
@@ -154,7 +155,7 @@ static Result run(Model *m, Adapter *a, bool plain, bool poison)
     r.grads = malloc(s->n_weights * sizeof(real));
     memcpy(r.grads, s->grads, s->n_weights * sizeof(real));
     r.out = malloc(PIXELS * sizeof(real));
-    memcpy(r.out, u.out->val.data, PIXELS * sizeof(real)); /* kept behind the backward pass */
+    memcpy(r.out, u.out->val.data, PIXELS * sizeof(real)); /* kept after the backward pass */
     unet_free(&u);
     return r;
 }
@@ -326,14 +327,6 @@ static void test_threads(void **state)
     threads_init(1);
     unet_free(&u);
     model_free(m);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

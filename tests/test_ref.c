@@ -97,5 +97,5 @@ int main(void)
         cmocka_unit_test(test_training),
         cmocka_unit_test(test_drawing),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

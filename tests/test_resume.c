@@ -265,7 +265,7 @@ static void is_unusable(Job *j, ErrCode code, const char *dir)
     assert_false(file_exists(dir));
 }
 
-/* A state that was read in part, or that a diverged step left behind, is neither trained on nor saved. */
+/* A state that was read in part, or that a diverged step left, is neither trained on nor saved. */
 static void test_half_a_state_is_none(void **state)
 {
     Dataset d = bars(20, 1);
@@ -314,5 +314,5 @@ int main(void)
         cmocka_unit_test(test_damaged_checkpoints),
         cmocka_unit_test(test_half_a_state_is_none),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

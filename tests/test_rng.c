@@ -217,8 +217,7 @@ static void test_normal_does_not_depend_on_chunks(void **state)
         assert_memory_equal(whole, parts, sizeof whole);
         assert_int_equal(q.counter, N / 4);
     }
-    for (size_t n = 1; n < 10;
-         n++) { /* a short draw is the beginning of a long one, and nothing behind it is touched */
+    for (size_t n = 1; n < 10; n++) { /* a short draw is the beginning of a long one, and nothing after it is touched */
         Rng q = rng_make(21, 22);
         parts[n] = 99;
         rng_normal(&q, parts, n);

@@ -1,5 +1,6 @@
 /* Drawing: an image depends on the seed and its number alone, on its class, and guidance is the formula. */
 #include "check.h"
+#include "start_util.h"
 
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
@@ -368,14 +369,6 @@ static void test_batch_statistics(void **state)
     draw(a, m, classes, MOST, &c);
     assert_memory_equal(a, b, sizeof a);
     model_free(m);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

@@ -1,6 +1,7 @@
 /* The table of samplers: what a row says is what happens. A sampler of the test's own, with history, is given what the
  * network said at the steps before, and memory for it is counted. */
 #include "check.h"
+#include "start_util.h"
 
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
@@ -177,14 +178,6 @@ static void test_again(void **state)
     }
     sampler_free(s);
     model_free(m);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 int main(void)

@@ -391,5 +391,5 @@ int main(void)
         cmocka_unit_test(test_validation_is_reproducible),
         cmocka_unit_test(test_refusals),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -91,5 +91,5 @@ int main(void)
         cmocka_unit_test(test_memory_limit),
         cmocka_unit_test(test_memory_hardly_grows_with_the_batch),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

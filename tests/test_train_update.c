@@ -187,5 +187,5 @@ int main(void)
         cmocka_unit_test(test_moments_and_clipping),
         cmocka_unit_test(test_divergence),
     };
-    return cmocka_run_group_tests(tests, train_start, NULL);
+    return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -4,10 +4,10 @@
 
 #include "check.h"
 #include "io_util.h"
+#include "start_util.h"
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
-#include "sdlora/threads.h"
 #include "sdlora/train.h"
 
 enum { SIDE = 8, CLASSES = 3 };
@@ -112,14 +112,6 @@ static inline StepReport job_steps(Job *j, int n)
     for (int i = 0; i < n; i++)
         check_ok(trainer_step(j->t, &r, &j->err), j->err);
     return r;
-}
-
-static inline int train_start(void **state)
-{
-    (void)state;
-    threads_init(1);
-    backend_init();
-    return 0;
 }
 
 #endif

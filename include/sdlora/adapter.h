@@ -19,6 +19,7 @@
 #ifndef SDLORA_ADAPTER_H
 #define SDLORA_ADAPTER_H
 
+#include "sdlora/facts.h"
 #include "sdlora/fields.h"
 #include "sdlora/param.h"
 
@@ -73,20 +74,12 @@ typedef struct AdapterConfig {
     int classes;
 } AdapterConfig;
 
-/* Where an adapter comes from, for its file; texts may be empty. */
-typedef struct AdapterFacts {
-    char base_name[128], base_sha256[65], data_name[128], data_sha256[65];
-    int classes; /* of the model with it; 0: not said */
-    int64_t steps;
-    double val_loss, base_val_loss; /* NaN: not measured */
-} AdapterFacts;
-
 typedef struct Adapter {
     ParamStore *params;
     AdapterLayer *layers;
     int n, cap;
     AdapterConfig config; /* of one to be trained; one that was read has rslora, and for the record dropout */
-    AdapterFacts facts;
+    Facts facts;
     /* attached */
     ParamStore *model;
     real *base;

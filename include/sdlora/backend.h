@@ -1,4 +1,4 @@
-/* The backend: every loop that touches tensors, behind one table of functions. src/core calls these and knows no SIMD
+/* The backend: every loop that touches tensors, in one table of functions. src/core calls these and knows no SIMD
  * and no BLAS. To read first, and to begin another backend with: the reference, the same functions as plain loops
  * (src/backend/ref). Another backend is one more filled table that passes tests/test_kernels_*.c and tests/test_conv.c.
  *
@@ -229,7 +229,7 @@ typedef struct Backend {
     X(sumsq)                                                                                                           \
     X(adam)
 
-/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL behind it.
+/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL after it.
  */
 const Backend *backend_at(int i);
 

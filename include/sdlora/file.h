@@ -76,6 +76,8 @@ bool file_is_dir(const char *path);        /* the same */
 int dir_sync(const char *path, Err *e);
 /* Make a directory of a temporary name in `parent`; its path into out. */
 int dir_make_temporary(char *out, size_t cap, const char *parent, Err *e);
+/* Until this descriptor is closed, dir_clean leaves the directory alone, where the file system has locks. */
+int dir_hold(const char *path);
 /* Does it hold nothing but files called one of `names` (NULL-terminated) and temporaries? A path that is not there
  * does. */
 bool dir_holds_only(const char *path, const char *const *names);
@@ -97,6 +99,8 @@ bool dir_is_temporary(const char *name);
 
 /* ---- paths and sums ---- */
 
+#define FILE_PATH_MAX 4096 /* bytes of a path with its NUL, where one is put together in a block of fixed size */
+
 /* "dir/name" into out; an error when it does not fit. */
 int file_join(char *out, size_t cap, const char *dir, const char *name, Err *e);
 /* The directory of a path: "." for a bare name, "/" for "/x". */
@@ -109,5 +113,7 @@ typedef struct FileSpan {
 } FileSpan;
 void file_sha256(char hex[65], const void *data, size_t n);
 void file_sha256_spans(char hex[65], const FileSpan *span, int n);
+/* Of a file, a piece at a time. After an error hex is "". */
+int file_sha256_path(char hex[65], const char *path, Err *e);
 
 #endif

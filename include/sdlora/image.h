@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "sdlora/err.h"
+#include "sdlora/file.h"
 
 typedef struct Image {
     int w, h;
@@ -40,6 +41,22 @@ int image_write_png(const char *path, const Image *im, const char *const *text, 
 
 /* Is the file a PNG whose first text, after the header, is tEXt "Software" and begins with `program`? */
 bool image_png_made_by(const char *path, const char *program);
+
+/* What a PNG file says about itself. */
+typedef struct PngTexts {
+    int64_t w, h;
+    int n;             /* texts, in order */
+    const char **item; /* key, value, key, value, ..., NULL, in UTF-8, as image_write_png takes them; owned */
+} PngTexts;
+
+/* From the file's first byte on (png_read.c): tEXt, which is Latin-1, and iTXt; those that are compressed are left out.
+ * Every chunk is read to its end and its CRC compared, up to IEND; what comes after that is not looked at. ERR_INPUT,
+ * naming the file and the chunk: no PNG, cut short, damaged, a key or a value that the specification does not allow,
+ * texts of more than PNG_TEXTS_MAX bytes in all. Takes no more memory than the texts. After an error *out is empty. */
+#define PNG_TEXTS_MAX ((size_t)1 << 24)
+int image_png_texts(PngTexts *out, FileIn *f, Err *e);
+const char *image_png_text(const PngTexts *t, const char *key); /* the first of this key, or NULL */
+void image_png_texts_free(PngTexts *t);
 
 /* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal
  * `columns` wide (shrunk by an integer to fit, by means). A string owned by the caller (mem_free), NULL on an error. */

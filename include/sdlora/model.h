@@ -3,6 +3,7 @@
 #define SDLORA_MODEL_H
 
 #include "sdlora/diffusion.h"
+#include "sdlora/facts.h"
 #include "sdlora/fields.h"
 #include "sdlora/nn.h"
 
@@ -70,18 +71,11 @@ size_t model_image_values(const ModelConfig *c);
  * (ERR_USAGE). */
 int model_config_check(const ModelConfig *c, Err *e);
 
-/* Where a model comes from, for its file; texts may be empty. */
-typedef struct ModelFacts {
-    char data_name[128], data_sha256[65]; /* the training images' */
-    int64_t steps;                        /* 0: not said */
-    double val_loss;                      /* NaN: not measured */
-} ModelFacts;
-
 typedef struct Model {
     ModelConfig config;
     ParamStore *params;
     Diffusion diffusion;
-    ModelFacts facts;
+    Facts facts;
 } Model;
 
 /* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */

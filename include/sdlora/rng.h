@@ -21,7 +21,7 @@ uint64_t rng_stream(const char *name, uint64_t index);
 /* The four words at (seed, stream, counter). */
 void rng_block(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t counter);
 
-/* Each call of these takes whole blocks: it starts at r->counter and leaves r->counter behind the last block used. */
+/* Each call of these takes whole blocks: it starts at r->counter, and leaves there the one after the last used. */
 uint32_t rng_u32(Rng *r);
 double rng_uniform(Rng *r);                    /* [0,1), 53 bits */
 uint32_t rng_below(Rng *r, uint32_t n);        /* 0..n-1, unbiased; n >= 1 */

@@ -14,6 +14,9 @@ int model_save(const Model *m, const char *path, Err *e);
 Model *model_load(const char *path, bool trainable, Err *e);
 /* The same, and the file's SHA-256 as it was read. */
 Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e);
+/* Only what model it is: of the metadata, or read off the shapes. ERR_INPUT also where the tensors are not that
+ * model's. *weights: numbers that training would move. */
+int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e);
 
 /* Is there a model in the file, by its configuration or the names of its tensors? False where it cannot be opened. */
 bool model_is_file(const char *path);

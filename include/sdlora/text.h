@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct TextUnit {
     int bytes;   /* of the character; 1 where it is none; 0 at the end of the text */
@@ -21,5 +22,8 @@ const char *text_safe(char *out, size_t cap, const char *s);
 
 /* The columns that this takes, uncut. */
 int text_columns(const char *s);
+
+/* "1,234,567", into buf, which is returned. */
+const char *text_count(char buf[32], int64_t n);
 
 #endif

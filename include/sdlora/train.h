@@ -90,6 +90,11 @@ int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
  * but BatchNorm's running statistics are not: neither another step nor saving is possible after it. */
 int trainer_step(Trainer *t, StepReport *r, Err *e);
 
+/* What the saved model or adapter says of its origin: the trainer sets the data's hash, the steps, and the loss that
+ * was measured after the last of them (an adapter's before the first is its base's); names are the caller's to fill in.
+ */
+Facts *trainer_facts(const Trainer *t);
+
 /* Mean loss over the validation images with fixed noise and timesteps, with the weights that would be saved (EMA). */
 int trainer_validate(Trainer *t, double *loss, Err *e);
 

@@ -44,7 +44,7 @@ Adapter *adapter_empty(bool trainable, Err *e)
 
     if (!a)
         return NULL;
-    a->facts.val_loss = a->facts.base_val_loss = NAN;
+    a->facts = FACTS_NONE;
     a->params = param_store_new(trainable, e);
     if (!a->params) {
         mem_free(a);

@@ -314,6 +314,7 @@ static int resize(Adapter *to, const Adapter *a, const RankChoice *c, AdapterLos
 {
     to->model = a->model;
     to->facts = a->facts;
+    to->facts.val_loss = NAN; /* that of the ranks it had */
     to->config.rslora = a->config.rslora;
     to->config.dora = a->config.dora;
     to->config.dropout = a->config.dropout;

@@ -52,7 +52,7 @@ int temporary_open(char *out, size_t cap, const char *dir, unsigned mode)
             continue;
         if (fd < 0)
             return -1;
-        /* Somebody may have taken it for left behind before it was locked. (No lock at all: then nobody can.) */
+        /* Somebody may have taken it for left over before it was locked. (No lock at all: then nobody can.) */
         if ((flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) || fstat(fd, &st) || st.st_nlink == 0) {
             close(fd);
             continue;
@@ -140,6 +140,18 @@ static int remove_at(int parent, const char *name, const char *const *names, boo
     return -1;
 }
 
+static void clean_dir(int parent, const char *name, const char *const *names)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool removed;
+
+    if (fd < 0)
+        return;
+    if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
+        remove_at(parent, name, names, &removed); /* one that cannot be removed stays for the next time */
+    close(fd);
+}
+
 void dir_clean(const char *path, const char *const *names)
 {
     DIR *d = opendir(path);
@@ -147,15 +159,14 @@ void dir_clean(const char *path, const char *const *names)
 
     while (d && (entry = readdir(d))) {
         struct stat st;
-        bool removed;
         if (!dir_is_temporary(entry->d_name) || fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
             continue;
         if (S_ISREG(st.st_mode))
             clean_file(dirfd(d), entry->d_name);
         else if (names && S_ISLNK(st.st_mode))
             unlinkat(dirfd(d), entry->d_name, 0);
-        else if (names && S_ISDIR(st.st_mode) && remove_at(dirfd(d), entry->d_name, names, &removed))
-            continue; /* it stays for the next time */
+        else if (names && S_ISDIR(st.st_mode))
+            clean_dir(dirfd(d), entry->d_name, names);
     }
     if (d)
         closedir(d);
@@ -173,6 +184,15 @@ int dir_make_temporary(char *out, size_t cap, const char *parent, Err *e)
             return 0;
     } while (errno == EEXIST);
     return err_errno(e, ERR_FAILED, "cannot create a directory in '%s'", parent);
+}
+
+int dir_hold(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0)
+        flock(fd, LOCK_EX | LOCK_NB);
+    return fd;
 }
 
 bool dir_holds_only(const char *path, const char *const *names)

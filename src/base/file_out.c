@@ -2,7 +2,7 @@
  * PATH, fsync the directory. A crash or a full disk at any moment leaves either the old file or the new one. Plain
  * write(2) rather than stdio: there is nothing to buffer, and no failure can hide in a buffer.
  *
- * The temporary stays locked until it has its final name, or somebody who cleans up would take it for left behind. */
+ * The temporary stays locked until it has its final name, or somebody who cleans up would take it for left over. */
 #include "sdlora/file.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* Text for people: see text.h. */
 #include "sdlora/text.h"
 
-#include <stdint.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,4 +78,17 @@ int text_columns(const char *s)
     for (TextUnit u; (u = text_unit(s)).bytes; s += u.bytes)
         n += u.columns;
     return n;
+}
+
+const char *text_count(char buf[32], int64_t n)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof digits, "%" PRId64, n), out = 0;
+    for (int i = 0; i < len; i++) {
+        if (i && (len - i) % 3 == 0 && digits[i - 1] != '-')
+            buf[out++] = ',';
+        buf[out++] = digits[i];
+    }
+    buf[out] = '\0';
+    return buf;
 }

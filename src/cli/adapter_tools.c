@@ -82,19 +82,19 @@ void tools_report(const AdapterLoss *loss, int n, const char *of, bool each)
 /* ---- the adapter's directory ---- */
 
 /* `dir` without slashes at its end, which would hide its last part. */
-static int last_part(char out[CLI_PATH_MAX], const char *dir, Err *e)
+static int last_part(char out[FILE_PATH_MAX], const char *dir, Err *e)
 {
     size_t len = strlen(dir);
     while (len > 1 && dir[len - 1] == '/')
         len--;
-    return snprintf(out, CLI_PATH_MAX, "%.*s", (int)len, dir) < CLI_PATH_MAX
+    return snprintf(out, FILE_PATH_MAX, "%.*s", (int)len, dir) < FILE_PATH_MAX
                ? 0
                : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", dir);
 }
 
 static int check_apart(const char *dir, const char *input, Err *e)
 {
-    char *weights = NULL, *config = NULL, path[CLI_PATH_MAX];
+    char *weights = NULL, *config = NULL, path[FILE_PATH_MAX];
     int rc = adapter_files(&weights, &config, input, e);
     for (int i = 0; ADAPTER_FILES[i] && !rc; i++)
         rc = file_join(path, sizeof path, dir, ADAPTER_FILES[i], e) || cli_check_apart(path, weights, e) ||
@@ -108,7 +108,7 @@ static int check_apart(const char *dir, const char *input, Err *e)
 
 int tools_check_dir(const char *dir, const char *input, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     struct stat st;
     if (!dir || !*dir || !strcmp(dir, "-"))
         return err_set(e, ERR_USAGE, "the adapter is a directory; name it with --output");
@@ -125,7 +125,7 @@ int tools_check_dir(const char *dir, const char *input, Err *e)
 
 int tools_save(const Adapter *a, const char *dir, Err *e)
 {
-    char path[CLI_PATH_MAX], parent[CLI_PATH_MAX], tmp[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX], parent[FILE_PATH_MAX], tmp[FILE_PATH_MAX];
     bool removed;
     if (last_part(path, dir, e) || file_dir(parent, sizeof parent, path, e) || file_mkdirs(parent, e) ||
         dir_make_temporary(tmp, sizeof tmp, parent, e))

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sdlora/clock.h"
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 #include "sdlora/sampler.h"
@@ -30,16 +31,16 @@ static void measure_runs(double times[RUNS_MAX], BenchFn fn, void *ctx, int runs
     double begin;
     int calls = 1;
     fn(ctx);
-    begin = term_seconds();
+    begin = clock_seconds();
     fn(ctx);
-    begin = term_seconds() - begin;
+    begin = clock_seconds() - begin;
     if (begin < RUN_SECONDS)
         calls = (int)(RUN_SECONDS / (begin > 1e-6 ? begin : 1e-6)) + 1;
     for (int i = 0; i < runs; i++) {
-        begin = term_seconds();
+        begin = clock_seconds();
         for (int k = 0; k < calls; k++)
             fn(ctx);
-        times[i] = (term_seconds() - begin) / calls;
+        times[i] = (clock_seconds() - begin) / calls;
     }
     qsort(times, (size_t)runs, sizeof *times, by_value);
 }

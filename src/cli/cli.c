@@ -14,12 +14,12 @@
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/rundir.h"
 #include "sdlora/store.h"
 #include "sdlora/text.h"
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
-#include "runfile.h"
 #include "start.h"
 
 const char *const BATCH_STATS_NAMES[] = {"running", "batch", NULL};
@@ -34,13 +34,13 @@ void cli_put(FILE *f, const char *text)
 int cli_fail(const Err *e, const OptionTable *t)
 {
     char text[2 * sizeof e->msg];
-    bool asked = t && (e->code == ERR_USAGE || e->code == ERR_DIVERGED); /* a file's error is no option's */
+    bool asked = t && e->code != ERR_INPUT; /* a file's error is no option's */
     if (asked)
         options_name_facts(text, sizeof text, t, e->msg);
     fflush(stdout);
     fputs("sdlora: ", stderr);
     cli_put(stderr, asked ? text : e->msg);
-    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info' shows them)\n" : "\n", stderr);
+    fputs(strstr(e->msg, "look for large weights") ? " ('sdlora info --tensors' shows them)\n" : "\n", stderr);
     if (e->code == ERR_USAGE && t)
         fprintf(stderr, "Try 'sdlora %s --help'\n", t->command);
     return e->code == ERR_NONE ? ERR_FAILED : (int)e->code;
@@ -80,17 +80,17 @@ static int is_adapter(const char *path, Err *e)
     return err_set(e, ERR_INPUT, "'%s' is an adapter, no model; it goes with --lora, and its model with --model", path);
 }
 
-int cli_model_file(char out[CLI_PATH_MAX], const char *path, Err *e)
+int cli_model_file(char out[FILE_PATH_MAX], const char *path, Err *e)
 {
     if (!file_is_dir(path))
-        return snprintf(out, CLI_PATH_MAX, "%s", path) < CLI_PATH_MAX
+        return snprintf(out, FILE_PATH_MAX, "%s", path) < FILE_PATH_MAX
                    ? 0
                    : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
-    if (file_join(out, CLI_PATH_MAX, path, "adapter_model.safetensors", e))
+    if (file_join(out, FILE_PATH_MAX, path, "adapter_model.safetensors", e))
         return -1;
     if (file_exists(out))
         return is_adapter(path, e);
-    if (file_join(out, CLI_PATH_MAX, path, "model.safetensors", e))
+    if (file_join(out, FILE_PATH_MAX, path, "model.safetensors", e))
         return -1;
     return file_exists(out) ? 0
                             : err_set(e, ERR_INPUT,
@@ -101,7 +101,7 @@ int cli_model_file(char out[CLI_PATH_MAX], const char *path, Err *e)
 
 Model *cli_load_model(const char *path, char sha256[65], Err *e)
 {
-    char unwanted[65], file[CLI_PATH_MAX];
+    char unwanted[65], file[FILE_PATH_MAX];
     Model *m;
     if (cli_model_file(file, path, e))
         return NULL;
@@ -177,7 +177,7 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
 {
     int rc = cli_check_apart(output, model, e);
     for (int i = 0; i < loras->n && !rc; i++) {
-        char path[CLI_PATH_MAX], *weights = NULL, *config = NULL;
+        char path[FILE_PATH_MAX], *weights = NULL, *config = NULL;
         double scale;
         if (cli_lora_spec(path, &scale, loras->item[i], model, NULL)) /* told when it is read */
             continue;
@@ -193,23 +193,14 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
 
 void cli_short_name(char *out, size_t cap, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    while (slash && slash > path && slash[-1] != '/')
-        slash--;
-    snprintf(out, cap, "%s", slash ? slash : path);
-}
-
-const char *cli_count(char buf[32], int64_t n)
-{
-    char digits[24];
-    int len = snprintf(digits, sizeof digits, "%" PRId64, n), out = 0;
-    for (int i = 0; i < len; i++) {
-        if (i && (len - i) % 3 == 0 && digits[i - 1] != '-')
-            buf[out++] = ',';
-        buf[out++] = digits[i];
-    }
-    buf[out] = '\0';
-    return buf;
+    size_t end = strlen(path), begin;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    begin = end;
+    for (int parts = 0; begin > 0; begin--)
+        if (path[begin - 1] == '/' && ++parts == 2)
+            break;
+    snprintf(out, cap, "%.*s", (int)(end - begin), path + begin);
 }
 
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e)
@@ -227,12 +218,12 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
             len = (size_t)(colon - spec);
         }
     }
-    if (len >= CLI_PATH_MAX)
+    if (len >= FILE_PATH_MAX)
         return err_set(e, ERR_USAGE, "the path '%.60s...' is too long", spec);
     if (len) {
         memcpy(path, spec, len);
         path[len] = '\0';
-    } else if (cli_sibling(path, CLI_PATH_MAX, model_path, "lora", e)) {
+    } else if (cli_sibling(path, FILE_PATH_MAX, model_path, "lora", e)) {
         return -1;
     }
     if (!file_exists(path))
@@ -246,11 +237,11 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
  * file knows best; an older one has a run.json beside it. */
 static void note_other_base(const Adapter *a, const char *lora, const char *model_path, const char *model_sha256)
 {
-    char base[65], dir[CLI_PATH_MAX];
+    char base[65], dir[FILE_PATH_MAX];
     snprintf(base, sizeof base, "%s", a->facts.base_sha256);
     if (!base[0] &&
         !(file_is_dir(lora) ? file_join(dir, sizeof dir, lora, "", NULL) : file_dir(dir, sizeof dir, lora, NULL)))
-        runfile_base_of(base, dir);
+        rundir_base_of(base, dir);
     if (!base[0] || !strcmp(base, model_sha256))
         return;
     fputs("note: the adapter '", stderr);
@@ -268,7 +259,7 @@ static void note_other_base(const Adapter *a, const char *lora, const char *mode
 
 static Adapter *load_adapter(const char *path, Model *m, Err *e)
 {
-    char model[CLI_PATH_MAX];
+    char model[FILE_PATH_MAX];
     Adapter *a = adapter_load(path, m, e);
     if (!a && e->code == ERR_INPUT && !cli_model_file(model, path, NULL) && model_is_file(model))
         err_set(e, ERR_INPUT, "'%s' is a model, no adapter; it goes with --model", path);
@@ -278,7 +269,7 @@ static Adapter *load_adapter(const char *path, Model *m, Err *e)
 int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const char *model_path,
                       const char *model_sha256, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     int classes = m->config.classes;
     memset(out, 0, sizeof *out);
     for (int i = 0; i < specs->n; i++)

@@ -10,12 +10,13 @@
 
 #include "sdlora/adapter.h"
 #include "sdlora/err.h"
+#include "sdlora/file.h"
 #include "sdlora/model.h"
 
 #include "options/options.h"
 
-#define CLI_PATH_MAX  4096
 #define DEFAULT_DATA  "data/mnist"
+#define DATA_HELP     "directory of a data set: IDX files, gzipped or not, or NumPy's; see 'sdlora data --help'"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
 
 int cmd_train(int argc, char **argv);
@@ -26,7 +27,9 @@ int cmd_noise(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_extract(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
+int cmd_data(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_list(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
@@ -46,7 +49,7 @@ void cli_threads(int threads);
 
 /* The file that `path` means where a model is wanted: itself, or model.safetensors in the run's directory that it is.
  * ERR_INPUT where the directory holds none; one that holds an adapter is told so. */
-int cli_model_file(char out[CLI_PATH_MAX], const char *path, Err *e);
+int cli_model_file(char out[FILE_PATH_MAX], const char *path, Err *e);
 /* The model there for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
@@ -71,11 +74,8 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
 /* The last two parts of a path, by which a file's facts name a model or a data set: RUN/model.safetensors. */
 void cli_short_name(char *out, size_t cap, const char *path);
 
-/* "1,234,567" */
-const char *cli_count(char buf[32], int64_t n);
-
 /* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
- * exists. An empty path is lora/ beside the model. path has CLI_PATH_MAX bytes. */
+ * exists. An empty path is lora/ beside the model. path has FILE_PATH_MAX bytes. */
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e);
 
 typedef struct AdapterSet { /* with their scales; cli_free_adapters */
@@ -100,17 +100,19 @@ extern const char *const BATCH_STATS_NAMES[];
 
 /* clang-format off */
 #define OPTION_MODEL(T) \
-    {.name = "model", .letter = 'm', .arg = "FILE", \
+    {.name = "model", .letter = 'm', .flags = OPT_DRAWN, .arg = "FILE", \
      OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run")}
 #define OPTION_LORAS(T) \
-    {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL, .fallback = "", .arg = "PATH[:SCALE]", \
+    {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL | OPT_DRAWN, .fallback = "", .arg = "PATH[:SCALE]", \
      OPTION_OWN(T, FIELD_TEXTS, loras, \
                 .help = "add an adapter; without PATH, as in --lora or --lora :0.5, the one in lora/ beside the model. " \
                         "Repeatable")}
 #define OPTION_BN(T, member) \
-    {.name = "bn", OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
+    {.name = "bn", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
 #define OPTION_CONV(T, member) \
-    {.name = "conv", OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
+    {.name = "conv", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
 #define OPTION_MEM(T, member) \
     {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
                                .help = "memory to take at most, as 512MB [what the machine has]")}

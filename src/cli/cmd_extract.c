@@ -4,6 +4,7 @@
 
 #include "sdlora/mem.h"
 #include "sdlora/store.h"
+#include "sdlora/text.h"
 
 #include "adapter_tools.h"
 
@@ -62,7 +63,7 @@ static int match(Model *base, const Model *tuned, Err *e)
     return tuned->config.classes > base->config.classes ? model_grow_classes(base, tuned->config.classes, e) : 0;
 }
 
-static void set_facts(AdapterFacts *f, const Model *tuned, const char *base, const char *sha256)
+static void set_facts(Facts *f, const Model *tuned, const char *base, const char *sha256)
 {
     cli_short_name(f->base_name, sizeof f->base_name, base);
     snprintf(f->base_sha256, sizeof f->base_sha256, "%s", sha256);
@@ -102,7 +103,7 @@ static int extract(const ExtractArgs *a, const Given *g, Model *base, const Mode
         tools_report(loss, n, "error |dW - s B A|/|dW|", a->verbose);
         if (left_out(loss, n))
             fprintf(stderr, "%d tensors that differ are left out; --full keeps them\n", left_out(loss, n));
-        fprintf(stderr, "%s numbers in %d layers, %.1f KB\n", cli_count(count, adapter_numbers(made)), made->n,
+        fprintf(stderr, "%s numbers in %d layers, %.1f KB\n", text_count(count, adapter_numbers(made)), made->n,
                 tools_bytes(a->output) / 1e3);
     }
     adapter_free(made);
@@ -112,7 +113,7 @@ static int extract(const ExtractArgs *a, const Given *g, Model *base, const Mode
 
 static int run(const ExtractArgs *a, const Given *g, Model **base, Model **tuned, Err *e)
 {
-    char path[CLI_PATH_MAX], sha256[65];
+    char path[FILE_PATH_MAX], sha256[65];
     if (g->n_operands < 2)
         return err_set(e, ERR_USAGE, "'extract' needs two models");
     if (strlen(a->target) >= ADAPTER_TARGETS_MAX)

@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "interrupt.h"
-#include "run.h"
+#include "train_command.h"
 
 /* Up to here a learning rate is one for weights: adapters learn best at 4 to 10 times as much (README, "Adapters"). */
 #define LR_OF_WEIGHTS 1.5e-3
@@ -39,13 +40,11 @@ static int settle_classes(Run *run, Err *e)
 
 static void set_facts(Run *run)
 {
-    AdapterFacts *f = &run->loop.adapter->facts;
-    char model[CLI_PATH_MAX];
+    Facts *f = &run->loop.adapter->facts;
+    char model[FILE_PATH_MAX];
     if (!cli_model_file(model, run->args->model_path, NULL))
         cli_short_name(f->base_name, sizeof f->base_name, model);
-    cli_short_name(f->data_name, sizeof f->data_name, run->args->data);
     snprintf(f->base_sha256, sizeof f->base_sha256, "%s", run->base_sha256);
-    snprintf(f->data_sha256, sizeof f->data_sha256, "%s", run->train.sha256);
     f->classes = run->loop.model->config.classes;
 }
 
@@ -110,9 +109,9 @@ static void describe(const Run *run)
     char n[32], m[32];
     fputs("model: '", stderr);
     cli_put(stderr, a->model_path); /* a resumed run's come out of its file */
-    fprintf(stderr, "', %s weights, frozen\n", cli_count(n, base));
+    fprintf(stderr, "', %s weights, frozen\n", text_count(n, base));
     fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s) in %d layers, rank %d, alpha %g%s, on ",
-            cli_count(n, own), 100.0 * (double)own / (double)(base + own), cli_count(m, base + own), ad->n,
+            text_count(n, own), 100.0 * (double)own / (double)(base + own), text_count(m, base + own), ad->n,
             a->adapter.rank, a->adapter.alpha, a->adapter.dora ? ", DoRA" : "");
     cli_put(stderr, a->adapter.targets);
     fputc('\n', stderr);
@@ -135,7 +134,7 @@ int cmd_finetune(int argc, char **argv)
         run->given = &given;
         run->build = build;
         run->describe = describe;
-        status = run_train(run);
+        status = train_command(run);
     } else {
         status = cli_fail(&e, &FINETUNE_TABLE);
     }

@@ -98,7 +98,7 @@ static int write_merged(Model *m, const AdapterSet *set, const MergeArgs *a, Err
 
 static int run(const MergeArgs *a, const Given *g, Model **m, AdapterSet *set, Err *e)
 {
-    char model[CLI_PATH_MAX], sha256[65];
+    char model[FILE_PATH_MAX], sha256[65];
     TextList adapters = {.n = 0};
     if (read_operands(&adapters, g, e))
         return -1;

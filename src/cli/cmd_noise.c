@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "sdlora/data.h"
-#include "sdlora/idx.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/model.h"
@@ -29,7 +28,7 @@ typedef struct NoiseArgs {
 
 /* clang-format off */
 static const Option OPTIONS[] = {
-    {.name = "data", .arg = "DIR", OWN(FIELD_TEXT, data, .help = "directory with the IDX files")},
+    {.name = "data", .arg = "DIR", OWN(FIELD_TEXT, data, .help = DATA_HELP)},
     OPTION_PRESET(NoiseArgs, "whose schedule, timesteps and image size; other options override"),
     {.name = "schedule", MODEL(SCHEDULE)},
     {.name = "timesteps", MODEL(TIMESTEPS)},
@@ -121,14 +120,17 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     return rc;
 }
 
-/* The t10k files are not read, but nobody wants to lose them either. */
+/* The test split is not read, but nobody wants to lose it either. */
 static int check_output(const NoiseArgs *a, bool chosen, Err *e)
 {
-    static const char *const SPLITS[] = {"train", "t10k"}, *const PARTS[] = {"images", "labels"};
-    for (int i = 0; i < 4; i++) {
-        char *input = dataset_file(a->data, SPLITS[i / 2], PARTS[i % 2], i % 2 ? 1 : 3, NULL);
-        int rc = input ? cli_check_apart(a->output, input, e) : 0;
-        mem_free(input);
+    for (int s = 0; s < DATA_SPLITS; s++) {
+        DataFiles inputs;
+        int rc = 0;
+        if (dataset_files(&inputs, a->data, (DataSplit)s, NULL)) /* told when it is read */
+            continue;
+        for (int i = 0; i < inputs.n && !rc; i++)
+            rc = cli_check_apart(a->output, inputs.path[i], e);
+        data_files_free(&inputs);
         if (rc)
             return -1;
     }
@@ -141,10 +143,14 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
     Diffusion diff;
     Image size;
     int rc;
-    if (check_output(a, chosen, e) || dataset_read(&d, a->data, "train", e))
+    if (check_output(a, chosen, e) || dataset_read(&d, a->data, DATA_TRAIN, e))
         return -1;
-    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale,
-                         PAD, e);
+    rc = d.channels == 1 ? 0
+                         : err_set(e, ERR_INPUT, "noise is drawn for grey images, and those in '%s' have %d channels",
+                                   a->data, d.channels);
+    if (!rc)
+        rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols,
+                             a->scale, PAD, e);
     if (!rc)
         rc = diffusion_init(&diff, a->model.schedule, a->model.timesteps, PREDICT_EPS, e);
     if (!rc) {

@@ -17,7 +17,7 @@ enum { CHUNK = 32 };
 
 typedef struct PredictArgs {
     const char *model, *input, *output;
-    char model_file[CLI_PATH_MAX]; /* where the model lies, in a directory that was named */
+    char model_file[FILE_PATH_MAX]; /* where the model lies, in a directory that was named */
     TextList loras;
     bool batch_stats, quiet;
     ConvAlgo conv;

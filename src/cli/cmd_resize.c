@@ -11,7 +11,7 @@
 
 typedef struct ResizeArgs {
     const char *model, *output;
-    char model_file[CLI_PATH_MAX];
+    char model_file[FILE_PATH_MAX];
     int rank, threads;
     double ratio, fro, cumulative;
     bool verbose, quiet;
@@ -109,7 +109,7 @@ static int resize(const ResizeArgs *a, const Adapter *was, const RankChoice *c, 
 
 static int run(ResizeArgs *a, const Given *g, Model **m, AdapterSet *set, Err *e)
 {
-    char input[CLI_PATH_MAX], sha256[65];
+    char input[FILE_PATH_MAX], sha256[65];
     const TextList one = {.item = {g->operand}, .n = 1};
     RankChoice c;
     double scale;

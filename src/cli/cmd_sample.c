@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "sdlora/clock.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/train.h"
@@ -129,15 +130,16 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     if ((a->output && sample_files_name(j, e)) || !(j->model = cli_load_model(a->model, sha256, e)) ||
         cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) ||
         sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
-        (!a->output && sample_files_name(j, e)) || measure(&plan, j, &a->config, e))
+        (!a->output && sample_files_name(j, e)) || recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) ||
+        measure(&plan, j, &a->config, e))
         return -1;
     if (!a->quiet)
         describe(j, &plan);
-    begin = term_seconds();
+    begin = clock_seconds();
     if (draw_all(j, e))
         return -1;
     if (!a->quiet)
-        fprintf(stderr, "drawn in %.4g s\n", term_seconds() - begin);
+        fprintf(stderr, "drawn in %.4g s\n", clock_seconds() - begin);
     return sample_files_write(j, e);
 }
 
@@ -157,6 +159,7 @@ int cmd_sample(int argc, char **argv)
     cli_free_adapters(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
+    recipe_free(&job.recipe);
     for (int i = 0; i < 2; i++) {
         mem_free(job.px[i]);
         mem_free(job.path[i]);

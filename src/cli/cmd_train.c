@@ -2,9 +2,10 @@
 #include <stdio.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "interrupt.h"
-#include "run.h"
+#include "train_command.h"
 
 static int build(Run *run, Err *e)
 {
@@ -28,7 +29,7 @@ static void describe(const Run *run)
     const ModelConfig *m = &run->args->model;
     char weights[32];
     fprintf(stderr, "model: %s weights, %dx%d images, channels ",
-            cli_count(weights, cli_weight_count(run->loop.model->params)), m->image_size, m->image_size);
+            text_count(weights, cli_weight_count(run->loop.model->params)), m->image_size, m->image_size);
     for (int i = 0; i < m->levels; i++)
         fprintf(stderr, "%s%d", i ? "," : "", m->channels[i]);
     fprintf(stderr, ", %d timesteps\n", m->timesteps);
@@ -53,7 +54,7 @@ int cmd_train(int argc, char **argv)
         run->given = &given;
         run->build = build;
         run->describe = describe;
-        status = run_train(run);
+        status = train_command(run);
     }
     mem_free(run);
     options_free(&given);

@@ -2,7 +2,6 @@
 #include "interrupt.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,7 +36,7 @@ static void on_signal(int sig)
     errno = saved;
 }
 
-void interrupt_install(void)
+const volatile sig_atomic_t *interrupt_install(void)
 {
     struct sigaction now, old;
     memset(&now, 0, sizeof now);
@@ -49,11 +48,7 @@ void interrupt_install(void)
     for (int i = 0; i < N_SIGNALS; i++) /* what the parent ignores (nohup, a script's background job) stays ignored */
         if (!sigaction(SIGNALS[i], NULL, &old) && old.sa_handler != SIG_IGN)
             sigaction(SIGNALS[i], &now, NULL);
-}
-
-int interrupt_signal(void)
-{
-    return (int)arrived;
+    return &arrived;
 }
 
 void interrupt_outlive_readers(void)

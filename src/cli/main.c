@@ -28,7 +28,9 @@ static const Command COMMANDS[] = {
     {"extract", cmd_extract, "make an adapter of the difference of two models"},
     {"resize", cmd_resize, "bring an adapter to lower ranks"},
     {"noise", cmd_noise, "draw how images dissolve into noise"},
-    {"info", cmd_info, "say what a file holds"},
+    {"data", cmd_data, "say what a data set holds, or make one in another style"},
+    {"info", cmd_info, "say what a file or a directory is"},
+    {"list", cmd_list, "the runs there are, a line each"},
     {"bench", cmd_bench, "measure this machine"},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
@@ -132,7 +134,7 @@ int main(int argc, char **argv)
     start_settle(argv, environ);
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     status = dispatch(argc, argv);
-    /* A full disk behind a redirection shows only here. */
+    /* Where standard output goes to a file, a full disk shows only here. */
     errno = 0;
     if ((fflush(stdout) || ferror(stdout)) && status == 0) {
         fprintf(stderr, "sdlora: cannot write to standard output: %s\n", strerror(errno ? errno : EIO));

@@ -1,55 +1,39 @@
-/* run.json: see runfile.h. */
+/* The options in run.json: see runfile.h. */
 #include "runfile.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "sdlora/file.h"
-#include "sdlora/json.h"
-#include "sdlora/mem.h"
-
-#define RUNFILE_MAX ((size_t)1 << 20)
 
 /* NULL: no memory, or a text that is not UTF-8. */
-static json_t *run_json(const OptionTable *t, const void *args, const char *base_sha256)
+static json_t *remembered(const OptionTable *t, const void *args)
 {
-    json_t *root = json_object(), *options = json_object();
-    char value[CLI_PATH_MAX];
-    bool bad = json_object_set_new(root, "options", options) || /* owns it now, also after a failure */
-               json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION)) ||
-               json_object_set_new(root, "command", json_string(t->command)) ||
-               (base_sha256 && json_object_set_new(root, "base_sha256", json_string(base_sha256)));
+    json_t *options = json_object();
+    char value[FILE_PATH_MAX];
+    bool bad = !options;
     for (const Option *o = t->options; !option_ends(o) && !bad; o++)
         if (o->flags & (OPT_FIXED | OPT_KEPT))
             bad = json_object_set_new(options, o->name, json_string(option_text(value, sizeof value, o, args)));
     if (bad) {
-        json_decref(root);
+        json_decref(options);
         return NULL;
     }
-    return root;
+    return options;
 }
 
-int runfile_save(const char *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
+int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
 {
-    char *path = mem_printf(e, "%s/run.json", dir), *text = NULL;
-    json_t *root = path ? run_json(t, args, base_sha256) : NULL;
-    int rc = -1;
-    if (path && !root)
-        err_set(e, ERR_FAILED, "cannot write '%s': no memory, or an option that is not UTF-8", path);
-    if (root)
-        text = json_text(root, JSON_INDENT(2), "run.json", e);
-    if (text)
-        rc = file_save(path, text, strlen(text), e);
-    mem_free(path);
-    mem_free(text);
-    json_decref(root);
-    return rc;
+    json_t *options = remembered(t, args);
+    if (!options)
+        return err_set(e, ERR_FAILED, "cannot write '%s/run.json': no memory, or an option that is not UTF-8",
+                       dir->path);
+    return rundir_save_json(dir, options, base_sha256, NULL, e);
 }
 
 int runfile_check(const OptionTable *t, const void *args, Err *e)
 {
-    char value[CLI_PATH_MAX];
+    char value[FILE_PATH_MAX];
     for (const Option *o = t->options; !option_ends(o); o++) {
         json_t *text =
             o->flags & (OPT_FIXED | OPT_KEPT) ? json_string(option_text(value, sizeof value, o, args)) : NULL;
@@ -61,11 +45,6 @@ int runfile_check(const OptionTable *t, const void *args, Err *e)
         json_decref(text);
     }
     return 0;
-}
-
-const char *runfile_base(const json_t *root)
-{
-    return json_string_value(json_object_get(root, "base_sha256"));
 }
 
 static int apply_remembered(void *args, const OptionTable *t, const json_t *options, const char *path, Err *e)
@@ -105,44 +84,9 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     return 0;
 }
 
-int runfile_command(char *out, size_t cap, const char *dir, Err *e)
-{
-    char path[CLI_PATH_MAX];
-    struct stat st;
-    Err why = {0};
-    json_t *root;
-    const char *command;
-    out[0] = '\0';
-    if (file_join(path, sizeof path, dir, "run.json", e))
-        return -1;
-    if (lstat(path, &st) || !S_ISREG(st.st_mode))
-        return 0;
-    if (!(root = json_read_file(path, RUNFILE_MAX, &why))) {
-        if (why.code == ERR_INPUT)
-            return 0;
-        *e = why;
-        return -1;
-    }
-    command = json_string_value(json_object_get(root, "command"));
-    if (json_is_string(json_object_get(root, "sdlora")) && json_is_object(json_object_get(root, "options")) &&
-        command && (!strcmp(command, "train") || !strcmp(command, "finetune")))
-        snprintf(out, cap, "%s", command);
-    json_decref(root);
-    return 0;
-}
-
-void runfile_base_of(char sha256[65], const char *dir)
-{
-    char path[CLI_PATH_MAX];
-    json_t *root = file_join(path, sizeof path, dir, "run.json", NULL) ? NULL : json_read_file(path, RUNFILE_MAX, NULL);
-    const char *base = runfile_base(root);
-    snprintf(sha256, 65, "%s", base ? base : "");
-    json_decref(root);
-}
-
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     json_t *root, *options;
     *keep = NULL;
     if (file_join(path, sizeof path, dir, "run.json", e))
@@ -150,7 +94,7 @@ int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, c
     if (!file_exists(path))
         return err_set(e, ERR_INPUT, "cannot resume '%s': '%s', which holds the run's options, is missing", checkpoint,
                        path);
-    if (!(root = json_read_file(path, RUNFILE_MAX, e)))
+    if (!(root = rundir_read_json(dir, e)))
         return -1;
     options = json_object_get(root, "options");
     if (!json_is_object(options)) {

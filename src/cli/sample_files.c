@@ -2,8 +2,6 @@
 #include "sample_files.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +11,7 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 
-enum { PAD = 2, COMPARE_GAP = 8, TEXTS = 24, TEXT_CAP = 512 };
+enum { PAD = 2, COMPARE_GAP = 8 };
 
 /* ---- names ---- */
 
@@ -149,61 +147,13 @@ done:
 
 /* ---- writing ---- */
 
-typedef struct Texts { /* key, value, ..., NULL for the PNG */
-    const char *item[TEXTS + 1];
-    char value[TEXTS / 2][TEXT_CAP];
-    int n;
-} Texts;
-
-static void add_text(Texts *t, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void add_text(Texts *t, const char *key, const char *fmt, ...)
-{
-    va_list ap;
-    if (2 * t->n + 2 > TEXTS)
-        return;
-    va_start(ap, fmt);
-    vsnprintf(t->value[t->n], TEXT_CAP, fmt, ap);
-    va_end(ap);
-    t->item[2 * t->n] = key;
-    t->item[2 * t->n + 1] = t->value[t->n];
-    t->n++;
-    t->item[2 * t->n] = NULL;
-}
-
-/* How the picture can be made again. */
-static void describe(Texts *t, const SampleJob *j)
-{
-    const SampleArgs *a = j->args;
-    const SampleConfig *c = &a->config;
-    char loras[TEXT_CAP] = "";
-    size_t used = 0;
-    for (int i = 0; i < a->loras.n && used < sizeof loras; i++)
-        used += (size_t)snprintf(loras + used, sizeof loras - used, "%s%s", i ? " " : "",
-                                 a->loras.item[i][0] ? a->loras.item[i] : "(beside the model)");
-    add_text(t, "Software", "sdlora %s", SDLORA_VERSION); /* the first, by which cli_check_default knows our pictures */
-    add_text(t, "model", "%s", a->model);
-    add_text(t, "classes", "%s", a->digit);
-    add_text(t, "seed", "%" PRIu64, c->seed);
-    add_text(t, "sampler", "%s", c->sampler->name);
-    add_text(t, "steps", "%d", c->steps);
-    if (c->sampler->uses_eta)
-        add_text(t, "eta", "%g", c->eta);
-    add_text(t, "cfg-scale", "%g", c->cfg_scale);
-    add_text(t, "clip", "%s", c->clip == CLIP_X0 ? "x0" : c->clip == CLIP_XT ? "xt" : "none");
-    if (a->loras.n)
-        add_text(t, "lora", "%s%s", loras, a->compare ? " (left or top: without)" : "");
-}
-
 static int write_png(const SampleJob *j, Err *e)
 {
     Image im = {0};
-    Texts *texts = mem_alloc(1, sizeof *texts, "the picture's texts", e);
+    int rc = j->args->compare ? compare_image(&im, j, e) : grid_of(&im, j, 0, e);
     assert(j->path[0]); /* sample_files_name */
-    int rc = !texts ? -1 : j->args->compare ? compare_image(&im, j, e) : grid_of(&im, j, 0, e);
-    if (!rc) {
-        describe(texts, j);
-        rc = image_write_png(j->path[0], &im, texts->item, e);
-    }
+    if (!rc)
+        rc = image_write_png(j->path[0], &im, j->recipe.item, e);
     if (!rc && j->args->show) {
         char *text = image_half_blocks(&im, term_columns() - 1, e);
         rc = text ? 0 : -1;
@@ -211,7 +161,6 @@ static int write_png(const SampleJob *j, Err *e)
             fputs(text, stderr);
         mem_free(text);
     }
-    mem_free(texts);
     image_free(&im);
     if (!rc && strcmp(j->path[0], "-"))
         printf("%s\n", j->path[0]);

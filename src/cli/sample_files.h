@@ -2,13 +2,14 @@
 #ifndef SDLORA_CLI_SAMPLE_FILES_H
 #define SDLORA_CLI_SAMPLE_FILES_H
 
-#include "options/sample_args.h"
+#include "recipe.h"
 
 typedef struct SampleJob {
     const SampleArgs *args;
     Model *model;
     AdapterSet loras;
     Plan plan;
+    Recipe recipe;  /* the texts of the picture */
     uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones. Owned */
     char *path[2];  /* the PNG file, or images and labels; owned. NULL: not named yet */
 } SampleJob;

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sdlora/file.h"
+
 #include "cli.h"
 
 /* No other program opens /dev/null for reading and appending, so cli_stdout_closed knows ours again. */
@@ -80,7 +82,7 @@ static char **joined(char *const *envp, char *const *with)
 static void settle_runtimes(char **argv, char **envp)
 {
     static char spins[] = "GOMP_SPINCOUNT=20000", blas[] = "OPENBLAS_NUM_THREADS=1", started[] = "SDLORA_STARTED=1";
-    char *with[4] = {started}, **env, self[CLI_PATH_MAX];
+    char *with[4] = {started}, **env, self[FILE_PATH_MAX];
     const char *threads = value(envp, "OPENBLAS_NUM_THREADS=");
     int n = 1;
     ssize_t len;

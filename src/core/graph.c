@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "graph_private.h"
+#include "sdlora/clock.h"
 #include "sdlora/mem.h"
 #include "sdlora/ops.h"
 #include "sdlora/threads.h"
@@ -231,7 +232,7 @@ void graph_forward(Graph *g)
     graph_prepare(g);
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
-        double t = g->profile ? profile_now() : 0;
+        double t = g->profile ? clock_seconds() : 0;
         if (n->op->fwd && !n->fixed)
             n->op->fwd(n, g);
         if (g->profile)
@@ -277,7 +278,7 @@ void graph_backward(Graph *g)
     check_threads(g);
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = g->nodes[i];
-        double t = g->profile ? profile_now() : 0;
+        double t = g->profile ? clock_seconds() : 0;
         if (n->reached && n->needs_grad && n->op->bwd)
             n->op->bwd(n, g);
         if (g->profile)

@@ -4,7 +4,6 @@
 
 #include "sdlora/graph.h"
 
-double profile_now(void);
 void profile_note(Graph *g, int node, bool backward, double since);
 void profile_free(struct GraphProfile *p);
 

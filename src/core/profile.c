@@ -1,21 +1,14 @@
 /* Time per node: see graph.h. */
 #include "graph_private.h"
+#include "sdlora/clock.h"
 #include "sdlora/mem.h"
 
 #include <assert.h>
-#include <time.h>
 
 typedef struct GraphProfile {
     double *fwd, *bwd; /* seconds, per node */
     long calls;
 } GraphProfile;
-
-double profile_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int graph_profile(Graph *g, Err *e)
 {
@@ -47,7 +40,7 @@ void profile_note(Graph *g, int node, bool backward, double since)
 {
     GraphProfile *p = g->profile;
     assert(node >= 0 && node < g->count);
-    (backward ? p->bwd : p->fwd)[node] += profile_now() - since;
+    (backward ? p->bwd : p->fwd)[node] += clock_seconds() - since;
     if (node == 0 && !backward)
         p->calls++;
 }

@@ -1,82 +1,159 @@
-/* A directory of four IDX files as a labelled set of images, see data.h. */
+/* Data sets from whatever source knows the path, see data.h and source.h. */
 #include "sdlora/data.h"
 
+#include <stdio.h>
 #include <string.h>
 
-#include "sdlora/idx.h"
+#include "source.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
-char *dataset_file(const char *dir, const char *split, const char *what, int nd, Err *e)
+/* The first one that finds something reads it: what is told by exact names stands before what takes any picture. */
+static const DataSource *const SOURCES[] = {&IDX_SOURCE, &NPY_SOURCE};
+enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
+
+const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};
+
+/* ---- what sources share ---- */
+
+int source_add(DataFiles *files, char *path, Err *e)
 {
-    size_t n = strlen(dir);
+    char **more = path ? mem_alloc((size_t)files->n + 1, sizeof *more, "the files of a data set", e) : NULL;
+
+    if (!more) {
+        mem_free(path);
+        return -1;
+    }
+    if (files->n > 0)
+        memcpy(more, files->path, (size_t)files->n * sizeof *more);
+    more[files->n++] = path;
+    mem_free(files->path);
+    files->path = more;
+    return 0;
+}
+
+/* Adds the first of the names that is there, if one is. */
+static int add_one_of(DataFiles *files, const char *dir, const char *const *names, Err *e)
+{
+    const size_t n = strlen(dir);
     const char *slash = n > 0 && dir[n - 1] == '/' ? "" : "/";
 
-    for (int i = 0; i < 4; i++) {
-        char *path = mem_printf(e, "%s%s%s-%s%cidx%d-ubyte%s", dir, slash, split, what, i < 2 ? '-' : '.', nd,
-                                i % 2 ? ".gz" : "");
+    for (; *names; names++) {
+        char *path = mem_printf(e, "%s%s%s", dir, slash, *names);
         if (!path || file_exists(path))
-            return path;
+            return source_add(files, path, e);
         mem_free(path);
     }
-    err_set(e, ERR_INPUT, "no '%s-%s-idx%d-ubyte' (or .gz) in '%s': %s", split, what, nd, dir, get_data);
-    return NULL;
+    return 0;
 }
 
-static int check_counts(const Idx *images, const Idx *labels, const char *image_path, const char *label_path, Err *e)
+int source_find_pair(DataFiles *out, const char *dir, const char *const *images, const char *const *labels, Err *e)
 {
-    if (images->d[0] == labels->d[0])
+    if (add_one_of(out, dir, images, e))
+        return -1;
+    if (out->n == 0)
         return 0;
-    return err_set(e, ERR_INPUT, "'%s' has %u images, but '%s' has %u labels: they do not belong together", image_path,
-                   (unsigned)images->d[0], label_path, (unsigned)labels->d[0]);
+    if (add_one_of(out, dir, labels, e))
+        return -1;
+    if (out->n == 1)
+        return err_set(e, ERR_INPUT, "no '%s'%s in '%s', but '%s': %s", labels[0], labels[1] ? " (or .gz)" : "", dir,
+                       out->path[0], get_data);
+    return 0;
 }
 
-static void fill(Dataset *out, Idx *images, Idx *labels)
+int source_check_pair(const DataFiles *files, int images, int labels, Err *e)
 {
-    FileSpan span[2];
-    int i;
-
-    out->n = (int)images->d[0];
-    out->channels = 1;
-    out->h = (int)images->d[1];
-    out->w = (int)images->d[2];
-    out->images = images->data; /* the two arrays change owner */
-    out->labels = labels->data;
-    images->data = labels->data = NULL;
-    for (i = 0; i < out->n; i++)
-        if (out->labels[i] >= out->classes)
-            out->classes = out->labels[i] + 1;
-    span[0] = (FileSpan){out->images, (size_t)out->n * (size_t)out->h * (size_t)out->w};
-    span[1] = (FileSpan){out->labels, (size_t)out->n};
-    file_sha256_spans(out->sha256, span, 2);
+    if (images == labels)
+        return 0;
+    return err_set(e, ERR_INPUT, "'%s' has %d images, but '%s' has %d labels: they do not belong together",
+                   files->path[0], images, files->path[1], labels);
 }
 
-int dataset_read(Dataset *out, const char *dir, const char *split, Err *e)
+/* ---- finding and reading ---- */
+
+void data_files_free(DataFiles *f)
 {
-    char *image_path, *label_path;
-    Idx images = {0}, labels = {0};
-    int result = -1;
+    for (int i = 0; i < f->n; i++)
+        mem_free(f->path[i]);
+    mem_free(f->path);
+    memset(f, 0, sizeof *f);
+}
+
+/* *source: whose files they are; NULL: nobody's. */
+static int look(const DataSource **source, DataFiles *out, const char *path, DataSplit split, Err *e)
+{
+    memset(out, 0, sizeof *out);
+    *source = NULL;
+    for (int i = 0; i < N_SOURCES; i++) {
+        if (SOURCES[i]->find(out, path, split, e)) {
+            data_files_free(out);
+            return -1;
+        }
+        if (out->n > 0) {
+            *source = SOURCES[i];
+            out->source = SOURCES[i]->name;
+            break;
+        }
+    }
+    return 0;
+}
+
+int dataset_files(DataFiles *out, const char *path, DataSplit split, Err *e)
+{
+    const DataSource *source;
+
+    return look(&source, out, path, split, e);
+}
+
+static int nothing_found(const char *path, DataSplit split, Err *e)
+{
+    char others[512] = "";
+    size_t used = 0;
+
+    if (!file_is_dir(path))
+        return err_set(e, ERR_INPUT, "no data: '%s' is %s: %s", path,
+                       file_exists(path) ? "not a directory" : "not there", get_data);
+    for (int i = 1; i < N_SOURCES && used < sizeof others; i++)
+        used += (size_t)snprintf(others + used, sizeof others - used, ", nor %s", SOURCES[i]->wanted[split]);
+    return err_set(e, ERR_INPUT, "no %s in '%s'%s: %s", SOURCES[0]->wanted[split], path, others, get_data);
+}
+
+int dataset_read(Dataset *out, const char *path, DataSplit split, Err *e)
+{
+    const DataSource *source;
+    DataFiles files;
+    int result;
 
     memset(out, 0, sizeof *out);
-    if (!file_is_dir(dir))
-        return err_set(e, ERR_INPUT, "no data: '%s' is %s: %s", dir, file_exists(dir) ? "not a directory" : "not there",
-                       get_data);
-    image_path = dataset_file(dir, split, "images", 3, e);
-    label_path = image_path ? dataset_file(dir, split, "labels", 1, e) : NULL;
-    if (label_path && idx_read(&images, image_path, 3, e) == 0 && idx_read(&labels, label_path, 1, e) == 0 &&
-        check_counts(&images, &labels, image_path, label_path, e) == 0) {
-        fill(out, &images, &labels);
-        out->label_path = label_path; /* changes owner */
-        label_path = NULL;
-        result = 0;
-    }
-    mem_free(image_path);
-    mem_free(label_path);
-    idx_free(&images);
-    idx_free(&labels);
+    if (look(&source, &files, path, split, e))
+        return -1;
+    result = source ? source->read(out, &files, e) : nothing_found(path, split, e);
+    if (result == 0)
+        dataset_settle(out);
+    else
+        dataset_free(out);
+    data_files_free(&files);
     return result;
+}
+
+/* ---- the set itself ---- */
+
+size_t dataset_image_bytes(const Dataset *d)
+{
+    return (size_t)d->channels * (size_t)d->h * (size_t)d->w;
+}
+
+void dataset_settle(Dataset *d)
+{
+    FileSpan span[2] = {{d->images, (size_t)d->n * dataset_image_bytes(d)}, {d->labels, (size_t)d->n}};
+
+    d->classes = 0;
+    for (int i = 0; i < d->n; i++)
+        if (d->labels[i] >= d->classes)
+            d->classes = d->labels[i] + 1;
+    file_sha256_spans(d->sha256, span, 2);
 }
 
 void dataset_free(Dataset *d)
@@ -93,5 +170,53 @@ int dataset_check_labels(const Dataset *d, int classes, Err *e)
         if (d->labels[i] >= classes)
             return err_set(e, ERR_INPUT, "'%s': label %d, of image %d, is none of the model's classes 0 to %d",
                            d->label_path ? d->label_path : "the data", d->labels[i], i, classes - 1);
+    return 0;
+}
+
+void dataset_count(int count[DATA_CLASSES_MAX], const Dataset *d)
+{
+    memset(count, 0, DATA_CLASSES_MAX * sizeof *count);
+    for (int i = 0; i < d->n; i++)
+        count[d->labels[i]]++;
+}
+
+/* How many of each class: as long as images are left to give, one more to each class that has one more. */
+static int share_out(int quota[DATA_CLASSES_MAX], const Dataset *d, int n, Err *e)
+{
+    int count[DATA_CLASSES_MAX], present = 0;
+
+    dataset_count(count, d);
+    for (int c = 0; c < DATA_CLASSES_MAX; c++) {
+        present += count[c] > 0;
+        quota[c] = 0;
+    }
+    if (n < present)
+        return err_set(e, ERR_USAGE, "the limit of %d images is less than the %d classes that the data has", n,
+                       present);
+    while (n > 0)
+        for (int c = 0; c < DATA_CLASSES_MAX && n > 0; c++)
+            if (quota[c] < count[c]) {
+                quota[c]++;
+                n--;
+            }
+    return 0;
+}
+
+int dataset_balance(Dataset *d, int n, Err *e)
+{
+    const size_t bytes = dataset_image_bytes(d);
+    int quota[DATA_CLASSES_MAX], kept = 0;
+
+    if (n >= d->n)
+        return 0;
+    if (share_out(quota, d, n, e))
+        return -1;
+    for (int i = 0; i < d->n; i++)
+        if (quota[d->labels[i]]-- > 0) {
+            memmove(d->images + (size_t)kept * bytes, d->images + (size_t)i * bytes, bytes);
+            d->labels[kept++] = d->labels[i];
+        }
+    d->n = kept;
+    dataset_settle(d);
     return 0;
 }

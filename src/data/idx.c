@@ -1,9 +1,7 @@
 /* IDX files, see idx.h:  00 00 TT DD | DD big-endian u32 dimensions | data, TT the element type (08: unsigned byte).
- * The whole is raw or gzipped. The header is read and checked first, then memory for exactly the data is taken, then
- * one byte more is asked for, which must not come. */
+ * The whole is raw or gzipped. The header is read and checked first, then the data through inflate_exactly. */
 #include "sdlora/idx.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +9,7 @@
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
 
-#define TYPE_U8  0x08
-#define MAX_DATA ((size_t)INT_MAX) /* 2 GiB - 1, so that every dimension is an int */
+#define TYPE_U8 0x08
 
 static int check_magic(const unsigned char m[4], size_t got, const char *label, int nd, Err *e)
 {
@@ -57,35 +54,10 @@ static int read_header(Idx *out, size_t *bytes, Inflate *r, int nd, Err *e)
         out->d[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
         if (out->d[i] == 0)
             return err_set(e, ERR_INPUT, "'%s' is empty: dimension %d of %d is 0", r->label, i + 1, nd);
-        if (!mem_mul(bytes, *bytes, out->d[i]) || *bytes > MAX_DATA)
-            return err_set(e, ERR_INPUT, "'%s': its header announces more than %zu bytes of data", r->label, MAX_DATA);
+        if (!mem_mul(bytes, *bytes, out->d[i]) || *bytes > INFLATE_MAX)
+            return err_set(e, ERR_INPUT, "'%s': its header announces more than %zu bytes of data", r->label,
+                           INFLATE_MAX);
     }
-    return 0;
-}
-
-static int too_short(const Inflate *r, size_t have, size_t bytes, Err *e)
-{
-    return err_set(e, ERR_INPUT, "'%s' is cut short: its header announces %zu bytes of data, %s%zu are there", r->label,
-                   bytes, r->gzip && have > r->total ? "at most " : "", have);
-}
-
-static int read_data(Idx *out, Inflate *r, size_t bytes, Err *e)
-{
-    unsigned char extra;
-    size_t got;
-
-    if (inflate_bound(r) < bytes) /* a short file cannot ask for much memory */
-        return too_short(r, inflate_bound(r), bytes, e);
-    out->data = mem_alloc(bytes, 1, "a data set", e);
-    if (!out->data || inflate_read(out->data, &got, r, bytes, e) != 0)
-        return -1;
-    if (got < bytes)
-        return too_short(r, got, bytes, e);
-    if (inflate_read(&extra, &got, r, 1, e) != 0) /* also has the last CRC checked */
-        return -1;
-    if (got > 0)
-        return err_set(e, ERR_INPUT, "'%s' goes on after the %zu bytes of data that its header announces", r->label,
-                       bytes);
     return 0;
 }
 
@@ -103,7 +75,7 @@ static int read_input(Idx *out, FileIn *in, int nd, Err *e)
     if (result == 0)
         result = read_header(out, &n, &r, nd, e);
     if (result == 0)
-        result = read_data(out, &r, n, e);
+        result = inflate_exactly(&out->data, &r, n, e);
     inflate_close(&r);
     file_close(in);
     if (result != 0)
@@ -182,7 +154,7 @@ int idx_check_size(size_t *bytes, const char *path, const Idx *idx, Err *e)
     if (idx->nd < 1 || idx->nd > 3)
         return err_set(e, ERR_FAILED, "cannot write '%s': %d dimensions, 1 to 3 needed", path, idx->nd);
     for (int i = 0; i < idx->nd; i++)
-        if (!mem_mul(bytes, *bytes, idx->d[i]) || *bytes > MAX_DATA || *bytes == 0)
+        if (!mem_mul(bytes, *bytes, idx->d[i]) || *bytes > INFLATE_MAX || *bytes == 0)
             return err_set(e, ERR_FAILED, "cannot write '%s': its dimensions make no or too many bytes", path);
     return 0;
 }

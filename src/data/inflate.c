@@ -11,7 +11,7 @@
 
 enum { BLOCK = 1 << 16 };
 
-/* More input behind what is ready, where there is more: afterwards at least two bytes are, unless the input ends. */
+/* More input after what is ready, where there is more: then at least two bytes are ready, unless the input ends. */
 static int refill(Inflate *r, Err *e)
 {
     size_t got;
@@ -143,4 +143,41 @@ int inflate_read(void *out, size_t *got, Inflate *r, size_t n, Err *e)
         *got += some;
     }
     return 0;
+}
+
+static int too_short(const Inflate *r, size_t have, size_t bytes, Err *e)
+{
+    return err_set(e, ERR_INPUT, "'%s' is cut short: its header announces %zu bytes of data, %s%zu are there", r->label,
+                   bytes, r->gzip && have > r->total ? "at most " : "", have);
+}
+
+/* Then one byte more is asked for, which must not come; that also has the last CRC checked. */
+static int read_exactly(uint8_t *out, Inflate *r, size_t bytes, Err *e)
+{
+    unsigned char extra;
+    size_t got;
+
+    if (inflate_read(out, &got, r, bytes, e) != 0)
+        return -1;
+    if (got < bytes)
+        return too_short(r, got, bytes, e);
+    if (inflate_read(&extra, &got, r, 1, e) != 0)
+        return -1;
+    if (got > 0)
+        return err_set(e, ERR_INPUT, "'%s' goes on after the %zu bytes of data that its header announces", r->label,
+                       bytes);
+    return 0;
+}
+
+int inflate_exactly(uint8_t **out, Inflate *r, size_t bytes, Err *e)
+{
+    *out = NULL;
+    if (inflate_bound(r) < bytes) /* a short file cannot ask for much memory */
+        return too_short(r, inflate_bound(r), bytes, e);
+    *out = mem_alloc(bytes, 1, "a data set", e);
+    if (*out && read_exactly(*out, r, bytes, e) == 0)
+        return 0;
+    mem_free(*out);
+    *out = NULL;
+    return -1;
 }

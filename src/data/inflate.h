@@ -1,10 +1,12 @@
-/* An input, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to src/io.
- */
+/* An input, raw or gzipped, read from front to back without ever unpacking more than was asked for. Private to
+ * src/data. */
 #ifndef SDLORA_INFLATE_H
 #define SDLORA_INFLATE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <zlib.h>
 
 #include "sdlora/file.h"
@@ -29,5 +31,12 @@ int inflate_read(void *out, size_t *got, Inflate *r, size_t n, Err *e);
 
 /* No more bytes than this can still come: deflate never shrinks data by more than 1032. SIZE_MAX of a pipe. */
 size_t inflate_bound(const Inflate *r);
+
+#define INFLATE_MAX ((size_t)INT_MAX) /* bytes of one array: 2 GiB - 1, so that every dimension is an int */
+
+/* The rest of the input, `bytes` of it as a header announced (at most INFLATE_MAX), into *out, owned by the caller;
+ * NULL after an error. Errors (ERR_INPUT): it is shorter or longer. Memory is taken only if the input can hold so much.
+ */
+int inflate_exactly(uint8_t **out, Inflate *r, size_t bytes, Err *e);
 
 #endif

@@ -1,5 +1,5 @@
 /* PNG files: stb_image_write encodes to memory, with zlib as its compressor (stb's own makes larger files); text chunks
- * are put in behind the first chunk. A chunk: length, type, data, CRC-32 of type and data, numbers big-endian. Text
+ * are put in after the first chunk. A chunk: length, type, data, CRC-32 of type and data, numbers big-endian. Text
  * that is not ASCII goes into an iTXt chunk, which is UTF-8; tEXt would be Latin-1. (PNG specification, 11.3.4.) */
 #include "sdlora/image.h"
 
@@ -77,7 +77,7 @@ static int check_text(const char *path, const char *const *text, Err *e)
     return 0;
 }
 
-/* *out: the png of n bytes with the text behind its first chunk; mem_free it. */
+/* *out: the png of n bytes with the text after its first chunk; mem_free it. */
 static int splice_text(unsigned char **out, size_t *size, const unsigned char *png, size_t n, const char *const *text,
                        Err *e)
 {

@@ -23,8 +23,8 @@ int diffusion_init(Diffusion *d, ScheduleKind schedule, int timesteps, PredictKi
     if (timesteps < TIMESTEPS_MIN || timesteps > TIMESTEPS_MAX)
         return err_set(e, ERR_USAGE, "the number of timesteps must be %d to %d, not %d", TIMESTEPS_MIN, TIMESTEPS_MAX,
                        timesteps);
-    d->betas = mem_alloc((size_t)timesteps, sizeof(double), "the noise schedule", e);
-    d->alphas_cumprod = mem_alloc((size_t)timesteps, sizeof(double), "the noise schedule", e);
+    d->betas = mem_alloc((size_t)timesteps, sizeof(double), "the noise levels", e);
+    d->alphas_cumprod = mem_alloc((size_t)timesteps, sizeof(double), "the noise levels", e);
     if (!d->betas || !d->alphas_cumprod) {
         diffusion_free(d);
         return -1;

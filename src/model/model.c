@@ -2,7 +2,6 @@
 #include "sdlora/model.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -32,7 +31,7 @@ Model *model_declare(const ModelConfig *config, bool trainable, Err *e)
     if (model_config_check(config, e) || !(m = mem_alloc(1, sizeof *m, "the model", e)))
         return NULL;
     m->config = *config;
-    m->facts.val_loss = NAN;
+    m->facts = FACTS_NONE;
     m->params = param_store_new(trainable, e);
     if (!m->params || diffusion_init(&m->diffusion, config->schedule, config->timesteps, config->predict, e) ||
         declare(m, e)) {

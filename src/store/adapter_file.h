@@ -4,6 +4,7 @@
 #define STORE_ADAPTER_FILE_H
 
 #include "peft_config.h"
+#include "facts.h"
 #include "sdlora/model.h"
 
 /* What a tensor is to its parameter: a part of adapter.h, or one of these. */
@@ -54,10 +55,5 @@ int adapter_settle(AdapterFile *a, Err *e);
 #define KOHYA_DROPOUT    "ss_network_dropout" /* metadata of kohya's programs */
 #define DIFFUSERS_KEY    "lora_adapter_metadata"
 #define DIFFUSERS_PREFIX "unet."
-
-/* Metadata: where an adapter comes from. */
-extern const char adapter_facts_key[];
-char *adapter_facts_json(const AdapterFacts *facts, Err *e); /* mem_free */
-int adapter_facts_read(AdapterFacts *facts, const StFile *f, Err *e);
 
 #endif

@@ -73,8 +73,8 @@ int out_add_meta(AdapterOut *o, const char *key, const char *value, Err *e)
 
 int out_add_facts(AdapterOut *o, Err *e)
 {
-    char *json = adapter_facts_json(&o->a->facts, e);
-    const int status = !json ? -1 : !strcmp(json, "{}") ? 0 : out_add_meta(o, adapter_facts_key, json, e);
+    char *json = facts_json(&o->a->facts, e);
+    const int status = !json ? -1 : !strcmp(json, "{}") ? 0 : out_add_meta(o, facts_key, json, e);
 
     mem_free(json);
     return status;

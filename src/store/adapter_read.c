@@ -137,7 +137,7 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     to->config.rslora = a->config.rslora;
     to->config.dora = a->config.dora;
     to->config.dropout = dropout_of(a);
-    if (adapter_facts_read(&to->facts, a->f, e))
+    if (facts_read(&to->facts, a->f, e))
         return -1;
     for (int i = 0; i < n; i++)
         if (a->layers[i].w && declare_layer(to, &a->layers[i], e))

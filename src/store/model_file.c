@@ -1,10 +1,11 @@
-/* Models in safetensors files: see train.h. A file without our metadata is a state_dict of the reference model; its
+/* Models in safetensors files: see store.h. A file without our metadata is a state_dict of the reference model; its
  * sizes are read off the shapes. */
 #include "sdlora/store.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "facts.h"
 #include "sdlora/mem.h"
 #include "sdlora/store_file.h"
 
@@ -12,11 +13,13 @@ int model_save(const Model *m, const char *path, Err *e)
 {
     StWriter *w = st_writer(e);
     FilePool pool = {NULL};
-    char *config = w ? model_config_json(&m->config, e) : NULL;
-    int status = config ? 0 : -1;
+    char *config = w ? model_config_json(&m->config, e) : NULL, *facts = config ? facts_json(&m->facts, e) : NULL;
+    int status = facts ? 0 : -1;
 
     if (!status)
         status = st_add_meta(w, MODEL_CONFIG_KEY, config, e);
+    if (!status && facts && strcmp(facts, "{}"))
+        status = st_add_meta(w, facts_key, facts, e);
     if (!status)
         status = store_add(w, &pool, m->params, m->params->values, "", false, e);
     if (!status)
@@ -24,6 +27,7 @@ int model_save(const Model *m, const char *path, Err *e)
     st_writer_free(w);
     pool_free(&pool);
     mem_free(config);
+    mem_free(facts);
     return status;
 }
 
@@ -128,17 +132,44 @@ static int read_values(Model *m, const StFile *f, Err *e)
     return 0;
 }
 
-/* Names and shapes are compared before the memory is taken: a configuration can claim any size. */
-Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
+/* Declared as the file's configuration says; names and shapes are compared before the memory is taken: a configuration
+ * can claim any size. */
+static Model *declare(const StFile *f, bool trainable, Err *e)
 {
-    StFile *f = st_open(path, e);
-    const char *json = f ? st_meta(f, MODEL_CONFIG_KEY) : NULL;
+    const char *json = st_meta(f, MODEL_CONFIG_KEY);
     ModelConfig c = model_preset(PRESET_MNIST);
     Model *m = NULL;
 
-    if (f && (json ? model_config_from_json(&c, json, path, e) : config_from_shapes(&c, f, e)) == 0)
+    if ((json ? model_config_from_json(&c, json, st_label(f), e) : config_from_shapes(&c, f, e)) == 0)
         m = model_declare(&c, trainable, e);
-    if (m && (check_names(m, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
+    if (m && check_names(m, f, e)) {
+        model_free(m);
+        m = NULL;
+    }
+    return m;
+}
+
+int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e)
+{
+    Model *m = declare(f, false, e);
+
+    if (!m)
+        return -1;
+    *c = m->config;
+    *weights = 0;
+    for (int i = 0; i < m->params->count; i++)
+        if (m->params->items[i]->kind == PARAM_WEIGHT)
+            *weights += (int64_t)m->params->items[i]->numel;
+    model_free(m);
+    return 0;
+}
+
+Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
+{
+    StFile *f = st_open(path, e);
+    Model *m = f ? declare(f, trainable, e) : NULL;
+
+    if (m && (facts_read(&m->facts, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
         model_free(m);
         m = NULL;
     }

@@ -39,6 +39,23 @@ static json_t *describe_adapter(const AdapterConfig *c)
     return o;
 }
 
+/* Losses that the result's file tells: a run that is resumed does not measure them again. */
+static int add_losses(json_t *o, const Facts *f)
+{
+    return (isfinite(f->val_loss) && json_object_set_new(o, "val_loss", json_real(f->val_loss))) ||
+                   (isfinite(f->base_val_loss) && json_object_set_new(o, "base_val_loss", json_real(f->base_val_loss)))
+               ? -1
+               : 0;
+}
+
+static void take_losses(Facts *f, const json_t *o)
+{
+    const json_t *val = json_object_get(o, "val_loss"), *base = json_object_get(o, "base_val_loss");
+
+    f->val_loss = json_is_number(val) ? json_number_value(val) : (double)NAN;
+    f->base_val_loss = json_is_number(base) ? json_number_value(base) : (double)NAN;
+}
+
 static json_t *describe(const Trainer *t, Err *e)
 {
     char *model = model_config_json(&t->model->config, e);
@@ -48,7 +65,8 @@ static json_t *describe(const Trainer *t, Err *e)
         o = json_pack("{s:I, s:s, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
                       t->data_sha256, "val_sha256", t->val_sha256, "batch_size", t->c.batch, "seed",
                       (json_int_t)t->c.seed, "ema", t->ema != NULL);
-    if (o && t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))) {
+    if (o && (add_losses(o, trainer_facts(t)) ||
+              (t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))))) {
         json_decref(o);
         o = NULL;
     }
@@ -249,8 +267,11 @@ int trainer_load(Trainer *t, const char *dir, bool force, Err *e)
         status = compare_runs(t, o, dir, force, e);
     if (!status)
         t->unusable = (status = read_state(t, f, e)) != 0;
-    if (!status)
+    if (!status) {
         t->step = json_integer_value(json_object_get(o, "step"));
+        trainer_facts(t)->steps = t->step;
+        take_losses(trainer_facts(t), o);
+    }
     json_decref(o);
     st_close(f);
     mem_free(path);

@@ -70,6 +70,8 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
                        isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
     update(t, lr, norm);
     t->step++;
+    trainer_facts(t)->steps = t->step;
+    trainer_facts(t)->val_loss = NAN;
     *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, loss, lr, norm};
     return 0;
 }

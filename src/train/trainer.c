@@ -95,6 +95,21 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
     return 0;
 }
 
+Facts *trainer_facts(const Trainer *t)
+{
+    return t->adapter ? &t->adapter->facts : &t->model->facts;
+}
+
+/* What the result's file says of its origin, as far as it is known here. */
+static void begin_facts(const Trainer *t)
+{
+    Facts *f = trainer_facts(t);
+
+    memcpy(f->data_sha256, t->data_sha256, sizeof f->data_sha256);
+    f->steps = 0;
+    f->val_loss = f->base_val_loss = NAN;
+}
+
 Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const Dataset *train, const Dataset *val,
                      Err *e)
 {
@@ -124,6 +139,7 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
         return NULL;
     }
     trainer_weights_changed(t);
+    begin_facts(t);
     return t;
 }
 

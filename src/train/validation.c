@@ -46,5 +46,13 @@ static int validate(Trainer *t, double *loss, Err *e)
 int trainer_validate(Trainer *t, double *loss, Err *e)
 {
     *loss = 0;
-    return t->val.n ? validate(t, loss, e) : 0;
+    if (!t->val.n)
+        return 0;
+    if (validate(t, loss, e))
+        return -1;
+    if (t->step > 0)
+        trainer_facts(t)->val_loss = *loss;
+    else if (t->adapter) /* which changes nothing yet */
+        trainer_facts(t)->base_val_loss = *loss;
+    return 0;
 }

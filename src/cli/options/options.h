@@ -22,6 +22,7 @@ enum {                     /* Option.flags */
        OPT_KEPT = 2,       /* remembered; a resumed run may change it */
        OPT_OPTIONAL = 4,   /* the value may be left out: then .fallback */
        OPT_NO_DEFAULT = 8, /* help shows no default */
+       OPT_DRAWN = 16,     /* part of what a picture is: recipe.h */
 };
 
 typedef struct Option {

@@ -17,7 +17,7 @@
 /* clang-format off */
 #define DATA_OPTIONS \
     {.name = "data", .flags = OPT_KEPT, .arg = "DIR", \
-     OWN(FIELD_TEXT, data, .help = "directory with the IDX files train-images-idx3-ubyte, t10k-..., gzipped or not")}, \
+     OWN(FIELD_TEXT, data, .help = DATA_HELP)}, \
     {.name = "limit", .flags = OPT_FIXED, \
      OWN(FIELD_INT, limit, .max = INT_MAX, .help = "use only the first N training images; 0: all")}
 
@@ -44,19 +44,20 @@
 
 #define RUN_OPTIONS \
     {.heading = "Run"}, \
-    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", OWN(FIELD_TEXT, out, .help = "run directory")}, \
+    {.name = "out", .letter = 'o', .alias = "output", .arg = "DIR", \
+     OWN(FIELD_TEXT, out, .what = "another place", .help = "run directory")}, \
     {.name = "resume", .flags = OPT_OPTIONAL, .fallback = "latest", .arg = "latest|best|DIR", \
      OWN(FIELD_TEXT, resume, \
          .help = "continue exactly where a checkpoint stands; start at the beginning when there is none yet")}, \
     {.name = "force", OWN(FIELD_BOOL, force, .what = "by force", .help = "resume although the data has changed")}, \
     {.name = "save-every", .flags = OPT_KEPT, \
-     OWN(FIELD_EVERY, save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
+     OWN(FIELD_EVERY, loop.save_every, .help = "checkpoint each N steps (500s) or epochs (1e); 0: only at the end")}, \
     {.name = "keep", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
+     OWN(FIELD_INT, loop.keep, .max = 1e6, .help = "checkpoints kept besides the best; 0: all")}, \
     {.name = "log-every", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
+     OWN(FIELD_INT, loop.log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
     {.name = "sample-every", .flags = OPT_KEPT, \
-     OWN(FIELD_INT, sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
+     OWN(FIELD_INT, loop.sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
     {.heading = "Machine"}, \
     OPTION_THREADS(TrainArgs), \
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
@@ -153,10 +154,7 @@ static TrainArgs common_default(void)
 {
     TrainArgs a = {0};
     a.data = DEFAULT_DATA;
-    a.keep = 2;
-    a.log_every = 10;
-    a.sample_every = 1;
-    a.save_every = (Every){1, true};
+    a.loop = (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1};
     return a;
 }
 
@@ -261,7 +259,7 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
 int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
 {
     memset(val, 0, sizeof *val);
-    if (dataset_read(train, a->data, "train", e))
+    if (dataset_read(train, a->data, DATA_TRAIN, e))
         return -1;
     if (a->limit > 0 && a->limit < train->n) {
         char text[128]; /* part of the data is other data to a resumed run */
@@ -269,7 +267,7 @@ int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
         train->n = a->limit;
         file_sha256(train->sha256, text, (size_t)len);
     }
-    if (a->train.val_images > 0 && dataset_read(val, a->data, "t10k", e)) {
+    if (a->train.val_images > 0 && dataset_read(val, a->data, DATA_TEST, e)) {
         size_t used = strlen(e->msg);
         snprintf(e->msg + used, sizeof e->msg - used, " (--val-images 0 trains without validation)");
         dataset_free(train);

@@ -3,6 +3,7 @@
 #ifndef SDLORA_CLI_TRAIN_ARGS_H
 #define SDLORA_CLI_TRAIN_ARGS_H
 
+#include "sdlora/loop.h"
 #include "sdlora/train.h"
 
 #include "../cli.h"
@@ -16,8 +17,8 @@ typedef struct TrainArgs {
     TrainConfig train;
     AdapterConfig adapter;
     int limit; /* training images used; 0: all */
-    int threads, keep, log_every, sample_every;
-    Every save_every;
+    LoopConfig loop;
+    int threads;
     bool force, quiet, verbose, profile;
     ProgressMode progress;
 } TrainArgs;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/clock.h"
+
 #define DRAW_SECONDS  0.1
 #define PLAIN_SECONDS 10.0
 
@@ -22,11 +24,11 @@ void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit
     if (quiet)
         p->mode = PROGRESS_NONE;
     p->unit = unit;
-    p->first = p->rate_step = p->done = first;
+    p->rate_step = p->done = first;
     p->total = total;
     p->per_step = per_step;
-    p->begin = p->rate_time = term_seconds();
-    p->drawn = p->mode == PROGRESS_PLAIN ? p->begin : -1;
+    p->rate_time = clock_seconds();
+    p->drawn = p->mode == PROGRESS_PLAIN ? p->rate_time : -1;
 }
 
 static void measure_rate(Progress *p, double now)
@@ -106,7 +108,7 @@ static void plain(Progress *p, const char *prefix, const char *suffix)
 
 void progress_update(Progress *p, int64_t step, const char *prefix, const char *suffix, bool milestone)
 {
-    double now = term_seconds(), wait = p->mode == PROGRESS_PLAIN ? PLAIN_SECONDS : DRAW_SECONDS;
+    double now = clock_seconds(), wait = p->mode == PROGRESS_PLAIN ? PLAIN_SECONDS : DRAW_SECONDS;
     p->done = step;
     if (p->mode == PROGRESS_NONE || (!milestone && step < p->total && now - p->drawn < wait))
         return;

@@ -15,14 +15,15 @@ typedef struct Progress {
     ProgressMode mode; /* never AUTO */
     Term term;
     const char *unit;       /* what the rate counts: "images" */
-    int64_t total, first;   /* steps in all; steps that were done before (a resumed run) */
+    int64_t total;          /* steps in all */
     double per_step;        /* units in a step */
-    double begin, drawn;    /* seconds */
+    double drawn;           /* when, in seconds */
     double rate, rate_time; /* units a second, smoothed; when it was last measured */
     int64_t rate_step, done;
     bool on_screen; /* a bar stands on the current line */
 } Progress;
 
+/* first: the steps that were done before (a resumed run). */
 void progress_begin(Progress *p, ProgressMode mode, bool quiet, const char *unit, int64_t first, int64_t total,
                     double per_step);
 

@@ -1,4 +1,4 @@
-/* What the terminal behind standard error can show. */
+/* What the terminal that standard error goes to can show. */
 #ifndef SDLORA_CLI_TERM_H
 #define SDLORA_CLI_TERM_H
 
@@ -11,7 +11,6 @@ typedef struct Term {
 } Term;
 
 Term term_query(void);
-int term_columns(void);    /* now: TIOCGWINSZ, else COLUMNS, else 80 */
-double term_seconds(void); /* a monotonic clock */
+int term_columns(void); /* now: TIOCGWINSZ, else COLUMNS, else 80 */
 
 #endif

@@ -1,6 +1,6 @@
 /* The checkpoints of a run: see rundir.h. They appear by a rename and disappear by one, so that a directory called
  * ckpt-NUMBER is always whole. */
-#include "rundir.h"
+#include "sdlora/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,12 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "sdlora/file.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 #include "sdlora/safetensors.h"
 #include "sdlora/train.h"
+
+#define BEST_MAX ((size_t)1 << 16) /* bytes of best.json */
 
 /* The step of "ckpt-00001234"; -1 for any other name. */
 static int64_t checkpoint_step(const char *name)
@@ -90,37 +91,35 @@ static int best_path(char *out, size_t cap, const RunDir *r, Err *e)
 
 int rundir_read_best(int64_t *step, double *loss, const RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX], *text;
-    json_error_t why;
+    char path[FILE_PATH_MAX];
+    const json_t *best, *val;
     json_t *root;
-    size_t size;
+    Err why = {0};
+    int rc = 0;
     *step = -1;
     *loss = INFINITY;
     if (best_path(path, sizeof path, r, e))
         return -1;
     if (!file_exists(path))
         return 0;
-    if (file_load(&text, &size, path, 1 << 16, e))
-        return -1;
-    root = json_loadb(text, size, 0, &why);
-    mem_free(text);
-    if (!root && json_error_code(&why) == json_error_out_of_memory)
-        return err_set(e, ERR_FAILED, "cannot read '%s': no memory", path);
-    if (!json_is_integer(json_object_get(root, "step")) || json_integer_value(json_object_get(root, "step")) < 0 ||
-        !json_is_number(json_object_get(root, "val_loss"))) {
-        json_decref(root);
-        return err_set(e, ERR_INPUT, "'%s' is damaged; remove it to go on", path);
+    if (!(root = json_read_file(path, BEST_MAX, &why)))
+        return err_set(e, why.code, "%s%s", why.msg, why.code == ERR_INPUT ? "; remove it to go on" : "");
+    best = json_object_get(root, "step");
+    val = json_object_get(root, "val_loss");
+    if (json_is_integer(best) && json_integer_value(best) >= 0 && json_is_number(val)) {
+        *step = json_integer_value(best);
+        *loss = json_number_value(val);
+    } else {
+        rc = err_set(e, ERR_INPUT, "'%s' is damaged; remove it to go on", path);
     }
-    *step = json_integer_value(json_object_get(root, "step"));
-    *loss = json_number_value(json_object_get(root, "val_loss"));
     json_decref(root);
-    return 0;
+    return rc;
 }
 
 /* Does its state have all its bytes? A killed run leaves no other, but a copy may have been cut short. */
 static int check_whole(const char *checkpoint, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     StFile *f;
     if (file_join(path, sizeof path, checkpoint, "state.safetensors", e) || !(f = st_open(path, e)))
         return -1;
@@ -153,7 +152,7 @@ static int find_latest(char *out, size_t cap, const char *dir, Err *e)
 
 static int find_named(char *out, size_t cap, const char *dir, Err *e)
 {
-    char inner[CLI_PATH_MAX];
+    char inner[FILE_PATH_MAX];
     size_t len = strlen(dir);
     if (!file_is_dir(dir) || len >= cap)
         return err_set(e, ERR_INPUT, "there is no checkpoint '%s' to resume from", dir);
@@ -201,7 +200,7 @@ int rundir_of_checkpoint(char *out, size_t cap, const char *checkpoint, Err *e)
 
 bool rundir_owns(const RunDir *r, const char *checkpoint)
 {
-    char dir[CLI_PATH_MAX];
+    char dir[FILE_PATH_MAX];
     struct stat a, b;
     return !rundir_of_checkpoint(dir, sizeof dir, checkpoint, NULL) && !stat(dir, &a) && !stat(r->path, &b) &&
            a.st_dev == b.st_dev && a.st_ino == b.st_ino;
@@ -221,8 +220,7 @@ int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, 
         return !out[0]
                    ? 0
                    : err_set(e, ERR_INPUT,
-                             "the run in '%s' knows no best checkpoint; --resume without a value goes on at its latest",
-                             r->path);
+                             "the run in '%s' knows no best checkpoint, only its latest one can be resumed", r->path);
     }
     if (!strcmp(which, "best")) {
         if (rundir_checkpoint_name(out, cap, r, r->best_step, e))
@@ -236,7 +234,7 @@ int rundir_find_checkpoint(char *out, size_t cap, RunDir *r, const char *which, 
 
 static int save_best(const RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX], text[160];
+    char path[FILE_PATH_MAX], text[160];
     int len = snprintf(text, sizeof text,
                        "{\"checkpoint\": \"ckpt-%08" PRId64 "\", \"step\": %" PRId64 ", \"val_loss\": %.9g}\n",
                        r->best_step, r->best_step, r->best_loss);
@@ -247,7 +245,7 @@ static int save_best(const RunDir *r, Err *e)
  * copy of the run may have a directory there. */
 static int link_best(const RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX], name[40], now[40] = "";
+    char path[FILE_PATH_MAX], name[40], now[40] = "";
     struct stat st;
     bool removed;
     snprintf(name, sizeof name, "ckpt-%08" PRId64, r->best_step);
@@ -266,7 +264,7 @@ static int link_best(const RunDir *r, Err *e)
 
 static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     bool removed;
     return rundir_checkpoint_name(path, sizeof path, r, step, e) ? -1 : dir_remove(path, CHECKPOINT_FILES, &removed, e);
 }
@@ -274,7 +272,7 @@ static int remove_checkpoint(const RunDir *r, int64_t step, Err *e)
 /* The best one: of step, or the one before, unless that is gone. */
 static int note_best(RunDir *r, int64_t step, double val_loss, Err *e)
 {
-    char best[CLI_PATH_MAX], rounded[40];
+    char best[FILE_PATH_MAX], rounded[40];
     /* as best.json and the metrics have it: a resumed run knows no more */
     snprintf(rounded, sizeof rounded, "%.9g", val_loss);
     val_loss = strtod(rounded, NULL);
@@ -310,7 +308,7 @@ int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, 
 
 int rundir_import(const RunDir *r, const char *checkpoint, int64_t step, Err *e)
 {
-    char tmp[CLI_PATH_MAX], from[CLI_PATH_MAX], to[CLI_PATH_MAX];
+    char tmp[FILE_PATH_MAX], from[FILE_PATH_MAX], to[FILE_PATH_MAX];
     bool removed;
     int rc = file_mkdirs(r->checkpoints, e) || dir_make_temporary(tmp, sizeof tmp, r->checkpoints, e) ? -1 : 0;
     if (rc)

@@ -1,6 +1,6 @@
 /* A run's metrics.jsonl: see rundir.h. One JSON object a line, appended; a resumed run first drops the lines of the
  * steps that it will do again. What is no such line (somebody edited the file) stays where it is. */
-#include "rundir.h"
+#include "sdlora/rundir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,7 @@ static int64_t step_of(const json_t *line)
     return json_is_integer(value) ? json_integer_value(value) : -1;
 }
 
-/* Keeps of `text`, in place, what does not belong to steps beyond `step`; the bytes that remain. At the end there is
+/* Keeps of `text`, in place, what does not belong to steps after `step`; the bytes that remain. At the end there is
  * room for one byte more, a newline that is missing. */
 static size_t lines_until(char *text, size_t size, int64_t step)
 {
@@ -71,7 +71,7 @@ static int open_for_appending(const char *path, Err *e)
 
 int rundir_open_metrics(RunDir *r, int64_t step, const char *from, Err *e)
 {
-    char path[CLI_PATH_MAX], source[CLI_PATH_MAX], *text = NULL;
+    char path[FILE_PATH_MAX], source[FILE_PATH_MAX], *text = NULL;
     size_t size = 0, keep = 0;
     bool changes;
     int rc = 0;
@@ -115,7 +115,7 @@ int rundir_sync_metrics(const RunDir *r, Err *e)
 
 void rundir_last_metrics(int64_t *step, double *val_loss, const char *dir, int64_t most, bool any)
 {
-    char path[CLI_PATH_MAX], *text;
+    char path[FILE_PATH_MAX], *text;
     size_t size, at = 0;
     *step = -1;
     *val_loss = NAN;

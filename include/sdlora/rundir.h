@@ -4,18 +4,21 @@
  * command; anything else is refused. run.json is the first file in it and the last to change. Inside, only names that a
  * run makes are ever renamed or removed, none through a symbolic link, and nothing that holds work is removed: another
  * run in the same place first moves what is there to previous-1/, previous-2/, ... (rundir_previous.c). Only
- * checkpoints go, as
- * --keep says. */
-#ifndef SDLORA_CLI_RUNDIR_H
-#define SDLORA_CLI_RUNDIR_H
+ * checkpoints go, as `keep` of the training loop says (loop.h). */
+#ifndef SDLORA_RUNDIR_H
+#define SDLORA_RUNDIR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#include "cli.h"
+#include <jansson.h>
+
+#include "sdlora/err.h"
+#include "sdlora/file.h"
 
 typedef struct RunDir {
-    char path[CLI_PATH_MAX], checkpoints[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
     bool adapter;      /* a run of finetune, else of train */
     int lock;          /* a descriptor; -1: not held */
     int metrics;       /* a descriptor; -1: not open */
@@ -39,6 +42,26 @@ void rundir_close(RunDir *r);
 /* What a run leaves besides run.json and its lock, NULL-terminated: the result's files first. */
 const char *const *rundir_parts(const RunDir *r);
 int rundir_results(const RunDir *r); /* how many of them are the result's */
+
+/* ---- run.json (rundir_json.c) ---- */
+
+/* "train" or "finetune". */
+const char *rundir_command(const RunDir *r);
+/* The command whose run the directory holds, as its run.json says, into out; "": it says nothing of that kind. -1 with
+ * ERR_FAILED where it cannot be read now. */
+int rundir_command_of(char *out, size_t cap, const char *dir, Err *e);
+
+/* Write run.json: the command, its options (a JSON object, which this takes over, also after an error) and, of an
+ * adapter, the SHA-256 of the model's file (may be NULL). made: NULL, or write it only where there is none yet: *made
+ * says whether it was this call that did. */
+int rundir_save_json(const RunDir *r, json_t *options, const char *base_sha256, bool *made, Err *e);
+
+/* What DIR/run.json holds, an object that the caller decrefs; NULL (ERR_INPUT) where it is missing or damaged. */
+json_t *rundir_read_json(const char *dir, Err *e);
+/* The SHA-256 of the model that the run's adapter was trained on, as this says; NULL where it does not. */
+const char *rundir_json_base(const json_t *root);
+/* The same out of DIR/run.json; "" where it is not known. */
+void rundir_base_of(char sha256[65], const char *dir);
 
 /* ---- what was there before (rundir_previous.c) ---- */
 

@@ -1,5 +1,5 @@
 /* A run's directory, whose it is and its lock: see rundir.h. */
-#include "rundir.h"
+#include "sdlora/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,8 +13,6 @@
 
 #include "sdlora/file.h"
 #include "sdlora/train.h"
-
-#include "runfile.h"
 
 /* Below the run's directory: /checkpoints/TEMPORARY/TEMPORARY, and a NUL. */
 enum { LONGEST = 80 };
@@ -67,7 +65,6 @@ static int is_empty(bool *out, const char *path, Err *e)
 /* *ours: its run.json says that it is a run of this command; else it is empty or not there. */
 static int look(const RunDir *r, bool *ours, Err *e)
 {
-    const char *command = r->adapter ? "finetune" : "train";
     char said[32];
     struct stat st;
     bool empty = false;
@@ -75,21 +72,18 @@ static int look(const RunDir *r, bool *ours, Err *e)
     if (stat(r->path, &st))
         return errno == ENOENT ? 0 : err_errno(e, ERR_FAILED, "cannot write into '%s'", r->path);
     if (!S_ISDIR(st.st_mode))
-        return err_set(e, ERR_USAGE, "'%s' is not a directory; name one with --out", r->path);
-    if (runfile_command(said, sizeof said, r->path, e))
+        return err_set(e, ERR_USAGE, "'%s' is not a directory; name another place", r->path);
+    if (rundir_command_of(said, sizeof said, r->path, e))
         return -1;
     if (said[0]) {
-        *ours = !strcmp(said, command);
-        return *ours ? 0
-                     : err_set(e, ERR_USAGE, "'%s' holds a run of 'sdlora %s'; name another directory with --out",
-                               r->path, said);
+        *ours = !strcmp(said, rundir_command(r));
+        return *ours ? 0 : err_set(e, ERR_USAGE, "'%s' holds a run of 'sdlora %s'; name another place", r->path, said);
     }
     if (is_empty(&empty, r->path, e))
         return -1;
     if (empty)
         return 0;
-    return err_set(e, ERR_USAGE, "'%s' is not empty and holds no run.json of a run; name another directory with --out",
-                   r->path);
+    return err_set(e, ERR_USAGE, "'%s' is not empty and holds no run.json of a run; name another place", r->path);
 }
 
 int rundir_check(const RunDir *r, Err *e)
@@ -102,16 +96,12 @@ int rundir_check(const RunDir *r, Err *e)
  */
 static int claim(const RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX], text[160];
     bool ours, made;
-    int n = snprintf(text, sizeof text, "{\"sdlora\": \"%s\", \"command\": \"%s\", \"options\": {}}\n", SDLORA_VERSION,
-                     r->adapter ? "finetune" : "train");
     if (look(r, &ours, e))
         return -1;
     if (ours)
         return 0;
-    if (file_mkdirs(r->path, e) || file_join(path, sizeof path, r->path, "run.json", e) ||
-        file_save_new(path, text, (size_t)n, &made, e))
+    if (file_mkdirs(r->path, e) || rundir_save_json(r, json_object(), NULL, &made, e))
         return -1;
     return made ? 0 : look(r, &ours, e);
 }
@@ -123,14 +113,14 @@ static int check_names(const RunDir *r, Err *e)
     const char *const *lists[] = {rundir_parts(r), OTHERS};
     for (int k = 0; k < 2; k++)
         for (const char *const *name = lists[k]; *name; name++) {
-            char path[CLI_PATH_MAX];
+            char path[FILE_PATH_MAX];
             struct stat st;
             if (file_join(path, sizeof path, r->path, *name, e))
                 return -1;
             if (!lstat(path, &st) && S_ISLNK(st.st_mode))
                 return err_set(e, ERR_FAILED,
                                "'%s' is a symbolic link, and a run keeps its files in its own directory; move the "
-                               "link away, or name another directory with --out",
+                               "link away, or name another place",
                                path);
         }
     return 0;
@@ -147,17 +137,17 @@ static int locked_by_another(RunDir *r, const char *path, Err *e)
     errno = saved;
     if (errno != EWOULDBLOCK)
         return err_set(e, ERR_FAILED,
-                       "cannot lock '%s': %s; without locks two runs could write there at once, so name a directory on "
-                       "another file system with --out",
+                       "cannot lock '%s': %s; without locks two runs could write there at once, so name another place, "
+                       "on another file system",
                        path, strerror(errno));
-    return err_set(e, ERR_FAILED, "another run (process %s) is writing to '%s'; name another directory with --out",
+    return err_set(e, ERR_FAILED, "another run (process %s) is writing to '%s'; name another place",
                    pid[0] ? pid : "unknown", r->path);
 }
 
 /* Not truncated before it is held. */
 static int take_lock(RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX], pid[32];
+    char path[FILE_PATH_MAX], pid[32];
     struct stat st;
     int n;
     if (file_join(path, sizeof path, r->path, "lock", e))
@@ -178,7 +168,7 @@ static int take_lock(RunDir *r, Err *e)
 /* Is the directory still where it was? Moved away, its name would be made anew, or be another run's by now. */
 int rundir_hold(RunDir *r, Err *e)
 {
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     struct stat held, now;
     if (file_join(path, sizeof path, r->path, "lock", e))
         return -1;
@@ -193,7 +183,7 @@ int rundir_hold(RunDir *r, Err *e)
 
 int rundir_lock(RunDir *r, Err *e)
 {
-    char samples[CLI_PATH_MAX];
+    char samples[FILE_PATH_MAX];
     if (claim(r, e) || check_names(r, e))
         return -1;
     if (take_lock(r, e)) {

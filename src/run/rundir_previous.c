@@ -2,7 +2,7 @@
  * temporary name, which at last is renamed to previous-K. Until that rename the directory of the run holds nothing new,
  * so a set-aside that was interrupted can be taken back part by part. run.json is copied, not moved: without one the
  * directory would be nobody's. */
-#include "rundir.h"
+#include "sdlora/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,6 +19,7 @@
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #define PENDING ".sdlora-previous.tmp"
 
@@ -197,10 +198,10 @@ static int check_inputs(const RunDir *r, const char *const *inputs, Err *e)
             if (!path)
                 return -1;
             if (lies_in(*inputs, path))
-                rc = err_set(e, ERR_USAGE,
-                             "'%s' belongs to the run in '%s', which a new run there would move away; name another "
-                             "directory with --out",
-                             *inputs, r->path);
+                rc = err_set(
+                    e, ERR_USAGE,
+                    "'%s' belongs to the run in '%s', which a new run there would move away; name another place",
+                    *inputs, r->path);
             mem_free(path);
         }
     return rc;
@@ -255,13 +256,13 @@ static void describe(char *text, size_t cap, const RunDir *r, int home)
     struct tm tm;
     rundir_last_metrics(&step, &val_loss, r->path, INT64_MAX, true);
     if (step >= 0)
-        snprintf(steps, sizeof steps, ", %s steps", cli_count(n, step));
+        snprintf(steps, sizeof steps, ", %s steps", text_count(n, step));
     if (!isnan(val_loss))
         snprintf(val, sizeof val, ", validation loss %.4g", val_loss);
     for (const char *const *part = rundir_parts(r); *part && !when[0]; part++)
         if (!fstatat(home, *part, &st, AT_SYMLINK_NOFOLLOW) && localtime_r(&st.st_mtime, &tm))
             strftime(when, sizeof when, ", of %Y-%m-%d %H:%M", &tm);
-    snprintf(text, cap, "sdlora %s%s%s%s", r->adapter ? "finetune" : "train", steps, val, when);
+    snprintf(text, cap, "sdlora %s%s%s%s", rundir_command(r), steps, val, when);
 }
 
 static int make_pending(const RunDir *r, int home, const char *name, Err *e)

@@ -1,5 +1,6 @@
-/* A run from its options to its end: see run.h. Nothing is written before every refusal that can be foreseen. */
-#include "run.h"
+/* A run from its options to its end: see train_command.h. Nothing is written before every refusal that can be foreseen.
+ */
+#include "train_command.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,10 +11,13 @@
 #include "sdlora/backend.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 #include "sdlora/threads.h"
 
+#include "interrupt.h"
 #include "profile.h"
 #include "runfile.h"
+#include "train_view.h"
 
 static bool names_checkpoint(const TrainArgs *a)
 {
@@ -51,7 +55,7 @@ static int settle_directory(Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
     bool adapter = run->given->table == &FINETUNE_TABLE;
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     if (names_checkpoint(a) && !a->out) {
         if (rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e) ||
             rundir_of_checkpoint(path, sizeof path, run->checkpoint, e))
@@ -66,7 +70,7 @@ static int settle_directory(Run *run, Err *e)
 static int find_past(Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
-    char home[CLI_PATH_MAX];
+    char home[FILE_PATH_MAX];
     if (recover_named(run, e) || settle_directory(run, e))
         return -1;
     if (!a->resume)
@@ -90,7 +94,7 @@ static int find_past(Run *run, Err *e)
 
 static int check_base(const Run *run, Err *e)
 {
-    const char *was = runfile_base(run->remembered);
+    const char *was = rundir_json_base(run->remembered);
     if (was && strcmp(was, run->base_sha256) && !run->args->force)
         return err_set(e, ERR_INPUT,
                        "'%s' is not the model that this adapter was begun on; --force resumes all the same",
@@ -109,17 +113,17 @@ static void describe(const Run *run)
     run->describe(run);
     fputs("data: '", stderr); /* of a resumed run a text out of run.json */
     cli_put(stderr, a->data);
-    fprintf(stderr, "', %s images, %d classes, %s for validation\n", cli_count(n, run->train.n), run->train.classes,
-            cli_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
+    fprintf(stderr, "', %s images, %d classes, %s for validation\n", text_count(n, run->train.n), run->train.classes,
+            text_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
             trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s", backend_get()->simd);
     if (a->verbose)
         fprintf(stderr, "OpenBLAS core: %s\n", backend_blas_core());
     fprintf(stderr, "%s: %s steps of %d images, %s a pass over the data, seed %" PRIu64 ", into '%s'\n",
-            done ? "resumed" : "run", cli_count(n, total), a->train.batch, cli_count(m, trainer_steps_per_epoch(t)),
+            done ? "resumed" : "run", text_count(n, total), a->train.batch, text_count(m, trainer_steps_per_epoch(t)),
             a->train.seed, run->dir.path);
     if (done)
-        fprintf(stderr, "continuing after step %s of '%s'\n", cli_count(n, done), run->checkpoint);
+        fprintf(stderr, "continuing after step %s of '%s'\n", text_count(n, done), run->checkpoint);
 }
 
 /* Move away what this run must not lose; says so in a line. */
@@ -127,7 +131,7 @@ static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
 {
     const TrainArgs *a = run->args;
     const char *inputs[4] = {a->data, NULL};
-    const size_t cap = CLI_PATH_MAX + 256;
+    const size_t cap = FILE_PATH_MAX + 256;
     char *about = mem_alloc(cap, 1, "a line about a run", e);
     int n = 1, rc;
     if (run->loop.adapter)
@@ -180,7 +184,7 @@ static int check_result(const Run *run, Err *e)
 static int start_from(Run *run, bool *complete, Err *e)
 {
     const Trainer *t = run->loop.trainer;
-    char home[CLI_PATH_MAX];
+    char home[FILE_PATH_MAX];
     int64_t step, logged;
     double val_loss;
     *complete = false;
@@ -203,7 +207,7 @@ static int start_from(Run *run, bool *complete, Err *e)
                   : set_aside(run, ASIDE_LATER, step, e) || rundir_open_metrics(&run->dir, step, NULL, e))
         return -1;
     rundir_last_metrics(&logged, &val_loss, run->dir.path, step, false);
-    return rundir_checkpoint_saved(&run->dir, step, logged == step ? val_loss : (double)NAN, run->args->keep, e);
+    return rundir_checkpoint_saved(&run->dir, step, logged == step ? val_loss : (double)NAN, run->args->loop.keep, e);
 }
 
 static int start(Run *run, bool *complete, Err *e)
@@ -211,11 +215,13 @@ static int start(Run *run, bool *complete, Err *e)
     Loop *l = &run->loop;
     const TrainArgs *a = run->args;
     bool own;
-    l->args = a;
+    l->config = &a->loop;
+    l->train = &a->train;
     l->dir = &run->dir;
     l->trainer = trainer_new(l->model, l->adapter, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
     if (!l->trainer)
         return -1;
+    cli_short_name(trainer_facts(l->trainer)->data_name, sizeof l->model->facts.data_name, a->data);
     l->validate = run->val.n > 0;
     own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
     if (runfile_check(run->given->table, a, e))
@@ -227,19 +233,31 @@ static int start(Run *run, bool *complete, Err *e)
         return -1;
     if (start_from(run, complete, e))
         return -1;
-    return runfile_save(run->dir.path, run->given->table, a, run->base_sha256[0] ? run->base_sha256 : NULL, e);
+    return runfile_save(&run->dir, run->given->table, a, run->base_sha256[0] ? run->base_sha256 : NULL, e);
 }
 
 static int finish(const Run *run, Err *e)
 {
     const Loop *l = &run->loop;
-    char path[CLI_PATH_MAX];
+    char path[FILE_PATH_MAX];
     if (loop_result_path(path, sizeof path, l, e))
         return -1;
     if (run->args->profile && profile_print(stderr, l->trainer, e))
         return -1;
     printf("%s\n", path);
     return 0;
+}
+
+/* The loop, with what people see of it. */
+static int watch(Run *run, Err *e)
+{
+    TrainView view;
+    int rc;
+    run->loop.observer = train_view_begin(&view, run->args, run->loop.trainer);
+    run->loop.observer.signal = interrupt_install();
+    rc = loop_run(&run->loop, e);
+    train_view_end(&view);
+    return rc;
 }
 
 static int run_all(Run *run, Err *e)
@@ -258,7 +276,7 @@ static int run_all(Run *run, Err *e)
     describe(run);
     if (run->args->profile && trainer_profile(run->loop.trainer, e))
         return -1;
-    rc = loop_run(&run->loop, e);
+    rc = watch(run, e);
     if (rc > 0 && !run->args->quiet)
         fprintf(stderr, "stopped after step %" PRId64 " of %" PRId64 "; continue with 'sdlora %s%s%s --resume'\n",
                 trainer_step_count(run->loop.trainer), trainer_total_steps(run->loop.trainer),
@@ -266,7 +284,7 @@ static int run_all(Run *run, Err *e)
     return rc ? rc : finish(run, e);
 }
 
-int run_train(Run *run)
+int train_command(Run *run)
 {
     Err e = {0};
     int rc;

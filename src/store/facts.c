@@ -1,6 +1,6 @@
-/* Where an adapter comes from: one JSON object in the metadata. It is for people to read: what a file says wrongly
- * there is passed over, and nothing of it can be long. */
-#include "adapter_file.h"
+/* Facts in files: see facts.h. They are for people to read: what a file says wrongly there is passed over, and nothing
+ * of it can be long. */
+#include "facts.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
 
-const char adapter_facts_key[] = "sdlora.facts";
+const char facts_key[] = "sdlora.facts";
 
 typedef struct TextFact {
     const char *name;
@@ -18,21 +18,22 @@ typedef struct TextFact {
 
 #define TEXT(member)                                                                                                   \
     {                                                                                                                  \
-#member, offsetof(AdapterFacts, member), sizeof((AdapterFacts *)NULL)->member                                  \
+#member, offsetof(Facts, member), sizeof((Facts *)NULL)->member                                                \
     }
 static const TextFact texts[] = {TEXT(base_name), TEXT(base_sha256), TEXT(data_name), TEXT(data_sha256)};
 enum { TEXTS = sizeof texts / sizeof *texts, CLASSES_MAX = 65536 };
 
 /* Nothing is written of what is not known. NULL: no memory. */
-static json_t *facts_object(const AdapterFacts *f)
+static json_t *facts_object(const Facts *f)
 {
     json_t *o = json_object();
     bool whole = o != NULL;
 
     for (int i = 0; i < TEXTS && whole; i++) {
         const char *text = (const char *)f + texts[i].offset;
-        if (*text)
-            whole = !json_object_set_new(o, texts[i].name, json_string(text));
+        json_t *value = *text ? json_string(text) : NULL; /* NULL also for a name that is not UTF-8: left out */
+        if (value)
+            whole = !json_object_set_new(o, texts[i].name, value);
     }
     if (whole && f->classes > 0)
         whole = !json_object_set_new(o, "classes", json_integer(f->classes));
@@ -48,10 +49,10 @@ static json_t *facts_object(const AdapterFacts *f)
     return NULL;
 }
 
-char *adapter_facts_json(const AdapterFacts *facts, Err *e)
+char *facts_json(const Facts *facts, Err *e)
 {
     json_t *o = facts_object(facts);
-    char *text = json_text(o, JSON_COMPACT | JSON_SORT_KEYS, "the adapter's facts", e);
+    char *text = json_text(o, JSON_COMPACT | JSON_SORT_KEYS, "what is known of a file's origin", e);
 
     json_decref(o);
     return text;
@@ -68,13 +69,13 @@ static json_int_t count_of(const json_t *v, json_int_t most)
     return n > 0 && n <= most ? n : 0;
 }
 
-int adapter_facts_read(AdapterFacts *facts, const StFile *f, Err *e)
+int facts_read(Facts *facts, const StFile *f, Err *e)
 {
-    const char *json = st_meta(f, adapter_facts_key);
+    const char *json = st_meta(f, facts_key);
     char *label;
     json_t *o;
 
-    *facts = (AdapterFacts){.val_loss = (double)NAN, .base_val_loss = (double)NAN};
+    *facts = FACTS_NONE;
     if (!json)
         return 0;
     label = mem_printf(e, "what '%s' says of its origin", st_label(f));

@@ -1,0 +1,33 @@
+/* What a source of data is, and what sources share. Private to src/data. A source is one file, source_NAME.c, a row in
+ * SOURCES (dataset.c), and its test. */
+#ifndef SDLORA_SOURCE_H
+#define SDLORA_SOURCE_H
+
+#include "sdlora/data.h"
+
+typedef struct DataSource {
+    const char *name;                /* for people: "IDX" */
+    const char *wanted[DATA_SPLITS]; /* what tells it, for the message that nothing was found: "'train_images.npy'" */
+    /* The files that the split is read from, into *out, which is empty, by source_add; they are looked for, not
+     * opened. None: the path holds no such split of this kind, which is no error. ERR_INPUT: only a part of it. */
+    int (*find)(DataFiles *out, const char *path, DataSplit split, Err *e);
+    /* All of the Dataset but classes and sha256, from what find found. Memory only for what the files hold. The caller
+     * frees *out after an error. */
+    int (*read)(Dataset *out, const DataFiles *files, Err *e);
+} DataSource;
+
+extern const DataSource IDX_SOURCE, NPY_SOURCE;
+
+/* Takes the path over, also on an error; NULL is one, already told. */
+int source_add(DataFiles *files, char *path, Err *e);
+
+/* find for a directory of two files, images and labels; each in one of several spellings (NULL-terminated; the first
+ * that is there counts). */
+int source_find_pair(DataFiles *out, const char *dir, const char *const *images, const char *const *labels, Err *e);
+/* n images (n labels) in the files of such a pair. */
+int source_check_pair(const DataFiles *files, int images, int labels, Err *e);
+
+/* Whatever changed images or labels: classes and sha256 anew. */
+void dataset_settle(Dataset *d);
+
+#endif

@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+# What `info` says of each kind of thing, and what a picture says about itself.
+. "$(dirname "$0")/lib_cli.sh"
+idx_data data train 40
+idx_data data t10k 6
+# shellcheck disable=SC2086
+"$SDLORA" train $SMALL --data data --out runs/small --epochs 2 --sample-every 0 >out.txt 2>err.txt || fail 'no model'
+R=runs/small
+M=$R/model.safetensors
+"$SDLORA" finetune --model $M --data data --steps 4 --batch-size 8 --rank 2 --alpha 6 --progress none --sample-every 0 \
+    --out $R/lora >out.txt 2>err.txt || fail 'no adapter'
+
+row() { # row PATH LABEL TEXT: this row, of these words
+    "$SDLORA" info "$1" >out.txt 2>err.txt
+    check "info of $1: $2 $3, not '$(grep "^  $2 " out.txt)'" grep -qxF "$(printf '  %-16s %s' "$2" "$3")" out.txt
+}
+json() { # json PATH KEY VALUE: as jansson prints it
+    "$SDLORA" info --json "$1" >out.txt 2>err.txt
+    check "info --json of $1: $2 is $3, not $(grep "\"$2\":" out.txt)" grep -qE "^ *\"$2\": $3,?$" out.txt
+}
+hash_of() { sha256sum "$1" | cut -c1-12; }
+last() { sed -n "s/.*\"$2\": \([0-9.e+-]*\).*/\1/p" "$1" | tail -n 1; }
+four() { printf '%.4f' "$1"; }
+
+# ---- a model ----
+expect 0 "model '$M'" info $M
+check 'first what it is' test "$(head -n 1 out.txt)" = "model '$M'"
+check 'in a few lines' test "$(wc -l <out.txt)" -le 12
+check 'without its tensors' test "$(grep -c 'bytes\|encoder_convs' out.txt)" -eq 0
+row $M images '8x8, grey'
+row $M classes '3, and a null class'
+row $M network 'channels 4,8'
+row $M SHA-256 "$(hash_of $M)"
+row $M data data
+json $M val_loss "$(last $R/metrics.jsonl val_loss)"
+row $M steps '10 of 10, 2 epochs, seed 0'
+val=$(last $R/metrics.jsonl val_loss)
+check 'its validation loss' grep -q "^  validation loss  $(four "$val") last, " out.txt
+json $M kind '"model"'
+json $M image_size 8
+json $M total_steps 10
+json $M state '"finished"'
+expect 0 'encoder_convs.0.seq1.0.weight' info --tensors $M
+check 'and its fields' grep -q '^  null_class      yes ' out.txt
+mkdir alone && cp $M alone/m.safetensors
+"$SDLORA" info alone/m.safetensors >out.txt
+check 'a model by itself says nothing of a training' test "$(grep -c '^  \(data\|steps\|validation\)' out.txt)" -eq 0
+weights=$("$SDLORA" finetune --model $M --data data --steps 1 --batch-size 8 --out spare 2>&1 | sed -n "s/^model: .*, \([0-9,]*\) weights, frozen/\1/p")
+row $M parameters "$weights, $((($(stat -c %s $M) + 500) / 1000)) KB"
+# shellcheck disable=SC2086
+"$SDLORA" train --preset tiny --data data --out tiny --steps 1 --batch-size 8 --sample-every 0 --threads 1 --progress none >out.txt 2>err.txt
+row tiny/model.safetensors network 'channels 16,32,64, preset tiny'
+sed 's/qsize/qsizf/' $M >damaged
+row damaged damaged "the configuration in 'damaged' has the unknown key 'qsizf'"
+
+# ---- a run ----
+row $R command 'train, preset tiny'
+check 'it is a run' test "$(head -n 1 out.txt)" = "run '$R'"
+row $R state finished
+row $R checkpoints '2, of steps 5, 10; the best: '"$(last $R/checkpoints/best.json step)"
+row $R resume "sdlora train --resume --out $R --epochs MORE"
+best=$(sed -n 's/.*"val_loss": \([0-9.e+-]*\).*/\1/p' $R/metrics.jsonl | sort -g | head -n 1)
+check 'its best loss' grep -q " last, $(four "$best") best, at step " out.txt
+json $R bytes "$(find $R -type f -printf '%s\n' | awk '{ n += $1 } END { print n }')"
+cp -r $R half
+sed -i '$d' half/metrics.jsonl && rm -r half/checkpoints/ckpt-00000010
+row half steps "$(last half/metrics.jsonl step) of 10, in epoch 2, seed 0"
+row half state stopped
+row half resume 'sdlora train --resume --out half'
+flock half/lock "$SDLORA" info half >out.txt
+check 'a run that goes on' grep -qx '  state            running' out.txt
+check 'is not resumed' test "$(grep -c resume out.txt)" -eq 0
+mv half "it's half" && row "it's half" resume "sdlora train --resume --out 'it'\\''s half'"
+mkdir claimed && echo '{"sdlora": "0", "command": "train", "options": {}}' >claimed/run.json
+row claimed steps '0, of how many is not known'
+echo '{"command": 7}' >claimed/run.json
+refuse 3 'claimed/run.json' info claimed
+
+# ---- a checkpoint ----
+row $R/checkpoints/ckpt-00000005 step 5
+row $R/checkpoints/ckpt-00000005 run $R
+row $R/checkpoints/ckpt-00000005 resume "sdlora train --resume $R/checkpoints/ckpt-00000005"
+row $R/checkpoints/ckpt-00000005 'validation loss' "$(four "$(sed -n 's/.*"step": 5,.*"val_loss": \([0-9.e+-]*\).*/\1/p' $R/metrics.jsonl)")"
+json $R/checkpoints/ckpt-00000005 step 5
+cp -r $R/checkpoints/ckpt-00000005 ckpt-00000007
+row ckpt-00000007 step '5, which its name, 7, does not say'
+row $R/checkpoints/ckpt-00000005/model.safetensors steps '5 of 10, a checkpoint'
+row $R/checkpoints/best/state.safetensors step "$(last $R/checkpoints/best.json step)"
+head -c 1000 $R/checkpoints/ckpt-00000005/state.safetensors >ckpt-00000007/state.safetensors
+refuse 3 'cut short' info ckpt-00000007
+
+# ---- an adapter, as its run's directory, as a file, by itself, in another spelling ----
+for path in $R/lora $R/lora/adapter_model.safetensors; do
+    row $path kind 'LoRA, as PEFT spells it'
+    check 'it is an adapter first' grep -q "^adapter '" out.txt
+    row $path rank '2, alpha 6'
+    row $path on 'w_k, w_q, w_v: 9 layers'
+    row $path numbers "416 trained, $((($(stat -c %s $R/lora/adapter_model.safetensors) + 500) / 1000)) KB"
+    row $path base "small, SHA-256 $(hash_of $M)"
+    row $path steps '4 of 4, 1 epoch, seed 0'
+    json $path rank 2
+    json $path sha256 "\"$(sha256sum $M | cut -c1-64)\"" # of the base, beside its own
+done
+row $R/lora state 'finished, a run of finetune'
+mkdir lone && cp $R/lora/adapter_*.* lone
+sed -i 's/"base_model_name_or_path": null/"base_model_name_or_path": "some\/where\/else"/' lone/adapter_config.json
+row lone base else
+row lone rank '2, alpha 6'
+st_file() { # st_file PATH BYTES HEADER-JSON: BYTES zeros are the data
+    local path=$1 bytes=$2 header=$3
+    {
+        printf '%b' "\\0$(printf %o $((${#header} & 255)))\\0$(printf %o $((${#header} >> 8)))" '\0\0\0\0\0\0'
+        printf '%s' "$header"
+        head -c "$bytes" /dev/zero
+    } >"$path"
+}
+tensor() { echo "\"$1\":{\"dtype\":\"F32\",\"shape\":[$2],\"data_offsets\":[$3]}"; }
+st_file mixed 132 "{$(tensor x.a.lora_down.weight 2,3 0,24),$(tensor x.a.lora_up.weight 4,2 24,56),$(tensor x.a.alpha '' 56,60),\
+$(tensor x.b.lora_down.weight 1,8 60,92),$(tensor x.b.lora_up.weight 10,1 92,132)}"
+"$SDLORA" info mixed >out.txt
+check 'ranks that differ, by target' test "$(grep -A 1 '^  rank ' out.txt | sed 's/^[ rank]*//' | tr '\n' '|')" = '2, alpha 0, on a: 1 layer|1, on b: 1 layer|'
+row mixed kind "LoRA, as kohya's scripts spell it"
+row mixed numbers '32 trained, 1 KB' # 6 + 8 + 8 + 10, not the alpha
+
+# ---- data ----
+row data training '40 images of 8x8, 3 classes'
+row data validation '6 images of 8x8, 3 classes'
+check 'images of each class' grep -qx '    per class      14 13 13' out.txt
+rm -r spare && cp -r data spare && rm spare/t10k-images*
+row spare validation none
+rm spare/train-labels*
+refuse 3 train-labels info spare
+row data/t10k-labels-idx1-ubyte 'per class' '2 2 2'
+
+# ---- pictures ----
+sample() { "$SDLORA" sample --threads 1 -q "$@" >out.txt 2>err.txt || fail "sample $*: $(cat err.txt)"; }
+command_of() { "$SDLORA" info --json "$1" | sed -n 's/^  "command": "\(.*\)",*$/\1/p'; }
+again() { # again NAME ARGS...: the command that the picture holds draws it again, to the same bytes
+    local name=$1
+    shift
+    sample -o "$name.png" "$@"
+    check "$name: no path of this machine" test "$(grep -ca "$WORK" "$name.png")" -eq 0
+    command_of "$name.png" >"$name.sh"
+    sed -i 's/\\\\/\\/g' "$name.sh"
+    check "$name: a command" grep -q '^sdlora sample --model ' "$name.sh"
+    (sdlora() { "$SDLORA" "$@" -q -o "$name-again.png" >out.txt 2>err.txt; } && eval "$(cat "$name.sh")")
+    check "$name: drawn again by '$(cat "$name.sh")'" cmp "$name.png" "$name-again.png"
+}
+again plain --model $M --steps 3
+again one --model $M --steps 3 --digit 1,none --count 3 --cols 5 --scale 1 --seed 18446744073709551615
+again eta --model "$WORK/$M" --steps 2 --eta 0.123456789 --cfg-scale -0.7 --clip none -n 1
+again all --model $M --sampler ddpm --digit 0 -n 2 --conv im2col --bn running
+again moments --model $M --trajectory 3 --steps 3
+again adapted --model $M --lora --lora "$WORK/$R/lora:-0.25" --compare --steps 2 --rows 2 --cols 6
+again checkpoint --model $R/checkpoints/best/model.safetensors --steps 1 -n 1
+check 'an adapter and its scale' grep -q -- '--lora=runs/small/lora:1 --lora=runs/small/lora:-0.25 ' adapted.sh
+check 'a relative name' grep -q -- "--model $M " plain.sh
+check 'an absolute one is cut' grep -q -- "--model $M " eta.sh
+row plain.png model "$M, SHA-256 $(hash_of $M): it is here"
+row adapted.png lora "$R/lora:1, SHA-256 $(hash_of $R/lora/adapter_model.safetensors): it is here"
+
+# of one drawing the same bytes, wherever it was made
+mkdir -p else/deeper
+(cd else/deeper && sample --model ../../$M --steps 3 -o x.png && sample --model "$WORK/$M" --steps 3 -o y.png)
+check 'from another directory' cmp plain.png else/deeper/x.png
+check 'by another path' cmp plain.png else/deeper/y.png
+mkdir a b && cp $M a/m.safetensors && cp $M b/m.safetensors
+(cd a && sample --model m.safetensors --steps 3 -o ../a.png)
+(cd b && sample --model ./m.safetensors --steps 3 -o ../b.png)
+check 'with a copy of the model' cmp a.png b.png
+row a.png model "m.safetensors, SHA-256 $(hash_of $M): not here"
+(cd a && "$SDLORA" info ../a.png >../out.txt)
+check 'where it is' grep -q ': it is here$' out.txt
+(cd tiny && cp model.safetensors m.safetensors && "$SDLORA" info ../a.png >../out.txt)
+check 'where another is' grep -q ': another file is here$' out.txt
+cp -r $R small && sample --model small/model.safetensors --steps 3 -o named.png
+row named.png model "small/model.safetensors, SHA-256 $(hash_of $M): it is here"
+sample --model <(cat $M) --steps 3 -o piped.png
+row piped.png model "pipe, SHA-256 $(hash_of $M): not here"
+"$SDLORA" noise --data data --image-size 8 -o noise.png >out.txt 2>err.txt
+row noise.png Software "$("$SDLORA" --version | head -n 1)"
+
+# a name that is no UTF-8, in a text that must be
+mkdir "$(printf 'runs/\377')" && cp $M "$(printf 'runs/\377/m')"
+sample --model "$(printf 'runs/\377/m')" --steps 1 -n 1 -o odd.png
+row odd.png model 'runs/\xff/m, SHA-256 '"$(hash_of $M): not here"
+
+# hostile pictures: quoted, harmless to a terminal, and without options that write
+le32() { od -An -tx1 | tr -d ' \n' | sed 's/\(..\)\(..\)\(..\)\(..\)/\\x\4\\x\3\\x\2\\x\1/'; }
+png_chunk() { # png_chunk TYPE: data from standard input
+    cat >chunk.bin
+    be32 "$(stat -c %s chunk.bin)"
+    printf %s "$1" | cat - chunk.bin
+    printf '%b' "$(printf %s "$1" | cat - chunk.bin | gzip -c | tail -c 8 | head -c 4 | le32)"
+}
+png() { # png KEY VALUE...
+    printf '\211PNG\r\n\032\n'
+    printf '\0\0\0\1\0\0\0\1\10\0\0\0\0' | png_chunk IHDR
+    for ((; $# > 0; )); do
+        printf '%s\0%s' "$1" "$2" | png_chunk tEXt
+        shift 2
+    done
+    : | png_chunk IEND
+}
+png model '$(touch hacked) `id`' model-sha256 0123456789ab output /etc/passwd digit "5'; touch hacked" threads 9 >evil.png
+expect 0 "sdlora sample --model '\$(touch hacked) \`id\`' --digit '5'\\''; touch hacked'" info evil.png
+check 'nothing that writes' test "$(grep 'draw it again' out.txt | grep -c -- '--output\|--threads')" -eq 0
+png model m model-sha256 0123456789ab seed -7 >evil.png
+expect 0 'seed' info evil.png
+check 'no command of impossible values' test "$(grep -c 'draw it again' out.txt)" -eq 0
+png model /etc/passwd model-sha256 0123456789ab lora ../../x:1 lora-sha256 0123456789ab >evil.png
+row evil.png model '/etc/passwd, SHA-256 0123456789ab: not here'
+png model $'m\e[2J' model-sha256 $'\e]0;t\a' digit $'\x9b5' $'k\e[31m' $'v\x7f' >evil.png
+expect 0 '\x1b' info evil.png
+check 'they do not speak to the terminal' test -z "$(LC_ALL=C tr -dc '\033\007\177' <out.txt)"
+expect 0 '\u001B' info --json evil.png
+check 'nor as JSON' test -z "$(LC_ALL=C tr -d '\n -~' <out.txt)"
+head -c 60 plain.png >cut.png
+refuse 3 "'cut.png' is cut short" info cut.png
+
+# ---- several, and errors ----
+"$SDLORA" info $M nix data >out.txt 2>err.txt
+check 'the exit status is that of the one refused' test $? -eq 3
+check 'which is named' grep -q "nix" err.txt
+check 'and the others are shown' test "$(grep -c "^model '\|^data '" out.txt)" -eq 2
+mkdir empty
+refuse 3 "'empty' is a directory without" info empty
+refuse 2 'needs a PATH' info
+
+finish
