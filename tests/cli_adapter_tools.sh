@@ -97,7 +97,7 @@ nothing() { # nothing STATUS TEXT COMMAND...
     refuse "$@"
     check "nothing was left by '${*:3}'" test -z "$(ls -A out)"
 }
-nothing 2 "'merge' needs a MODEL ADAPTER" merge
+nothing 2 "'merge' needs a MODEL" merge
 nothing 2 "needs a model and at least one adapter" merge base -o out/m
 nothing 2 "'merge' needs --output" merge base mine
 nothing 2 'a finite number' merge base mine:inf -o out/m
@@ -114,7 +114,7 @@ for output in base ./base hard mine/adapter_model.safetensors mine/adapter_confi
     refuse 2 'is read by this command' merge base mine -o $output
 done
 nothing 2 "'extract' needs two models" extract base -o out/e
-nothing 2 'takes one BASE TUNED' extract base base base -o out/e
+nothing 2 ''extract' takes BASE TUNED' extract base base base -o out/e
 nothing 2 'name it with --output' extract base merged
 nothing 2 'name it with --output' extract base merged -o -
 nothing 2 "no layer is called 'w_z'" extract base merged -o out/e --target w_z
@@ -127,7 +127,7 @@ nothing 3 'is an adapter, no model' extract base mine -o out/e
 nothing 3 half extract base half -o out/e
 nothing 1 "more than an adapter's two files" extract base merged -o other
 nothing 1 'no directory' extract base merged -o text
-nothing 2 "'resize' needs a ADAPTER" resize -o out/r
+nothing 2 "'resize' needs an ADAPTER" resize -o out/r
 nothing 2 "'resize' needs --rank, --sv-ratio" resize mine -m base -o out/r
 nothing 2 'give one of' resize mine -m base -o out/r --sv-fro 0.5 --sv-ratio 3
 nothing 2 "'--sv-ratio' must be 1 to" resize mine -m base -o out/r --sv-ratio 0.5

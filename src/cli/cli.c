@@ -60,7 +60,8 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         return false;
     }
     if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
-        err_set(&e, ERR_USAGE, "'%s' needs a %.*s", t->command, (int)strcspn(t->operand, "."), t->operand);
+        err_set(&e, ERR_USAGE, "'%s' needs %s %.*s", t->command, strchr("AEIOU", t->operand[0]) ? "an" : "a",
+                (int)strcspn(t->operand, ". "), t->operand);
     if (e.code) {
         options_free(given);
         *status = cli_fail(&e, t);

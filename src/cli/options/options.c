@@ -198,8 +198,8 @@ static int take_operand(Given *g, const char *word, Err *e)
     if (!t->operand)
         return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes options only", word, t->command);
     if (g->n_operands == most_operands(t))
-        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes one %.*s", word, t->command, (int)len,
-                       t->operand + (t->operand[0] == '['));
+        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes %s%.*s", word, t->command,
+                       strchr(t->operand, ' ') ? "" : "one ", (int)len, t->operand + (t->operand[0] == '['));
     g->operands[g->n_operands++] = word;
     g->operand = g->operands[0];
     return 0;
