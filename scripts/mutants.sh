@@ -94,6 +94,29 @@ halves: ties away from even|src/io/dtype.c|s/(low == half \&\& (kept \& 1))/low 
 halves: too large is infinite|src/io/dtype.c|s/== infinite \&\& isfinite/!= infinite \&\& 0 * isfinite/|test_adapter_write
 lora: merged to infinity|src/nn/lora.c|s/if (!isfinite(value))/if (0)/|test_not_finite
 lora: merged in part|src/nn/lora.c|s/merge_all(base, l, scale, false, e) ? -1/0 ? -1/|test_not_finite
+rank: none at all|src/adapter/reduce.c|s/return k < 1 ? 1/return k < 0 ? 1/|test_resize
+rank: what equals the bound is kept|src/adapter/reduce.c|s/s\[k\] > s\[0\] \/ c->value/s[k] >= s[0] \/ c->value/|test_resize
+rank: of a sum, squares|src/adapter/reduce.c|s/c->rule == RANK_SQUARES ? 2 : 1/2/|test_resize
+rank: more than the most|src/adapter/reduce.c|s/k > most ? most : k/k/|test_resize
+resize: a product's scale is forgotten|src/adapter/svd.c|s/= scale \* l->s\[i\]/= l->s[i]/|test_resize
+resize: the scale counts twice|src/adapter/svd.c|s/sqrt(s->s\[k\] \/ l->scale)/sqrt(s->s[k])/|test_resize
+resize: magnitudes are lost|src/adapter/reduce.c|s/copy_part(l, was, PART_MAGNITUDE)/(void)0/|test_resize
+resize: a root of a negative scale|src/adapter/reduce.c|s/was->scale > 0 ? was->scale : 1/was->scale/|test_resize
+resize: half of a PiSSA|src/adapter/reduce.c|s/2 \* l->rank : l->rank/l->rank : l->rank/|test_resize
+resize: a layer that stays is made anew|src/adapter/reduce.c|s/was->kind == ADAPTER_FULL .. (is_product(was) \&\& was->rank == l->rank)/was->kind == ADAPTER_FULL/|test_resize
+resize: infinite changes pass|src/adapter/reduce.c|s/return isfinite(loss->change) \&\& isfinite(loss->lost)/return 1/|test_resize
+extract: infinite differences pass|src/adapter/reduce.c|s/if (!isfinite(change))/if (0)/|test_extract
+extract: what is left out is no loss|src/adapter/reduce.c|s/.change = change, .lost = change/.change = change/|test_extract
+extract: the class embedding at a rank|src/adapter/reduce.c|s/w->use == USE_TABLE \&\& c->embedding/false/|test_extract
+extract: ranks of targets forgotten|src/adapter/reduce.c|s/adapter_target(\&rank.most, /adapter_target(\&(int){0}, /|test_extract
+extract: rows of a 3x3 convolution|src/adapter/svd.c|s/weight->use == USE_CONV3 ? /weight->use == USE_CONVT2 ? /|test_extract
+merge, extract, resize: an adapter over itself|src/cli/adapter_tools.c|s/(input \&\& check_apart(path, input, e))/0/|cli_adapter_tools
+merge, extract, resize: over what is not an adapter|src/cli/adapter_tools.c|s/return dir_holds_only(path, ADAPTER_FILES)/return 1/|cli_adapter_tools
+base: the adapter's own word is not asked|src/cli/cli.c|s/"%s", a->facts.base_sha256/"%s", ""/|cli_adapter_tools
+base: a run of finetune passes for a model|src/cli/cli.c|s/return is_adapter(path, e);/return 0;/|cli_adapter_tools
+base: a model's file passes for no model|src/store/model_file.c|s/const bool is = f/const bool is = 0/|cli_adapter_tools
+base: an adapter's file passes for no adapter|src/store/adapter_names.c|s/is = is_adapters/is = 0 \&\& is_adapters/|cli_adapter_tools
+sample: an adapter's classes are not asked|src/cli/cli.c|s/if (classes > m->config.classes/if (0/|cli_adapter_tools
 not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
 not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
 sampler: clipping hides infinities|src/model/sampler.c|s/!isfinite(out\[i\])/0/|test_not_finite

@@ -53,6 +53,9 @@ tiny='--preset tiny --image-size 8 --timesteps 20'
         --steps 2 --threads 1 -o b.png
     memcheck 0 'sample, ddpm, idx' "$SDLORA" sample --model seed/model.safetensors --digit 1 -n 1 --threads 1 \
         --format idx -o c
+    memcheck 0 merge "$SDLORA" merge run tuned:0.5 -o merged --threads 1
+    memcheck 0 extract "$SDLORA" extract run merged -o extracted --energy 0.9 --full --threads 1
+    memcheck 0 resize "$SDLORA" resize tuned -m run -o resized --rank 1 --threads 1
     memcheck 0 noise "$SDLORA" noise --data data -o d.png
     memcheck 0 data "$SDLORA" data data
     memcheck 0 'data, a copy' "$SDLORA" data data --transform slant -n 6 -o copy

@@ -51,7 +51,7 @@ model() { # model TEXT FILE: every command that opens a model
 : >empty
 model '0 bytes' empty
 mkdir folder
-model 'it is a directory' folder
+model 'without a model.safetensors' folder
 ln -s nowhere dangling
 model 'No such file' dangling
 ln -s other_end one_end && ln -s one_end other_end
@@ -138,7 +138,7 @@ echo '{"lora_alpha": "two"}' >config/adapter_config.json
 adapter 'lora_alpha is not a number' config
 echo '{"lora_alpha": 2,' >config/adapter_config.json
 adapter "'config/adapter_config.json'" config
-adapter 'match no layer' $M
+adapter 'is a model, no adapter' $M
 
 # ---- data ----
 data() { # data TEXT DIR: training on it, and its file of images

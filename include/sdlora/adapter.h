@@ -144,6 +144,52 @@ const AdapterLayer *adapter_layer_of(const Adapter *a, const Param *weight);
 /* Trainable numbers: all parts but A0 and B0. */
 int64_t adapter_numbers(const Adapter *a);
 
+/* ---- lower ranks (reduce.c) ---- */
+
+/* How many of a layer's singular values s_1 >= s_2 >= .. are kept; one at least, `most` at most. The last three, with a
+ * Frobenius norm's share as the root of that of the squares, are what kohya's networks/resize_lora.py calls sv_fro,
+ * sv_ratio and sv_cumulative. */
+typedef enum RankRule {
+    RANK_FIXED,   /* `most` of them */
+    RANK_SQUARES, /* the fewest whose squares are at least the share `value` of all squares */
+    RANK_RATIO,   /* those that are larger than s_1/value */
+    RANK_SUM,     /* the fewest whose sum is at least the share `value` of the sum of all */
+} RankRule;
+
+typedef struct RankChoice {
+    RankRule rule;
+    double value;
+    int most;
+} RankChoice;
+
+int adapter_choose_rank(const double *s, int n, const RankChoice *c);
+
+/* What a layer's change was, and what of it is missing now, as sums of squares over the weight. */
+typedef struct AdapterLoss {
+    const Param *weight;
+    int before, after; /* ranks; 0: whole, or of no rank */
+    bool left_out;     /* all of it is missing */
+    double change, lost;
+} AdapterLoss;
+
+typedef struct ExtractConfig {
+    const char *targets; /* the layers that become LORA, and with RANK_FIXED their ranks: adapter_target */
+    RankChoice rank;     /* where no alpha is named, it is the rank, so that s is 1 */
+    bool whole;          /* what else differs (biases, norms, other layers) becomes FULL, or else is left out */
+    bool embedding;      /* the class embedding is FULL in any case */
+} ExtractConfig;
+
+/* The adapter that makes `base` (frozen) into `tuned`, a store of the same parameters, as near as the ranks allow.
+ * loss (base->count) has one for each of the *n parameters that differ. ERR_INPUT: nothing differs that the adapter
+ * could hold. */
+Adapter *adapter_extract(ParamStore *base, const ParamStore *tuned, const ExtractConfig *c, AdapterLoss *loss, int *n,
+                         Err *e);
+
+/* The same change, in LORA of other ranks, whatever kind a layer had; s stays where it is positive. No rank grows; a
+ * layer of A and B whose rank stays keeps its bytes, and so does FULL. Magnitudes stay, and what is lost is measured
+ * with them, over the whole change. loss (a->n): one for each layer. */
+Adapter *adapter_resize(const Adapter *a, const RankChoice *c, AdapterLoss *loss, Err *e);
+
 /* ---- names of layers (target.c) ---- */
 
 /* What can be adapted: linear layers, convolutions, transposed ones, the class embedding. */
@@ -154,8 +200,9 @@ void adapter_layer_name(char out[PARAM_NAME_MAX], const Param *p);
 /* The rank and alpha that `targets` gives the layer of this weight; false: none, it is not named. The text is a list:
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"
  * A NAME is a layer's full name, its end from a dot on ("w_q", "feed_forward.0"), either with the shell's wildcards, or
- * a group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one, and where no ALPHA
- * is given, have `rank` and `alpha`. Where several name a layer, the last one counts. */
+ * a group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one have `rank` and
+ * `alpha`. Without an ALPHA it is in proportion to the rank: the scale stays. Where several name a layer, the last one
+ * counts. */
 bool adapter_target(int *rank, double *alpha, const char *targets, int default_rank, double default_alpha,
                     const Param *weight);
 /* Is it well formed, and does each name stand for some layer? ERR_USAGE. */

@@ -18,6 +18,9 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
  * model's. *weights: numbers that training would move. */
 int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e);
 
+/* Is there a model in the file, by its configuration or the names of its tensors? False where it cannot be opened. */
+bool model_is_file(const char *path);
+
 /* The configuration as one line of JSON (caller frees with mem_free), and back: what is missing keeps the value that *c
  * has; unknown keys, wrong types and values out of range are errors (ERR_INPUT) that name `label`. */
 char *model_config_json(const ModelConfig *c, Err *e);
@@ -44,6 +47,8 @@ int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DT
  * configuration's, a field of the configuration that is not honoured. The adapter is for `model`, which is not changed,
  * must outlive it, and have as many classes as the adapter (adapter_classes). */
 Adapter *adapter_load(const char *path, const Model *model, Err *e);
+/* Is there an adapter in the file, by the names of its tensors? False where it cannot be opened. */
+bool adapter_is_file(const char *path);
 /* The files that adapter_load reads: the weights, and the configuration where it is there. Owned by the caller
  * (mem_free), also after an error. */
 int adapter_files(char **weights, char **config, const char *path, Err *e);

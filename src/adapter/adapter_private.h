@@ -45,9 +45,13 @@ typedef struct Svd {
 int svd_of(Svd *out, double *a, int rows, int cols, Err *e); /* a (rows,cols), used up */
 void svd_free(Svd *s);
 
-/* A and B of a LORA layer so that scale B A is the best approximation of w (inner layout) at the layer's rank, both
- * with the same share: A = sqrt(s/scale) V, B = U sqrt(s/scale). kept of all: sums of squares of singular values. */
-int svd_factors(const AdapterLayer *l, const real *w, double scale, double *kept, double *all, Err *e);
+/* The same of a weight's inner layout, seen as the matrix that L R^T makes; and of s B A itself, without its ever being
+ * that matrix: n is then at most the rank. (LORA of A and B only.) */
+int svd_matrix(Svd *out, const Param *weight, const real *w, Err *e);
+int svd_product(Svd *out, const AdapterLayer *l, Err *e);
+/* A and B of a LORA layer, whose scale is positive, so that s B A is what the largest of the singular values make, as
+ * many as its rank (the best there is at that rank: Eckart & Young 1936): A = sqrt(S/s) V, B = U sqrt(S/s). */
+void svd_split(const AdapterLayer *l, const Svd *s);
 /* A, B and A0, B0 become the largest singular values of the weight, of which s B A is then a part (PiSSA). */
 int svd_begin(const AdapterLayer *l, Err *e);
 

@@ -60,7 +60,8 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         return false;
     }
     if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
-        err_set(&e, ERR_USAGE, "'%s' needs a %.*s", t->command, (int)strcspn(t->operand, "."), t->operand);
+        err_set(&e, ERR_USAGE, "'%s' needs %s %.*s", t->command, strchr("AEIOU", t->operand[0]) ? "an" : "a",
+                (int)strcspn(t->operand, ". "), t->operand);
     if (e.code) {
         options_free(given);
         *status = cli_fail(&e, t);
@@ -75,15 +76,45 @@ void cli_threads(int threads)
     backend_init();
 }
 
+static int is_adapter(const char *path, Err *e)
+{
+    return err_set(e, ERR_INPUT, "'%s' is an adapter, no model; it goes with --lora, and its model with --model", path);
+}
+
+int cli_model_file(char out[FILE_PATH_MAX], const char *path, Err *e)
+{
+    if (!file_is_dir(path))
+        return snprintf(out, FILE_PATH_MAX, "%s", path) < FILE_PATH_MAX
+                   ? 0
+                   : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
+    if (file_join(out, FILE_PATH_MAX, path, "adapter_model.safetensors", e))
+        return -1;
+    if (file_exists(out))
+        return is_adapter(path, e);
+    if (file_join(out, FILE_PATH_MAX, path, "model.safetensors", e))
+        return -1;
+    return file_exists(out) ? 0
+                            : err_set(e, ERR_INPUT,
+                                      "'%s' is a directory without a model.safetensors, which a run of 'sdlora train' "
+                                      "leaves there at its end",
+                                      path);
+}
+
 Model *cli_load_model(const char *path, char sha256[65], Err *e)
 {
-    char unwanted[65];
-    if (access(path, R_OK)) {
-        err_set(e, ERR_INPUT, "cannot open '%s': %s; train one with 'sdlora train' or name one with --model", path,
+    char unwanted[65], file[FILE_PATH_MAX];
+    Model *m;
+    if (cli_model_file(file, path, e))
+        return NULL;
+    if (access(file, R_OK)) {
+        err_set(e, ERR_INPUT, "cannot open '%s': %s; train one with 'sdlora train' or name one with --model", file,
                 strerror(errno));
         return NULL;
     }
-    return model_load_sha256(sha256 ? sha256 : unwanted, path, false, e);
+    m = model_load_sha256(sha256 ? sha256 : unwanted, file, false, e);
+    if (!m && e->code == ERR_INPUT && adapter_is_file(file))
+        is_adapter(file, e);
+    return m;
 }
 
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)
@@ -161,6 +192,18 @@ int cli_check_apart_from_model(const char *output, const char *model, const Text
     return rc;
 }
 
+void cli_short_name(char *out, size_t cap, const char *path)
+{
+    size_t end = strlen(path), begin;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    begin = end;
+    for (int parts = 0; begin > 0; begin--)
+        if (path[begin - 1] == '/' && ++parts == 2)
+            break;
+    snprintf(out, cap, "%.*s", (int)(end - begin), path + begin);
+}
+
 int cli_lora_spec(char *path, double *scale, const char *spec, const char *model_path, Err *e)
 {
     const char *colon = strrchr(spec, ':');
@@ -170,7 +213,7 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
     if (colon && colon[1] && !file_exists(spec)) {
         double v = strtod(colon + 1, &end);
         if (!*end && !isfinite(v))
-            return err_set(e, ERR_USAGE, "the scale of '--lora=%s' must be a finite number", spec);
+            return err_set(e, ERR_USAGE, "the scale of the adapter '%s' must be a finite number", spec);
         if (!*end) {
             *scale = v;
             len = (size_t)(colon - spec);
@@ -191,20 +234,37 @@ int cli_lora_spec(char *path, double *scale, const char *spec, const char *model
     return 0;
 }
 
-/* It may be meant so, and may be that the model was trained anew since: the picture would not tell. */
-static void note_other_base(const char *lora, const char *model_path, const char *model_sha256)
+/* It may be meant so, and may be that the model was trained anew since: the picture would not tell. The adapter's own
+ * file knows best; an older one has a run.json beside it. */
+static void note_other_base(const Adapter *a, const char *lora, const char *model_path, const char *model_sha256)
 {
     char base[65], dir[FILE_PATH_MAX];
-    if (file_is_dir(lora) ? file_join(dir, sizeof dir, lora, "", NULL) : file_dir(dir, sizeof dir, lora, NULL))
-        return;
-    rundir_base_of(base, dir);
+    snprintf(base, sizeof base, "%s", a->facts.base_sha256);
+    if (!base[0] &&
+        !(file_is_dir(lora) ? file_join(dir, sizeof dir, lora, "", NULL) : file_dir(dir, sizeof dir, lora, NULL)))
+        rundir_base_of(base, dir);
     if (!base[0] || !strcmp(base, model_sha256))
         return;
     fputs("note: the adapter '", stderr);
     cli_put(stderr, lora);
     fputs("' was trained on another model than '", stderr);
     cli_put(stderr, model_path);
-    fputs("'\n", stderr);
+    fputc('\'', stderr);
+    if (a->facts.base_name[0]) {
+        fputs(": on '", stderr);
+        cli_put(stderr, a->facts.base_name);
+        fprintf(stderr, "', SHA-256 %.8s..", base);
+    }
+    fputc('\n', stderr);
+}
+
+static Adapter *load_adapter(const char *path, Model *m, Err *e)
+{
+    char model[FILE_PATH_MAX];
+    Adapter *a = adapter_load(path, m, e);
+    if (!a && e->code == ERR_INPUT && !cli_model_file(model, path, NULL) && model_is_file(model))
+        err_set(e, ERR_INPUT, "'%s' is a model, no adapter; it goes with --model", path);
+    return a;
 }
 
 int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const char *model_path,
@@ -214,15 +274,17 @@ int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const ch
     int classes = m->config.classes;
     memset(out, 0, sizeof *out);
     for (int i = 0; i < specs->n; i++)
-        if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) || adapter_classes(&classes, path, m, e))
+        if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e))
             return -1;
+        else
+            adapter_classes(&classes, path, m, NULL); /* what is wrong is told when it is loaded */
     if (classes > m->config.classes && model_grow_classes(m, classes, e))
         return -1;
     for (int i = 0; i < specs->n; i++) {
         if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
-            !(out->item[i] = adapter_load(path, m, e)))
+            !(out->item[i] = load_adapter(path, m, e)))
             return -1;
-        note_other_base(path, model_path, model_sha256);
+        note_other_base(out->item[i], path, model_path, model_sha256);
         out->n++;
     }
     return 0;

@@ -10,6 +10,7 @@
 
 #include "sdlora/adapter.h"
 #include "sdlora/err.h"
+#include "sdlora/file.h"
 #include "sdlora/model.h"
 
 #include "options/options.h"
@@ -24,6 +25,9 @@ int cmd_sample(int argc, char **argv);
 int cmd_predict(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_noise(int argc, char **argv);
+int cmd_merge(int argc, char **argv);
+int cmd_extract(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_data(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_list(int argc, char **argv);
@@ -44,8 +48,10 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 /* --threads (0: all), and OpenBLAS. */
 void cli_threads(int threads);
 
-/* The model at `path` for reading; a missing one says how to get one. sha256: of the file as it was read, may be
- * NULL. */
+/* The file that `path` means where a model is wanted: itself, or model.safetensors in the run's directory that it is.
+ * ERR_INPUT where the directory holds none; one that holds an adapter is told so. */
+int cli_model_file(char out[FILE_PATH_MAX], const char *path, Err *e);
+/* The model there for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
 /* The file `name` in the directory of `path`. */
@@ -65,6 +71,9 @@ int cli_check_default(const char *path, bool png, Err *e);
 /* Refuse (ERR_USAGE) an output that is the very file that the command reads. */
 int cli_check_apart(const char *output, const char *input, Err *e);
 int cli_check_apart_from_model(const char *output, const char *model, const TextList *loras, Err *e);
+
+/* The last two parts of a path, by which a file's facts name a model or a data set: RUN/model.safetensors. */
+void cli_short_name(char *out, size_t cap, const char *path);
 
 /* A LoRA argument PATH[:SCALE]: the scale is split off where what follows the last colon is a number and no such file
  * exists. An empty path is lora/ beside the model. path has FILE_PATH_MAX bytes. */
@@ -93,11 +102,12 @@ extern const char *const BATCH_STATS_NAMES[];
 /* clang-format off */
 #define OPTION_MODEL(T) \
     {.name = "model", .letter = 'm', .flags = OPT_DRAWN, .arg = "FILE", \
-     OPTION_OWN(T, FIELD_TEXT, model, .help = "model")}
+     OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run")}
 #define OPTION_LORAS(T) \
     {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL | OPT_DRAWN, .fallback = "", .arg = "PATH[:SCALE]", \
      OPTION_OWN(T, FIELD_TEXTS, loras, \
-                .help = "add an adapter; without PATH the one in lora/ beside the model. Repeatable")}
+                .help = "add an adapter; without PATH, as in --lora or --lora :0.5, the one in lora/ beside the model. " \
+                        "Repeatable")}
 #define OPTION_BN(T, member) \
     {.name = "bn", .flags = OPT_DRAWN, \
      OPTION_OWN(T, FIELD_BOOL, member, .names = BATCH_STATS_NAMES, .help = "statistics of BatchNorm")}
@@ -113,6 +123,8 @@ extern const char *const BATCH_STATS_NAMES[];
     {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
 #define OPTION_PRESET(T, text) \
     {.name = "preset", OPTION_OWN(T, FIELD_ENUM, preset, .names = PRESET_NAMES, .help = text)}
+#define OPTION_VERBOSE(T, text) \
+    {.name = "verbose", .letter = 'v', OPTION_OWN(T, FIELD_BOOL, verbose, .help = text)}
 #define OPTION_QUIET(T) \
     {.name = "quiet", .letter = 'q', OPTION_OWN(T, FIELD_BOOL, quiet, .help = "errors only")}
 /* clang-format on */

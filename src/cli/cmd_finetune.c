@@ -41,7 +41,9 @@ static int settle_classes(Run *run, Err *e)
 static void set_facts(Run *run)
 {
     Facts *f = &run->loop.adapter->facts;
-    train_short_name(f->base_name, sizeof f->base_name, run->args->model_path);
+    char model[FILE_PATH_MAX];
+    if (!cli_model_file(model, run->args->model_path, NULL))
+        cli_short_name(f->base_name, sizeof f->base_name, model);
     snprintf(f->base_sha256, sizeof f->base_sha256, "%s", run->base_sha256);
     f->classes = run->loop.model->config.classes;
 }
@@ -57,7 +59,7 @@ static int build(Run *run, Err *e)
         if (options_apply(run->given, a, e))
             return -1;
     }
-    if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
+    if (finetune_args_settle(a, run->given, run->remembered != NULL, m, e) || train_config_check(&a->train, e) ||
         train_args_data(&run->train, &run->val, a, e))
         return -1;
     if (!a->target)

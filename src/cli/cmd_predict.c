@@ -17,6 +17,7 @@ enum { CHUNK = 32 };
 
 typedef struct PredictArgs {
     const char *model, *input, *output;
+    char model_file[FILE_PATH_MAX]; /* where the model lies, in a directory that was named */
     TextList loras;
     bool batch_stats, quiet;
     ConvAlgo conv;
@@ -208,13 +209,16 @@ static int save(const Tensors *t, const char *path, Err *e)
     return rc;
 }
 
-static int predict(const PredictArgs *a, Tensors *t, Model **m, AdapterSet *loras, Err *e)
+static int predict(PredictArgs *a, Tensors *t, Model **m, AdapterSet *loras, Err *e)
 {
     UnetOptions o;
     char sha256[65];
     if (!a->input || !a->output)
         return err_set(e, ERR_USAGE, "'predict' needs --%s", a->input ? "output" : "input");
     cli_threads(a->threads);
+    if (cli_model_file(a->model_file, a->model, e))
+        return -1;
+    a->model = a->model_file;
     if (cli_check_apart(a->output, a->input, e) || cli_check_apart_from_model(a->output, a->model, &a->loras, e) ||
         cli_check_output(a->output, e) || !(*m = cli_load_model(a->model, sha256, e)))
         return -1;

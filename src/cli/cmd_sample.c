@@ -123,11 +123,15 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     double begin;
     char sha256[65];
     cli_threads(a->threads);
-    if (sample_args_check(a, g, e) || (a->output && sample_files_name(j, e)) ||
-        !(j->model = cli_load_model(a->model, sha256, e)) || sample_args_settle(a, g, &j->model->config, e) ||
-        sample_plan(&j->plan, a, &j->model->config, e) || (!a->output && sample_files_name(j, e)) ||
+    if (sample_args_check(a, g, e) || cli_model_file(a->model_file, a->model, e))
+        return -1;
+    a->model = a->model_file;
+    /* adapters come first: they may bring classes that are asked for */
+    if ((a->output && sample_files_name(j, e)) || !(j->model = cli_load_model(a->model, sha256, e)) ||
         cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) ||
-        recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) || measure(&plan, j, &a->config, e))
+        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
+        (!a->output && sample_files_name(j, e)) || recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) ||
+        measure(&plan, j, &a->config, e))
         return -1;
     if (!a->quiet)
         describe(j, &plan);

@@ -221,7 +221,7 @@ static int start(Run *run, bool *complete, Err *e)
     l->trainer = trainer_new(l->model, l->adapter, &a->train, &run->train, run->val.n ? &run->val : NULL, e);
     if (!l->trainer)
         return -1;
-    train_short_name(trainer_facts(l->trainer)->data_name, sizeof l->model->facts.data_name, a->data);
+    cli_short_name(trainer_facts(l->trainer)->data_name, sizeof l->model->facts.data_name, a->data);
     l->validate = run->val.n > 0;
     own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
     if (runfile_check(run->given->table, a, e))
@@ -282,18 +282,6 @@ static int run_all(Run *run, Err *e)
                 trainer_step_count(run->loop.trainer), trainer_total_steps(run->loop.trainer),
                 run->given->table->command, run->args->out ? " --out " : "", run->args->out ? run->args->out : "");
     return rc ? rc : finish(run, e);
-}
-
-void train_short_name(char *out, size_t cap, const char *path)
-{
-    size_t end = strlen(path), begin;
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    begin = end;
-    for (int parts = 0; begin > 0; begin--)
-        if (path[begin - 1] == '/' && ++parts == 2)
-            break;
-    snprintf(out, cap, "%.*s", (int)(end - begin), path + begin);
 }
 
 int train_command(Run *run)

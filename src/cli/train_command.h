@@ -22,9 +22,6 @@ struct Run {
     char base_sha256[65];           /* of the model that is adapted; "" */
 };
 
-/* The last parts of a path, RUN/model.safetensors, for a file's facts. */
-void train_short_name(char *out, size_t cap, const char *path);
-
 /* The program's exit status. */
 int train_command(Run *run);
 

@@ -197,3 +197,30 @@ bool adapter_is_peft(const AdapterFile *a)
             return true;
     return false;
 }
+
+/* Of these names none is a model's: a form's prefix, or an ending that says what a tensor is to a layer. */
+static bool is_adapters(const char *name)
+{
+    const size_t n = strlen(name);
+
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t k = strlen(endings[i].text);
+        if (k > 0 && n > k && !strcmp(name + n - k, endings[i].text))
+            return true;
+    }
+    for (int i = 0; i < FORMS; i++)
+        if (forms[i].prefix[0] && !strncmp(name, forms[i].prefix, strlen(forms[i].prefix)))
+            return true;
+    return false;
+}
+
+bool adapter_is_file(const char *path)
+{
+    StFile *f = st_open(path, NULL);
+    bool is = false;
+
+    for (int i = 0; f && i < st_count(f) && !is; i++)
+        is = is_adapters(st_at(f, i)->name);
+    st_close(f);
+    return is;
+}

@@ -184,3 +184,12 @@ Model *model_load(const char *path, bool trainable, Err *e)
     char hex[65];
     return model_load_sha256(hex, path, trainable, e);
 }
+
+bool model_is_file(const char *path)
+{
+    StFile *f = st_open(path, NULL);
+    const bool is = f && (st_meta(f, MODEL_CONFIG_KEY) || st_find(f, "encoder_convs.0.seq1.0.weight"));
+
+    st_close(f);
+    return is;
+}

@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
@@ -181,15 +182,24 @@ static int short_option(Given *g, const char *word, const char *next, Err *e)
     return take_value(g, o, shown, word[2] ? word + 2 + (word[2] == '=') : NULL, next, e);
 }
 
+/* How many are allowed: the words of the table's text; any number where it ends with "...". */
+static int most_operands(const OptionTable *t)
+{
+    int n = 1;
+    for (const char *c = t->operand; *c; c++)
+        n += *c == ' ';
+    return strstr(t->operand, "...") ? INT_MAX : n;
+}
+
 static int take_operand(Given *g, const char *word, Err *e)
 {
     const OptionTable *t = g->table;
     size_t len = t->operand ? strcspn(t->operand + (t->operand[0] == '['), ".]") : 0;
     if (!t->operand)
         return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes options only", word, t->command);
-    if (g->operand && !strstr(t->operand, "..."))
-        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes one %.*s", word, t->command, (int)len,
-                       t->operand + (t->operand[0] == '['));
+    if (g->n_operands == most_operands(t))
+        return err_set(e, ERR_USAGE, "unexpected argument '%s'; '%s' takes %s%.*s", word, t->command,
+                       strchr(t->operand, ' ') ? "" : "one ", (int)len, t->operand + (t->operand[0] == '['));
     g->operands[g->n_operands++] = word;
     g->operand = g->operands[0];
     return 0;

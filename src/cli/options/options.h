@@ -42,7 +42,8 @@ typedef struct Option {
 
 typedef struct OptionTable {
     const char *command, *summary; /* "train", "train a model" */
-    const char *operand;           /* "FILE": one is wanted; "[DIR]": at most one; "FILE...": one or more; NULL: none */
+    const char *operand;           /* "FILE": one is wanted; "[DIR]": at most one; "FILE...": one or more; "A B": up to
+                                      two; NULL: none */
     const char *text;              /* printed above the options; examples. May be NULL */
     const Option *options;         /* closed by {0} */
 } OptionTable;

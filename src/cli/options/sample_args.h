@@ -11,6 +11,7 @@ typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX } SampleFormat;
 
 typedef struct SampleArgs {
     const char *model, *digit, *output;
+    char model_file[FILE_PATH_MAX]; /* where the model lies, in a directory that was named */
     TextList loras;
     int sampler; /* place in the table's names; sample_args_settle makes config.sampler of it */
     SampleConfig config;

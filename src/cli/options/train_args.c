@@ -103,10 +103,10 @@ static const Option TRAIN_OPTIONS[] = {
 static const Option FINETUNE_OPTIONS[] = {
     {.heading = "Adapter and data"},
     {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
-     OWN(FIELD_TEXT, model_path, .help = "the model to adapt; it is only read")},
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
-    {.name = "alpha", ADAPTER(ALPHA)},
+    {.name = "alpha", ADAPTER(ALPHA)}, /* in proportion to the rank, where only that is given */
     {.name = "target", .alias = "targets", .flags = OPT_FIXED | OPT_NO_DEFAULT, .arg = "NAME,..[=RANK[:ALPHA]]",
      OWN(FIELD_TEXT, target,
          .help = "layers to adapt: names, their ends, wildcards, or attention, all-linear, conv, all")},
@@ -176,7 +176,7 @@ TrainArgs finetune_args_default(Preset p)
     a.preset = p;
     a.model_path = DEFAULT_MODEL;
     a.adapter.rank = 8;
-    a.adapter.alpha = 8;
+    a.adapter.alpha = p == PRESET_SEED ? 8 : 16;
     a.train = finetune_preset(p);
     return a;
 }
@@ -211,7 +211,7 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
     return 0;
 }
 
-int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e)
+int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e)
 {
     const char *drop = options_given(g, "cond-drop");
     if (settle_length(a, g, e))
@@ -221,6 +221,10 @@ int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e
             return err_set(e, ERR_USAGE, "--cond-drop %s needs a null class, and '%s' was trained without one", drop,
                            a->model_path);
         a->train.cond_drop = 0;
+    }
+    if (!resumed && options_given(g, "rank") && !options_given(g, "alpha")) {
+        const AdapterConfig plain = finetune_args_default(a->preset).adapter;
+        a->adapter.alpha = plain.alpha * a->adapter.rank / plain.rank;
     }
     if (a->target && strlen(a->target) >= sizeof a->adapter.targets)
         return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", ADAPTER_TARGETS_MAX - 1);
@@ -252,7 +256,8 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
                    ? 0
                    : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", a->out);
     if (adapter && options_given(g, "model") && !options_given(g, "data"))
-        return cli_sibling(out, cap, a->model_path, "lora", e);
+        return file_is_dir(a->model_path) ? file_join(out, cap, a->model_path, "lora", e)
+                                          : cli_sibling(out, cap, a->model_path, "lora", e);
     dir_name(name, sizeof name, a->data);
     snprintf(out, cap, "runs/%s%s", name, adapter ? "/lora" : "");
     return 0;
