@@ -52,15 +52,46 @@ plan: lives that touch share|src/core/pack.c|s/a->start <= b->end/a->start < b->
 param: channels exchanged|src/core/param.c|s/(Order){d0, d1, 9, 1, d0, d0 \* d1}/(Order){d0, d1, 9, d1, 1, d0 * d1}/|test_golden_ops
 lora: scale without rank|src/nn/lora.c|s/return c->alpha \/ c->rank/return c->alpha/|test_golden_lora
 lora: merged twice as much|src/nn/lora.c|s/(real)(s \* sum)/(real)(2 * s * sum)/|test_golden_lora
-lora file: transposed spelling|src/store/lora_file.c|s/? a\[i \* rank + k\] : /? a[k * in + i] : /|test_golden_lora
-lora file: the second spelling wins|src/store/lora_file.c|s/if (other)/if (0)/|test_lora_files
-lora file: scales of layers forgotten|src/store/lora_file.c|s/r->one_scale ? 1 : en->scale/1/|test_lora_files
-lora file: a stored alpha of 0 is a scale|src/store/lora_file.c|s/if (own \&\& \*alpha == 0)/if (0)/|test_lora_files
-lora file: scaled to infinity|src/store/lora_file.c|s/if (!isfinite(v))/if (0)/|test_lora_files
-lora file: another rank than the configuration's|src/store/lora_file.c|s/en->rank != r->config.rank/0/|test_lora_files
-lora config: a field is read over|src/store/lora_config.c|s/{"alpha_pattern", FIELD_REFUSED/{"alpha_pattern", FIELD_IDLE/|test_lora_files
-lora config: unknown fields pass|src/store/lora_config.c|s/says_nothing(v)/!f/|test_lora_files
-lora config: two that disagree|src/store/lora_config.c|s/beside.alpha != out->alpha/0/|test_lora_files
+adapter file: a tensor of the reference not turned|src/store/adapter_read.c|s/out\[k \* rows + i\] = in\[i \* cols + k\]/out[i * cols + k] = in[i * cols + k]/|test_adapter_golden
+adapter file: the second spelling wins|src/store/adapter_names.c|s/if (other \&\& (l->form/if (0 \&\& (l->form/|test_adapter_files
+adapter file: dots for underscores everywhere|src/store/adapter_names.c|s/!(underscores \&\& name/!(name/|test_adapter_files
+adapter file: a LoRA on what has none|src/store/adapter_names.c|s/return adapter_adaptable(p) \&\& p->use != USE_CONVT2/return true/|test_adapter_files
+adapter file: a stored alpha of 0 is a scale|src/store/adapter_settle.c|s/stored != 0 ? stored : (double)NAN/stored/|test_adapter_files
+adapter file: an alpha in F64 as a float|src/store/adapter_settle.c|s/if (t->dtype == DT_F64)/if (0)/|test_adapter_files
+adapter file: another rank than the configuration's|src/store/adapter_settle.c|s/l->rank \&\& l->rank != rank/0/|test_adapter_config
+adapter file: another kind than the configuration's|src/store/adapter_settle.c|s/if (a->config.kind != l->kind)/if (0)/|test_adapter_hostile
+adapter file: magnitudes that PEFT leaves out|src/store/adapter_settle.c|s/!field \&\& magnitude \&\& !a->config.dora/0/|test_adapter_values
+adapter file: magnitudes that are missing|src/store/adapter_settle.c|s/a->config.dora \&\& !magnitude/0/|test_adapter_values
+adapter file: biases that PEFT leaves out|src/store/adapter_settle.c|s/return field ? passed_over(a, t, field, e) : 0/return 0/|test_adapter_values
+adapter file: modules that PEFT leaves out|src/store/adapter_settle.c|s/!peft_config_saves(\&a->config, l->w->name)/0/|test_adapter_values
+adapter file: B's bias that PEFT leaves out|src/store/adapter_settle.c|s/a->config.o \&\& !a->config.lora_bias/0/|test_adapter_values
+adapter file: a row that the embedding has not|src/store/adapter_settle.c|s/json_integer_value(row) >= l->w->file_shape.d\[0\]/0/|test_adapter_values
+adapter file: rows that are missing|src/store/adapter_settle.c|s/if (w->use != USE_TABLE .. l->part/if (1 \x7c\x7c l->part/|test_adapter_values
+adapter file: B's bias without the scale|src/store/adapter_read.c|s/value->value\[i\] + scale \* (double)in/value->value[i] + (double)in/|test_adapter_values
+adapter file: any shape|src/store/adapter_shapes.c|s/!l->part\[part\] .. fits(l->part\[part\], shape)/true/|test_adapter_files
+adapter file: only the last misfit is named|src/store/adapter_shapes.c|s/misfits ? \&other : \&first/\&first/|test_adapter_files
+adapter file: a factor that does not divide|src/store/adapter_shapes.c|s/ .. (uint64_t)z.out % o1)/)/|test_adapter_hostile
+adapter file: scales of inputs for those of outputs|src/store/adapter_shapes.c|s/if (!t .. fits(t, shape1(channels)) ../if (!t \x7c\x7c t->nd > 1 \x7c\x7c/|test_adapter_values
+adapter file: any number of classes|src/store/adapter_shapes.c|s/if (classes \&\&/if (0 \&\&/|test_adapter_files
+adapter facts: a text of any length|src/store/facts.c|s/text \&\& strlen(text) < texts\[i\].size/text/|test_adapter_hostile
+adapter config: a field is read over|src/store/peft_fields.c|s/{"kasa_config", FIELD_REFUSED/{"kasa_config", FIELD_IDLE/|test_adapter_config
+adapter config: unknown fields pass|src/store/peft_fields.c|s/peft_says_nothing(v) .. (f/!f \x7c\x7c peft_says_nothing(v) \x7c\x7c (f/|test_adapter_config
+adapter config: a field of any form|src/store/peft_fields.c|s/!has_form(v, f->form)/0/|test_adapter_config
+adapter config: two that disagree|src/store/peft_config.c|s/(differs = peft_difference(c->o, copy.o))/0 \&\& (differs = peft_difference(c->o, copy.o))/|test_adapter_config
+adapter config: the last pattern counts|src/store/peft_layers.c|/^        if (found) {/,/^        }/s/return 0;/continue;/|test_adapter_config
+adapter config: patterns match anywhere|src/store/peft_layers.c|s/"(.\*\\\\.)?("/".*("/|test_adapter_config
+adapter config: a text of targets is a part|src/store/peft_layers.c|s/"", layer, true, NULL, e)/"", layer, false, NULL, e)/|test_adapter_config
+adapter config: layers by number, all|src/store/peft_layers.c|s/return index >= 0 \&\& index == json_integer_value(v)/return 1/|test_adapter_config
+regex: no end of matching|src/store/regex.c|s/return --\*(long \*)budget > 0/return true \x7c\x7c --*(long *)budget > 0/|test_adapter_hostile
+regex: what programs read differently|src/store/regex.c|s/return !strstr(expression, "\[:")/return true \x7c\x7c !strstr(expression, "[:")/|test_adapter_hostile
+adapter written: PiSSA's beginning forgotten|src/store/adapter_out.c|s/= -b0\[i/= 0 * b0[i/|test_adapter_write
+adapter written: twice the rank, the same alpha|src/store/adapter_out.c|s/return l->alpha \* (rslora ? sqrt(2) : 2)/return l->alpha/|test_adapter_write
+adapter written: over the adapted weight|src/store/adapter_out.c|s/l \&\& l->base ? l->base : p->value/p->value/|test_adapter_write
+adapter written: a mixture of magnitudes|src/store/adapter_peft.c|s/ .. (p->dora \&\& !l->part\[PART_MAGNITUDE\])/ /|test_adapter_write
+adapter written: alphas of the reference forgotten|src/store/adapter_convert.c|s/part == PART_B ? alpha : 1/1/|test_adapter_write
+adapter written: alphas of kohya under rsLoRA|src/store/adapter_convert.c|s/return rslora ? alpha \* sqrt/return 0 ? alpha * sqrt/|test_adapter_golden
+halves: ties away from even|src/io/dtype.c|s/(low == half \&\& (kept \& 1))/low == half/|test_adapter_write
+halves: too large is infinite|src/io/dtype.c|s/== infinite \&\& isfinite/!= infinite \&\& 0 * isfinite/|test_adapter_write
 lora: merged to infinity|src/nn/lora.c|s/if (!isfinite(value))/if (0)/|test_not_finite
 lora: merged in part|src/nn/lora.c|s/merge_all(base, l, scale, false, e) ? -1/0 ? -1/|test_not_finite
 rank: none at all|src/adapter/reduce.c|s/return k < 1 ? 1/return k < 0 ? 1/|test_resize

@@ -33,7 +33,6 @@ for scale in 1e30 -1e36 1e300; do
     refuse 4 'is not finite' sample --model $M --lora tuned:$scale -n 3 --steps 4 --format idx -o out -q
     refuse 4 'is not finite' sample --model $M --lora tuned:$scale --compare --clip none -n 3 --steps 4 -o out.png -q
     refuse 4 'is not finite' predict --model $M --lora tuned:$scale --input in --output out.st
-    refuse 4 'the output for image 0 is not finite' predict --model $M --lora tuned:$scale --unmerged --input in --output out.st
 done
 refuse 4 'image 0 at step 1 of 20 is not finite' sample --model $M --lora tuned:1e30 --sampler ddpm -n 1 -o out.png -q
 refuse 4 "cross_attention.w_" sample --model $M --lora tuned:1e300 -n 1 -o out.png -q
@@ -44,7 +43,7 @@ done
 check 'the same words at any number of threads' cmp -s said.1 said.2
 refuse 3 "'in_nan': tensor 'x' holds values that are not finite" predict --model $M --input in_nan --output out.st
 check 'nothing was written' test ! -e out.png -a ! -e out.st -a ! -e out-images-idx3-ubyte.gz
-expect 0 '' predict --model $M --lora tuned:1e3 --unmerged --input in --output fine.st
+expect 0 '' predict --model $M --lora tuned:1e3 --input in --output fine.st
 expect 0 '' sample --model $M --lora tuned:1e3 -n 3 --steps 4 -o fine.png -q
 
 # The picture at the end of training, with guidance: the null class, which this training never meets, has values of 3e38. The
@@ -60,24 +59,41 @@ check 'its adapter is there' test -s wild/adapter_model.safetensors
 check 'its picture is not' test -z "$(find wild -name '*.png')"
 
 # ---- configurations ----
-adapter() { # adapter TEXT FIELDS: the adapter with these fields more, beside the weights and then in their metadata
+bare() { # bare DIR: the adapter without the configuration in its metadata
     local header n
-    rm -rf a
-    mkdir a
+    rm -rf "$1"
+    mkdir "$1"
     n=$(od -An -tu8 -N8 tuned/adapter_model.safetensors | tr -d ' ')
     header=$(tail -c +9 tuned/adapter_model.safetensors | head -c "$n" | sed -E "s/\"sdlora\.lora\":\"\{/\"other\":\"{/")
-    { le64 ${#header} && printf %s "$header" && tail -c +$((9 + n)) tuned/adapter_model.safetensors; } >a/adapter_model.safetensors
+    { le64 ${#header} && printf %s "$header" && tail -c +$((9 + n)) tuned/adapter_model.safetensors; } >"$1/adapter_model.safetensors"
+}
+adapter() { # adapter TEXT FIELDS: refused with these fields in the configuration, and taken without one
+    bare a
     echo "{\"peft_type\": \"LORA\", \"lora_alpha\": 4, \"r\": 2, $2}" >a/adapter_config.json
-    refuse 3 "'a/adapter_config.json' sets '$1'" sample --model $M --lora a -n 1 -o out.png
-    refuse 3 "'a/adapter_config.json' sets '$1'" predict --model $M --lora a --input in --output out.st
+    refuse 3 "$1" sample --model $M --lora a -n 1 -o out.png
+    check 'it names the configuration or the file' grep -q "'a/adapter_" err.txt
+    refuse 3 "$1" predict --model $M --lora a --input in --output out.st
     rm a/adapter_config.json
     expect 0 '' predict --model $M --lora a/adapter_model.safetensors --input in --output fine.st
 }
-adapter alpha_pattern '"alpha_pattern": {"w_q": 32}'
-adapter rank_pattern '"rank_pattern": {"w_q": 1}'
-adapter fan_in_fan_out '"fan_in_fan_out": true'
-adapter use_dora '"use_dora": true'
+adapter 'but r is 1 in the configuration' '"rank_pattern": {"w_q": 1}'
+adapter "sets 'kasa_config'" '"kasa_config": {"beta": 1}'
+adapter "'use_dora'" '"use_dora": true'
+adapter "'target_modules'" '"target_modules": ["w_q"]'
 adapter "init_lora_weights' to 'pissa" '"init_lora_weights": "pissa"'
+adapter 'takes too long to match' '"target_modules": "((.*)*)*((.*)*)*ww"'
+
+# A pattern says what alpha says.
+outputs() { # outputs NAME FIELDS: what the network gives
+    bare a
+    echo "{\"peft_type\": \"LORA\", \"r\": 2, $2}" >a/adapter_config.json
+    expect 0 '' predict --model $M --lora a --input in --output "$1"
+}
+outputs plain.st '"lora_alpha": 8'
+outputs pattern.st '"lora_alpha": 4, "alpha_pattern": {"w_[qkv]": 8}'
+outputs one.st '"lora_alpha": 4, "alpha_pattern": {"w_q": 8}'
+check 'an alpha for each layer is an alpha for all' cmp -s plain.st pattern.st
+check 'an alpha for one layer is none for all' test "$(cmp -s plain.st one.st; echo $?)" = 1
 mkdir b
 cp a/adapter_model.safetensors b
 echo '{"peft_type": "IA3", "lora_alpha": 4}' >b/adapter_config.json

@@ -59,7 +59,7 @@ static int build(Run *run, Err *e)
         if (options_apply(run->given, a, e))
             return -1;
     }
-    if (finetune_args_settle(a, run->given, m, e) || train_config_check(&a->train, e) ||
+    if (finetune_args_settle(a, run->given, run->remembered != NULL, m, e) || train_config_check(&a->train, e) ||
         train_args_data(&run->train, &run->val, a, e))
         return -1;
     if (!a->target)

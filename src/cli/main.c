@@ -24,6 +24,7 @@ static const Command COMMANDS[] = {
     {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
     {"sample", cmd_sample, "draw images"},
     {"predict", cmd_predict, "run the network once on given tensors"},
+    {"convert", cmd_convert, "write an adapter as another program has it"},
     {"merge", cmd_merge, "write a model with adapters merged into it"},
     {"extract", cmd_extract, "make an adapter of the difference of two models"},
     {"resize", cmd_resize, "bring an adapter to lower ranks"},

@@ -17,7 +17,7 @@ const char *const ADAPTER_FORMAT_NAMES[] = {"peft", "kohya", "diffusers", "refer
 
 static int cannot(const AdapterLayer *l, AdapterFormat format, const char *what, Err *e)
 {
-    return err_set(e, ERR_INPUT, "%s's files cannot hold %s of '%s'; write it as peft",
+    return err_set(e, ERR_INPUT, "files of %s cannot hold %s of '%s'; write it as peft",
                    format == ADAPTER_REFERENCE ? "the reference" : ADAPTER_FORMAT_NAMES[format], what, l->weight->name);
 }
 
@@ -200,7 +200,7 @@ static int reference_layer(AdapterOut *o, const AdapterLayer *l, Err *e)
             return -1;
         if (!turn_exactly(turned, data, (size_t)shape.d[0], (size_t)shape.d[1], part == PART_B ? alpha : 1))
             return err_set(e, ERR_INPUT,
-                           "the reference's files know no alpha, and '%s' has %g, which cannot go into "
+                           "files of the reference know no alpha, and '%s' has %g, which cannot go into "
                            "its weights without rounding; write it as peft",
                            l->weight->name, alpha);
         if (out_add(o, "", layer, names[part], shape2(shape.d[1], shape.d[0]), turned, e))

@@ -153,7 +153,7 @@ static int check_lokr(const AdapterFile *a, FileLayer *l, Err *e)
     i2 = z.in / (int)i1;
     if (want(a, l, PART_W1, shape2((int)o1, (int)i1), e) || want(a, l, PART_W1_A, shape2((int)o1, r), e) ||
         want(a, l, PART_W1_B, shape2(r, (int)i1), e) ||
-        want(a, l, PART_W2, z.h * z.w > 1 ? shape4(o2, i2, z.h, z.w) : shape2(o2, i2), e) ||
+        want(a, l, PART_W2, l->w->file_shape.nd == 4 ? shape4(o2, i2, z.h, z.w) : shape2(o2, i2), e) ||
         want(a, l, PART_T2, shape4(r, r, z.h, z.w), e) ||
         want(a, l, PART_W2_A, tucker ? shape2(r, o2) : shape2(o2, r), e))
         return -1;

@@ -86,7 +86,7 @@ int facts_read(Facts *facts, const StFile *f, Err *e)
     for (int i = 0; i < TEXTS; i++) {
         const char *text = json_string_value(json_object_get(o, texts[i].name));
         if (text && strlen(text) < texts[i].size)
-            strcpy((char *)facts + texts[i].offset, text);
+            memcpy((char *)facts + texts[i].offset, text, strlen(text) + 1);
     }
     facts->classes = (int)count_of(json_object_get(o, "classes"), CLASSES_MAX);
     facts->steps = count_of(json_object_get(o, "steps"), INT64_MAX);

@@ -33,9 +33,10 @@ static pcre2_code *compile(const char *expression, bool full, const char *what, 
         code = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, options, &number, &at, NULL);
     if (code)
         return code;
-    if (number == 0 || pcre2_get_error_message(number, why, sizeof why) < 0)
-        strcpy((char *)why, "programs do not agree on what it means");
-    err_set(e, ERR_INPUT, "%s '%.200s' cannot be read as a regular expression: %s", what, expression, (char *)why);
+    err_set(e, ERR_INPUT, "%s '%.200s' cannot be read as a regular expression: %s", what, expression,
+            number == 0 || pcre2_get_error_message(number, why, sizeof why) < 0
+                ? "programs do not agree on what it means"
+                : (const char *)why);
     return NULL;
 }
 

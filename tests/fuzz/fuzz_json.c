@@ -9,7 +9,7 @@
 #include "sdlora/store.h"
 #include "sdlora/train.h"
 
-#include "../../src/store/lora_config.h"
+#include "../../src/store/peft_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
@@ -41,15 +41,35 @@ static void read_model(const char *text)
     mem_free(json);
 }
 
+/* What it says of a layer: a rank in its range, an answer, or a refusal. */
+static void ask(PeftConfig *c, const char *layer)
+{
+    Err e = {ERR_NONE, ""};
+    const char *field;
+    double alpha;
+    int rank;
+
+    c->budget = 20000;
+    if (peft_config_layer(&rank, &alpha, c, layer, &e) || peft_config_adapts(&field, c, layer, true, &e))
+        refused(&e);
+    else
+        require(rank >= 0 && rank <= ADAPTER_RANK_MAX && (alpha - alpha == 0 || alpha != alpha));
+    peft_config_saves(c, layer);
+    peft_config_tokens(c, layer);
+}
+
 static void read_adapter(const char *text)
 {
     Err e = {ERR_NONE, ""};
-    AdapterConfig c;
+    PeftConfig c;
 
-    if (lora_config_read(&c, text, "input", &e))
+    if (peft_config_read(&c, text, "input", &e)) {
         refused(&e);
-    else
-        require((c.alpha - c.alpha == 0 || c.alpha != c.alpha) && c.rank >= 0 && c.rank <= LORA_RANK_MAX);
+    } else {
+        ask(&c, "encoder_convs.0.cross_attention.w_q");
+        ask(&c, "class_embedding");
+    }
+    peft_config_free(&c);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -72,6 +72,8 @@ static const Option TRAIN_OPTIONS[] = {
     {.heading = "Model and data"},
     {.name = "preset", .flags = OPT_FIXED,
      OWN(FIELD_ENUM, preset, .names = PRESET_NAMES, .help = "fills in everything below; other options override")},
+    {.name = "init", .flags = OPT_FIXED, .arg = "FILE",
+     OWN(FIELD_TEXT, init, .help = "begin with this model's weights, all of them trained on; the network is its own")},
     DATA_OPTIONS,
     {.name = "image-size", MODEL(IMAGE_SIZE)},
     {.name = "channels", MODEL(CHANNELS)},
@@ -104,7 +106,7 @@ static const Option FINETUNE_OPTIONS[] = {
      OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
-    {.name = "alpha", ADAPTER(ALPHA)},
+    {.name = "alpha", ADAPTER(ALPHA)}, /* in proportion to the rank, where only that is given */
     {.name = "target", .alias = "targets", .flags = OPT_FIXED | OPT_NO_DEFAULT, .arg = "NAME,..[=RANK[:ALPHA]]",
      OWN(FIELD_TEXT, target,
          .help = "layers to adapt: names, their ends, wildcards, or attention, all-linear, conv, all")},
@@ -133,7 +135,8 @@ const OptionTable TRAIN_TABLE = {
             "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
             "The defaults shown are those of preset mnist.\n\n"
             "  sdlora train --preset tiny --epochs 1\n"
-            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n",
+            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
+            "  sdlora train --data data/fashion-mnist --init runs/mnist/model.safetensors\n",
     .options = TRAIN_OPTIONS,
 };
 
@@ -173,7 +176,7 @@ TrainArgs finetune_args_default(Preset p)
     a.preset = p;
     a.model_path = DEFAULT_MODEL;
     a.adapter.rank = 8;
-    a.adapter.alpha = 8;
+    a.adapter.alpha = p == PRESET_SEED ? 8 : 16;
     a.train = finetune_preset(p);
     return a;
 }
@@ -208,7 +211,7 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
     return 0;
 }
 
-int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e)
+int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e)
 {
     const char *drop = options_given(g, "cond-drop");
     if (settle_length(a, g, e))
@@ -218,6 +221,10 @@ int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e
             return err_set(e, ERR_USAGE, "--cond-drop %s needs a null class, and '%s' was trained without one", drop,
                            a->model_path);
         a->train.cond_drop = 0;
+    }
+    if (!resumed && options_given(g, "rank") && !options_given(g, "alpha")) {
+        const AdapterConfig plain = finetune_args_default(a->preset).adapter;
+        a->adapter.alpha = plain.alpha * a->adapter.rank / plain.rank;
     }
     if (a->target && strlen(a->target) >= sizeof a->adapter.targets)
         return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", ADAPTER_TARGETS_MAX - 1);

@@ -12,6 +12,7 @@
 typedef struct TrainArgs {
     Preset preset;
     const char *data, *out, *resume; /* out, resume: NULL where not given */
+    const char *init;                /* train: the model whose weights it begins with; NULL: random ones */
     const char *model_path, *target; /* finetune */
     ModelConfig model;
     TrainConfig train;
@@ -31,7 +32,7 @@ TrainArgs finetune_args_default(Preset p);
 /* What follows from what was given: the null class from --cond-drop and back, --epochs against --steps. Contradictions
  * are ERR_USAGE. */
 int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e);
-int finetune_args_settle(TrainArgs *a, const Given *g, const Model *base, Err *e);
+int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e);
 
 /* The layers that are adapted where --target does not say: what was measured to be best for data of another domain
  * (README), and what the reference adapts for its own preset, and where the data are those that the model was trained
