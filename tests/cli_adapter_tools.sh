@@ -114,7 +114,7 @@ for output in base ./base hard mine/adapter_model.safetensors mine/adapter_confi
     refuse 2 'is read by this command' merge base mine -o $output
 done
 nothing 2 "'extract' needs two models" extract base -o out/e
-nothing 2 ''extract' takes BASE TUNED' extract base base base -o out/e
+nothing 2 "'extract' takes BASE TUNED" extract base base base -o out/e
 nothing 2 'name it with --output' extract base merged
 nothing 2 'name it with --output' extract base merged -o -
 nothing 2 "no layer is called 'w_z'" extract base merged -o out/e --target w_z
@@ -173,6 +173,9 @@ mkdir bare && cp one/lora/adapter_* bare # without run.json
 expect 0 "note: the adapter 'bare' was trained on another model than 'two/model.safetensors': on 'one/model.safetensors'" \
     sample -m two --lora bare -n 1 --steps 1 -o c.png
 check 'in one line' test "$(grep -c 'another model' err.txt)" -eq 1
+mkdir -p elsewhere/data && cp -r data elsewhere/data/mnist
+(cd elsewhere && "$SDLORA" finetune -m ../two --steps 1 --batch-size 8 --progress none --sample-every 0 -q >/dev/null)
+check "a run's adapter goes into it" test -e two/lora/adapter_model.safetensors
 refuse 3 "'one/lora' is an adapter, no model; it goes with --lora" sample -m one/lora
 refuse 3 'is an adapter, no model; it goes with --lora' sample -m one/lora/adapter_model.safetensors
 refuse 3 'is an adapter, no model; it goes with --lora' finetune -m one/lora --data data
