@@ -69,7 +69,7 @@ typedef struct AdapterConfig {
     double dropout;   /* the probability that one of a layer's r ranks sits out a step */
     AdapterInit init; /* A uniform, or N(0,1/r), and B zero; or the r largest singular values of W (Meng et al. 2024) */
     AdapterBias bias; /* which biases are trained along */
-    bool embedding;   /* the class embedding is trained along, whole */
+    bool embedding;   /* the class embedding is trained along, whole, whether it is named or not */
     int known_classes; /* with it: rows of so many classes are the base's, those of the others are drawn; 0: all are */
     int classes;
 } AdapterConfig;

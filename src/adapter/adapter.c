@@ -260,10 +260,8 @@ static int add_layers(Adapter *a, ParamStore *model, const AdapterConfig *c, Err
         double alpha;
         if (!adapter_adaptable(p) || !adapter_target(&rank, &alpha, c->targets, c->rank, c->alpha, p))
             continue;
-        if (p->use == USE_TABLE && c->embedding)
-            return err_set(e, ERR_USAGE,
-                           "the class embedding is trained whole, so it can't be one of the adapted layers "
-                           "too");
+        if (p->use == USE_TABLE && c->embedding) /* whole, below */
+            continue;
         if (add_lora(a, p, rank, alpha, c, e))
             return -1;
     }

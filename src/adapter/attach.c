@@ -64,9 +64,9 @@ static Room room_of(const Adapter *a, const AdapterLayer *l)
     char *p = a->scratch;
     Room r;
 
-    r.change = (real *)p;
-    r.mask = (real *)(p += mem_align_up(l->weight->numel * sizeof(real)));
-    r.masked = (real *)(p += mem_align_up((size_t)l->rank * sizeof(real)));
+    r.change = a->scratch;
+    r.mask = (void *)(p += mem_align_up(l->weight->numel * sizeof(real)));
+    r.masked = (void *)(p += mem_align_up((size_t)l->rank * sizeof(real)));
     r.kernel = p + (a->config.dropout > 0 ? mem_align_up(factors_of(l).left->numel * sizeof(real)) : 0);
     return r;
 }
