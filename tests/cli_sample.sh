@@ -95,8 +95,6 @@ check 'predict' predict --output eps.safetensors
 expect 0 '(3,1,8,8)' info --tensors eps.safetensors
 check 'with an adapter' predict --output merged.safetensors --lora
 check 'that changes it' test "$(cmp eps.safetensors merged.safetensors | wc -l)" -eq 1
-check 'unmerged' predict --output beside.safetensors --lora run/lora:1 --unmerged
-expect 2 'needs one adapter' predict --model run/model.safetensors --input in.safetensors --output o --unmerged
 st_file bad.safetensors 792 "{$(tensor x F32 3,1,8,8 24,792),$(tensor t I64 3 0,24)}"
 expect 3 "'bad.safetensors' has no tensor 'y'" predict --model run/model.safetensors --input bad.safetensors --output o
 st_file bad.safetensors 240 "{$(tensor x F32 1,1,7,8 16,240),$(tensor t I64 1 0,8),$(tensor y I64 1 8,16)}"

@@ -117,7 +117,7 @@ base=$(cksum <again/model.safetensors)
 tune() {
     local out=$1
     shift
-    "$SDLORA" finetune --model again/model.safetensors --data other --out "$out" --rank 2 --batch-size 8 --log-every 1 \
+    "$SDLORA" finetune --model again/model.safetensors --data other --target w_q,w_k,w_v --out "$out" --rank 2 --batch-size 8 --log-every 1 \
         --threads 1 --progress none "$@" >out.txt 2>err.txt </dev/null
 }
 check 'an adapter' tune lora --steps 9

@@ -110,7 +110,6 @@ refuse 2 'belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
 refuse 2 'leave out' sample --trajectory 5 --rows 3
 refuse 2 'leave out' sample --format idx --rows 3
 refuse 2 "'predict' needs --input" predict
-refuse 2 'needs one adapter' predict --input a --output b --unmerged
 check 'refusals wrote nothing' test ! -e runs
 
 # ---- the instruction set ----

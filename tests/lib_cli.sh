@@ -51,7 +51,7 @@ refuse() {
 # finite FILE: it is there, can be read, and no value in it is infinite or NaN.
 finite() {
     local text
-    text=$("$SDLORA" info "$1") && [[ $text == safetensors* && $text != *'not finite'* ]]
+    text=$("$SDLORA" info --tensors "$1") && [[ $text == *'tensors:'* && $text != *'not finite'* ]]
 }
 
 be32() { # a big-endian u32

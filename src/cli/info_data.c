@@ -97,7 +97,7 @@ static const char *const SPLIT_LABELS[DATA_SPLITS] = {"training", "validation"};
 static bool has_split(const char *dir, DataSplit split)
 {
     DataFiles files;
-    bool has = !dataset_files(&files, dir, split, NULL) && files.n;
+    bool has = dataset_files(&files, dir, split, NULL) || files.n; /* a part of it is told when it is read */
     data_files_free(&files);
     return has;
 }
