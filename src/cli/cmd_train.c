@@ -2,19 +2,16 @@
 #include <stdio.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/text.h"
 
 #include "interrupt.h"
 #include "train_command.h"
 
-static int build(Run *run, Err *e)
+/* A network of options: drawn at random. */
+static int new_model(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
-    if (train_args_settle(a, run->given, run->remembered != NULL, e) || train_config_check(&a->train, e) ||
-        model_config_check(&a->model, e))
-        return -1;
-    if (train_args_data(&run->train, &run->val, a, e))
-        return -1;
     a->model.classes = run->train.classes;
     if (model_config_check(&a->model, e))
         return -1;
@@ -22,6 +19,38 @@ static int build(Run *run, Err *e)
     if (!run->loop.model || train_check_weights(run->loop.model, &a->train, e))
         return -1;
     return model_seal(run->loop.model, a->train.seed, e);
+}
+
+/* One that is there: what options say of the network must be what it is. */
+static int model_of_file(Run *run, Err *e)
+{
+    TrainArgs *a = run->args;
+    const Given *g = run->given;
+    for (int i = 0; i < g->n; i++)
+        if (g->items[i].option->at == offsetof(TrainArgs, model) && !run->remembered)
+            return err_set(e, ERR_USAGE, "with --init the network is that of '%s'; leave out --%s", a->init,
+                           g->items[i].option->name);
+    run->loop.model = model_load(a->init, true, e);
+    if (!run->loop.model)
+        return -1;
+    a->model = run->loop.model->config;
+    if (a->model.classes < run->train.classes)
+        return err_set(e, ERR_USAGE,
+                       "the data have %d classes, and '%s' knows %d: train an adapter, which can bring new ones "
+                       "('sdlora finetune'), or a model of its own",
+                       run->train.classes, a->init, a->model.classes);
+    if (!a->model.null_class)
+        a->train.cond_drop = 0;
+    return train_check_weights(run->loop.model, &a->train, e);
+}
+
+static int build(Run *run, Err *e)
+{
+    TrainArgs *a = run->args;
+    if (train_args_settle(a, run->given, run->remembered != NULL, e) || train_config_check(&a->train, e) ||
+        model_config_check(&a->model, e) || train_args_data(&run->train, &run->val, a, e))
+        return -1;
+    return a->init ? model_of_file(run, e) : new_model(run, e);
 }
 
 static void describe(const Run *run)

@@ -72,6 +72,8 @@ static const Option TRAIN_OPTIONS[] = {
     {.heading = "Model and data"},
     {.name = "preset", .flags = OPT_FIXED,
      OWN(FIELD_ENUM, preset, .names = PRESET_NAMES, .help = "fills in everything below; other options override")},
+    {.name = "init", .flags = OPT_FIXED, .arg = "FILE",
+     OWN(FIELD_TEXT, init, .help = "begin with this model's weights, all of them trained on; the network is its own")},
     DATA_OPTIONS,
     {.name = "image-size", MODEL(IMAGE_SIZE)},
     {.name = "channels", MODEL(CHANNELS)},
@@ -133,7 +135,8 @@ const OptionTable TRAIN_TABLE = {
             "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
             "The defaults shown are those of preset mnist.\n\n"
             "  sdlora train --preset tiny --epochs 1\n"
-            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n",
+            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
+            "  sdlora train --data data/fashion-mnist --init runs/mnist/model.safetensors\n",
     .options = TRAIN_OPTIONS,
 };
 

@@ -12,6 +12,7 @@
 typedef struct TrainArgs {
     Preset preset;
     const char *data, *out, *resume; /* out, resume: NULL where not given */
+    const char *init;                /* train: the model whose weights it begins with; NULL: random ones */
     const char *model_path, *target; /* finetune */
     ModelConfig model;
     TrainConfig train;
