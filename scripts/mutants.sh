@@ -24,6 +24,9 @@ adapter: a dropped rank learns|src/adapter/attach.c|s/mask_columns(f.left->grad,
 adapter: a mask for all steps|src/adapter/attach.c|s/(uint64_t)step))/0))/|test_adapter
 adapter: dropped ranks leave a gap|src/adapter/attach.c|s/(real)(1 . (1 - p))/1/|test_adapter
 adapter: PiSSA's beginning stays|src/adapter/change.c|s/    if (!a0)$/    if (1)/|test_adapter grad_unet
+adapter: a rank's beginning stays while it sits out|src/adapter/change.c|s/-l->scale, mask, f.rows/-l->scale, NULL, f.rows/|test_adapter
+adapter: the direction of nothing|src/adapter/change.c|s/return square > 0 ? (double)m/return 1 ? (double)m/|test_adapter
+adapter: the gradient of nothing|src/adapter/change.c|s/square\[o\] > 0 ? -by/1 ? -by/|test_adapter
 adapter: magnitudes over inputs|src/adapter/change.c|s/return (Channels){1, out, w->numel . out};/return (Channels){1, w->numel \/ out, out};/|test_adapter_golden grad_unet
 adapter: the norm is a constant|src/adapter/change.c|s/dot\[o\] \*= -by . square\[o\]/dot[o] = 0/|grad_unet
 adapter: merged one after the other|src/adapter/attach.c|s/adapter_change(tmp, l, w->value, scratch)/adapter_change(tmp, l, out, scratch)/|test_adapter

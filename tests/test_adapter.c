@@ -148,14 +148,17 @@ static Adapter *begin(const Model *m, AdapterConfig c, const char *targets, uint
     return a;
 }
 
-/* Whatever it is made of, a fresh adapter changes nothing: exactly, or (magnitudes, singular values) up to rounding. */
+/* Whatever it is made of, a fresh adapter changes nothing, whichever ranks sit out: exactly, or (magnitudes, singular
+ * values) up to rounding. */
 static void test_begins_with_no_change(void **state)
 {
     const AdapterConfig configs[] = {{.rank = 3, .alpha = 6},
                                      {.rank = 3, .alpha = 6, .init = ADAPTER_INIT_GAUSSIAN},
                                      {.rank = 3, .alpha = 6, .rslora = true, .bias = ADAPTER_BIAS_ALL},
                                      {.rank = 3, .alpha = 6, .dora = true},
-                                     {.rank = 3, .alpha = 6, .init = ADAPTER_INIT_PISSA}};
+                                     {.rank = 3, .alpha = 6, .init = ADAPTER_INIT_PISSA},
+                                     {.rank = 3, .alpha = 6, .init = ADAPTER_INIT_PISSA, .dropout = 0.5},
+                                     {.rank = 9, .alpha = 6, .init = ADAPTER_INIT_PISSA, .dropout = 0.5, .dora = true}};
     (void)state;
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
         Model *m = model_of(PRESET_MNIST), *same = model_of(PRESET_MNIST);
@@ -164,13 +167,42 @@ static void test_begins_with_no_change(void **state)
         Err err;
 
         check_ok(adapter_attach(a, &err), err);
-        adapter_apply(a, 5, -1);
-        for (size_t k = 0; k < m->params->n_values; k++)
-            check_close((double)m->params->values[k], (double)same->params->values[k], tol, 0, "a weight");
+        for (int step = -1; step < 4; step++) {
+            adapter_apply(a, 5, step);
+            for (size_t k = 0; k < m->params->n_values; k++)
+                check_close((double)m->params->values[k], (double)same->params->values[k], tol, 0, "a weight");
+        }
         adapter_free(a);
         model_free(m);
         model_free(same);
     }
+}
+
+/* A channel that is zero has no direction for a magnitude: it stays zero, and gives none of its parts a gradient. */
+static void test_magnitude_of_nothing(void **state)
+{
+    Model *m = model_of(PRESET_MNIST);
+    Param *w = param_find(m->params, "encoder_convs.0.cross_attention.w_q.weight");
+    const size_t in = (size_t)w->file_shape.d[1];
+    const AdapterLayer *l;
+    Adapter *a;
+    Err err;
+
+    (void)state;
+    memset(w->value, 0, in * sizeof *w->value);
+    a = begin(m, (AdapterConfig){.rank = 2, .alpha = 2, .dora = true}, "encoder_convs.0.cross_attention.w_q", 5);
+    check_ok(adapter_attach(a, &err), err);
+    adapter_apply(a, 5, 0);
+    for (size_t i = 0; i < in; i++)
+        assert_true(w->value[i] == 0);
+    fill_random(w->grad, w->numel, 6, 1);
+    adapter_backward(a, 5, 0);
+    l = adapter_layer_of(a, w);
+    assert_true(l->part[PART_MAGNITUDE]->grad[0] == 0 && l->part[PART_MAGNITUDE]->grad[1] != 0);
+    for (size_t i = 0; i < l->part[PART_B]->numel; i++)
+        assert_true(isfinite(l->part[PART_B]->grad[i]));
+    adapter_free(a);
+    model_free(m);
 }
 
 /* A's bounds are PyTorch's for a layer of its shape: kaiming_uniform with a = sqrt(5), 1/sqrt(fan in). */
@@ -396,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_alpha_of_names),
         cmocka_unit_test(test_names_that_are_none),
         cmocka_unit_test(test_begins_with_no_change),
+        cmocka_unit_test(test_magnitude_of_nothing),
         cmocka_unit_test(test_initial_a),
         cmocka_unit_test(test_biases_and_embedding),
         cmocka_unit_test(test_embedding_adapted_or_whole),

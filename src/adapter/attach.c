@@ -78,7 +78,7 @@ size_t adapter_bytes(const Adapter *a)
 /* ---- dropout ---- */
 
 /* Which ranks of the layer take part in a step, and by how much, into mask (rank). NULL: all of them do. (PiSSA's first
- * A and B are no part of what is trained: they stay whole.) */
+ * A and B sit out with theirs: what is left out is what a rank has learnt, and not a part of the weight.) */
 static const real *draw_mask(real *mask, const Adapter *a, const AdapterLayer *l, uint64_t seed, int64_t step)
 {
     const double p = a->config.dropout;

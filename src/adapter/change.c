@@ -92,7 +92,7 @@ void lora_product(real *out, const AdapterLayer *l, const real *base, const real
     be->linear_fwd(out, left, f.right->value, NULL, base, 1, f.rows, l->rank, f.cols, rest);
     if (!a0)
         return;
-    scale_columns(left, (a_left ? a0 : b0)->value, -l->scale, NULL, f.rows, l->rank);
+    scale_columns(left, (a_left ? a0 : b0)->value, -l->scale, mask, f.rows, l->rank);
     be->linear_fwd(out, left, (a_left ? b0 : a0)->value, NULL, out, 1, f.rows, l->rank, f.cols, rest);
 }
 
@@ -235,6 +235,12 @@ size_t magnitude_scratch(const AdapterLayer *l)
     return l->part[PART_MAGNITUDE] ? mem_align_up(2 * channels_of(l->weight).channels * sizeof(double)) : 0;
 }
 
+/* m/|V| of a channel; one that is all zero has no direction, and stays zero. */
+static double magnitude_factor(real m, double square)
+{
+    return square > 0 ? (double)m / sqrt(square) : 0;
+}
+
 /* From V to m V/|V|, less `base` where there is one. */
 void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *scratch)
 {
@@ -244,7 +250,7 @@ void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *sc
 
     channel_dots(by, v, v, c);
     for (size_t o = 0; o < c.channels; o++) {
-        by[o] = (double)m[o] / sqrt(by[o]);
+        by[o] = magnitude_factor(m[o], by[o]);
         minus[o] = base ? -1 : 0;
     }
     channel_combine(v, by, base ? base : v, minus, c);
@@ -260,9 +266,9 @@ void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *s
     channel_dots(square, v, v, c);
     channel_dots(dot, dw, v, c);
     for (size_t o = 0; o < c.channels; o++) {
-        const double by = (double)m->value[o] / sqrt(square[o]);
-        m->grad[o] = (real)(dot[o] / sqrt(square[o]));
-        dot[o] *= -by / square[o];
+        const double by = magnitude_factor(m->value[o], square[o]);
+        m->grad[o] = (real)(dot[o] * magnitude_factor(1, square[o]));
+        dot[o] *= square[o] > 0 ? -by / square[o] : 0;
         square[o] = by;
     }
     channel_combine(dw, square, v, dot, c);
