@@ -94,6 +94,11 @@ adapter file: a factor that does not divide|src/store/adapter_shapes.c|s/ .. (ui
 adapter file: scales of inputs for those of outputs|src/store/adapter_shapes.c|s/if (!t .. fits(t, shape1(channels)) ../if (!t \x7c\x7c t->nd > 1 \x7c\x7c/|test_adapter_values
 adapter file: any number of classes|src/store/adapter_shapes.c|s/if (classes \&\&/if (0 \&\&/|test_adapter_files
 adapter facts: a text of any length|src/store/facts.c|s/text \&\& strlen(text) < texts\[i\].size/text/|test_adapter_hostile
+adapter file: an integer is no alpha|src/store/adapter_settle.c|s/if (t->dtype == DT_I64 .. t->dtype == DT_I32)/if (0)/|test_adapter_files
+adapter file: a LoKr whose r nobody said|src/store/adapter_settle.c|s/if (a->config.o \&\& l->style != STYLE_KOHYA \&\& !configured)/if (0)/|test_adapter_hostile
+adapter file: half a directory|src/store/adapter_read.c|s/    if (directory)$/    if (0)/|test_adapter_config
+adapter file: what is left open is not told|src/store/adapter_read.c|s/a->silent = true/a->silent = false/|test_adapter_config
+adapter config: LoRA's fields of a LoKr|src/store/peft_config.c|s/ \&\& c->kind != ADAPTER_LORA; i++/ \&\& 0; i++/|test_adapter_hostile
 adapter config: a field is read over|src/store/peft_fields.c|s/{"kasa_config", FIELD_REFUSED/{"kasa_config", FIELD_IDLE/|test_adapter_config
 adapter config: unknown fields pass|src/store/peft_fields.c|s/peft_says_nothing(v) .. (f/!f \x7c\x7c peft_says_nothing(v) \x7c\x7c (f/|test_adapter_config
 adapter config: a field of any form|src/store/peft_fields.c|s/!has_form(v, f->form)/0/|test_adapter_config

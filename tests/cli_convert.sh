@@ -61,4 +61,27 @@ refuse 2 'needs a' convert --to kohya -o none
 refuse 2 'cannot be its output' convert lora_qkv.first --model "$M" --to peft -o lora_qkv.first
 refuse 2 'cannot be its output' convert lora_qkv.kohya --model "$M" --to kohya -o lora_qkv.kohya
 check 'refusals wrote nothing' test ! -e none
+
+# ---- what is written ----
+refuse 2 'is a directory; name it' convert "$G/lora_qkv" --model "$M" --to peft -o -
+check 'no directory of that name' test ! -e ./-
+refuse 2 'without a scale' convert "$G/lora_qkv:0.5" --model "$M" --to peft -o none
+mkdir taken
+echo mine >taken/file
+refuse 1 'holds more than' convert "$G/lora_qkv" --model "$M" --to peft -o taken
+check 'a directory of something else stays' test "$(ls taken)" = file
+convert "$G/dora_linear" peft replaced
+convert "$G/lora_qkv" peft replaced
+check 'an adapter is replaced whole' diff -r replaced lora_qkv.first
+(ulimit -f 1 && trap '' XFSZ && "$SDLORA" convert "$G/dora_linear" --model "$M" --to peft -o replaced >out.txt 2>err.txt)
+check 'no room' test $? -eq 1
+check 'or stays whole' diff -r replaced lora_qkv.first
+check 'and nothing lies about' test -z "$(find . -name '.sdlora*')"
+
+# ---- half of an adapter ----
+mkdir half.dir
+cp "$G/lora_qkv/adapter_model.safetensors" half.dir
+refuse 3 'no adapter_config.json' convert half.dir --model "$M" --to peft -o none
+expect 0 '' convert half.dir/adapter_model.safetensors --model "$M" --to peft -o scale.1
+check 'what a file leaves open is told' grep -q 'note: .*says no alpha' err.txt
 finish

@@ -112,6 +112,7 @@ check 'and the rest' "$SDLORA" train --data other --out full.part --resume --ste
 check 'to the same bytes' cmp full/model.safetensors full.part/model.safetensors
 check 'from where the model stands' test "$(cmp full/model.safetensors $B | wc -l)" -eq 1
 check 'which is as it was' finite $B
+check 'a run for its model' "$SDLORA" train --init full --data other --out again --steps 1 --batch-size 8 -q --sample-every 0 >out.txt
 refuse 2 "leave out --channels" train --init $B --data other --channels 4,8 --out x
 refuse 3 "nix" train --init nix --data other --out x
 check 'nothing is begun' test ! -e x

@@ -175,6 +175,36 @@ static void test_plain_alpha(void **state)
     tmpdir_remove(&tmp);
 }
 
+/* PEFT's directory without its configuration is half of one; the file alone is taken, and what it leaves open is told.
+ */
+static void test_no_configuration(void **state)
+{
+    Model *m = small_model();
+    File *f = file_new();
+    const char *path;
+    TmpDir tmp;
+    Adapter *a;
+    Err err;
+
+    (void)state;
+    tmpdir_make(&tmp);
+    path = tmpdir_name(&tmp, "adapter_model.safetensors");
+    add_peft(f, m, LAYER_Q, PREFIX, 2);
+    write_file(f, path);
+    assert_says(refused(tmp.path, m, "no configuration"), "no adapter_config.json");
+    check_layer(f, 0, m, path, LAYER_Q, 1);
+    for (int said = 0; said < 2; said++) {
+        a = adapter_load(path, m, &err);
+        check_ptr(a, err);
+        assert_int_equal(a->silent, !said);
+        adapter_free(a);
+        write_text(tmpdir_name(&tmp, "adapter_config.json"), "{" PLAIN "}");
+    }
+    free(f);
+    model_free(m);
+    tmpdir_remove(&tmp);
+}
+
 /* ---- patterns and scales ---- */
 
 static void test_scales(void **state)
@@ -361,13 +391,10 @@ static void test_two_configurations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_field),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_plain_alpha),
-        cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_targets),
-        cmocka_unit_test(test_layers_by_number),
-        cmocka_unit_test(test_two_configurations),
+        cmocka_unit_test(test_every_field),      cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_plain_alpha),      cmocka_unit_test(test_no_configuration),
+        cmocka_unit_test(test_scales),           cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_layers_by_number), cmocka_unit_test(test_two_configurations),
     };
     return cmocka_run_group_tests(tests, adapter_start, NULL);
 }

@@ -64,25 +64,37 @@ static void test_numbers_stay(void **state)
     tmpdir_remove(&tmp);
 }
 
-/* An alpha in F64 keeps all of its digits. */
-static void test_alpha_in_double(void **state)
+/* An alpha in F64 keeps all of its digits, and an integer is one too. */
+static void test_alpha_of_types(void **state)
 {
     const double alpha = 6.1;
+    const int64_t whole = -3;
+    const int32_t narrow = 70000;
+    const struct {
+        DType dtype;
+        const void *at;
+        size_t size;
+        double is;
+    } cases[] = {{DT_F64, &alpha, sizeof alpha, alpha},
+                 {DT_I64, &whole, sizeof whole, -3},
+                 {DT_I32, &narrow, sizeof narrow, 70000}};
     Model *m = small_model();
     File *f = kohya_file(m, 5, 1);
     TmpDir tmp;
-    Adapter *a;
     Err err;
 
     (void)state;
-    f->t[2].dtype = DT_F64;
-    memcpy(f->t[2].v, &alpha, sizeof alpha);
     tmpdir_make(&tmp);
-    write_file(f, tmpdir_name(&tmp, "a.safetensors"));
-    a = adapter_load(tmpdir_name(&tmp, "a.safetensors"), m, &err);
-    check_ptr(a, err);
-    check_close(adapter_layer_of(a, param_of(m, LAYER_Q, "weight"))->alpha, alpha, 0, 0, "alpha");
-    adapter_free(a);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Adapter *a;
+        f->t[2].dtype = cases[i].dtype;
+        memcpy(f->t[2].v, cases[i].at, cases[i].size);
+        write_file(f, tmpdir_name(&tmp, "a.safetensors"));
+        a = adapter_load(tmpdir_name(&tmp, "a.safetensors"), m, &err);
+        check_ptr(a, err);
+        check_close(adapter_layer_of(a, param_of(m, LAYER_Q, "weight"))->alpha, cases[i].is, 0, 0, "alpha");
+        adapter_free(a);
+    }
     free(f);
     model_free(m);
     tmpdir_remove(&tmp);
@@ -350,7 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scales),
         cmocka_unit_test(test_numbers_stay),
-        cmocka_unit_test(test_alpha_in_double),
+        cmocka_unit_test(test_alpha_of_types),
         cmocka_unit_test(test_alphas_that_are_none),
         cmocka_unit_test(test_dimensions_of_pointwise_convolutions),
         cmocka_unit_test(test_convolution),

@@ -135,6 +135,32 @@ static void test_rank_by_name_only(void **state)
     adapter_free(a);
     write_adapter(&tmp, f, "{\"peft_type\": \"LOHA\", \"r\": 2, \"alpha\": 2}", 0);
     assert_says(refused(tmpdir_name(&tmp, "adapter_model.safetensors"), m, "LoKr as LoHa"), "peft_type");
+    for (int in_file = 0; in_file < 2; in_file++) { /* PEFT would take its own default */
+        const char *path = write_adapter(&tmp, f, "{\"peft_type\": \"LOKR\", \"alpha\": 16}", in_file);
+        assert_says(refused(path, m, "no r"), "does not say r");
+    }
+    free(f);
+    model_free(m);
+    tmpdir_remove(&tmp);
+}
+
+/* What only LoRA has, PEFT passes over elsewhere: the scale would not be the one that was asked for. */
+static void test_fields_of_another_kind(void **state)
+{
+    static const char *const fields[] = {"use_rslora", "use_dora", "lora_bias"};
+    Model *m = small_model();
+    File *f = file_new();
+    char json[200];
+    TmpDir tmp;
+
+    (void)state;
+    tmpdir_make(&tmp);
+    add_tensor(f, PREFIX LAYER_Q, ".lokr_w1", shape2(4, 2));
+    add_tensor(f, PREFIX LAYER_Q, ".lokr_w2", shape2(4, 4));
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        snprintf(json, sizeof json, "{\"peft_type\": \"LOKR\", \"r\": 4, \"alpha\": 8, \"%s\": true}", fields[i]);
+        assert_says(refused(write_adapter(&tmp, f, json, i % 2), m, json), "which LoKr does not have");
+    }
     free(f);
     model_free(m);
     tmpdir_remove(&tmp);
@@ -335,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_factors_that_do_not_divide),
         cmocka_unit_test(test_huge_ranks),
         cmocka_unit_test(test_rank_by_name_only),
+        cmocka_unit_test(test_fields_of_another_kind),
         cmocka_unit_test(test_values_that_are_not_finite),
         cmocka_unit_test(test_cut_short),
         cmocka_unit_test(test_expressions),

@@ -80,6 +80,7 @@ typedef struct Adapter {
     int n, cap;
     AdapterConfig config; /* of one to be trained; one that was read has rslora, and for the record dropout */
     Facts facts;
+    bool silent; /* of a file of PEFT's that says no alpha, as one without its configuration: scales are 1 */
     /* attached */
     ParamStore *model;
     real *base;

@@ -44,8 +44,8 @@ int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DT
 /* `path`: a directory of that form, or a bare file, in any spelling that adapter_names.c knows. Names and shapes are
  * matched with the model's layers; what matches nothing is an error that lists the names (ERR_INPUT). So is what could
  * be applied in more than one way, or not as it asks to be: one layer in two spellings, a rank other than the
- * configuration's, a field of the configuration that is not honoured. The adapter is for `model`, which is not changed,
- * must outlive it, and have as many classes as the adapter (adapter_classes). */
+ * configuration's, a field of the configuration that is not honoured, a directory without one. The adapter is for
+ * `model`, which is not changed, must outlive it, and have as many classes as the adapter (adapter_classes). */
 Adapter *adapter_load(const char *path, const Model *model, Err *e);
 /* Is there an adapter in the file, by the names of its tensors? False where it cannot be opened. */
 bool adapter_is_file(const char *path);

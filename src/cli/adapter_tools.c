@@ -1,4 +1,4 @@
-/* What merge, extract and resize share: see adapter_tools.h. */
+/* What convert, merge, extract and resize share: see adapter_tools.h. */
 #include "adapter_tools.h"
 
 #include <math.h>
@@ -123,14 +123,14 @@ int tools_check_dir(const char *dir, const char *input, Err *e)
                : err_set(e, ERR_FAILED, "cannot replace '%s': it holds more than an adapter's two files", path);
 }
 
-int tools_save(const Adapter *a, const char *dir, Err *e)
+int tools_save(const Adapter *a, const char *dir, DType dtype, Err *e)
 {
     char path[FILE_PATH_MAX], parent[FILE_PATH_MAX], tmp[FILE_PATH_MAX];
     bool removed;
     if (last_part(path, dir, e) || file_dir(parent, sizeof parent, path, e) || file_mkdirs(parent, e) ||
         dir_make_temporary(tmp, sizeof tmp, parent, e))
         return -1;
-    if (!adapter_save(a, tmp, e) && !dir_replace(path, tmp, ADAPTER_FILES, e))
+    if (!adapter_save_as(a, tmp, ADAPTER_PEFT, dtype, e) && !dir_replace(path, tmp, ADAPTER_FILES, e))
         return 0;
     dir_remove(tmp, ADAPTER_FILES, &removed, NULL);
     return -1;

@@ -258,6 +258,15 @@ static void note_other_base(const Adapter *a, const char *lora, const char *mode
     fputc('\n', stderr);
 }
 
+static void note_silent(const Adapter *a, const char *lora)
+{
+    if (!a->silent)
+        return;
+    fputs("note: '", stderr);
+    cli_put(stderr, lora);
+    fputs("' says no alpha and has no adapter_config.json beside it: it is taken at a scale of 1\n", stderr);
+}
+
 static Adapter *load_adapter(const char *path, Model *m, Err *e)
 {
     char model[FILE_PATH_MAX];
@@ -285,6 +294,7 @@ int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const ch
             !(out->item[i] = load_adapter(path, m, e)))
             return -1;
         note_other_base(out->item[i], path, model_path, model_sha256);
+        note_silent(out->item[i], path);
         out->n++;
     }
     return 0;

@@ -6,13 +6,14 @@
 #include "sdlora/mem.h"
 #include "sdlora/store.h"
 
-#include "cli.h"
+#include "adapter_tools.h"
 
 typedef enum Precision { PRECISION_F32, PRECISION_F16, PRECISION_BF16 } Precision;
 static const char *const PRECISION_NAMES[] = {"f32", "f16", "bf16", NULL};
 
 typedef struct ConvertArgs {
     const char *model, *output;
+    char model_file[FILE_PATH_MAX];
     AdapterFormat format;
     Precision precision;
 } ConvertArgs;
@@ -44,38 +45,40 @@ static const OptionTable TABLE = {
 /* Nothing that is read is written over. */
 static int check_output(const ConvertArgs *a, const char *adapter, Err *e)
 {
-    char *weights = NULL, *config = NULL, *written = NULL;
-    int status = adapter_files(&weights, &config, adapter, e);
+    char *weights = NULL, *config = NULL;
+    int status;
 
-    if (!status && a->format == ADAPTER_PEFT && !(written = mem_printf(e, "%s/adapter_model.safetensors", a->output)))
-        status = -1;
+    if (a->format == ADAPTER_PEFT)
+        return tools_check_dir(a->output, adapter, e);
+    status = adapter_files(&weights, &config, adapter, e);
     if (!status)
-        status = cli_check_apart(written ? written : a->output, weights, e) || cli_check_apart(a->output, config, e) ||
-                         cli_check_apart(a->output, a->model, e)
+        status = cli_check_apart(a->output, weights, e) || cli_check_apart(a->output, config, e) ||
+                         cli_check_apart(a->output, a->model_file, e) || cli_check_output(a->output, e)
                      ? -1
                      : 0;
-    if (!status && a->format != ADAPTER_PEFT)
-        status = cli_check_output(a->output, e);
     mem_free(weights);
     mem_free(config);
-    mem_free(written);
     return status;
 }
 
-static int convert(const ConvertArgs *a, const char *adapter, Model **m, Adapter **loaded, Err *e)
+static int convert(ConvertArgs *a, const char *operand, Model **m, AdapterSet *set, Err *e)
 {
     static const DType types[] = {DT_F32, DT_F16, DT_BF16};
-    int classes;
+    const TextList one = {.item = {operand}, .n = 1};
+    char input[FILE_PATH_MAX], sha256[65];
+    double scale;
 
     if (!a->output)
         return err_set(e, ERR_USAGE, "'convert' needs --output");
-    if (check_output(a, adapter, e) || !(*m = cli_load_model(a->model, NULL, e)))
+    if (cli_model_file(a->model_file, a->model, e) || cli_lora_spec(input, &scale, operand, a->model_file, e))
         return -1;
-    classes = (*m)->config.classes;
-    if (adapter_classes(&classes, adapter, *m, e) ||
-        (classes > (*m)->config.classes && model_grow_classes(*m, classes, e)) ||
-        !(*loaded = adapter_load(adapter, *m, e)) ||
-        adapter_save_as(*loaded, a->output, a->format, types[a->precision], e))
+    if (scale != 1)
+        return err_set(e, ERR_USAGE, "'convert' takes an adapter without a scale, not '%s'", operand);
+    if (check_output(a, input, e) || !(*m = cli_load_model(a->model_file, sha256, e)) ||
+        cli_load_adapters(set, &one, *m, a->model_file, sha256, e))
+        return -1;
+    if (a->format == ADAPTER_PEFT ? tools_save(set->item[0], a->output, types[a->precision], e)
+                                  : adapter_save_as(set->item[0], a->output, a->format, types[a->precision], e))
         return -1;
     if (strcmp(a->output, "-"))
         printf("%s\n", a->output);
@@ -85,16 +88,16 @@ static int convert(const ConvertArgs *a, const char *adapter, Model **m, Adapter
 int cmd_convert(int argc, char **argv)
 {
     ConvertArgs args = {.model = DEFAULT_MODEL};
-    Adapter *adapter = NULL;
+    AdapterSet set = {.n = 0};
     Model *m = NULL;
     Given given;
     Err e = {0};
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
-    status = convert(&args, given.operand, &m, &adapter, &e) ? cli_fail(&e, &TABLE) : 0;
+    status = convert(&args, given.operand, &m, &set, &e) ? cli_fail(&e, &TABLE) : 0;
     options_free(&given);
-    adapter_free(adapter);
+    cli_free_adapters(&set);
     model_free(m);
     return status;
 }

@@ -96,7 +96,7 @@ static int extract(const ExtractArgs *a, const Given *g, Model *base, const Mode
         made = adapter_extract(base->params, tuned->params, &c, loss, &n, e);
     if (made) {
         set_facts(&made->facts, tuned, path, sha256);
-        rc = tools_save(made, a->output, e);
+        rc = tools_save(made, a->output, DT_F32, e);
     }
     if (!rc && !a->quiet) {
         char count[32];

@@ -99,7 +99,7 @@ static int resize(const ResizeArgs *a, const Adapter *was, const RankChoice *c, 
 {
     AdapterLoss *loss = mem_alloc((size_t)was->n, sizeof *loss, "the report", e);
     Adapter *made = loss ? adapter_resize(was, c, loss, e) : NULL;
-    int rc = made ? tools_save(made, a->output, e) : -1;
+    int rc = made ? tools_save(made, a->output, DT_F32, e) : -1;
     if (!rc && !a->quiet)
         describe(a, loss, was->n, input);
     adapter_free(made);

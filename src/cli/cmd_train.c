@@ -26,12 +26,12 @@ static int model_of_file(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
     const Given *g = run->given;
+    char file[FILE_PATH_MAX];
     for (int i = 0; i < g->n; i++)
         if (g->items[i].option->at == offsetof(TrainArgs, model) && !run->remembered)
             return err_set(e, ERR_USAGE, "with --init the network is that of '%s'; leave out --%s", a->init,
                            g->items[i].option->name);
-    run->loop.model = model_load(a->init, true, e);
-    if (!run->loop.model)
+    if (cli_model_file(file, a->init, e) || !(run->loop.model = model_load(file, true, e)))
         return -1;
     a->model = run->loop.model->config;
     if (a->model.classes < run->train.classes)

@@ -36,6 +36,7 @@ typedef struct AdapterFile {
     const Model *m;
     FileLayer *layers; /* one for every parameter of the model, in its order; w is NULL where the file has nothing */
     PeftConfig config;
+    bool silent; /* Adapter.silent */
 } AdapterFile;
 
 /* The first tensor of the layer, for messages. */

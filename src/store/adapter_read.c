@@ -1,6 +1,7 @@
 /* Adapters out of files, in every spelling that adapter_names.c knows: see store.h. */
 #include "adapter_file.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +138,7 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     to->config.rslora = a->config.rslora;
     to->config.dora = a->config.dora;
     to->config.dropout = dropout_of(a);
+    to->silent = a->silent;
     if (facts_read(&to->facts, a->f, e))
         return -1;
     for (int i = 0; i < n; i++)
@@ -147,6 +149,20 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     for (int i = 0; i < n; i++)
         if (a->layers[i].w && read_layer(to, a, &to->layers[k++], &a->layers[i], e))
             return -1;
+    return 0;
+}
+
+/* PEFT's own files have their alpha in the configuration alone. Without one a directory is but half of what it was. */
+static int check_said(AdapterFile *a, bool directory, Err *e)
+{
+    if (a->config.o || !isnan(a->config.alpha) || !adapter_is_peft(a))
+        return 0;
+    if (directory)
+        return err_set(e, ERR_INPUT,
+                       "there is no %s beside '%s', so that its alpha is not known; name the file itself to take it at "
+                       "a scale of 1",
+                       peft_config_name, st_label(a->f));
+    a->silent = true;
     return 0;
 }
 
@@ -165,12 +181,13 @@ static int read_names(AdapterFile *a, const char *weights, const char *config, E
                  : peft_config_of(&a->config, a->f, config, !st_meta(a->f, peft_config_key) && adapter_is_peft(a), e);
 }
 
-static Adapter *read_adapter(AdapterFile *a, const char *weights, const char *config, Err *e)
+static Adapter *read_adapter(AdapterFile *a, const char *weights, const char *config, bool directory, Err *e)
 {
     Adapter *to = NULL;
 
     a->layers = mem_alloc((size_t)a->m->params->count, sizeof *a->layers, "an adapter", e);
-    if (a->layers && !read_names(a, weights, config, e) && !adapter_match_shapes(a, e) && !adapter_settle(a, e))
+    if (a->layers && !read_names(a, weights, config, e) && !check_said(a, directory, e) &&
+        !adapter_match_shapes(a, e) && !adapter_settle(a, e))
         to = adapter_empty(false, e);
     if (to && build(to, a, e)) {
         adapter_free(to);
@@ -190,7 +207,7 @@ Adapter *adapter_load(const char *path, const Model *model, Err *e)
 
     if (!adapter_files(&weights, &config, path, e) && (f = st_open(weights, e))) {
         a.f = f;
-        to = read_adapter(&a, weights, config, e);
+        to = read_adapter(&a, weights, config, file_is_dir(path), e);
     }
     mem_free(weights);
     mem_free(config);

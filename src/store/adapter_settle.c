@@ -22,11 +22,19 @@ static int passed_over(const AdapterFile *a, const StTensor *t, const char *fiel
 
 /* ---- alpha and rank ---- */
 
-/* One number; a float's precision is not enough for an alpha that was stored as F64. */
+/* One number; a float's precision is not enough for an alpha that was stored as F64. It may be an integer: kohya's
+ * programs write torch.tensor(rank) where no alpha was named. */
 static int read_number(double *out, const StFile *f, const StTensor *t, Err *e)
 {
     float narrow;
+    int64_t whole;
 
+    if (t->dtype == DT_I64 || t->dtype == DT_I32) {
+        if (st_read_i64(&whole, f, t, e))
+            return -1;
+        *out = (double)whole;
+        return 0;
+    }
     if (read_finite(&narrow, f, t, e))
         return -1;
     *out = (double)narrow;
@@ -58,13 +66,17 @@ static int settle_alpha(const AdapterFile *a, FileLayer *l, double configured, E
 }
 
 /* A Kronecker product of two whole factors has no rank: alpha/r of the configuration for PEFT, 1 for LyCORIS. */
-static void settle_whole(FileLayer *l, int configured)
+static int settle_whole(const AdapterFile *a, FileLayer *l, int configured, Err *e)
 {
     if (l->kind != ADAPTER_LOKR || l->rank)
-        return;
-    l->rank = configured;
-    if (!configured)
+        return 0;
+    if (a->config.o && l->style != STYLE_KOHYA && !configured)
+        return err_set(e, ERR_INPUT, "'%s' does not say r, which '%s' is scaled by", label(a),
+                       file_layer_tensor(l)->name);
+    l->rank = l->style == STYLE_KOHYA ? 0 : configured;
+    if (!l->rank)
         l->scale = l->alpha = 1;
+    return 0;
 }
 
 static int settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *e)
@@ -77,10 +89,7 @@ static int settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *
     if (rank && l->rank && l->rank != rank)
         return err_set(e, ERR_INPUT, "'%s': tensor '%s' has rank %d, but r is %d in the configuration", st_label(a->f),
                        file_layer_tensor(l)->name, l->rank, rank);
-    if (settle_alpha(a, l, alpha, e))
-        return -1;
-    settle_whole(l, l->style == STYLE_KOHYA ? 0 : rank);
-    return 0;
+    return settle_alpha(a, l, alpha, e) ? -1 : settle_whole(a, l, rank, e);
 }
 
 /* ---- by kinds ---- */

@@ -52,11 +52,23 @@ static int read_bias(PeftConfig *c, Err *e)
                    text ? text : "something else");
 }
 
+/* LoHa and LoKr have none of these, and PEFT would go on without: whoever wrote them expects more of the file. */
+static int check_kind_fields(const PeftConfig *c, Err *e)
+{
+    static const char *const fields[] = {"use_rslora", "use_dora", "lora_bias"};
+
+    for (size_t i = 0; i < sizeof fields / sizeof *fields && c->kind != ADAPTER_LORA; i++)
+        if (json_is_true(json_object_get(c->o, fields[i])))
+            return err_set(e, ERR_INPUT, "'%s' sets '%s', which %s does not have", c->label, fields[i],
+                           ADAPTER_KIND_NAMES[c->kind]);
+    return 0;
+}
+
 static int read_values(PeftConfig *c, Err *e)
 {
     const json_t *r = json_object_get(c->o, "r"), *dropout = json_object_get(c->o, "lora_dropout"), *alpha;
 
-    if (read_bias(c, e))
+    if (check_kind_fields(c, e) || read_bias(c, e))
         return -1;
     alpha = json_object_get(c->o, c->kind == ADAPTER_LORA ? "lora_alpha" : "alpha");
     if (alpha && !json_is_number(alpha))

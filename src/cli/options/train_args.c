@@ -74,7 +74,7 @@ static const Option TRAIN_OPTIONS[] = {
     {.name = "preset", .flags = OPT_FIXED,
      OWN(FIELD_ENUM, preset, .names = PRESET_NAMES, .help = "fills in everything below; other options override")},
     {.name = "init", .flags = OPT_FIXED, .arg = "FILE",
-     OWN(FIELD_TEXT, init, .help = "begin with this model's weights, all of them trained on; the network is its own")},
+     OWN(FIELD_TEXT, init, .help = "begin with the weights of this model (or run), all trained on; the network is its own")},
     DATA_OPTIONS,
     {.name = "image-size", MODEL(IMAGE_SIZE)},
     {.name = "channels", MODEL(CHANNELS)},
@@ -139,7 +139,7 @@ const OptionTable TRAIN_TABLE = {
             "The defaults shown are those of preset mnist.\n\n"
             "  sdlora train --preset tiny --epochs 1\n"
             "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
-            "  sdlora train --data data/fashion-mnist --init runs/mnist/model.safetensors\n",
+            "  sdlora train --data data/fashion-mnist --init runs/mnist\n",
     .options = TRAIN_OPTIONS,
 };
 
