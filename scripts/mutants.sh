@@ -109,6 +109,7 @@ adapter config: a text of targets is a part|src/store/peft_layers.c|s/"", layer,
 adapter config: layers by number, all|src/store/peft_layers.c|s/return index >= 0 \&\& index == json_integer_value(v)/return 1/|test_adapter_config
 regex: no end of matching|src/store/regex.c|s/return --\*(long \*)budget > 0/return true \x7c\x7c --*(long *)budget > 0/|test_adapter_hostile
 regex: what programs read differently|src/store/regex.c|s/return !strstr(expression, "\[:")/return true \x7c\x7c !strstr(expression, "[:")/|test_adapter_hostile
+adapter written: modules in the adapter's order|src/store/peft_make.c|s/adapter_layer_of(p->a, model->items\[i\]);/i < p->a->n ? \&p->a->layers[i] : NULL;/;s/adapter_layer_name(layer, model->items\[i\]);/if (l) adapter_layer_name(layer, l->weight);/|cli_finetune
 adapter written: PiSSA's beginning forgotten|src/store/adapter_out.c|s/= -b0\[i/= 0 * b0[i/|test_adapter_write
 adapter written: twice the rank, the same alpha|src/store/adapter_out.c|s/return l->alpha \* (rslora ? sqrt(2) : 2)/return l->alpha/|test_adapter_write
 adapter written: over the adapted weight|src/store/adapter_out.c|s/l \&\& l->base ? l->base : p->value/p->value/|test_adapter_write

@@ -63,6 +63,10 @@ kind() { # kind NAME ARGS...
     check "$name: drawn" draw --lora="$name" -o "$name.png"
     check "$name: to some effect" test "$(cmp plain.png "$name.png" | wc -l)" -eq 1
     check "$name: finite" finite "$name/adapter_model.safetensors"
+    "$SDLORA" convert "$name" --model $B --to peft -o again >out.txt 2>err.txt
+    for file in adapter_model.safetensors adapter_config.json; do
+        check "$name: $file is the same, read and written" cmp "$name/$file" "again/$file"
+    done
 }
 kind everything --target all
 kind rslora --rslora --target attention
@@ -78,6 +82,7 @@ kind biases --train-bias all --target w_v
 check 'biases are written' config biases bias '"all"'
 kind own --train-bias lora_only --train-embedding --target w_v
 check 'the class table is written' config own modules_to_save '["class_embedding"]'
+kind 'all at once' --target all --dora --init pissa --dropout 0.2 --train-bias all --train-embedding
 check 'dropout: another seed, other ranks' tune dropped --data other --lr-schedule constant --lr 0.05 --steps 6 \
     --dropout 0.4 --target all-linear --seed 1
 check 'is another adapter' test "$(cmp dropout/adapter_model.safetensors dropped/adapter_model.safetensors | wc -l)" -eq 1
@@ -112,7 +117,7 @@ check 'and the rest' "$SDLORA" train --data other --out full.part --resume --ste
 check 'to the same bytes' cmp full/model.safetensors full.part/model.safetensors
 check 'from where the model stands' test "$(cmp full/model.safetensors $B | wc -l)" -eq 1
 check 'which is as it was' finite $B
-check 'a run for its model' "$SDLORA" train --init full --data other --out again --steps 1 --batch-size 8 -q --sample-every 0 >out.txt
+check 'a run for its model' "$SDLORA" train --init full --data other --out from.run --steps 1 --batch-size 8 -q --sample-every 0 >out.txt
 refuse 2 "leave out --channels" train --init $B --data other --channels 4,8 --out x
 refuse 3 "nix" train --init nix --data other --out x
 check 'nothing is begun' test ! -e x

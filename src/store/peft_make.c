@@ -180,15 +180,18 @@ static bool lists(const json_t *list, const char *name)
     return false;
 }
 
+/* In the model's order, whatever the adapter's is: an adapter that was read is written with the same bytes. */
 static json_t *names_json(const PeftPlan *p, bool saved)
 {
+    const ParamStore *model = p->a->model;
     json_t *list = json_array();
     bool whole = list != NULL;
 
-    for (int i = 0; i < p->a->n && whole; i++) {
+    for (int i = 0; i < model->count && whole; i++) {
+        const AdapterLayer *l = adapter_layer_of(p->a, model->items[i]);
         char layer[PARAM_NAME_MAX];
-        adapter_layer_name(layer, p->a->layers[i].weight);
-        if (saved ? peft_saves(p, layer) && !lists(list, layer) : peft_adapts(p, &p->a->layers[i]))
+        adapter_layer_name(layer, model->items[i]);
+        if (l && (saved ? peft_saves(p, layer) && !lists(list, layer) : peft_adapts(p, l)))
             whole = !json_array_append_new(list, json_string(layer));
     }
     if (whole)
