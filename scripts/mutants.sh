@@ -115,6 +115,8 @@ adapter written: twice the rank, the same alpha|src/store/adapter_out.c|s/return
 adapter written: over the adapted weight|src/store/adapter_out.c|s/l \&\& l->base ? l->base : p->value/p->value/|test_adapter_write
 adapter written: a mixture of magnitudes|src/store/adapter_peft.c|s/ .. (p->dora \&\& !l->part\[PART_MAGNITUDE\])/ /|test_adapter_write
 adapter written: alphas of the reference forgotten|src/store/adapter_convert.c|s/part == PART_B ? alpha : 1/1/|test_adapter_write
+adapter written: rsLoRA forgotten|src/store/adapter_convert.c|s/lora \&\& o->a->config.rslora \&\&/0 \&\&/|cli_convert
+adapter file: kohya's rsLoRA at PEFT's alpha|src/store/adapter_settle.c|s/l->alpha = before_root(l->alpha, l->rank)/l->alpha += 0/|cli_convert
 adapter written: alphas of kohya under rsLoRA|src/store/adapter_convert.c|s/return rslora ? alpha \* sqrt/return 0 ? alpha * sqrt/|test_adapter_golden
 halves: ties away from even|src/io/dtype.c|s/(low == half \&\& (kept \& 1))/low == half/|test_adapter_write
 halves: too large is infinite|src/io/dtype.c|s/== infinite \&\& isfinite/!= infinite \&\& 0 * isfinite/|test_adapter_write

@@ -11,7 +11,7 @@ output() { # output NAME ADAPTER: what the network gives with it
 }
 
 # ---- there and back ----
-for kind in lora_qkv lora_patterns lora_all_linear lora_conv dora_linear loha_conv; do
+for kind in lora_qkv lora_patterns lora_rslora lora_patterns_rslora lora_all_linear lora_conv dora_linear loha_conv; do
     convert "$G/$kind" peft "$kind.first"
     convert "$kind.first" kohya "$kind.kohya"
     convert "$kind.kohya" peft "$kind.back"

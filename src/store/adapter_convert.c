@@ -111,11 +111,15 @@ static int kohya_layer(AdapterOut *o, const AdapterLayer *l, Err *e)
 static int kohya_meta(AdapterOut *o, Err *e)
 {
     char text[64];
-    bool lora = true;
+    bool lora = true, plain = true;
 
-    for (int i = 0; i < o->a->n; i++)
-        lora &= o->a->layers[i].kind == ADAPTER_LORA && !o->a->layers[i].part[PART_MAGNITUDE];
-    if (out_add_meta(o, "ss_network_module", lora ? "networks.lora" : "lycoris.kohya", e))
+    for (int i = 0; i < o->a->n; i++) {
+        lora &= o->a->layers[i].kind == ADAPTER_LORA;
+        plain &= o->a->layers[i].kind == ADAPTER_LORA && !o->a->layers[i].part[PART_MAGNITUDE];
+    }
+    if (out_add_meta(o, "ss_network_module", plain ? "networks.lora" : "lycoris.kohya", e))
+        return -1;
+    if (lora && o->a->config.rslora && out_add_meta(o, KOHYA_ARGS, "{\"rs_lora\": \"True\"}", e))
         return -1;
     if (o->a->config.dropout > 0) {
         snprintf(text, sizeof text, "%.17g", o->a->config.dropout);

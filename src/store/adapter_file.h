@@ -54,6 +54,7 @@ int adapter_match_shapes(AdapterFile *a, Err *e);
 int adapter_settle(AdapterFile *a, Err *e);
 
 #define KOHYA_DROPOUT    "ss_network_dropout" /* metadata of kohya's programs */
+#define KOHYA_ARGS       "ss_network_args"    /* as JSON; LyCORIS' rs_lora is one */
 #define DIFFUSERS_KEY    "lora_adapter_metadata"
 #define DIFFUSERS_PREFIX "unet."
 

@@ -5,8 +5,11 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "sdlora/json.h"
 #include "sdlora/store_file.h"
 
 static const char *label(const AdapterFile *a)
@@ -43,6 +46,36 @@ static int read_number(double *out, const StFile *f, const StTensor *t, Err *e)
     return 0;
 }
 
+/* Is it rsLoRA by the metadata of LyCORIS? Its alphas are alpha sqrt(r) then, so that alpha/r is right. That is for the
+ * record: the scale is the same either way. */
+static bool is_rslora(const AdapterFile *a)
+{
+    const char *text = a->config.o ? NULL : st_meta(a->f, KOHYA_ARGS), *flag;
+    json_t *args = text ? json_read_text(text, strlen(text), KOHYA_ARGS, NULL) : NULL;
+    bool is;
+
+    flag = json_string_value(json_object_get(args, "rs_lora"));
+    is = (flag && !strcasecmp(flag, "true")) || json_is_true(json_object_get(args, "rs_lora"));
+    json_decref(args);
+    for (int i = 0; i < a->m->params->count && is; i++)
+        is = !a->layers[i].w || (a->layers[i].style == STYLE_KOHYA && a->layers[i].kind == ADAPTER_LORA);
+    return is;
+}
+
+/* The shortest number that becomes alpha when it is multiplied by sqrt(rank). */
+static double before_root(double alpha, int rank)
+{
+    const double root = sqrt((double)rank);
+    char text[32];
+
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, alpha / root);
+        if (strtod(text, NULL) * root == alpha)
+            return strtod(text, NULL);
+    }
+    return alpha / root;
+}
+
 /* The layer's own alpha, else the configuration's, else what the spelling means by saying nothing. A stored alpha of 0:
  * kohya's own programs take it for "not set", which is no scaling, both in training and in inference. Whoever trained
  * such a file saw it at work with scale 1. */
@@ -62,6 +95,8 @@ static int settle_alpha(const AdapterFile *a, FileLayer *l, double configured, E
     }
     if (isnan(l->alpha))
         l->alpha = l->style == STYLE_REFERENCE ? 1 : l->rank > 0 ? l->rank : 1;
+    if (!a->config.o && a->config.rslora)
+        l->alpha = before_root(l->alpha, l->rank);
     return 0;
 }
 
@@ -204,6 +239,7 @@ static int check_tokens(const AdapterFile *a, const FileLayer *l, const Param *w
 
 int adapter_settle(AdapterFile *a, Err *e)
 {
+    a->config.rslora |= is_rslora(a);
     for (int i = 0; i < a->m->params->count; i++) {
         FileLayer *l = &a->layers[i];
         char layer[PARAM_NAME_MAX];
