@@ -168,6 +168,18 @@ progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.9
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
+info: a layer known by a shorter ending|src/store/adapter_names.c|s/after < most .. (after == most/0 \&\& (after == most/|test_adapter_about
+info: alphas are numbers|src/store/adapter_about.c|s/ \&\& part != FILE_ALPHA//|test_adapter_about
+info: the rank of the reference's spelling|src/store/adapter_shapes.c|s/l->style == STYLE_REFERENCE ? 1 : 0/0 ? 1 : 0/|test_adapter_about
+info: rsLoRA's scale without the root|src/store/adapter_about.c|s/l->alpha, a->config.rslora)/l->alpha, false)/|test_adapter_about
+info: half a layer|src/store/adapter_about.c|s/if (adapter_check_complete(a, l, e) ../if (/|test_adapter_about
+info: any class table|src/store/adapter_about.c|s/if (strcmp(l->name, CLASS_TABLE))/if (1)/|test_adapter_about
+info: strangers not counted|src/store/adapter_names.c|s/(\*strangers)++ ? \*strange : it->t/*strangers ? *strange : it->t/|test_adapter_about
+info: a group holds what cannot be adapted|src/adapter/target.c|s/adapter_adaptable(weight) \&\& in_group/in_group/|test_adapter_about
+info: numbers of A alone|src/adapter/adapter.c|s/ + shape_numel(adapter_part_shape(&l, PART_B)))/)/|test_adapter_about
+info: made for whichever model|src/cli/info_adapter.c|s/made_for = !strcmp(base, sha256)/made_for = base != NULL/|cli_info
+info: facts of a file by itself|src/cli/info_run.c|s/else if (facts \&\& facts->steps)/else if (0)/|cli_info
+info: the loss of the base alone|src/cli/info_run.c|s/if (facts \&\& isfinite(facts->base_val_loss))$/if (0)/|cli_info
 info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals

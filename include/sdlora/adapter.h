@@ -125,6 +125,8 @@ size_t adapter_bytes(const Adapter *a);
 Adapter *adapter_empty(bool trainable, Err *e);
 /* A layer for the weight, of which there is none yet, or NULL. It stays where it is until the next is added. */
 AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank, double alpha, Err *e);
+/* s of a change of this rank. */
+double adapter_scale(int rank, double alpha, bool rslora);
 /* The shape that a part of the layer has in files; nd 0: the kind has no such part, or the shape depends on others. */
 Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part);
 int adapter_add_part(Adapter *a, AdapterLayer *l, AdapterPart part, Shape file_shape, Err *e);
@@ -143,6 +145,8 @@ int adapter_merge(ParamStore *model, const Adapter *const *adapters, const doubl
 const AdapterLayer *adapter_layer_of(const Adapter *a, const Param *weight);
 /* Trainable numbers: all parts but A0 and B0. */
 int64_t adapter_numbers(const Adapter *a);
+/* The numbers of A and B of this rank for a weight that can be adapted. */
+int64_t adapter_rank_numbers(Param *weight, int rank);
 
 /* ---- lower ranks (reduce.c) ---- */
 
@@ -196,6 +200,13 @@ Adapter *adapter_resize(const Adapter *a, const RankChoice *c, AdapterLoss *loss
 bool adapter_adaptable(const Param *weight);
 /* A layer's name: its weight's, less ".weight" (or a bias', less ".bias"), into out (PARAM_NAME_MAX). */
 void adapter_layer_name(char out[PARAM_NAME_MAX], const Param *p);
+
+/* The last part of a layer's name, "w_q", or with the one before it where it is a number: "seq1.0". Within `layer`. */
+const char *adapter_layer_end(const char *layer);
+/* The groups of layers that can be named at once: "attention", "all-linear", .. ; NULL after the last. */
+const char *adapter_group(int i);
+const char *adapter_group_words(int i); /* "every linear layer" */
+bool adapter_group_has(int i, const Param *weight);
 
 /* The rank and alpha that `targets` gives the layer of this weight; false: none, it is not named. The text is a list:
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"

@@ -67,7 +67,7 @@ static void settle_whole(FileLayer *l, int configured)
         l->scale = l->alpha = 1;
 }
 
-static int settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *e)
+int adapter_settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *e)
 {
     int rank = 0;
     double alpha = a->config.alpha;
@@ -103,7 +103,7 @@ static int settle_change(AdapterFile *a, FileLayer *l, const char *layer, Err *e
             return err_set(e, ERR_INPUT, "'%s' has no magnitude for '%s', which 'use_dora' in '%s' asks for",
                            st_label(a->f), layer, label(a));
     }
-    return settle_numbers(a, l, layer, e);
+    return adapter_settle_numbers(a, l, layer, e);
 }
 
 /* Does the configuration let a bias of this layer in? */
@@ -157,7 +157,7 @@ static int settle_lora_bias(const AdapterFile *a, const FileLayer *l, const char
     if (a->config.o && !a->config.lora_bias)
         return passed_over(a, l->part[FILE_BIAS], "lora_bias", e);
     snprintf(weight, sizeof weight, "%s.weight", layer);
-    for (int i = 0; i < a->m->params->count; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && !strcmp(a->layers[i].w->name, weight) && a->layers[i].kind == ADAPTER_LORA)
             return 0;
     return err_set(e, ERR_INPUT, "'%s' has '%s', but no A and B for that layer", st_label(a->f),
@@ -195,7 +195,7 @@ static int check_tokens(const AdapterFile *a, const FileLayer *l, const Param *w
 
 int adapter_settle(AdapterFile *a, Err *e)
 {
-    for (int i = 0; i < a->m->params->count; i++) {
+    for (int i = 0; i < a->n; i++) {
         FileLayer *l = &a->layers[i];
         char layer[PARAM_NAME_MAX];
         if (check_tokens(a, l, a->m->params->items[i], e))
