@@ -180,6 +180,7 @@ info: numbers of A alone|src/adapter/adapter.c|s/ + shape_numel(adapter_part_sha
 info: made for whichever model|src/cli/info_adapter.c|s/made_for = !strcmp(base, sha256)/made_for = base != NULL/|cli_info
 info: facts of a file by itself|src/cli/info_run.c|s/else if (facts \&\& facts->steps)/else if (0)/|cli_info
 info: the loss of the base alone|src/cli/info_run.c|s/if (facts \&\& isfinite(facts->base_val_loss))$/if (0)/|cli_info
+adapter file: magnitudes among the products|src/store/adapter_out.c|s/if (!l->part\[part\] .. part == PART_MAGNITUDE)/if (!l->part[part])/|test_adapter_golden test_adapter_write
 info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals

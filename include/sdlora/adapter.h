@@ -130,8 +130,6 @@ double adapter_scale(int rank, double alpha, bool rslora);
 /* The shape that a part of the layer has in files; nd 0: the kind has no such part, or the shape depends on others. */
 Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part);
 int adapter_add_part(Adapter *a, AdapterLayer *l, AdapterPart part, Shape file_shape, Err *e);
-/* Do the parts that are there make a change of the weight's shape? ERR_INPUT names the layer and what does not fit. */
-int adapter_check(const AdapterLayer *l, Err *e);
 
 /* D(base) into out, both laid out as l->weight's value. scratch: adapter_change_scratch bytes, aligned to MEM_ALIGN. */
 void adapter_change(real *out, const AdapterLayer *l, const real *base, void *scratch);

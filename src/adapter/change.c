@@ -286,6 +286,11 @@ size_t adapter_change_scratch(const AdapterLayer *l)
     return l->kind == ADAPTER_FULL ? 0 : mem_max(plain_scratch(l), magnitude_scratch(l));
 }
 
+/* D in the order of files, without the scale: out (numel); tmp: what plain_scratch has beside that. */
+typedef void (*ChangeFn)(real *out, const AdapterLayer *l, real *tmp);
+static const ChangeFn changes[] = {
+    [ADAPTER_LORA] = mid_change, [ADAPTER_LOHA] = loha_change, [ADAPTER_LOKR] = lokr_change};
+
 void plain_change(real *out, const AdapterLayer *l, void *scratch)
 {
     const size_t n = l->weight->numel;
@@ -295,12 +300,7 @@ void plain_change(real *out, const AdapterLayer *l, void *scratch)
         lora_change(out, l, scratch);
         return;
     }
-    if (l->kind == ADAPTER_LORA)
-        mid_change(ordered, l, rest);
-    else if (l->kind == ADAPTER_LOHA)
-        loha_change(ordered, l, rest);
-    else
-        lokr_change(ordered, l, rest);
+    changes[l->kind](ordered, l, rest);
     for (size_t i = 0; i < n; i++)
         ordered[i] = (real)((double)ordered[i] * l->scale);
     param_to_inner(out, l->weight, ordered);

@@ -15,14 +15,14 @@ enum { GROUPS = 24, NAME_CAP = 96, LIST_CAP = GROUPS * (NAME_CAP + 2), WORDS_CAP
 
 /* ---- kind and spelling ---- */
 
-static const char *kind_words(const AdapterAboutLayer *l, bool rslora)
+static const char *kind_words(char buf[64], const AdapterAboutLayer *l, bool rslora)
 {
-    static const char *const WORDS[][2] = {[ADAPTER_LOHA] = {"LoHa", "LoHa with magnitudes"},
-                                           [ADAPTER_LOKR] = {"LoKr", "LoKr with magnitudes"},
-                                           [ADAPTER_FULL] = {"weights of its own", NULL}};
-    if (l->kind != ADAPTER_LORA)
-        return WORDS[l->kind][l->magnitudes];
-    return l->magnitudes ? (rslora ? "DoRA, scaled as rsLoRA" : "DoRA") : (rslora ? "rsLoRA" : "LoRA");
+    if (l->kind == ADAPTER_FULL)
+        return "weights of its own";
+    if (l->kind == ADAPTER_LORA)
+        return l->magnitudes ? (rslora ? "DoRA, scaled as rsLoRA" : "DoRA") : (rslora ? "rsLoRA" : "LoRA");
+    snprintf(buf, 64, "%s%s", ADAPTER_KIND_NAMES[l->kind], l->magnitudes ? " with magnitudes" : "");
+    return buf;
 }
 
 /* "word" to a list of them, once. */
@@ -36,14 +36,14 @@ static void add_word(char list[WORDS_CAP], const char *word)
 /* Its kinds, each once; "weights of its own" only where there is nothing else. */
 static void kind_row(Report *r, const AdapterAbout *a)
 {
-    char kinds[WORDS_CAP] = "", spellings[WORDS_CAP] = "";
+    char kinds[WORDS_CAP] = "", spellings[WORDS_CAP] = "", buf[64];
     for (int i = 0; i < a->n; i++) {
         if (a->layers[i].kind != ADAPTER_FULL)
-            add_word(kinds, kind_words(&a->layers[i], a->rslora));
+            add_word(kinds, kind_words(buf, &a->layers[i], a->rslora));
         add_word(spellings, a->layers[i].spelling);
     }
     if (!kinds[0] && a->n)
-        add_word(kinds, kind_words(&a->layers[0], false));
+        add_word(kinds, kind_words(buf, &a->layers[0], false));
     report_row(r, "kind", "%s%s%s", a->n ? kinds : "not known", a->n ? ", in the spelling of " : "", spellings);
     report_set(r, "adapter", report_string(kinds));
     report_set(r, "spelling", report_string(spellings));
@@ -192,7 +192,8 @@ static json_t *layers_json(const AdapterAbout *a)
     json_t *list = json_array();
     for (int i = 0; i < a->n; i++) {
         const AdapterAboutLayer *l = &a->layers[i];
-        json_t *o = json_pack("{s:s, s:I}", "kind", kind_words(l, a->rslora), "numbers", (json_int_t)l->numbers);
+        char buf[64];
+        json_t *o = json_pack("{s:s, s:I}", "kind", kind_words(buf, l, a->rslora), "numbers", (json_int_t)l->numbers);
         json_object_set_new(o, "name", report_string(l->name));
         if (l->rank)
             json_object_set_new(o, "rank", json_integer(l->rank));

@@ -49,6 +49,8 @@ int adapter_match_names(AdapterFile *a, Err *e);
 /* The same without a model: a->layers (made here, names and all) by what the names say. Tensors that no spelling has
  * are counted, and *strange is the first of them. */
 int adapter_list_names(AdapterFile *a, int *strangers, const StTensor **strange, Err *e);
+/* ".hada_w1_a": how a part of such a kind is called wherever that does not depend on the program; NULL: it does. */
+const char *adapter_product_ending(AdapterKind kind, AdapterPart part);
 /* Whose names these are, in words: "PEFT", "kohya". */
 const char *file_layer_spelling(const FileLayer *l);
 /* Are these the names of PEFT, whose configuration lies beside the file? */

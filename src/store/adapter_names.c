@@ -32,7 +32,7 @@ typedef struct Ending {
 
 #define PEFTS    (IN_PEFT | IN_BARE | IN_DIFFUSERS)
 #define OLD      (IN_BARE | IN_DIFFUSERS)
-#define PRODUCTS (IN_PEFT | IN_BARE | IN_KOHYA) /* LoHa's and LoKr's are called the same everywhere */
+#define PRODUCTS (IN_PEFT | IN_BARE | IN_KOHYA) /* of STYLE_OF_FORM: called the same everywhere, written so too */
 
 /* clang-format off */
 static const Ending endings[] = {
@@ -79,6 +79,14 @@ static const Ending endings[] = {
     {PRODUCTS, STYLE_OF_FORM,   PART_T2,        ADAPTER_LOKR, ".lokr_t2",                ".weight"},
 };
 /* clang-format on */
+
+const char *adapter_product_ending(AdapterKind kind, AdapterPart part)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (endings[i].style == STYLE_OF_FORM && endings[i].kind == (int)kind && endings[i].part == (int)part)
+            return endings[i].text;
+    return NULL;
+}
 
 /* ---- whose is a tensor ---- */
 

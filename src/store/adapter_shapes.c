@@ -46,53 +46,6 @@ static int want(const AdapterFile *a, FileLayer *l, int part, Shape shape, Err *
     return !l->part[part] || fits(l->part[part], shape) ? 0 : no_fit(a, l, l->part[part], shape, e);
 }
 
-/* A factor of W1 or W2 in one piece or in two. */
-static bool is_whole_or_two(const FileLayer *l, AdapterPart whole, AdapterPart first, AdapterPart second)
-{
-    return l->part[whole] ? !l->part[first] && !l->part[second] : l->part[first] && l->part[second];
-}
-
-static bool is_complete(const FileLayer *l)
-{
-    switch (l->kind) {
-    case ADAPTER_LORA:
-        return l->part[PART_A] && l->part[PART_B];
-    case ADAPTER_LOHA:
-        return l->part[PART_W1_A] && l->part[PART_W1_B] && l->part[PART_W2_A] && l->part[PART_W2_B] &&
-               !l->part[PART_T1] == !l->part[PART_T2];
-    case ADAPTER_LOKR:
-        return is_whole_or_two(l, PART_W1, PART_W1_A, PART_W1_B) && is_whole_or_two(l, PART_W2, PART_W2_A, PART_W2_B) &&
-               (!l->part[PART_T2] || l->part[PART_W2_A]);
-    default:
-        return true;
-    }
-}
-
-int adapter_check_complete(const AdapterFile *a, const FileLayer *l, Err *e)
-{
-    if (l->has_kind && is_complete(l))
-        return 0;
-    return err_set(e, ERR_INPUT,
-                   "'%s' has only a part of the change of '%s': with '%s' something must go that is not "
-                   "there",
-                   st_label(a->f), l->w ? l->w->name : l->name, file_layer_tensor(l)->name);
-}
-
-const StTensor *file_layer_ranked(int *k, const FileLayer *l)
-{
-    *k = l->kind == ADAPTER_LORA && l->style == STYLE_REFERENCE ? 1 : 0;
-    switch (l->kind) {
-    case ADAPTER_LORA:
-        return l->part[PART_A];
-    case ADAPTER_LOHA:
-        return l->part[PART_W1_B];
-    case ADAPTER_LOKR:
-        return l->part[l->part[PART_W1] ? PART_W2_B : PART_W1_B];
-    default:
-        return NULL;
-    }
-}
-
 /* 0 where no part has one. */
 static int set_rank(const AdapterFile *a, FileLayer *l, Err *e)
 {
@@ -119,7 +72,18 @@ static Sizes sizes_of(const FileLayer *l)
 
 /* ---- kinds ---- */
 
-static int check_lora(const AdapterFile *a, FileLayer *l, Err *e)
+static bool lora_complete(const FileLayer *l)
+{
+    return l->part[PART_A] && l->part[PART_B];
+}
+
+static AdapterPart lora_ranked(const FileLayer *l)
+{
+    (void)l;
+    return PART_A;
+}
+
+static int lora_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const bool turned = l->style == STYLE_REFERENCE;
     AdapterLayer like = {.weight = l->w, .kind = ADAPTER_LORA};
@@ -142,7 +106,19 @@ static int check_lora(const AdapterFile *a, FileLayer *l, Err *e)
     return 0;
 }
 
-static int check_loha(const AdapterFile *a, FileLayer *l, Err *e)
+static bool loha_complete(const FileLayer *l)
+{
+    return l->part[PART_W1_A] && l->part[PART_W1_B] && l->part[PART_W2_A] && l->part[PART_W2_B] &&
+           !l->part[PART_T1] == !l->part[PART_T2];
+}
+
+static AdapterPart loha_ranked(const FileLayer *l)
+{
+    (void)l;
+    return PART_W1_B;
+}
+
+static int loha_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const Sizes z = sizes_of(l);
     const bool tucker = l->part[PART_T1] != NULL;
@@ -161,7 +137,24 @@ static int check_loha(const AdapterFile *a, FileLayer *l, Err *e)
     return 0;
 }
 
-static int check_lokr(const AdapterFile *a, FileLayer *l, Err *e)
+/* A factor of W1 or W2 in one piece or in two. */
+static bool is_whole_or_two(const FileLayer *l, AdapterPart whole, AdapterPart first, AdapterPart second)
+{
+    return l->part[whole] ? !l->part[first] && !l->part[second] : l->part[first] && l->part[second];
+}
+
+static bool lokr_complete(const FileLayer *l)
+{
+    return is_whole_or_two(l, PART_W1, PART_W1_A, PART_W1_B) && is_whole_or_two(l, PART_W2, PART_W2_A, PART_W2_B) &&
+           (!l->part[PART_T2] || l->part[PART_W2_A]);
+}
+
+static AdapterPart lokr_ranked(const FileLayer *l)
+{
+    return l->part[PART_W1] ? PART_W2_B : PART_W1_B;
+}
+
+static int lokr_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const Sizes z = sizes_of(l);
     const StTensor *w1 = l->part[PART_W1], *rows = w1 ? w1 : l->part[PART_W1_A], *cols = w1 ? w1 : l->part[PART_W1_B];
@@ -210,7 +203,7 @@ static int check_magnitude(const AdapterFile *a, FileLayer *l, Err *e)
     return no_fit(a, l, t, s, e);
 }
 
-static int check_full(const AdapterFile *a, FileLayer *l, Err *e)
+static int full_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const StTensor *v = l->part[PART_VALUE], *tokens = l->part[FILE_TOKENS];
     const bool classes = l->w->use == USE_TABLE && v && v->nd == 2 && v->d[1] == (uint64_t)l->w->file_shape.d[1];
@@ -225,6 +218,35 @@ static int check_full(const AdapterFile *a, FileLayer *l, Err *e)
     return want(a, l, PART_VALUE, l->w->file_shape, e) || want(a, l, FILE_BIAS, l->w->file_shape, e) ? -1 : 0;
 }
 
+/* ---- all kinds ---- */
+
+typedef struct KindFile {
+    bool (*complete)(const FileLayer *l);      /* is there all that goes into the change? NULL: any part is */
+    AdapterPart (*ranked)(const FileLayer *l); /* the part that the rank is read off, if it is there; NULL: none */
+    int (*check)(const AdapterFile *a, FileLayer *l, Err *e);
+} KindFile;
+
+static const KindFile kinds[] = {[ADAPTER_LORA] = {lora_complete, lora_ranked, lora_check},
+                                 [ADAPTER_LOHA] = {loha_complete, loha_ranked, loha_check},
+                                 [ADAPTER_LOKR] = {lokr_complete, lokr_ranked, lokr_check},
+                                 [ADAPTER_FULL] = {NULL, NULL, full_check}};
+
+const StTensor *file_layer_ranked(int *k, const FileLayer *l)
+{
+    *k = l->style == STYLE_REFERENCE ? 1 : 0; /* its A is turned */
+    return kinds[l->kind].ranked ? l->part[kinds[l->kind].ranked(l)] : NULL;
+}
+
+int adapter_check_complete(const AdapterFile *a, const FileLayer *l, Err *e)
+{
+    if (l->has_kind && (!kinds[l->kind].complete || kinds[l->kind].complete(l)))
+        return 0;
+    return err_set(e, ERR_INPUT,
+                   "'%s' has only a part of the change of '%s': with '%s' something must go that is not "
+                   "there",
+                   st_label(a->f), l->w ? l->w->name : l->name, file_layer_tensor(l)->name);
+}
+
 static int check_layer(const AdapterFile *a, FileLayer *l, Err *e)
 {
     l->scale = (double)NAN;
@@ -233,16 +255,7 @@ static int check_layer(const AdapterFile *a, FileLayer *l, Err *e)
     if (l->part[FILE_ALPHA] && l->part[FILE_ALPHA]->numel != 1)
         return err_set(e, ERR_INPUT, "'%s': tensor '%s' should be one number", st_label(a->f),
                        l->part[FILE_ALPHA]->name);
-    switch (l->kind) {
-    case ADAPTER_LORA:
-        return check_lora(a, l, e) ? -1 : check_magnitude(a, l, e);
-    case ADAPTER_LOHA:
-        return check_loha(a, l, e) ? -1 : check_magnitude(a, l, e);
-    case ADAPTER_LOKR:
-        return check_lokr(a, l, e) ? -1 : check_magnitude(a, l, e);
-    default:
-        return check_full(a, l, e);
-    }
+    return kinds[l->kind].check(a, l, e) || (l->kind != ADAPTER_FULL && check_magnitude(a, l, e)) ? -1 : 0;
 }
 
 int adapter_match_shapes(AdapterFile *a, Err *e)
