@@ -83,8 +83,9 @@ typedef struct Adapter {
     /* attached */
     ParamStore *model;
     real *base;
-    void *scratch;
-    size_t base_reals, scratch_bytes;
+    void *scratch; /* workers times scratch_bytes: layers are worked on side by side */
+    size_t scratch_bytes;
+    int workers;
 } Adapter;
 
 /* ---- one to be trained ---- */
