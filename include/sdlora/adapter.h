@@ -26,6 +26,7 @@
 #define ADAPTER_RANK_MAX    65536
 #define ADAPTER_TARGETS_MAX 512
 
+/* FULL stays the last: the others are changes of a weight. */
 typedef enum AdapterKind { ADAPTER_LORA, ADAPTER_LOHA, ADAPTER_LOKR, ADAPTER_FULL } AdapterKind;
 extern const char *const ADAPTER_KIND_NAMES[];
 

@@ -9,7 +9,8 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
-const char *const ADAPTER_KIND_NAMES[] = {"LoRA", "LoHa", "LoKr", "full", NULL};
+const char *const ADAPTER_KIND_NAMES[] = {
+    [ADAPTER_LORA] = "LoRA", [ADAPTER_LOHA] = "LoHa", [ADAPTER_LOKR] = "LoKr", [ADAPTER_FULL] = "full"};
 static const char *const init_names[] = {"default", "gaussian", "pissa", NULL};
 static const char *const bias_names[] = {"none", "lora_only", "all", NULL};
 
