@@ -4,10 +4,10 @@
  * and the model with n adapters at scales s_i has W + sum s_i D_i(W), each D_i taken of the model's own W, so that
  * their order does not matter. (Layouts: W as in files, (O,I) or (O,I,h,w).)
  *
- *   LORA   D = s B A                          Hu et al. 2021; s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski
- * 2023) LOHA   D = s (W1_A W1_B) * (W2_A W2_B)    element by element; Hyeon-Woo et al. 2021, as LyCORIS and PEFT have
- * it LOKR   D = s kron(W1, W2)                 Kronecker product; either factor may itself be a product FULL   D = V -
- * W                          a weight of its own: biases, norms, an embedding with more classes
+ * - LORA: D = s B A (Hu et al. 2021); s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski 2023)
+ * - LOHA: D = s (W1_A W1_B) * (W2_A W2_B), element by element (Hyeon-Woo et al. 2021, as LyCORIS and PEFT have it)
+ * - LOKR: D = s kron(W1, W2), a Kronecker product; either factor may itself be a product (Yeh et al. 2024)
+ * - FULL: D = V - W, a weight of its own: biases, norms, an embedding with more classes
  *
  * With a magnitude m (DoRA, Liu et al. 2024) of one number an output channel, D becomes m (W + D)/|W + D| - W, where
  * |.| is taken over all that leads to the channel.

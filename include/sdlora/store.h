@@ -40,9 +40,12 @@ extern const char *const ADAPTER_FORMAT_NAMES[];
 
 /* The same adapter as other programs have it: ADAPTER_PEFT a directory, the others a file. dtype: F32, F16 or BF16.
  * ERR_INPUT says what the format cannot hold; nothing is left out or changed for it, but for what the same numbers say
- * in other words: kohya      LoRA of linear layers and convolutions, LoHa, LoKr, with LyCORIS' names; the scale of
- * rsLoRA is an alpha diffusers  LoRA of linear layers and convolutions, the configuration in the metadata reference
- * LoRA of linear layers; alpha is 1 there, and goes into lora_b where that changes no bit of the product */
+ * in other words:
+ *
+ * - kohya: LoRA of linear layers and convolutions, LoHa, LoKr, with LyCORIS' names; the scale of rsLoRA is an alpha
+ * - diffusers: LoRA of linear layers and convolutions, the configuration in the metadata
+ * - reference: LoRA of linear layers; alpha is 1 there, and goes into lora_b where that changes no bit of the product
+ */
 int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DType dtype, Err *e);
 
 /* `path`: a directory of that form, or a bare file, in any spelling that adapter_names.c knows. Names and shapes are
