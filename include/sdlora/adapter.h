@@ -212,8 +212,8 @@ bool adapter_group_has(int i, const Param *weight);
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"
  * A NAME is a layer's full name, its end from a dot on ("w_q", "feed_forward.0"), either with the shell's wildcards, or
  * a group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one have `rank` and
- * `alpha`. Without an ALPHA it is in proportion to the rank: the scale stays. Where several name a layer, the last one
- * counts. */
+ * `alpha`. Without an ALPHA it is that for the default rank times the square root of what the rank is of it. Where
+ * several name a layer, the last one counts. */
 bool adapter_target(int *rank, double *alpha, const char *targets, int default_rank, double default_alpha,
                     const Param *weight);
 /* Is it well formed, and does each name stand for some layer? ERR_USAGE. */
