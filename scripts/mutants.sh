@@ -130,7 +130,7 @@ merge, extract, resize: over what is not an adapter|src/cli/adapter_tools.c|s/re
 base: the adapter's own word is not asked|src/cli/cli.c|s/"%s", a->facts.base_sha256/"%s", ""/|cli_adapter_tools
 base: a run of finetune passes for a model|src/cli/cli.c|s/return is_adapter(path, e);/return 0;/|cli_adapter_tools
 base: a model's file passes for no model|src/store/model_file.c|s/const bool is = f/const bool is = 0/|cli_adapter_tools
-base: an adapter's file passes for no adapter|src/store/adapter_names.c|s/is = is_adapters/is = 0 \&\& is_adapters/|cli_adapter_tools
+base: an adapter's file passes for no adapter|src/store/adapter_names.c|s/is = f \&\& adapter_is_in/is = 0 \&\& adapter_is_in/|cli_adapter_tools
 sample: an adapter's classes are not asked|src/cli/cli.c|s/if (classes > m->config.classes/if (0/|cli_adapter_tools
 not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
 not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
@@ -195,7 +195,6 @@ info: numbers of A alone|src/adapter/adapter.c|s/ + shape_numel(adapter_part_sha
 info: made for whichever model|src/cli/info_adapter.c|s/made_for = !strcmp(base, sha256)/made_for = base != NULL/|cli_info
 info: facts of a file by itself|src/cli/info_run.c|s/else if (facts \&\& facts->steps)/else if (0)/|cli_info
 info: the loss of the base alone|src/cli/info_run.c|s/if (facts \&\& isfinite(facts->base_val_loss))$/if (0)/|cli_info
-adapter file: magnitudes among the products|src/store/adapter_out.c|s/if (!l->part\[part\] .. part == PART_MAGNITUDE)/if (!l->part[part])/|test_adapter_golden test_adapter_write
 info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals

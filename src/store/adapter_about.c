@@ -89,7 +89,7 @@ static void copy_base_name(char out[128], const PeftConfig *c)
 int adapter_describe(AdapterAbout *about, const StFile *f, const char *path, Err *e)
 {
     AdapterFile a = {.f = f};
-    const StTensor *strange;
+    const StTensor *strange = NULL;
     char *weights, *config;
     int status = adapter_files(&weights, &config, path, e);
 
@@ -97,7 +97,7 @@ int adapter_describe(AdapterAbout *about, const StFile *f, const char *path, Err
     if (!status && (adapter_list_names(&a, &about->strangers, &strange, e) ||
                     adapter_read_config(&a, weights, config, e) || about_layers(about, &a, e)))
         status = -1;
-    about->strange = about->strangers ? strange->name : NULL;
+    about->strange = strange ? strange->name : NULL;
     about->rslora = a.config.rslora;
     copy_base_name(about->base_name, &a.config);
     for (int i = 0; i < a.n; i++)
