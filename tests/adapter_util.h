@@ -77,12 +77,14 @@ static inline Model *adapter_model(const char *path)
     return m;
 }
 
-/* Largest difference between what the network gives with the adapter merged into it and the expected output. */
+/* Largest difference between what the network gives with the adapter merged into it and the expected output, in parts
+ * of the largest output (2 to 4; in float32 PyTorch itself is off by 3e-6 there). */
 static inline double adapter_difference(const Adapter *a, Model *m, const StFile *io, const char *kind)
 {
     const StTensor *want = adapter_tensor(io, "out.", kind), *classes = adapter_tensor(io, "y.", kind);
     float got[OUTPUTS], expected[OUTPUTS];
     const double one = 1;
+    double largest = 1;
     Err err;
 
     assert_non_null(want);
@@ -90,7 +92,10 @@ static inline double adapter_difference(const Adapter *a, Model *m, const StFile
     check_ok(st_read_f32(expected, io, want, &err), err);
     check_ok(adapter_merge(m->params, &a, &one, 1, &err), err);
     adapter_outputs(got, m, io, classes ? classes : st_find(io, "y"));
-    return max_diff(got, expected, OUTPUTS);
+    for (int i = 0; i < OUTPUTS; i++)
+        if (fabs((double)expected[i]) > largest)
+            largest = fabs((double)expected[i]);
+    return max_diff(got, expected, OUTPUTS) / largest;
 }
 
 typedef struct Verdict {

@@ -29,8 +29,10 @@ check 'that adds little' says 'an adapter adds little to what it knows already'
 check 'other images' tune wide --data other --steps 1
 check 'all that PEFT can adapt' says 'on all-linear,conv,class_embedding'
 check 'not the images of the model' silent 'adds little'
-check 'the scale stays' tune ranks --data other --steps 1 --rank 3
-check 'alpha in proportion' config ranks lora_alpha 6
+check 'alpha by the rank' tune ranks --data other --steps 1 --rank 2 # 2 sqrt(8/2) 2
+check 'is written' config ranks lora_alpha 8
+check 'of rsLoRA' tune rs --data other --steps 1 --rank 2 --rslora # 2 sqrt(8)
+check 'is another' config rs lora_alpha 6
 check 'alpha as given' tune alphas --data other --steps 1 --rank 3 --alpha 5
 check 'is written' config alphas lora_alpha 5
 check 'ranks of their own' tune mixed --data other --steps 1 --target 'w_q,w_v=2,seq1.0=5:1'

@@ -237,6 +237,7 @@ static void test_two_kinds_of_one_layer(void **state)
 static void test_names_that_match_nothing(void **state)
 {
     static const char *const foreign[] = {PREFIX "encoder_convs.9.cross_attention.w_q.lora_A.weight",
+                                          PREFIX "encoder_convs_0_cross_attention_w_q.lora_A.weight",
                                           PREFIX "class_embedding.lora_A.weight",
                                           PREFIX "deconvs.0.lora_A.weight",
                                           PREFIX "encoder_convs.0.seq1.1.lora_A.weight",
@@ -258,6 +259,7 @@ static void test_names_that_match_nothing(void **state)
         add_tensor(f, foreign[i], "", shape2(2, 2));
         write_file(f, path);
         err = refused(path, m, foreign[i]);
+        assert_says(err, "holds 1 tensors that match no layer of the model");
         assert_says(err, foreign[i]);
         assert_says(err, path);
         free(f);

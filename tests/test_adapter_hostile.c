@@ -61,10 +61,10 @@ static void test_missing_factors(void **state)
     tmpdir_remove(&tmp);
 }
 
-/* A factor of LoKr's of every wrong size. */
+/* Factors of LoKr's of wrong sizes; the first two would make a part of the weight. */
 static void test_factors_that_do_not_divide(void **state)
 {
-    static const int cases[][4] = {{3, 2, 4, 4}, {4, 3, 4, 4},  {4, 2, 5, 4},
+    static const int cases[][4] = {{3, 2, 5, 4}, {4, 3, 4, 2},  {4, 2, 5, 4},
                                    {4, 2, 4, 5}, {32, 2, 1, 4}, {4, 16, 4, 1}};
     Model *m = small_model();
     TmpDir tmp;

@@ -329,6 +329,48 @@ static void test_threads(void **state)
     model_free(m);
 }
 
+/* Of a model with two trained filters, only those are transformed again when trained weights have changed. (Without the
+ * first there would be no gradient to pass on through the second.) */
+static void test_frozen_filters_stay_prepared(void **state)
+{
+    ModelConfig c = small(PRESET_MNIST);
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1, .conv = CONV_WINOGRAD};
+    Err err;
+    Model *m = model_new(&c, false, 4, &err);
+    Param *trained[] = {param_find(m->params, "encoder_convs.0.seq1.0.weight"),
+                        param_find(m->params, "decoder_convs.1.seq2.0.weight")};
+    size_t frozen = 0, again = 0;
+    Unet u;
+
+    (void)state;
+    assert_true(trained[0] && trained[1]);
+    check_ok(param_want_grads(m->params, trained, 2, &err), err);
+    check_ok(unet_build(&u, m, &o, &err), err);
+    graph_prepare(u.g);
+    memset(u.g->prep_slab, 0xff, u.g->prep_bytes);
+    graph_trained_weights_changed(u.g);
+    graph_prepare(u.g);
+    for (int i = 0; i < u.g->count; i++) {
+        const Node *n = u.g->nodes[i];
+        for (int pass = 0; pass < 2; pass++) {
+            const bool filled = n->prep[pass] && ((const unsigned char *)n->prep[pass])[3] != 0xff;
+            if (n->prep[pass] && (n->in[1]->param == trained[0] || n->in[1]->param == trained[1]))
+                again += filled;
+            else
+                frozen += filled;
+        }
+    }
+    assert_true(again > 0 && frozen == 0);
+    graph_weights_changed(u.g); /* all of them */
+    graph_prepare(u.g);
+    for (int i = 0; i < u.g->count; i++)
+        for (int pass = 0; pass < 2; pass++)
+            frozen += u.g->nodes[i]->prep[pass] && ((const unsigned char *)u.g->nodes[i]->prep[pass])[3] != 0xff;
+    assert_true(frozen > again);
+    unet_free(&u);
+    model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_inference_needs_less),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_frozen_filters_stay_prepared),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -83,8 +83,9 @@ typedef struct Adapter {
     /* attached */
     ParamStore *model;
     real *base;
-    void *scratch;
-    size_t base_reals, scratch_bytes;
+    void *scratch; /* workers times scratch_bytes: layers are worked on side by side */
+    size_t scratch_bytes;
+    int workers;
 } Adapter;
 
 /* ---- one to be trained ---- */
@@ -128,8 +129,6 @@ AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank,
 /* The shape that a part of the layer has in files; nd 0: the kind has no such part, or the shape depends on others. */
 Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part);
 int adapter_add_part(Adapter *a, AdapterLayer *l, AdapterPart part, Shape file_shape, Err *e);
-/* Do the parts that are there make a change of the weight's shape? ERR_INPUT names the layer and what does not fit. */
-int adapter_check(const AdapterLayer *l, Err *e);
 
 /* D(base) into out, both laid out as l->weight's value. scratch: adapter_change_scratch bytes, aligned to MEM_ALIGN. */
 void adapter_change(real *out, const AdapterLayer *l, const real *base, void *scratch);
@@ -201,8 +200,8 @@ void adapter_layer_name(char out[PARAM_NAME_MAX], const Param *p);
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"
  * A NAME is a layer's full name, its end from a dot on ("w_q", "feed_forward.0"), either with the shell's wildcards, or
  * a group: attention, all-linear, conv, all. Names up to a =RANK share it; those after the last one have `rank` and
- * `alpha`. Without an ALPHA it is in proportion to the rank: the scale stays. Where several name a layer, the last one
- * counts. */
+ * `alpha`. Without an ALPHA it is that for the default rank times the square root of what the rank is of it. Where
+ * several name a layer, the last one counts. */
 bool adapter_target(int *rank, double *alpha, const char *targets, int default_rank, double default_alpha,
                     const Param *weight);
 /* Is it well formed, and does each name stand for some layer? ERR_USAGE. */

@@ -18,7 +18,7 @@ const Field ADAPTER_FIELDS[] = {
     [ADAPTER_RANK] = {FIELD_INT, "rank", FIELD(AdapterConfig, rank), .min = 1, .max = ADAPTER_RANK_MAX,
         .what = "the rank of an adapter", .help = "rank of the adapter"},
     [ADAPTER_ALPHA] = {FIELD_REAL, "alpha", FIELD(AdapterConfig, alpha), .min = 1e-6, .max = 1e6,
-        .what = "the adapter's alpha", .help = "the adapter is scaled by alpha/rank; in proportion to the rank where that is given"},
+        .what = "the adapter's alpha", .help = "the adapter is scaled by alpha/rank [16 at rank 8, as the root of the rank]"},
     [ADAPTER_RSLORA] = {FIELD_BOOL, "rslora", FIELD(AdapterConfig, rslora),
         .what = "the scale of rsLoRA", .help = "scaled by alpha/sqrt(rank) instead"},
     [ADAPTER_DORA] = {FIELD_BOOL, "dora", FIELD(AdapterConfig, dora),

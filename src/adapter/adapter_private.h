@@ -14,15 +14,19 @@ Channels channels_of(const Param *w);
 /* |w| of every output channel, into out (channels). */
 int channel_norms(real *out, const AdapterLayer *l, const real *w, Err *e);
 
-/* D without magnitudes; scratch as adapter_change has it. */
+/* D without magnitudes, of any kind but FULL; scratch as adapter_change has it. */
 void plain_change(real *out, const AdapterLayer *l, void *scratch);
 
-/* From D to m (base + D)/|base + D| - base, in place. */
-void set_magnitudes(real *change, const AdapterLayer *l, const real *base, void *scratch);
+/* A LORA layer without MID: base + s B A, without magnitudes; base NULL: s B A. mask (rank): what each rank is
+ * multiplied by besides (A0 and B0 are not); NULL: nothing. */
+void lora_product(real *out, const AdapterLayer *l, const real *base, const real *mask, void *scratch);
+size_t lora_product_scratch(const AdapterLayer *l);
 
-/* The gradient of the attached weight, dw, becomes that of plain_change's result, which is in v and is used up; the
- * magnitudes' own gradient is set. */
-void magnitudes_backward(real *dw, real *v, const AdapterLayer *l, void *scratch);
+/* Magnitudes of V = W + D, where it is: m V/|V|, less `base` where that is not NULL. And back: dw, the gradient of
+ * m V/|V|, becomes that of V; the magnitudes' own gradient is set. scratch: magnitude_scratch. */
+void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *scratch);
+void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *scratch);
+size_t magnitude_scratch(const AdapterLayer *l);
 
 /* LOKR: the rows and columns of the two factors; W1's tell. */
 typedef struct KronSizes {

@@ -9,66 +9,47 @@
 #include "sdlora/rng.h"
 #include "sdlora/threads.h"
 
-/* ---- dropout: the left factor with some of its ranks at 0, the others scaled up ---- */
-
-/* Which ranks of the layer take part in a step, and by how much, into mask (rank). */
-static void draw_mask(real *mask, const AdapterLayer *l, double dropout, uint64_t seed, int64_t step)
-{
-    Rng r = rng_make(seed, rng_stream(l->part[PART_A]->name, (uint64_t)step));
-
-    for (int k = 0; k < l->rank; k++)
-        mask[k] = rng_uniform(&r) < dropout ? 0 : (real)(1 / (1 - dropout));
-}
-
-static void mask_rows(real *out, const real *in, const real *mask, int rows, int rank)
-{
-    for (int i = 0; i < rows; i++)
-        for (int k = 0; k < rank; k++)
-            out[i * rank + k] = in[i * rank + k] * mask[k];
-}
-
-/* Does a mask apply? PiSSA's first A and B are no part of what is trained: they stay whole. */
-static bool drops(const Adapter *a, const AdapterLayer *l, int64_t step)
-{
-    return step >= 0 && a->config.dropout > 0 && l->kind == ADAPTER_LORA;
-}
-
-/* ---- scratch: a change of a layer, its mask and masked factor, what the kernels need ---- */
+/* ---- scratch memory of one thread, which works on one layer at a time ---- */
 
 typedef struct Room {
-    real *change, *mask, *masked;
-    void *kernel;
+    real *mask;   /* (rank): dropout */
+    real *v;      /* of the weight's size: with magnitudes */
+    real *left;   /* the left factor, masked: with dropout */
+    void *kernel; /* what the functions called need */
 } Room;
 
 static size_t kernel_bytes(const AdapterLayer *l)
 {
     const Factors f = factors_of(l);
+    const size_t weight = backend_get()->linear_bwd_weight_scratch(1, f.rows, l->rank, f.cols, threads_count());
 
-    return mem_max(adapter_change_scratch(l),
-                   backend_get()->linear_bwd_weight_scratch(1, f.rows, l->rank, f.cols, threads_count()));
+    return mem_max(mem_max(lora_product_scratch(l), magnitude_scratch(l)), weight);
 }
 
-/* Of one layer; the parts of a Room in their order. */
-static size_t room_bytes(const AdapterLayer *l, const Adapter *a)
+/* Where the parts begin; bytes in all. */
+static size_t lay_out(Room *r, char *at, const Adapter *a, const AdapterLayer *l)
 {
-    const size_t left = l->kind == ADAPTER_LORA && a->config.dropout > 0 ? factors_of(l).left->numel : 0;
+    const size_t mask = mem_align_up((size_t)l->rank * sizeof(real));
+    const size_t v = l->part[PART_MAGNITUDE] ? mem_align_up(l->weight->numel * sizeof(real)) : 0;
+    const size_t left = a->config.dropout > 0 ? mem_align_up(factors_of(l).left->numel * sizeof(real)) : 0;
 
-    if (l->kind == ADAPTER_FULL)
-        return 0;
-    return mem_align_up(l->weight->numel * sizeof(real)) + mem_align_up((size_t)l->rank * sizeof(real)) +
-           mem_align_up(left * sizeof(real)) + kernel_bytes(l);
+    r->mask = (void *)at;
+    r->v = (void *)(at + mask);
+    r->left = (void *)(at + mask + v);
+    r->kernel = at + mask + v + left;
+    return mask + v + left + mem_align_up(kernel_bytes(l));
 }
 
-static Room room_of(const Adapter *a, const AdapterLayer *l)
+static size_t scratch_bytes(const Adapter *a)
 {
-    char *p = a->scratch;
+    static char nowhere[1];
+    size_t most = 0;
     Room r;
 
-    r.change = a->scratch;
-    r.mask = (void *)(p += mem_align_up(l->weight->numel * sizeof(real)));
-    r.masked = (void *)(p += mem_align_up((size_t)l->rank * sizeof(real)));
-    r.kernel = p + (a->config.dropout > 0 ? mem_align_up(factors_of(l).left->numel * sizeof(real)) : 0);
-    return r;
+    for (int i = 0; i < a->n; i++)
+        if (a->layers[i].kind != ADAPTER_FULL)
+            most = mem_max(most, lay_out(&r, nowhere, a, &a->layers[i]));
+    return most;
 }
 
 static size_t base_reals(const Adapter *a)
@@ -80,18 +61,42 @@ static size_t base_reals(const Adapter *a)
     return n;
 }
 
-static size_t scratch_bytes(const Adapter *a)
+/* So many threads that their scratch memory is no more than the weights'. */
+static int workers_of(const Adapter *a)
 {
-    size_t most = 0;
+    const size_t most = base_reals(a) * sizeof(real) / mem_max(scratch_bytes(a), 1);
+    const int threads = threads_count();
 
-    for (int i = 0; i < a->n; i++)
-        most = mem_max(most, room_bytes(&a->layers[i], a));
-    return most;
+    return most >= (size_t)threads ? threads : most > 1 ? (int)most : 1;
 }
 
 size_t adapter_bytes(const Adapter *a)
 {
-    return 2 * base_reals(a) * sizeof(real) + scratch_bytes(a);
+    return 2 * base_reals(a) * sizeof(real) + (size_t)workers_of(a) * scratch_bytes(a);
+}
+
+/* ---- dropout ---- */
+
+/* Which ranks of the layer take part in a step, and by how much, into mask (rank). NULL: all of them do. (PiSSA's first
+ * A and B are no part of what is trained: they stay whole.) */
+static const real *draw_mask(real *mask, const Adapter *a, const AdapterLayer *l, uint64_t seed, int64_t step)
+{
+    const double p = a->config.dropout;
+    Rng r;
+
+    if (step < 0 || p <= 0)
+        return NULL;
+    r = rng_make(seed, rng_stream(l->part[PART_A]->name, (uint64_t)step));
+    for (int k = 0; k < l->rank; k++)
+        mask[k] = rng_uniform(&r) < p ? 0 : (real)(1 / (1 - p));
+    return mask;
+}
+
+static void mask_columns(real *out, const real *in, const real *mask, int rows, int rank)
+{
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < rank; k++)
+            out[i * rank + k] = in[i * rank + k] * mask[k];
 }
 
 /* ---- training ---- */
@@ -112,7 +117,8 @@ int adapter_attach(Adapter *a, Err *e)
         return -1;
     a->base = mem_alloc(base_reals(a), sizeof *a->base, "an adapter's base", e);
     a->scratch_bytes = scratch_bytes(a);
-    a->scratch = mem_alloc(a->scratch_bytes, 1, "scratch memory", e);
+    a->workers = workers_of(a);
+    a->scratch = mem_alloc((size_t)a->workers, a->scratch_bytes, "scratch memory", e);
     if (!a->base || !a->scratch)
         return -1;
     for (int i = 0; i < a->n; i++) {
@@ -124,57 +130,44 @@ int adapter_attach(Adapter *a, Err *e)
     return 0;
 }
 
-/* The change with the ranks that are left, into room->change. The left factor is masked in its place, as the change is
- * made by one function. */
-static void change_of(const Adapter *a, const AdapterLayer *l, const Room *room, bool masked)
-{
-    real *left = masked ? factors_of(l).left->value : NULL;
-    const size_t bytes = masked ? factors_of(l).left->numel * sizeof(real) : 0;
+typedef void (*LayerFn)(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step);
 
-    (void)a;
-    if (masked) {
-        memcpy(room->masked, left, bytes);
-        mask_rows(left, room->masked, room->mask, factors_of(l).rows, l->rank);
+/* Every layer, several at a time, each by one thread. */
+static void for_layers(const Adapter *a, LayerFn work, uint64_t seed, int64_t step)
+{
+    const int workers = threads_count() < a->workers ? threads_count() : a->workers;
+
+    assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
+#pragma omp parallel num_threads(workers)
+    {
+        char *own = (char *)a->scratch + (size_t)threads_alone() * a->scratch_bytes;
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < a->n; i++)
+            work(a, &a->layers[i], own, seed, step);
     }
-    plain_change(room->change, l, room->kernel);
-    if (masked)
-        memcpy(left, room->masked, bytes);
 }
 
-static void apply_layer(const Adapter *a, const AdapterLayer *l, uint64_t seed, int64_t step)
+static void apply_layer(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step)
 {
-    const size_t n = l->weight->numel;
-    const Backend *be = backend_get();
     real *w = l->weight->value;
     Room room;
 
     if (l->kind == ADAPTER_FULL) {
-        memcpy(w, l->part[PART_VALUE]->value, n * sizeof *w);
+        memcpy(w, l->part[PART_VALUE]->value, l->weight->numel * sizeof *w);
         return;
     }
-    room = room_of(a, l);
-    if (drops(a, l, step))
-        draw_mask(room.mask, l, a->config.dropout, seed, step);
-    change_of(a, l, &room, drops(a, l, step));
+    lay_out(&room, scratch, a, l);
+    lora_product(w, l, l->base, draw_mask(room.mask, a, l, seed, step), room.kernel);
     if (l->part[PART_MAGNITUDE])
-        set_magnitudes(room.change, l, l->base, room.kernel);
-    memcpy(w, l->base, n * sizeof *w);
-    be->axpby(w, room.change, n, 1, 1);
+        magnitudes_apply(w, l, NULL, room.kernel);
 }
 
-void adapter_apply(Adapter *a, uint64_t seed, int64_t step)
-{
-    assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
-    for (int i = 0; i < a->n; i++)
-        apply_layer(a, &a->layers[i], seed, step);
-}
-
-static void backward_layer(const Adapter *a, const AdapterLayer *l, uint64_t seed, int64_t step)
+/* dL = s dD R, dR = s dD^T L, where D = s L R^T and a mask is a part of L. */
+static void backward_layer(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step)
 {
     const Backend *be = backend_get();
-    const bool masked = drops(a, l, step);
     real *dw = l->weight->grad;
-    const real *left;
+    const real *mask, *left;
     Factors f;
     Room room;
 
@@ -182,32 +175,36 @@ static void backward_layer(const Adapter *a, const AdapterLayer *l, uint64_t see
         memcpy(l->part[PART_VALUE]->grad, dw, l->weight->numel * sizeof *dw);
         return;
     }
-    room = room_of(a, l);
+    lay_out(&room, scratch, a, l);
     f = factors_of(l);
-    if (masked)
-        draw_mask(room.mask, l, a->config.dropout, seed, step);
+    mask = draw_mask(room.mask, a, l, seed, step);
     if (l->part[PART_MAGNITUDE]) {
-        change_of(a, l, &room, masked);
-        magnitudes_backward(dw, room.change, l, room.kernel);
+        lora_product(room.v, l, l->base, mask, room.kernel);
+        magnitudes_backward(dw, room.v, l, room.kernel);
     }
-    for (size_t i = 0; i < l->weight->numel; i++)
-        dw[i] *= (real)l->scale;
     left = f.left->value;
-    if (masked) {
-        mask_rows(room.masked, left, room.mask, f.rows, l->rank);
-        left = room.masked;
+    if (mask) {
+        mask_columns(room.left, left, mask, f.rows, l->rank);
+        left = room.left;
     }
     be->linear_bwd_data((Grad){f.left->grad, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols);
     be->linear_bwd_weight((Grad){f.right->grad, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols, room.kernel);
-    if (masked)
-        mask_rows(f.left->grad, f.left->grad, room.mask, f.rows, l->rank);
+    if (mask)
+        mask_columns(f.left->grad, f.left->grad, mask, f.rows, l->rank);
+    for (size_t i = 0; i < f.left->numel; i++)
+        f.left->grad[i] *= (real)l->scale;
+    for (size_t i = 0; i < f.right->numel; i++)
+        f.right->grad[i] *= (real)l->scale;
+}
+
+void adapter_apply(Adapter *a, uint64_t seed, int64_t step)
+{
+    for_layers(a, apply_layer, seed, step);
 }
 
 void adapter_backward(Adapter *a, uint64_t seed, int64_t step)
 {
-    assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
-    for (int i = 0; i < a->n; i++)
-        backward_layer(a, &a->layers[i], seed, step);
+    for_layers(a, backward_layer, seed, step);
 }
 
 /* ---- merging ---- */

@@ -71,23 +71,37 @@ Factors factors_of(const AdapterLayer *l)
 
 /* ---- s B A, by kernels ---- */
 
-static void lora_change(real *out, const AdapterLayer *l, void *scratch)
+/* A tall matrix (rows,rank), its columns times `scale` and what the mask has for them. */
+static void scale_columns(real *out, const real *in, double scale, const real *mask, int rows, int rank)
+{
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < rank; k++)
+            out[i * rank + k] = (real)(scale * (double)in[i * rank + k]) * (mask ? mask[k] : 1);
+}
+
+void lora_product(real *out, const AdapterLayer *l, const real *base, const real *mask, void *scratch)
 {
     const Backend *be = backend_get();
     const Factors f = factors_of(l);
     const bool a_left = f.left == l->part[PART_A];
     const Param *a0 = l->part[PART_A0], *b0 = l->part[PART_B0];
+    real *left = scratch;
+    void *rest = (char *)scratch + mem_align_up(f.left->numel * sizeof(real));
 
-    be->linear_fwd(out, f.left->value, f.right->value, NULL, NULL, 1, f.rows, l->rank, f.cols, scratch);
-    if (a0) {
-        real *first = scratch;
-        void *rest = (char *)scratch + mem_align_up(l->weight->numel * sizeof(real));
-        be->linear_fwd(first, (a_left ? a0 : b0)->value, (a_left ? b0 : a0)->value, NULL, NULL, 1, f.rows, l->rank,
-                       f.cols, rest);
-        be->axpby(out, first, l->weight->numel, -1, 1);
-    }
-    for (size_t i = 0; i < l->weight->numel; i++)
-        out[i] *= (real)l->scale;
+    scale_columns(left, f.left->value, l->scale, mask, f.rows, l->rank);
+    be->linear_fwd(out, left, f.right->value, NULL, base, 1, f.rows, l->rank, f.cols, rest);
+    if (!a0)
+        return;
+    scale_columns(left, (a_left ? a0 : b0)->value, -l->scale, NULL, f.rows, l->rank);
+    be->linear_fwd(out, left, (a_left ? b0 : a0)->value, NULL, out, 1, f.rows, l->rank, f.cols, rest);
+}
+
+size_t lora_product_scratch(const AdapterLayer *l)
+{
+    const Factors f = factors_of(l);
+
+    return mem_align_up(f.left->numel * sizeof(real)) +
+           mem_align_up(backend_get()->linear_fwd_scratch(f.rows, l->rank, f.cols, threads_count()));
 }
 
 /* ---- the others, in the order of files ---- */
@@ -216,37 +230,33 @@ static void lokr_change(real *out, const AdapterLayer *l, real *tmp)
 
 /* ---- magnitudes: W' = m V / |V|, V = W + D ---- */
 
-static size_t magnitude_scratch(const AdapterLayer *l)
+size_t magnitude_scratch(const AdapterLayer *l)
 {
     return l->part[PART_MAGNITUDE] ? mem_align_up(2 * channels_of(l->weight).channels * sizeof(double)) : 0;
 }
 
-/* From D to m (W + D)/|W + D| - W. */
-void set_magnitudes(real *change, const AdapterLayer *l, const real *base, void *scratch)
+/* From V to m V/|V|, less `base` where there is one. */
+void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *scratch)
 {
     const Channels c = channels_of(l->weight);
     const real *m = l->part[PART_MAGNITUDE]->value;
     double *by = scratch, *minus = by + c.channels;
 
-    for (size_t i = 0; i < l->weight->numel; i++)
-        change[i] += base[i];
-    channel_dots(by, change, change, c);
+    channel_dots(by, v, v, c);
     for (size_t o = 0; o < c.channels; o++) {
         by[o] = (double)m[o] / sqrt(by[o]);
-        minus[o] = -1;
+        minus[o] = base ? -1 : 0;
     }
-    channel_combine(change, by, base, minus, c);
+    channel_combine(v, by, base ? base : v, minus, c);
 }
 
-/* dW' becomes dD; dm = dW' . V/|V|, dV = m/|V| (dW' - V (dW' . V)/|V|^2). v holds D and becomes V. */
-void magnitudes_backward(real *dw, real *v, const AdapterLayer *l, void *scratch)
+/* dW' becomes dD; dm = dW' . V/|V|, dV = m/|V| (dW' - V (dW' . V)/|V|^2). */
+void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *scratch)
 {
     const Channels c = channels_of(l->weight);
     const Param *m = l->part[PART_MAGNITUDE];
     double *square = scratch, *dot = square + c.channels;
 
-    for (size_t i = 0; i < l->weight->numel; i++)
-        v[i] += l->base[i];
     channel_dots(square, v, v, c);
     channel_dots(dot, dw, v, c);
     for (size_t o = 0; o < c.channels; o++) {
@@ -271,11 +281,8 @@ static size_t plain_scratch(const AdapterLayer *l)
     const bool tucker = l->part[PART_MID] || l->part[PART_T1] || l->part[PART_T2];
     const Sizes z = sizes_of(l);
 
-    if (by_kernels(l)) {
-        const Factors f = factors_of(l);
-        return mem_align_up(backend_get()->linear_fwd_scratch(f.rows, l->rank, f.cols, threads_count())) +
-               (l->part[PART_A0] ? mem_align_up(z.numel * sizeof(real)) : 0);
-    }
+    if (by_kernels(l))
+        return lora_product_scratch(l);
     /* D in the files' order; then factors, and what a Tucker product needs on its way. (A Kronecker product of whole
      * factors has a rank by name only, of any size.) */
     return mem_align_up((3 * z.numel + (tucker ? z.rank * z.in * (z.taps + 1) : 0)) * sizeof(real));
@@ -292,7 +299,7 @@ void plain_change(real *out, const AdapterLayer *l, void *scratch)
     real *ordered = scratch, *rest = ordered + n;
 
     if (by_kernels(l)) {
-        lora_change(out, l, scratch);
+        lora_product(out, l, NULL, NULL, scratch);
         return;
     }
     if (l->kind == ADAPTER_LORA)
@@ -314,6 +321,9 @@ void adapter_change(real *out, const AdapterLayer *l, const real *base, void *sc
         return;
     }
     plain_change(out, l, scratch);
-    if (l->part[PART_MAGNITUDE])
-        set_magnitudes(out, l, base, scratch);
+    if (!l->part[PART_MAGNITUDE])
+        return;
+    for (size_t i = 0; i < l->weight->numel; i++)
+        out[i] += base[i];
+    magnitudes_apply(out, l, base, scratch);
 }

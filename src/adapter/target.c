@@ -134,7 +134,7 @@ bool adapter_target(int *rank, double *alpha, const char *targets, int default_r
         }
         if (waiting && it.rank) {
             *rank = it.rank;
-            *alpha = isnan(it.alpha) ? default_alpha * it.rank / default_rank : it.alpha;
+            *alpha = isnan(it.alpha) ? default_alpha * sqrt((double)it.rank / default_rank) : it.alpha;
         }
         waiting &= !it.rank;
     }

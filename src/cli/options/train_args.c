@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -110,10 +111,12 @@ static const Option FINETUNE_OPTIONS[] = {
      OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
-    {.name = "alpha", ADAPTER(ALPHA)}, /* in proportion to the rank, where only that is given */
+    {.name = "alpha", .flags = OPT_FIXED | OPT_NO_DEFAULT, .field = &ADAPTER_FIELDS[ADAPTER_ALPHA],
+     .at = offsetof(TrainArgs, adapter)},
     {.name = "target", .alias = "targets", .flags = OPT_FIXED | OPT_NO_DEFAULT, .arg = "NAME,..[=RANK[:ALPHA]]",
      OWN(FIELD_TEXT, target,
-         .help = "layers to adapt: names, their ends, wildcards, or attention, all-linear, conv, all")},
+         .help = "layers to adapt: names, their ends, wildcards, or attention, all-linear, conv, all [w_q,w_k,w_v on "
+                 "the data of the model; else all-linear,conv,class_embedding]")},
     {.name = "rslora", ADAPTER(RSLORA)},
     {.name = "dora", ADAPTER(DORA)},
     {.name = "dropout", ADAPTER(DROPOUT)},
@@ -226,6 +229,15 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
     return 0;
 }
 
+/* The scale that goes with the learning rate: 2 at rank 8, as measured (README, "Adapters"); more ranks take larger
+ * steps together, so it falls with their square root (Kalajdzievski 2023). Rounded, for people. */
+static double default_alpha(const AdapterConfig *c)
+{
+    const double scale = 2 * sqrt(8.0 / c->rank);
+    const double alpha = scale * (c->rslora ? sqrt((double)c->rank) : (double)c->rank);
+    return floor(alpha + 0.5);
+}
+
 int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e)
 {
     const char *drop = options_given(g, "cond-drop");
@@ -237,10 +249,8 @@ int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model
                            a->model_path);
         a->train.cond_drop = 0;
     }
-    if (!resumed && options_given(g, "rank") && !options_given(g, "alpha")) {
-        const AdapterConfig plain = finetune_args_default(a->preset).adapter;
-        a->adapter.alpha = plain.alpha * a->adapter.rank / plain.rank;
-    }
+    if (!resumed && !options_given(g, "alpha") && a->preset != PRESET_SEED)
+        a->adapter.alpha = default_alpha(&a->adapter);
     if (a->target && strlen(a->target) >= sizeof a->adapter.targets)
         return err_set(e, ERR_USAGE, "option '--target' takes at most %d characters", ADAPTER_TARGETS_MAX - 1);
     return 0;
