@@ -340,7 +340,6 @@ milestones: what is asked for by epochs waits|src/cli/options/train_args.c|s/if 
 milestones: no pictures taken for a wish|src/cli/options/train_args.c|s/ \&\& a->loop.sample_every > 0;/;/|cli_train
 stretch: the range of all images|src/cli/cmd_sample.c|s/image_stretch(px + i \* hw, x + i \* hw, hw)/image_stretch(px, x, n * hw)/|cli_compare
 stretch: rounded|src/io/image.c|s/(v >= 255 ? 255 : v > 0 ? v : 0)/(v >= 255 ? 255 : v > 0 ? v + 0.5 : 0)/|test_image
-stretch: an image of one value|src/io/image.c|s/double v = high > low ?/double v = 1 ?/|test_image
 text: letters that there are not|src/io/image_text.c|s/c >= . . \&\& c <= .~. ? c : .?./c/|test_image
 text: over the edge|src/io/image_text.c|s/x1 = x1 < im->w ? x1 : im->w;//|test_image
 compare: adapters are added up|src/cli/cmd_sample.c|s/memcpy(s->values, kept, s->n_values \* sizeof .kept);/(void)kept;/|cli_compare

@@ -131,6 +131,10 @@ static void test_text(void **state)
     image_text(&a, -100, -100, "L", 5, 7);
     for (int i = 0; i < W * H; i++)
         assert_int_equal(one[i], 200);
+    /* over the edge: not on at the other side */
+    image_text(&a, W - 3, 0, "L", 1, 7);
+    for (int i = 0; i < W * H; i++)
+        assert_true(one[i] == 200 || i % W >= W - 3);
     image_text(&a, -2, -3, "LLLLLLLLLLLLLLLLLLLLLLLLLLLLLLLL", 7, 7);
     image_text(&a, INT_MAX, INT_MAX, "L", INT_MAX, 7);
 }

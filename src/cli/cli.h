@@ -107,7 +107,7 @@ extern const char *const BATCH_STATS_NAMES[];
 /* clang-format off */
 #define OPTION_MODEL(T) \
     {.name = "model", .letter = 'm', .flags = OPT_DRAWN, .arg = "FILE", \
-     OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run")}
+     OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run; until there is one, " SHIPPED_MODEL)}
 #define OPTION_LORAS(T) \
     {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL | OPT_DRAWN, .fallback = "", .arg = "PATH[:SCALE]", \
      OPTION_OWN(T, FIELD_TEXTS, loras, \

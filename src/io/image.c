@@ -25,8 +25,8 @@ void image_stretch(uint8_t *px, const float *x, size_t n)
         high = (double)x[i] > high ? (double)x[i] : high;
     }
     for (size_t i = 0; i < n; i++) {
-        double v = high > low ? ((double)x[i] - low) / (high - low) * 256 : 0;
-        px[i] = (uint8_t)(v >= 255 ? 255 : v > 0 ? v : 0); /* NaN: 0 */
+        double v = ((double)x[i] - low) / (high - low) * 256;
+        px[i] = (uint8_t)(v >= 255 ? 255 : v > 0 ? v : 0); /* NaN, as 0 / 0 where all are the same: 0 */
     }
 }
 

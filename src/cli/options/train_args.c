@@ -108,7 +108,8 @@ static const Option TRAIN_OPTIONS[] = {
 static const Option FINETUNE_OPTIONS[] = {
     {.heading = "Adapter and data"},
     {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
-     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read. Until there is one, "
+             SHIPPED_MODEL)},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
     {.name = "alpha", .flags = OPT_FIXED | OPT_NO_DEFAULT, .field = &ADAPTER_FIELDS[ADAPTER_ALPHA],
