@@ -345,6 +345,28 @@ predict: the last failure is told|src/model/predict.c|s/if (first < p->failed)/i
 bench: one pass where sampling makes two|src/cli/bench.c|s/passes = sampler_passes(s)/passes = 1/|cli_sample
 fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
 fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
+loop: every epoch is attended to|src/run/loop.c|s/return least > steps ?/return 0 ?/|test_loop
+loop: an epoch of just so many steps is too short|src/run/loop.c|s/return least > steps ?/return least >= steps ?/;s/(least + steps - 1) . steps : 1/least \/ steps + 1 : 1/|test_loop
+loop: epochs passed over are forgotten|src/run/loop.c|s/r->epoch . n > (r->epoch - together) . n/r->epoch % n == 0/|test_loop
+milestones: what is asked for by epochs waits|src/cli/options/train_args.c|s/if ((saves .. draws) \&\& /if (0 \&\& /|cli_train
+milestones: no pictures taken for a wish|src/cli/options/train_args.c|s/ \&\& a->loop.sample_every > 0;/;/|cli_train
+stretch: the range of all images|src/cli/cmd_sample.c|s/image_stretch(px + i \* hw, x + i \* hw, hw)/image_stretch(px, x, n * hw)/|cli_compare
+stretch: rounded|src/io/image.c|s/(v >= 255 ? 255 : v > 0 ? v : 0)/(v >= 255 ? 255 : v > 0 ? v + 0.5 : 0)/|test_image
+text: letters that there are not|src/io/image_text.c|s/c >= . . \&\& c <= .~. ? c : .?./c/|test_image
+text: over the edge|src/io/image_text.c|s/x1 = x1 < im->w ? x1 : im->w;//|test_image
+compare: adapters are added up|src/cli/cmd_sample.c|s/memcpy(s->values, kept, s->n_values \* sizeof .kept);/(void)kept;/|cli_compare
+compare: every adapter at full strength|src/cli/cmd_sample.c|s/.scale = {loras->scale\[i\]}/.scale = {1}/|cli_compare
+compare: the first adapter in all blocks|src/cli/cmd_sample.c|s/.item = {loras->item\[i\]}/.item = {loras->item[0]}/|cli_compare
+compare: blocks that are not counted|src/cli/sample_picture.c|s/l.all.w \* (size_t)l.all.h \* 4/l.one.w * (size_t)l.one.h * 4/|cli_compare
+captions: the scale is left out|src/cli/sample_picture.c|s/if (loras->scale\[block - 1\] != 1)/if (0)/|cli_compare
+captions: a path that says nothing|src/cli/sample_picture.c|s/"", "lora", "runs"/"", "runs"/|cli_compare
+captions: not in the recipe|src/cli/options/sample_args.c|s/.name = "no-captions", .flags = OPT_DRAWN/.name = "no-captions"/|cli_compare
+stretch: not in the recipe|src/cli/options/sample_args.c|s/.name = "stretch", .flags = OPT_DRAWN/.name = "stretch"/|cli_compare
+shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
+shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
+shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped
+shipped model: its adapter lies beside it|src/cli/cli.c|s/strcmp(path, SHIPPED_MODEL) ? path : DEFAULT_MODEL/path/|cli_shipped
+shipped model: its name in a picture|src/cli/recipe.c|s/!(from = from_shipped(whole)) \&\& //|cli_shipped
 END
 )
 
