@@ -1,28 +1,41 @@
 #!/usr/bin/env bash
-# The pictures of the README, from the models under runs/ (trained first where they are missing). `make figures` calls it.
+# The pictures of the README, from the model that is shipped and adapters of it under runs/figures (trained first where they
+# are missing: minutes). `make figures` calls it.
 #
+#   adapters.png     digits become clothes: the model, an adapter on Fashion-MNIST, half of it
+#   outlines.png     the same for 500 digits drawn as outlines
 #   noise.png        forward noising                    trajectory.png  the reverse process, a row per class
-#   base.png         digits of runs/mnist
-#   lora_before.png  digits of a briefly trained model  lora_after.png  the same noise, with an adapter
-#   loss.png         training and validation loss of runs/mnist (needs gnuplot)
+#   base.png         digits                             loss.png        losses of runs/mnist, if that is there (gnuplot)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mkdir -p figure
-if [ ! -e runs/mnist/model.safetensors ]; then
-    ./sdlora train
-fi
-if [ ! -e runs/brief/lora/adapter_model.safetensors ]; then
-    ./sdlora train --preset tiny --epochs 1 --out runs/brief
-    ./sdlora finetune --model runs/brief/model.safetensors --rank 8 --out runs/brief/lora
-fi
+model=data/models/mnist.safetensors
+runs=runs/figures
+adapter() { # NAME ARGS...: runs/figures/NAME, unless it is there
+    local name=$1
+    shift
+    [ -e "$runs/$name/adapter_model.safetensors" ] || ./sdlora finetune --model "$model" --out "$runs/$name" "$@"
+}
+compare() { # NAME PICTURE
+    ./sdlora sample --model "$model" --compare --lora "$runs/$1" --lora "$runs/$1:0.5" -n 8 -o "$2"
+}
+
+mkdir -p figure "$runs"
+scripts/get_data.sh fashion-mnist
+[ -e "$runs/data/outlines/about.json" ] || ./sdlora data --transform contour -n 500 -o "$runs/data/outlines"
+adapter fashion-mnist --data data/fashion-mnist --epochs 2
+adapter outlines --data "$runs/data/outlines" --steps 300
+compare fashion-mnist figure/adapters.png
+compare outlines figure/outlines.png
 
 ./sdlora noise -o figure/noise.png
-./sdlora sample -o figure/base.png
-./sdlora sample --trajectory 12 --sampler ddpm -o figure/trajectory.png
-./sdlora sample --model runs/brief/model.safetensors -o figure/lora_before.png
-./sdlora sample --model runs/brief/model.safetensors --lora=runs/brief/lora -o figure/lora_after.png
+./sdlora sample --model "$model" -o figure/base.png
+./sdlora sample --model "$model" --trajectory 12 --sampler ddpm -o figure/trajectory.png
 
+if [ ! -e runs/mnist/metrics.jsonl ]; then
+    echo "figures: there is no runs/mnist, figure/loss.png is left as it was (sdlora train)" >&2
+    exit 0
+fi
 if ! command -v gnuplot >/dev/null; then
     echo "figures: gnuplot is missing, figure/loss.png is left as it was (apt-get install gnuplot-nox)" >&2
     exit 0

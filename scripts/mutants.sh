@@ -141,7 +141,7 @@ merge, extract, resize: over what is not an adapter|src/cli/adapter_tools.c|s/re
 base: the adapter's own word is not asked|src/cli/cli.c|s/"%s", a->facts.base_sha256/"%s", ""/|cli_adapter_tools
 base: a run of finetune passes for a model|src/cli/cli.c|s/return is_adapter(path, e);/return 0;/|cli_adapter_tools
 base: a model's file passes for no model|src/store/model_file.c|s/const bool is = f/const bool is = 0/|cli_adapter_tools
-base: an adapter's file passes for no adapter|src/store/adapter_names.c|s/is = is_adapters/is = 0 \&\& is_adapters/|cli_adapter_tools
+base: an adapter's file passes for no adapter|src/store/adapter_names.c|s/is = f \&\& adapter_is_in/is = 0 \&\& adapter_is_in/|cli_adapter_tools
 sample: an adapter's classes are not asked|src/cli/cli.c|s/if (classes > m->config.classes/if (0/|cli_adapter_tools
 not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
 not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
@@ -194,6 +194,18 @@ progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.9
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
 text: C1 controls are shown|src/base/text.c|s/{0x7f, 0x9f}/{0x7f, 0x7f}/|test_text cli_terminal
 text: overlong forms are shown|src/base/text.c|s/\*c >= LEAST\[n\] && //|test_text
+info: a layer known by a shorter ending|src/store/adapter_names.c|s/after < most .. (after == most/0 \&\& (after == most/|test_adapter_about
+info: alphas are numbers|src/store/adapter_about.c|s/ \&\& part != FILE_ALPHA//|test_adapter_about
+info: the rank of the reference's spelling|src/store/adapter_shapes.c|s/l->style == STYLE_REFERENCE ? 1 : 0/0 ? 1 : 0/|test_adapter_about
+info: rsLoRA's scale without the root|src/store/adapter_about.c|s/l->alpha, a->config.rslora)/l->alpha, false)/|test_adapter_about
+info: half a layer|src/store/adapter_about.c|s/if (adapter_check_complete(a, l, e) ../if (/|test_adapter_about
+info: any class table|src/store/adapter_about.c|s/if (strcmp(l->name, CLASS_TABLE))/if (1)/|test_adapter_about
+info: strangers not counted|src/store/adapter_names.c|s/(\*strangers)++ ? \*strange : it->t/*strangers ? *strange : it->t/|test_adapter_about
+info: a group holds what cannot be adapted|src/adapter/target.c|s/adapter_adaptable(weight) \&\& in_group/in_group/|test_adapter_about
+info: numbers of A alone|src/adapter/adapter.c|s/ + shape_numel(adapter_part_shape(&l, PART_B)))/)/|test_adapter_about
+info: made for whichever model|src/cli/info_adapter.c|s/made_for = !strcmp(base, sha256)/made_for = base != NULL/|cli_info
+info: facts of a file by itself|src/cli/info_run.c|s/else if (facts \&\& facts->steps)/else if (0)/|cli_info
+info: the loss of the base alone|src/cli/info_run.c|s/if (facts \&\& isfinite(facts->base_val_loss))$/if (0)/|cli_info
 info: DEL in JSON|src/cli/report.c|s/if (\*p == 0x7f)/if (0)/|cli_terminal
 signals: SIGHUP kills|src/cli/interrupt.c|s/N_SIGNALS = 3/N_SIGNALS = 2/; s/, SIGHUP}/}/|cli_signals
 signals: a second one ends as if saved|src/cli/interrupt.c|s/_exit(ERR_FAILED)/_exit(128 + sig)/|cli_signals
@@ -344,6 +356,28 @@ predict: the last failure is told|src/model/predict.c|s/if (first < p->failed)/i
 bench: one pass where sampling makes two|src/cli/bench.c|s/passes = sampler_passes(s)/passes = 1/|cli_sample
 fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
 fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
+loop: every epoch is attended to|src/run/loop.c|s/return least > steps ?/return 0 ?/|test_loop
+loop: an epoch of just so many steps is too short|src/run/loop.c|s/return least > steps ?/return least >= steps ?/;s/(least + steps - 1) . steps : 1/least \/ steps + 1 : 1/|test_loop
+loop: epochs passed over are forgotten|src/run/loop.c|s/r->epoch . n > (r->epoch - together) . n/r->epoch % n == 0/|test_loop
+milestones: what is asked for by epochs waits|src/cli/options/train_args.c|s/if ((saves .. draws) \&\& /if (0 \&\& /|cli_train
+milestones: no pictures taken for a wish|src/cli/options/train_args.c|s/ \&\& a->loop.sample_every > 0;/;/|cli_train
+stretch: the range of all images|src/cli/cmd_sample.c|s/image_stretch(px + i \* hw, x + i \* hw, hw)/image_stretch(px, x, n * hw)/|cli_compare
+stretch: rounded|src/io/image.c|s/(v >= 255 ? 255 : v > 0 ? v : 0)/(v >= 255 ? 255 : v > 0 ? v + 0.5 : 0)/|test_image
+text: letters that there are not|src/io/image_text.c|s/c >= . . \&\& c <= .~. ? c : .?./c/|test_image
+text: over the edge|src/io/image_text.c|s/x1 = x1 < im->w ? x1 : im->w;//|test_image
+compare: adapters are added up|src/cli/cmd_sample.c|s/memcpy(s->values, kept, s->n_values \* sizeof .kept);/(void)kept;/|cli_compare
+compare: every adapter at full strength|src/cli/cmd_sample.c|s/.scale = {loras->scale\[i\]}/.scale = {1}/|cli_compare
+compare: the first adapter in all blocks|src/cli/cmd_sample.c|s/.item = {loras->item\[i\]}/.item = {loras->item[0]}/|cli_compare
+compare: blocks that are not counted|src/cli/sample_picture.c|s/l.all.w \* (size_t)l.all.h \* 4/l.one.w * (size_t)l.one.h * 4/|cli_compare
+captions: the scale is left out|src/cli/sample_picture.c|s/if (loras->scale\[block - 1\] != 1)/if (0)/|cli_compare
+captions: a path that says nothing|src/cli/sample_picture.c|s/"", "lora", "runs"/"", "runs"/|cli_compare
+captions: not in the recipe|src/cli/options/sample_args.c|s/.name = "no-captions", .flags = OPT_DRAWN/.name = "no-captions"/|cli_compare
+stretch: not in the recipe|src/cli/options/sample_args.c|s/.name = "stretch", .flags = OPT_DRAWN/.name = "stretch"/|cli_compare
+shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
+shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
+shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped
+shipped model: its adapter lies beside it|src/cli/cli.c|s/strcmp(path, SHIPPED_MODEL) ? path : DEFAULT_MODEL/path/|cli_shipped
+shipped model: its name in a picture|src/cli/recipe.c|s/!(from = from_shipped(whole)) \&\& //|cli_shipped
 END
 )
 

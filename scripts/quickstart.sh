@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# From a fresh checkout to figure/quickstart.png: install what is missing, build, train a small model on MNIST, fine-tune a
-# LoRA adapter, draw the same noise without and with it. Takes minutes on two cores; everything goes to runs/quickstart.
+# From a fresh checkout to a picture of what adapters do: install what is missing, build, draw digits with the model that is
+# shipped, train an adapter that draws outlines and, where Fashion-MNIST can be fetched, one that draws clothes. Some
+# minutes on two cores; everything goes to runs/quickstart (and Fashion-MNIST to data/). Started again it goes on where it
+# was stopped, and draws the pictures anew.
 #
-#   scripts/quickstart.sh            SDLORA_THREADS and the like are passed on by the environment
+#   scripts/quickstart.sh            OMP_NUM_THREADS, SDLORA_SIMD and the like are passed on by the environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 run=runs/quickstart
-figure=figure/quickstart.png
+model=data/models/mnist.safetensors
+figure=$run/adapters.png
 apt=(build-essential pkg-config libopenblas-dev zlib1g-dev libstb-dev libjansson-dev libmd-dev libpcre2-dev)
 
 say() {
@@ -25,8 +28,8 @@ missing() {
         echo "a C compiler"
     else
         # shellcheck disable=SC2086  # CPPFLAGS may be several flags
-        echo '#include <stb_image_write.h>' | "$cc" -E -isystem /usr/include/stb ${CPPFLAGS-} - >/dev/null 2>&1 ||
-            echo "stb_image_write.h"
+        printf '#include <%s>\n' stb_image_write.h stb_easy_font.h | "$cc" -E -isystem /usr/include/stb ${CPPFLAGS-} - >/dev/null 2>&1 ||
+            echo "stb_image_write.h and stb_easy_font.h"
     fi
     if ! have pkg-config; then
         echo "pkg-config"
@@ -65,7 +68,7 @@ tell() {
         command="brew install gcc make pkg-config openblas zlib jansson libmd pcre2
     export CC=gcc-14      (or what it installed: Apple's clang has no OpenMP)
     export PKG_CONFIG_PATH=\"\$(brew --prefix openblas)/lib/pkgconfig\"
-    (stb_image_write.h, of the stb library, goes anywhere that CPPFLAGS=-I... names)"
+    (stb_image_write.h and stb_easy_font.h, of the stb library, go anywhere that CPPFLAGS=-I... names)"
     else
         command="install: a C compiler, make, pkg-config, OpenBLAS, zlib, stb, jansson, libmd and pcre2 with their headers"
     fi
@@ -91,23 +94,46 @@ fi
 say "building ./sdlora"
 make -j "$(nproc 2>/dev/null || echo 2)"
 
+# adapter NAME STEPS DATA: train it; one that was begun is finished. One of another model or other data is set aside first.
+adapter() {
+    local command=(./sdlora finetune --model "$model" --data "$3" --steps "$2" --out "$run/$1") status=0
+    "${command[@]}" --resume || status=$?
+    case $status in
+    0) ;;
+    2 | 3) "${command[@]}" ;;
+    *) exit "$status" ;; # interrupted, above all
+    esac
+}
+
+say "drawing digits with the model that is shipped"
+mkdir -p "$run"
+./sdlora sample --model "$model" -o "$run/digits.png"
+
 scripts/get_data.sh mnist
 
-say "training: preset tiny on MNIST"
-./sdlora train --preset tiny --epochs 2 --out "$run"
+say "training: an adapter that draws outlines, from 500 images"
+./sdlora data --transform contour -n 500 --force -o "$run/data/outlines"
+adapter outlines 150 "$run/data/outlines"
+loras=(--lora "$run/outlines" --lora "$run/outlines:0.5")
 
-say "fine-tuning: LoRA, rank 8"
-./sdlora finetune --rank 8 --model "$run/model.safetensors" --out "$run/lora"
+say "fetching Fashion-MNIST"
+if scripts/get_data.sh fashion-mnist; then
+    say "training: an adapter that draws clothes"
+    adapter fashion-mnist 300 data/fashion-mnist
+    loras+=(--lora "$run/fashion-mnist" --lora "$run/fashion-mnist:0.5")
+else
+    echo "quickstart: without Fashion-MNIST there is no adapter for clothes" >&2
+fi
 
-say "drawing: the same noise without and with the adapter"
-mkdir -p "$(dirname "$figure")"
-./sdlora sample --model "$run/model.safetensors" --lora="$run/lora" --compare -o "$figure"
+say "drawing: the model, and each adapter at its full and at half its strength, from the same noise"
+./sdlora sample --model "$model" --compare "${loras[@]}" -n 6 -o "$figure"
 
 say "done: $figure"
 cat >&2 <<END
 
 Try next:
-    ./sdlora sample --model $run/model.safetensors --digit 5
-    ./sdlora train                                   (the full model, preset mnist)
+    ./sdlora sample --model $model --lora $run/outlines --digit 5
+    ./sdlora info $run/outlines
+    ./sdlora train                                   (a model of your own, preset mnist)
     ./sdlora --help
 END

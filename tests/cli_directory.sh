@@ -109,7 +109,7 @@ refused moving 'which a new run there would move away' "$SDLORA" train --preset 
 # a base that is gone or another while the adapter is trained: previews are drawn with it
 cp run/model.safetensors base.safetensors
 "$SDLORA" finetune --model base.safetensors --data data --out gone --rank 2 --batch-size 8 --steps 20 --lr-schedule constant \
-    --log-every 1 --progress none --threads 1 >out.txt 2>err.txt &
+    --sample-every 1 --log-every 1 --progress none --threads 1 >out.txt 2>err.txt &
 pid=$!
 for _ in $(seq 3000); do [ -s gone/metrics.jsonl ] && break; sleep 0.01; done
 rm -f base.safetensors

@@ -31,7 +31,8 @@ row $M images '8x8, grey'
 row $M classes '3, and a null class'
 row $M network 'channels 4,8'
 row $M SHA-256 "$(hash_of $M)"
-row $M data data
+data_sha=$("$SDLORA" info --json data | sed -n 's/^ *"sha256": "\(.\{12\}\).*/\1/p' | head -n 1)
+row $M data "data, SHA-256 $data_sha"
 json $M val_loss "$(last $R/metrics.jsonl val_loss)"
 row $M steps '10 of 10, 2 epochs, seed 0'
 val=$(last $R/metrics.jsonl val_loss)
@@ -44,7 +45,8 @@ expect 0 'encoder_convs.0.seq1.0.weight' info --tensors $M
 check 'and its fields' grep -q '^  null_class      yes ' out.txt
 mkdir alone && cp $M alone/m.safetensors
 "$SDLORA" info alone/m.safetensors >out.txt
-check 'a model by itself says nothing of a training' test "$(grep -c '^  \(data\|steps\|validation\)' out.txt)" -eq 0
+check 'a model by itself says what its file knows' test "$(grep '^  \(data\|steps\|validation loss\) ' out.txt | tr -s ' ' | tr '\n' '|')" = \
+    " data data, SHA-256 $data_sha| steps 10| validation loss $(four "$(last $R/metrics.jsonl val_loss)")|"
 weights=$("$SDLORA" finetune --model $M --data data --steps 1 --batch-size 8 --out spare 2>&1 | sed -n "s/^model: .*, \([0-9,]*\) weights, frozen/\1/p")
 row $M parameters "$weights, $((($(stat -c %s $M) + 500) / 1000)) KB"
 # shellcheck disable=SC2086
@@ -90,22 +92,53 @@ head -c 1000 $R/checkpoints/ckpt-00000005/state.safetensors >ckpt-00000007/state
 refuse 3 'cut short' info ckpt-00000007
 
 # ---- an adapter, as its run's directory, as a file, by itself, in another spelling ----
-for path in $R/lora $R/lora/adapter_model.safetensors; do
-    row $path kind 'LoRA, as PEFT spells it'
+L=$R/lora/adapter_model.safetensors
+fact() { "$SDLORA" info --json --tensors $L | sed -n "s/^ *\"$1\": \([^{]*[^{,]\),*$/\1/p" | head -n 1; }
+for path in $R/lora $L; do
+    row $path kind 'LoRA, in the spelling of PEFT'
     check 'it is an adapter first' grep -q "^adapter '" out.txt
-    row $path rank '2, alpha 6'
-    row $path on 'w_k, w_q, w_v: 9 layers'
-    row $path numbers "416 trained, $((($(stat -c %s $R/lora/adapter_model.safetensors) + 500) / 1000)) KB"
-    row $path base "small, SHA-256 $(hash_of $M)"
+    row $path rank '2, alpha 6, on w_k, w_q, w_v: 9 layers'
+    row $path numbers "416 in $((($(stat -c %s $L) + 500) / 1000)) KB"
+    row $path base "small/model.safetensors, SHA-256 $(hash_of $M)"
     row $path steps '4 of 4, 1 epoch, seed 0'
     json $path rank 2
+    json $path spelling '"PEFT"'
     json $path sha256 "\"$(sha256sum $M | cut -c1-64)\"" # of the base, beside its own
+    val=$(last $R/lora/metrics.jsonl val_loss)
+    "$SDLORA" info $path >out.txt
+    check 'losses with and without' grep -q "^  validation loss  $(four "$val") last, .*, the base alone [0-9.]*$" out.txt
 done
 row $R/lora state 'finished, a run of finetune'
+# what its own file knows is enough
 mkdir lone && cp $R/lora/adapter_*.* lone
-sed -i 's/"base_model_name_or_path": null/"base_model_name_or_path": "some\/where\/else"/' lone/adapter_config.json
-row lone base else
-row lone rank '2, alpha 6'
+row lone base "small/model.safetensors, SHA-256 $(hash_of $M)"
+row lone rank '2, alpha 6, on w_k, w_q, w_v: 9 layers'
+row lone steps 4
+row lone classes 3
+row lone data "data, SHA-256 $(fact data_sha256 | cut -c2-13)"
+row lone 'validation loss' "$(four "$val"), the base alone $(four "$(fact base_val_loss)")"
+json lone base_val_loss "$(fact base_val_loss)"
+check 'the base is not its adapter' test "$(four "$val")" != "$(four "$(fact base_val_loss)")"
+check 'whether it fits is not asked' test "$("$SDLORA" info lone | grep -c fits)" -eq 0
+expect 0 "fits             $M, for which it was made" info lone -m $M
+expect 0 '"fits": true' info lone --json --model $R
+expect 0 'though it was made for another model of the same shape' info lone -m $R/checkpoints/ckpt-00000005/model.safetensors
+refuse 3 'does not fit' info lone -m tiny
+refuse 2 "'$M' is no adapter" info $M -m $M
+"$SDLORA" convert lone -m $M --to kohya -o lone.kohya >out.txt
+row lone.kohya kind 'LoRA, in the spelling of kohya'
+row lone.kohya rank '2, alpha 6, on cross_attention_w_k, cross_attention_w_q, cross_attention_w_v: 9 layers'
+row lone.kohya base "small/model.safetensors, SHA-256 $(hash_of $M)"
+G=$TESTS/golden/adapters
+row $G/dora_patterns kind 'DoRA, in the spelling of PEFT'
+row $G/lora_rslora kind 'rsLoRA, in the spelling of PEFT'
+row $G/dora_conv kind 'DoRA, scaled as rsLoRA, in the spelling of PEFT'
+row $G/lycoris_lokr.safetensors kind 'LoKr, in the spelling of kohya'
+row $G/lokr_both kind 'LoKr, in the spelling of PEFT'
+row $G/bias_all whole '45 biases'
+row $G/new_classes whole "1 class table of 14 rows"
+row $G/ia3 refused "'$G/ia3/adapter_config.json' sets 'peft_type' to 'IA3', which is not supported"
+json $G/ia3 kind '"adapter"'
 st_file() { # st_file PATH BYTES HEADER-JSON: BYTES zeros are the data
     local path=$1 bytes=$2 header=$3
     {
@@ -115,12 +148,31 @@ st_file() { # st_file PATH BYTES HEADER-JSON: BYTES zeros are the data
     } >"$path"
 }
 tensor() { echo "\"$1\":{\"dtype\":\"F32\",\"shape\":[$2],\"data_offsets\":[$3]}"; }
-st_file mixed 132 "{$(tensor x.a.lora_down.weight 2,3 0,24),$(tensor x.a.lora_up.weight 4,2 24,56),$(tensor x.a.alpha '' 56,60),\
-$(tensor x.b.lora_down.weight 1,8 60,92),$(tensor x.b.lora_up.weight 10,1 92,132)}"
+k=lora_unet_x_1
+st_file mixed 136 "{$(tensor ${k}_a.lora_down.weight 2,3 0,24),$(tensor ${k}_a.lora_up.weight 4,2 24,56),$(tensor ${k}_a.alpha '' 56,60),\
+$(tensor ${k}_b.lora_down.weight 1,8 60,92),$(tensor ${k}_b.lora_up.weight 10,1 92,132),$(tensor strange 1 132,136)}"
 "$SDLORA" info mixed >out.txt
-check 'ranks that differ, by target' test "$(grep -A 1 '^  rank ' out.txt | sed 's/^[ rank]*//' | tr '\n' '|')" = '2, alpha 0, on a: 1 layer|1, on b: 1 layer|'
-row mixed kind "LoRA, as kohya's scripts spell it"
-row mixed numbers '32 trained, 1 KB' # 6 + 8 + 8 + 10, not the alpha
+check 'ranks that differ' test "$(grep -A 1 '^  rank ' out.txt | sed 's/^[ rank]*//' | tr '\n' '|')" = '2, alpha 2, on a: 1 layer|1, alpha 1, on b: 1 layer|'
+row mixed kind 'LoRA, in the spelling of kohya'
+row mixed numbers '32 in 1 KB' # 6 + 8 + 8 + 10, not the alpha
+row mixed strange "1 tensors whose names no spelling has, the first 'strange'"
+
+# ---- what can be adapted ----
+expect 0 "layers to adapt, of model '$M'" info $R --targets
+layer_row() { # layer_row LAYER REST
+    check "--targets: $1, not '$(grep " $1 " out.txt)'" test "$(grep -F " $1 " out.txt | tr -s ' ')" = " $1 $2"
+}
+layer_row encoder_convs.1.seq1.0 '3x3 convolution (8,4,3,3) 352 conv, all' # 8 (4 9 + 8)
+layer_row encoder_convs.1.cross_attention.w_q 'linear (16,8) 192 attention, all-linear, all'
+layer_row class_embedding 'embedding (4,32) 288 all'
+"$SDLORA" info $M --targets --rank 3 >out.txt
+layer_row encoder_convs.1.seq1.0 '3x3 convolution (8,4,3,3) 132 conv, all'
+check 'and no bias' test "$(grep -c '\.bias\|norm' out.txt)" -eq 0
+sum=$(tr -d , <out.txt | awk '$NF == "all" { for (i = 2; i < NF; i++) if ($i ~ /^\(/) { k++; n += $(i + 1) } } END { print k " layers " n " numbers" }')
+check "the group 'all' is all of them" test "$(tr -d , <out.txt | sed -n 's/^  all  *\(.* numbers\) .*/\1/p')" = "$sum"
+expect 0 '"groups": [' info --json $M --targets
+refuse 3 'is an adapter, no model' info $R/lora --targets
+refuse 2 rank info $M --targets --rank 0
 
 # ---- data ----
 row data training '40 images of 8x8, 3 classes'

@@ -29,7 +29,7 @@ check 'its name' test "$(cat out.txt)" = sample-1-lora.png
 check 'it changes the picture' test "$(cmp sample-1.png sample-1-lora.png | wc -l)" -eq 1
 check 'scale 0 does not' sample --steps 2 --digit 1 --lora run/lora:0 -o zero.png --format png
 check 'both in one' sample --steps 2 --digit 1 --lora --compare
-check 'their size' test "$(size sample-1-compare.png)" = "300x146"
+check 'their size, and a line above' test "$(size sample-1-compare.png)" = "300x172"
 check 'a trajectory' sample --trajectory 5 --scale 1
 check 'its size: 5 columns, 3 classes' test "$(size trajectory.png)" = "52x32"
 check 'to standard output' sample --steps 1 -n 1 -o -

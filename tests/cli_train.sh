@@ -36,6 +36,28 @@ check 'gives others' test "$(cmp whole/model.safetensors seeded/model.safetensor
 check 'without a moving average' train raw --steps 20 --ema 0 --sample-every 0
 check 'the model is another: it holds the average' test "$(cmp whole/model.safetensors raw/model.safetensors | wc -l)" -eq 1
 
+# ---- short epochs: five steps each, and all other runs here attend to every one (--milestone-steps 0 in SMALL) ----
+vals() { sed -n 's/.*"step": \([0-9]*\),.*val_loss.*/\1/p' "$1/metrics.jsonl" | tr '\n' ' '; }
+check 'two epochs taken together' train pairs --steps 20 --milestone-steps 6 --keep 0
+check 'validation after each two' test "$(vals pairs)" = '10 20 '
+check 'pictures too' test "$(ls pairs/samples | tr '\n' ' ')" = 'epoch-0002.png epoch-0004.png '
+check 'checkpoints too' test "$(echo pairs/checkpoints/ckpt-*)" = "$(echo pairs/checkpoints/ckpt-000000{10,20})"
+check 'the model is the same' cmp whole/model.safetensors pairs/model.safetensors
+usual() { # without what SMALL says about it
+    # shellcheck disable=SC2086
+    "$SDLORA" train ${SMALL/--milestone-steps 0/} --data data --steps 20 "$@" >out.txt 2>err.txt </dev/null
+}
+check 'a hundred steps are usual' usual --out usual
+check 'so only the end' test "$(vals usual)" = '20 '
+check 'resume keeps what was said' usual --out pairs --resume --steps 40
+check 'two epochs, still' test "$(vals pairs)" = '10 20 30 40 '
+check 'checkpoints by epochs' usual --out saves --save-every 1e --sample-every 0
+check 'come after each' test "$(vals saves)" = '5 10 15 20 '
+check 'pictures by epochs' usual --out draws --sample-every 2
+check 'come after each' test "$(ls draws/samples | tr '\n' ' ')" = 'epoch-0002.png epoch-0004.png '
+check 'no pictures' usual --out none --sample-every 0
+check 'is no wish for more' test "$(vals none)" = '20 '
+
 # ---- resume ----
 check 'resume where nothing is begins' train part --steps 11 --save-every 4s --lr-schedule constant --resume
 check 'and says so' grep -q "no checkpoint in 'part' yet" err.txt

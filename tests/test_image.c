@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <limits.h>
 #include <math.h>
 #include <zlib.h>
 
@@ -71,6 +72,71 @@ static void test_real(void **state)
     assert_int_equal(image_from_real(-1.0 + 2.0 * 0.51 / 255.0), 1);
     assert_int_equal(image_from_real((double)NAN), 0);
     assert_int_equal(image_from_real((double)INFINITY), 255);
+}
+
+/* matplotlib 3.6: Normalize maps [vmin,vmax] to [0,1], and a colour map of 256 takes int(256 v), the last for 1. */
+static void test_stretch(void **state)
+{
+    float x[1000], constant[3] = {0.25f, 0.25f, 0.25f}, holes[4] = {NAN, -2.0f, 6.0f, 0.0f};
+    uint8_t px[1000];
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        x[i] = (float)i * 0.003f - 1.7f;
+    image_stretch(px, x, 1000);
+    for (int i = 0; i < 1000; i++) {
+        double v = ((double)x[i] - (double)x[0]) / ((double)x[999] - (double)x[0]);
+        assert_int_equal(px[i], i == 999 ? 255 : (int)(v * 256));
+    }
+    image_stretch(px, constant, 3);
+    assert_memory_equal(px, "\0\0\0", 3);
+    image_stretch(px, holes, 4);
+    assert_memory_equal(px, "\0\0\xff\x40", 4); /* 256 * 2 / 8 = 64 */
+}
+
+/* An L is a stem and a foot, seven dots high; so is what stb_easy_font draws, and a line's upper dots stay empty. */
+static void test_text(void **state)
+{
+    enum { W = 40, H = 30 };
+    static uint8_t one[W * H], two[W * H], odd[W * H], asked[W * H];
+    Image a = {W, H, one}, b = {W, H, two}, c = {W, H, odd}, d = {W, H, asked};
+    int top = H, bottom = 0, ink = 0;
+    (void)state;
+    memset(one, 200, sizeof one);
+    memset(two, 200, sizeof two);
+    image_text(&a, 0, 0, "L", 1, 7);
+    image_text(&b, 3, 5, "L", 2, 7);
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++) {
+            int p = one[y * W + x];
+            assert_true(p == 200 || p == 7);
+            ink += p == 7;
+            top = p == 7 && y < top ? y : top;
+            bottom = p == 7 && y > bottom ? y : bottom;
+            if (2 * x + 4 < W && 2 * y + 6 < H)
+                for (int k = 0; k < 4; k++)
+                    assert_int_equal(two[(2 * y + 5 + k / 2) * W + 2 * x + 3 + k % 2], p);
+        }
+    assert_int_equal(bottom - top + 1, 7);
+    assert_true(bottom < IMAGE_TEXT_HEIGHT && ink >= 7 + 3 && ink <= 7 + 5);
+    for (int y = top; y < bottom; y++)
+        assert_int_equal(one[y * W + W / 2], 200);
+    assert_int_equal(image_text_width("LL ", 3), 6 * image_text_width("L", 1) + 3 * image_text_width(" ", 1));
+    image_text(&c, 0, 0, "\n\x7f\xff", 1, 9);
+    image_text(&d, 0, 0, "???", 1, 9);
+    assert_memory_equal(odd, asked, sizeof odd);
+    /* beside the image: nothing, and nothing breaks */
+    memset(one, 200, sizeof one);
+    image_text(&a, W, 0, "L", 1, 7);
+    image_text(&a, 0, H, "L", 1, 7);
+    image_text(&a, -100, -100, "L", 5, 7);
+    for (int i = 0; i < W * H; i++)
+        assert_int_equal(one[i], 200);
+    /* over the edge: not on at the other side */
+    image_text(&a, W - 3, 0, "L", 1, 7);
+    for (int i = 0; i < W * H; i++)
+        assert_true(one[i] == 200 || i % W >= W - 3);
+    image_text(&a, -2, -3, "LLLLLLLLLLLLLLLLLLLLLLLLLLLLLLLL", 7, 7);
+    image_text(&a, INT_MAX, INT_MAX, "L", INT_MAX, 7);
 }
 
 /* Five 2x3 images, two a row, threefold, 4 pixels apart. */
@@ -308,6 +374,8 @@ int main(void)
         cmocka_unit_test(test_resize_equals_pillow),
         cmocka_unit_test(test_resize_errors),
         cmocka_unit_test(test_real),
+        cmocka_unit_test(test_stretch),
+        cmocka_unit_test(test_text),
         cmocka_unit_test(test_grid),
         cmocka_unit_test(test_png),
         cmocka_unit_test(test_sizes),

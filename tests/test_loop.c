@@ -11,6 +11,7 @@ static volatile sig_atomic_t flag;
 /* What was told, in order: a step's number, '*' at a milestone, 'v' with a validation loss; D: drawn, L: left out. */
 typedef struct Seen {
     char text[128];
+    int steps;         /* of the run; 0: STEPS */
     int signal_at;     /* the flag is set while this step is told */
     bool refuses;      /* a picture */
     LoopGrid grid;     /* the last one; its pixels are gone */
@@ -70,7 +71,7 @@ static void place_make(Place *p, Seen *s)
     p->val = bars(9, 4);
     p->train = tiny_train();
     p->train.batch = BATCH;
-    p->train.steps = STEPS;
+    p->train.steps = s->steps ? s->steps : STEPS;
     p->train.val_images = 9;
     mc.timesteps = 20;
     p->job = job_new(&mc, NULL, &p->train, &p->data, &p->val, 1);
@@ -157,6 +158,42 @@ static void test_what_is_told(void **state)
     place_free(&p);
 }
 
+/* Three steps an epoch: two epochs are taken together for four steps, and what is due after every third epoch comes
+ * when one of those has been passed. */
+static void test_short_epochs(void **state)
+{
+    Place p;
+    Seen seen = {.signal_at = -1, .steps = 20};
+
+    (void)state;
+    place_make(&p, &seen);
+    p.config.milestone_steps = 4;
+    p.config.keep = 0;
+    p.config.log_every = 100;
+    p.config.save_every = (Every){3, true};
+    p.config.sample_every = 3;
+    assert_int_equal(loop_run(&p.loop, &p.err), 0);
+    assert_string_equal(seen.text, "1 2 3 4 5 6*v 7 8 9 10 11 12*v D 13 14 15 16 17 18*v D 19 20*v D");
+    check_metrics(&p, (const int[]){6, 12, 18, 20}, 4);
+    check_checkpoints(&p, (const int64_t[]){12, 18, 20}, 3);
+    assert_true(has(&p, "samples/epoch-0004.png") && has(&p, "samples/epoch-0006.png"));
+    place_free(&p);
+}
+
+/* As many steps as an epoch has are no more than that. */
+static void test_epochs_long_enough(void **state)
+{
+    Place p;
+    Seen seen = {.signal_at = -1};
+
+    (void)state;
+    place_make(&p, &seen);
+    p.config.milestone_steps = 3;
+    assert_int_equal(loop_run(&p.loop, &p.err), 0);
+    assert_string_equal(seen.text, "1 2 3*v D 4 5 6*v D 7*v D");
+    place_free(&p);
+}
+
 /* It comes after the step has looked for one: the loop ends there, all is saved, and no picture is drawn to its end. */
 static void test_signal(void **state)
 {
@@ -234,7 +271,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_told),       cmocka_unit_test(test_signal),
         cmocka_unit_test(test_a_picture_left_out), cmocka_unit_test(test_a_picture_refused),
-        cmocka_unit_test(test_unwatched),
+        cmocka_unit_test(test_unwatched),          cmocka_unit_test(test_short_epochs),
+        cmocka_unit_test(test_epochs_long_enough),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -4,13 +4,10 @@
  * and the model with n adapters at scales s_i has W + sum s_i D_i(W), each D_i taken of the model's own W, so that
  * their order does not matter. (Layouts: W as in files, (O,I) or (O,I,h,w).)
  *
- * LORA: D = s B A, Hu et al. 2021; s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski 2023).
- *
- * LOHA: D = s (W1_A W1_B) * (W2_A W2_B), element by element; Hyeon-Woo et al. 2021, as LyCORIS and PEFT have it.
- *
- * LOKR: D = s kron(W1, W2), a Kronecker product; either factor may itself be a product.
- *
- * FULL: D = V - W, a weight of its own: biases, norms, an embedding with more classes.
+ * - LORA: D = s B A (Hu et al. 2021); s = alpha/r, or alpha/sqrt(r) (rsLoRA, Kalajdzievski 2023)
+ * - LOHA: D = s (W1_A W1_B) * (W2_A W2_B), element by element (Hyeon-Woo et al. 2021, as LyCORIS and PEFT have it)
+ * - LOKR: D = s kron(W1, W2), a Kronecker product; either factor may itself be a product (Yeh et al. 2024)
+ * - FULL: D = V - W, a weight of its own: biases, norms, an embedding with more classes
  *
  * With a magnitude m (DoRA, Liu et al. 2024) of one number an output channel, D becomes m (W + D)/|W + D| - W, where
  * |.| is taken over all that leads to the channel.
@@ -29,6 +26,7 @@
 #define ADAPTER_RANK_MAX    65536
 #define ADAPTER_TARGETS_MAX 512
 
+/* FULL stays the last: the others are changes of a weight. */
 typedef enum AdapterKind { ADAPTER_LORA, ADAPTER_LOHA, ADAPTER_LOKR, ADAPTER_FULL } AdapterKind;
 extern const char *const ADAPTER_KIND_NAMES[];
 
@@ -130,6 +128,8 @@ size_t adapter_bytes(const Adapter *a);
 Adapter *adapter_empty(bool trainable, Err *e);
 /* A layer for the weight, of which there is none yet, or NULL. It stays where it is until the next is added. */
 AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank, double alpha, Err *e);
+/* s of a change of this rank. */
+double adapter_scale(int rank, double alpha, bool rslora);
 /* The shape that a part of the layer has in files; nd 0: the kind has no such part, or the shape depends on others. */
 Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part);
 int adapter_add_part(Adapter *a, AdapterLayer *l, AdapterPart part, Shape file_shape, Err *e);
@@ -146,6 +146,8 @@ int adapter_merge(ParamStore *model, const Adapter *const *adapters, const doubl
 const AdapterLayer *adapter_layer_of(const Adapter *a, const Param *weight);
 /* Trainable numbers: all parts but A0 and B0. */
 int64_t adapter_numbers(const Adapter *a);
+/* The numbers of A and B of this rank for a weight that can be adapted. */
+int64_t adapter_rank_numbers(Param *weight, int rank);
 
 /* ---- lower ranks (reduce.c) ---- */
 
@@ -199,6 +201,13 @@ Adapter *adapter_resize(const Adapter *a, const RankChoice *c, AdapterLoss *loss
 bool adapter_adaptable(const Param *weight);
 /* A layer's name: its weight's, less ".weight" (or a bias', less ".bias"), into out (PARAM_NAME_MAX). */
 void adapter_layer_name(char out[PARAM_NAME_MAX], const Param *p);
+
+/* The last part of a layer's name, "w_q", or with the one before it where it is a number: "seq1.0". Within `layer`. */
+const char *adapter_layer_end(const char *layer);
+/* The groups of layers that can be named at once: "attention", "all-linear", .. ; NULL after the last. */
+const char *adapter_group(int i);
+const char *adapter_group_words(int i); /* "every linear layer" */
+bool adapter_group_has(int i, const Param *weight);
 
 /* The rank and alpha that `targets` gives the layer of this weight; false: none, it is not named. The text is a list:
  *     NAME,NAME,..[=RANK[:ALPHA]],..      "w_q,w_k,w_v=8,conv=4:8"

@@ -21,6 +21,10 @@ static inline float image_to_real(uint8_t p)
     return (float)p * (2.0f / 255.0f) - 1.0f;
 }
 
+/* The same with an image's own range for [-1,1], as matplotlib's imshow shows it: floor(256 (x - least)/(most -
+ * least)), 255 for the largest; 0 where all n are the same. NaN gives 0 and counts for nothing. */
+void image_stretch(uint8_t *px, const float *x, size_t n);
+
 /* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again
  * where memory is taken. */
 int image_check_size(int64_t w, int64_t h, Err *e);
@@ -33,6 +37,12 @@ int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pa
 int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
                Err *e);
 void image_free(Image *im);
+
+/* A line of text in the letters of stb_easy_font, each of their dots scale x scale pixels: ASCII; other bytes are drawn
+ * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. */
+enum { IMAGE_TEXT_HEIGHT = 12 };
+int image_text_width(const char *text, int scale); /* in pixels, INT_MAX at most */
+void image_text(Image *im, int x, int y, const char *text, int scale, uint8_t level);
 
 /* stb_image_write with zlib as its compressor; atomic. `text` is NULL or key, value, key, value, ..., NULL: tEXt
  * chunks, or iTXt where a value is not ASCII (then it must be UTF-8); keys are 1 to 79 ASCII characters. "-" is

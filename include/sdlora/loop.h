@@ -14,6 +14,9 @@ typedef struct LoopConfig {
     int keep;         /* checkpoints kept besides the best; 0: all */
     int log_every;    /* steps between lines of metrics.jsonl, from 1 */
     int sample_every; /* epochs between sample grids; 0: none */
+    /* Steps from one milestone to the next, at least. A milestone is an epoch's end, after which validation, result,
+     * checkpoint and grid come; epochs that are shorter are taken together. 0: every epoch's end is one. */
+    int milestone_steps;
 } LoopConfig;
 
 /* A grid that was drawn: rows*cols grey images (n,size,size), those of row r of class r. */
@@ -25,8 +28,8 @@ typedef struct LoopGrid {
 /* Who watches. The functions are called by the thread that runs the loop; each may be NULL. */
 typedef struct LoopObserver {
     void *ctx;
-    /* A step was done. milestone: an epoch's end, or the last step. val_loss: as validation just found it; NAN: it was
-     * not asked. */
+    /* A step was done. milestone: see LoopConfig; also the last step. val_loss: as validation just found it; NAN: it
+     * was not asked. */
     void (*step)(void *ctx, const StepReport *r, double val_loss, bool milestone);
     int (*drawn)(void *ctx, const LoopGrid *grid, Err *e);             /* a grid is in its file; -1 ends the run */
     void (*left_out)(void *ctx, const char *path, const char *reason); /* a grid that is not drawn; the run goes on */

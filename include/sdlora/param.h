@@ -42,6 +42,7 @@ typedef enum ParamUse {            /* what the layer of a weight does with it (n
                         USE_TABLE, /* looked up, of the shape of a linear layer's */
                         USES
 } ParamUse;
+extern const char *const USE_NAMES[]; /* "linear", "3x3 convolution", .. */
 
 typedef struct Param {
     char name[PARAM_NAME_MAX]; /* as in the reference's state_dict */

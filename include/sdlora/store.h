@@ -18,6 +18,10 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
  * model's. *weights: numbers that training would move. */
 int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e);
 
+/* What a model's or an adapter's file says of where it comes from. *facts is set in full. ERR_INPUT: what is there is
+ * no JSON; single facts that are wrong are passed over. */
+int facts_read(Facts *facts, const StFile *f, Err *e);
+
 /* Is there a model in the file, by its configuration or the names of its tensors? False where it cannot be opened. */
 bool model_is_file(const char *path);
 
@@ -36,14 +40,13 @@ extern const char *const ADAPTER_FORMAT_NAMES[];
 
 /* The same adapter as other programs have it: ADAPTER_PEFT a directory, the others a file. dtype: F32, F16 or BF16.
  * ERR_INPUT says what the format cannot hold; nothing is left out or changed for it, but for what the same numbers say
- * in other words.
+ * in other words:
  *
- * kohya: LoRA of linear layers and convolutions, LoHa, LoKr, with LyCORIS' names. rsLoRA's scale is in the alphas
- * there, and its name in the metadata.
- *
- * diffusers: LoRA of linear layers and convolutions, the configuration in the metadata.
- *
- * reference: LoRA of linear layers; alpha is 1 there, and goes into lora_b where that changes no bit of the product. */
+ * - kohya: LoRA of linear layers and convolutions, LoHa, LoKr, with LyCORIS' names; the scale of rsLoRA is in the
+ *   alphas, and its name in the metadata
+ * - diffusers: LoRA of linear layers and convolutions, the configuration in the metadata
+ * - reference: LoRA of linear layers; alpha is 1 there, and goes into lora_b where that changes no bit of the product
+ */
 int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DType dtype, Err *e);
 
 /* `path`: a directory of that form, or a bare file, in any spelling that adapter_names.c knows. Names and shapes are
@@ -54,9 +57,41 @@ int adapter_save_as(const Adapter *a, const char *path, AdapterFormat format, DT
 Adapter *adapter_load(const char *path, const Model *model, Err *e);
 /* Is there an adapter in the file, by the names of its tensors? False where it cannot be opened. */
 bool adapter_is_file(const char *path);
+bool adapter_is_in(const StFile *f);
 /* The files that adapter_load reads: the weights, and the configuration where it is there. Owned by the caller
  * (mem_free), also after an error. */
 int adapter_files(char **weights, char **config, const char *path, Err *e);
+
+/* What an adapter's file says by itself, without its model: what adapter_load would read, but for what only the model
+ * can tell (which layers there are, and their shapes). */
+typedef enum AdapterWhole { WHOLE_BIAS, WHOLE_NORM, WHOLE_CLASSES, WHOLE_OTHER, WHOLES } AdapterWhole;
+
+typedef struct AdapterAboutLayer {
+    char *name;           /* as the file spells it, where a layer's dots may be _; of FULL the parameter's */
+    const char *spelling; /* "PEFT", "kohya" */
+    AdapterKind kind;
+    AdapterWhole whole; /* FULL: of what it is the value, by the name */
+    int rows;           /* WHOLE_CLASSES: of the class table, where all of it is there */
+    int rank;           /* 0: none, or none that can be */
+    double alpha, scale;
+    bool magnitudes; /* DoRA */
+    int64_t numbers; /* all but alphas */
+} AdapterAboutLayer;
+
+typedef struct AdapterAbout {
+    AdapterAboutLayer *layers; /* by name */
+    int n;
+    bool rslora;
+    char base_name[128]; /* what the configuration calls the base, its last name; "": nothing */
+    int strangers;       /* tensors that no spelling known here has: adapter_load would refuse them */
+    const char *strange; /* the first; borrowed from the file */
+} AdapterAbout;
+
+/* path: of f, beside which the configuration is looked for. ERR_INPUT: what adapter_load refuses as well. *about needs
+ * adapter_about_free, also after an error. */
+int adapter_describe(AdapterAbout *about, const StFile *f, const char *path, Err *e);
+void adapter_about_free(AdapterAbout *about);
+
 /* How many classes the model has with the adapter at `path`: *classes stays as it is where it does not say. */
 int adapter_classes(int *classes, const char *path, const Model *model, Err *e);
 

@@ -9,7 +9,8 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
-const char *const ADAPTER_KIND_NAMES[] = {"LoRA", "LoHa", "LoKr", "full", NULL};
+const char *const ADAPTER_KIND_NAMES[] = {
+    [ADAPTER_LORA] = "LoRA", [ADAPTER_LOHA] = "LoHa", [ADAPTER_LOKR] = "LoKr", [ADAPTER_FULL] = "full"};
 static const char *const init_names[] = {"default", "gaussian", "pissa", NULL};
 static const char *const bias_names[] = {"none", "lora_only", "all", NULL};
 
@@ -82,6 +83,11 @@ int64_t adapter_numbers(const Adapter *a)
     return n;
 }
 
+double adapter_scale(int rank, double alpha, bool rslora)
+{
+    return alpha / (rslora ? sqrt((double)rank) : (double)rank);
+}
+
 AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank, double alpha, Err *e)
 {
     AdapterLayer *l;
@@ -100,7 +106,7 @@ AdapterLayer *adapter_add(Adapter *a, Param *weight, AdapterKind kind, int rank,
     l = &a->layers[a->n++];
     *l = (AdapterLayer){.weight = weight, .kind = kind, .rank = rank, .alpha = alpha, .scale = 1};
     if (rank > 0)
-        l->scale = alpha / (a->config.rslora ? sqrt((double)rank) : (double)rank);
+        l->scale = adapter_scale(rank, alpha, a->config.rslora);
     return l;
 }
 
@@ -158,6 +164,12 @@ Shape adapter_part_shape(const AdapterLayer *l, AdapterPart part)
     default:
         return none;
     }
+}
+
+int64_t adapter_rank_numbers(Param *weight, int rank)
+{
+    const AdapterLayer l = {.weight = weight, .kind = ADAPTER_LORA, .rank = rank};
+    return (int64_t)(shape_numel(adapter_part_shape(&l, PART_A)) + shape_numel(adapter_part_shape(&l, PART_B)));
 }
 
 /* A and B lie so that W, seen as a matrix of its inner layout, is a product of two tall ones (change.c). */

@@ -14,8 +14,8 @@ Channels channels_of(const Param *w);
 /* |w| of every output channel, into out (channels). */
 int channel_norms(real *out, const AdapterLayer *l, const real *w, Err *e);
 
-/* D without magnitudes, of any kind but FULL; scratch as adapter_change has it. */
-void plain_change(real *out, const AdapterLayer *l, void *scratch);
+/* D without magnitudes; scratch as adapter_change has it. */
+void plain_change(real *out, const AdapterLayer *l, const real *base, void *scratch);
 
 /* A LORA layer without MID: base + s B A, without magnitudes; base NULL: s B A. mask (rank): what each rank is
  * multiplied by besides (A0 and B0 are not); NULL: nothing. */

@@ -135,10 +135,8 @@ typedef void (*LayerFn)(const Adapter *a, const AdapterLayer *l, char *scratch, 
 /* Every layer, several at a time, each by one thread. */
 static void for_layers(const Adapter *a, LayerFn work, uint64_t seed, int64_t step)
 {
-    const int workers = threads_count() < a->workers ? threads_count() : a->workers;
-
     assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
-#pragma omp parallel num_threads(workers)
+#pragma omp parallel num_threads(threads_count() < a->workers ? threads_count() : a->workers)
     {
         char *own = (char *)a->scratch + (size_t)threads_alone() * a->scratch_bytes;
 #pragma omp for schedule(dynamic)

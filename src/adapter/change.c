@@ -152,7 +152,15 @@ static Sizes sizes_of(const AdapterLayer *l)
     return (Sizes){(size_t)f.d[0], (size_t)f.d[1], taps, l->weight->numel, (size_t)l->rank};
 }
 
-static void mid_change(real *out, const AdapterLayer *l, real *tmp)
+/* From D in the order of files, less its scale, to the inner one; ordered is used up. */
+static void take_ordered(real *out, const AdapterLayer *l, real *ordered)
+{
+    for (size_t i = 0; i < l->weight->numel; i++)
+        ordered[i] = (real)((double)ordered[i] * l->scale);
+    param_to_inner(out, l->weight, ordered);
+}
+
+static void mid_product(real *out, const AdapterLayer *l, real *tmp)
 {
     const Sizes z = sizes_of(l);
     const real *a = l->part[PART_A]->value; /* turned: (in,r) */
@@ -164,7 +172,7 @@ static void mid_change(real *out, const AdapterLayer *l, real *tmp)
     tucker(out, l->part[PART_MID]->value, l->part[PART_B]->value, 1, z.rank, v, z.rank, z.out, z.in, z.taps, tmp);
 }
 
-static void loha_change(real *out, const AdapterLayer *l, real *tmp)
+static void loha_product(real *out, const AdapterLayer *l, real *tmp)
 {
     const Sizes z = sizes_of(l);
     real *second = tmp, *rest = tmp + z.numel;
@@ -211,7 +219,7 @@ KronSizes kron_sizes(const AdapterLayer *l)
     return k;
 }
 
-static void lokr_change(real *out, const AdapterLayer *l, real *tmp)
+static void lokr_product(real *out, const AdapterLayer *l, real *tmp)
 {
     const Sizes z = sizes_of(l);
     const KronSizes k = kron_sizes(l);
@@ -299,34 +307,53 @@ size_t adapter_change_scratch(const AdapterLayer *l)
     return l->kind == ADAPTER_FULL ? 0 : mem_max(plain_scratch(l), magnitude_scratch(l));
 }
 
-void plain_change(real *out, const AdapterLayer *l, void *scratch)
+static void lora_change(real *out, const AdapterLayer *l, const real *base, real *tmp)
 {
-    const size_t n = l->weight->numel;
-    real *ordered = scratch, *rest = ordered + n;
-
+    (void)base;
     if (by_kernels(l)) {
-        lora_product(out, l, NULL, NULL, scratch);
+        lora_product(out, l, NULL, NULL, tmp);
         return;
     }
-    if (l->kind == ADAPTER_LORA)
-        mid_change(ordered, l, rest);
-    else if (l->kind == ADAPTER_LOHA)
-        loha_change(ordered, l, rest);
-    else
-        lokr_change(ordered, l, rest);
-    for (size_t i = 0; i < n; i++)
-        ordered[i] = (real)((double)ordered[i] * l->scale);
-    param_to_inner(out, l->weight, ordered);
+    mid_product(tmp, l, tmp + l->weight->numel);
+    take_ordered(out, l, tmp);
+}
+
+static void loha_change(real *out, const AdapterLayer *l, const real *base, real *tmp)
+{
+    (void)base;
+    loha_product(tmp, l, tmp + l->weight->numel);
+    take_ordered(out, l, tmp);
+}
+
+static void lokr_change(real *out, const AdapterLayer *l, const real *base, real *tmp)
+{
+    (void)base;
+    lokr_product(tmp, l, tmp + l->weight->numel);
+    take_ordered(out, l, tmp);
+}
+
+static void full_change(real *out, const AdapterLayer *l, const real *base, real *tmp)
+{
+    (void)tmp;
+    for (size_t i = 0; i < l->weight->numel; i++)
+        out[i] = l->part[PART_VALUE]->value[i] - base[i];
+}
+
+/* D(base) of each kind, in the weight's inner layout; tmp: plain_scratch bytes. */
+typedef void (*ChangeFn)(real *out, const AdapterLayer *l, const real *base, real *tmp);
+static const ChangeFn changes[] = {[ADAPTER_LORA] = lora_change,
+                                   [ADAPTER_LOHA] = loha_change,
+                                   [ADAPTER_LOKR] = lokr_change,
+                                   [ADAPTER_FULL] = full_change};
+
+void plain_change(real *out, const AdapterLayer *l, const real *base, void *scratch)
+{
+    changes[l->kind](out, l, base, scratch);
 }
 
 void adapter_change(real *out, const AdapterLayer *l, const real *base, void *scratch)
 {
-    if (l->kind == ADAPTER_FULL) {
-        for (size_t i = 0; i < l->weight->numel; i++)
-            out[i] = l->part[PART_VALUE]->value[i] - base[i];
-        return;
-    }
-    plain_change(out, l, scratch);
+    plain_change(out, l, base, scratch);
     if (!l->part[PART_MAGNITUDE])
         return;
     for (size_t i = 0; i < l->weight->numel; i++)

@@ -234,7 +234,7 @@ static int change_svd(Svd *out, const AdapterLayer *l, const Room *r, Err *e)
 {
     if (is_product(l))
         return svd_product(out, l, e);
-    plain_change(r->wanted, l, r->scratch);
+    plain_change(r->wanted, l, l->weight->value, r->scratch);
     return svd_matrix(out, l->weight, r->wanted, e);
 }
 

@@ -35,12 +35,23 @@ static const Group groups[] = {
     {"conv", "3x3 and 1x1 convolutions", {[USE_CONV1] = true, [USE_CONV3] = true}, NULL},
     {"all", "every layer", {true, true, true, true, true, true}, NULL},
 };
+enum { GROUPS = sizeof groups / sizeof *groups };
 
 /* "w_q" of "encoder_convs.0.cross_attention.w_q" */
 static const char *last_part(const char *layer)
 {
     const char *dot = strrchr(layer, '.');
     return dot ? dot + 1 : layer;
+}
+
+const char *adapter_layer_end(const char *layer)
+{
+    const char *part = last_part(layer);
+
+    if (part > layer + 1 && strspn(part, "0123456789") == strlen(part)) /* a number says too little */
+        for (part -= 2; part > layer && part[-1] != '.'; part--)
+            ;
+    return part;
 }
 
 static bool in_group(const Group *g, const Param *weight, const char *layer)
@@ -51,12 +62,30 @@ static bool in_group(const Group *g, const Param *weight, const char *layer)
     return g->uses[weight->use] && (!g->names || strstr(g->names, part));
 }
 
+const char *adapter_group(int i)
+{
+    return i < GROUPS ? groups[i].name : NULL;
+}
+
+const char *adapter_group_words(int i)
+{
+    return groups[i].what;
+}
+
+bool adapter_group_has(int i, const Param *weight)
+{
+    char layer[PARAM_NAME_MAX];
+
+    adapter_layer_name(layer, weight);
+    return adapter_adaptable(weight) && in_group(&groups[i], weight, layer);
+}
+
 static bool is_named(const char *name, const Param *weight)
 {
     char layer[PARAM_NAME_MAX];
 
     adapter_layer_name(layer, weight);
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+    for (int i = 0; i < GROUPS; i++)
         if (!strcmp(name, groups[i].name))
             return in_group(&groups[i], weight, layer);
     for (const char *end = layer; end; end = strchr(end, '.') ? strchr(end, '.') + 1 : NULL)
@@ -171,18 +200,13 @@ void adapter_target_names(char *out, size_t cap, const ParamStore *model)
     out[0] = '\0';
     for (int i = 0; i < model->count; i++) {
         char layer[PARAM_NAME_MAX], item[PARAM_NAME_MAX + 2];
-        const char *part;
         if (!adapter_adaptable(model->items[i]))
             continue;
         adapter_layer_name(layer, model->items[i]);
-        part = last_part(layer);
-        if (part > layer + 1 && strspn(part, "0123456789") == strlen(part)) /* "seq1.0": a number says too little */
-            for (part -= 2; part > layer && part[-1] != '.'; part--)
-                ;
-        snprintf(item, sizeof item, "'%s'", part);
+        snprintf(item, sizeof item, "'%s'", adapter_layer_end(layer));
         if (!strstr(out, item) && used < cap)
             used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "", item);
     }
-    for (size_t i = 0; i < sizeof groups / sizeof *groups && used < cap; i++)
+    for (int i = 0; i < GROUPS && used < cap; i++)
         used += (size_t)snprintf(out + used, cap - used, "%s'%s'", i ? ", " : "; groups: ", groups[i].name);
 }

@@ -49,8 +49,6 @@ static void put_layer(const AdapterLoss *l)
 
 void tools_report(const AdapterLoss *loss, int n, const char *of, bool each)
 {
-    static const char *const kinds[USES] = {"biases, norms",          "linear",   "1x1 convolution", "3x3 convolution",
-                                            "transposed convolution", "embedding"};
     Sum sum[USES] = {{0}}, inside = {0}, left = {0}, all = {0};
     const AdapterLoss *worst = NULL;
     fprintf(stderr, "%s:\n", of);
@@ -67,9 +65,9 @@ void tools_report(const AdapterLoss *loss, int n, const char *of, bool each)
     }
     for (int use = USE_LINEAR; use < USES; use++)
         if (sum[use].n)
-            put_sum(kinds[use], &sum[use]);
+            put_sum(USE_NAMES[use], &sum[use]);
     if (sum[USE_OTHER].n)
-        put_sum(kinds[USE_OTHER], &sum[USE_OTHER]);
+        put_sum("biases, norms", &sum[USE_OTHER]);
     put_sum("together", &inside);
     if (worst)
         fprintf(stderr, "  largest: '%s', %.4g %%\n", worst->weight->name, 100 * share(worst->lost, worst->change));

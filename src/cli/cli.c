@@ -76,6 +76,15 @@ void cli_threads(int threads)
     backend_init();
 }
 
+void cli_default_model(const char **model, const Given *g, bool quiet)
+{
+    if (options_given(g, "model") || file_exists(DEFAULT_MODEL) || !file_exists(SHIPPED_MODEL))
+        return;
+    *model = SHIPPED_MODEL;
+    if (!quiet)
+        fputs("no run yet: using the model that is shipped, " SHIPPED_MODEL "\n", stderr);
+}
+
 static int is_adapter(const char *path, Err *e)
 {
     return err_set(e, ERR_INPUT, "'%s' is an adapter, no model; it goes with --lora, and its model with --model", path);
@@ -119,8 +128,8 @@ Model *cli_load_model(const char *path, char sha256[65], Err *e)
 
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e)
 {
-    const char *slash = strrchr(path, '/');
-    int n = snprintf(out, cap, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, name);
+    const char *beside = strcmp(path, SHIPPED_MODEL) ? path : DEFAULT_MODEL, *slash = strrchr(beside, '/');
+    int n = snprintf(out, cap, "%.*s%s", slash ? (int)(slash - beside) + 1 : 0, beside, name);
     return n >= 0 && (size_t)n < cap ? 0 : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
 }
 

@@ -18,6 +18,7 @@
 #define DEFAULT_DATA  "data/mnist"
 #define DATA_HELP     "directory of a data set: IDX files, gzipped or not, or NumPy's; see 'sdlora data --help'"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
+#define SHIPPED_MODEL "data/models/mnist.safetensors" /* in place of that, until there is one */
 
 int cmd_train(int argc, char **argv);
 int cmd_finetune(int argc, char **argv);
@@ -48,13 +49,17 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 /* --threads (0: all), and OpenBLAS. */
 void cli_threads(int threads);
 
+/* Where --model was not given and nothing is at DEFAULT_MODEL, *model becomes SHIPPED_MODEL, if that is there, and
+ * unless quiet a line says so. */
+void cli_default_model(const char **model, const Given *g, bool quiet);
 /* The file that `path` means where a model is wanted: itself, or model.safetensors in the run's directory that it is.
  * ERR_INPUT where the directory holds none; one that holds an adapter is told so. */
 int cli_model_file(char out[FILE_PATH_MAX], const char *path, Err *e);
 /* The model there for reading; a missing one says how to get one. sha256: of the file as it was read, may be NULL. */
 Model *cli_load_model(const char *path, char sha256[65], Err *e);
 
-/* The file `name` in the directory of `path`. */
+/* The file `name` in the directory of `path`; what belongs to SHIPPED_MODEL lies with the runs, beside DEFAULT_MODEL.
+ */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
 
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
@@ -102,7 +107,7 @@ extern const char *const BATCH_STATS_NAMES[];
 /* clang-format off */
 #define OPTION_MODEL(T) \
     {.name = "model", .letter = 'm', .flags = OPT_DRAWN, .arg = "FILE", \
-     OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run")}
+     OPTION_OWN(T, FIELD_TEXT, model, .help = "model, or the directory of its run; until there is one, " SHIPPED_MODEL)}
 #define OPTION_LORAS(T) \
     {.name = "lora", .alias = "adapter", .flags = OPT_OPTIONAL | OPT_DRAWN, .fallback = "", .arg = "PATH[:SCALE]", \
      OPTION_OWN(T, FIELD_TEXTS, loras, \

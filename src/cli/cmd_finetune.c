@@ -51,11 +51,15 @@ static void set_facts(Run *run)
 static int build(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
-    Model *m = run->loop.model = cli_load_model(a->model_path, run->base_sha256, e);
-    if (!m)
+    Model *m;
+    if (!run->remembered)
+        cli_default_model(&a->model_path, run->given, a->quiet);
+    if (!(m = run->loop.model = cli_load_model(a->model_path, run->base_sha256, e)))
         return -1;
     if (!run->remembered) {
+        const char *model = a->model_path;
         *a = finetune_args_default(preset_of(&m->config));
+        a->model_path = model;
         if (options_apply(run->given, a, e))
             return -1;
     }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/adapter.h"
 #include "sdlora/file.h"
 #include "sdlora/idx.h"
 #include "sdlora/mem.h"
@@ -11,12 +12,26 @@
 #include "info.h"
 
 typedef struct InfoArgs {
-    bool json, tensors;
+    bool json, tensors, targets;
+    const char *model; /* NULL: none is named */
+    int rank;
 } InfoArgs;
 
 static const Option OPTIONS[] = {
     {.name = "tensors",
      OPTION_OWN(InfoArgs, FIELD_BOOL, tensors, .help = "also every field, the metadata, and every tensor")},
+    {.name = "model",
+     .letter = 'm',
+     .arg = "FILE",
+     OPTION_OWN(InfoArgs, FIELD_TEXT, model,
+                .help = "of an adapter: also whether it fits this model, or run's directory")},
+    {.name = "targets",
+     OPTION_OWN(InfoArgs, FIELD_BOOL, targets,
+                .help = "of a model: the layers that can be adapted, for finetune's --target")},
+    {.name = "rank",
+     .alias = "r",
+     OPTION_OWN(InfoArgs, FIELD_INT, rank, .min = 1, .max = ADAPTER_RANK_MAX,
+                .help = "with --targets: of the adapter")},
     {.name = "json", OPTION_OWN(InfoArgs, FIELD_BOOL, json, .help = "one JSON object for each PATH")},
     {0},
 };
@@ -30,7 +45,9 @@ static const OptionTable TABLE = {
         "drew (with the command that draws it again), a directory of data, an IDX file, gzipped or not, or any\n"
         "safetensors file. Exit status 0: it is valid; 3: it is refused, and the reason is printed.\n\n"
         "  sdlora info runs/mnist\n"
-        "  sdlora info --tensors runs/mnist/model.safetensors\n",
+        "  sdlora info --tensors runs/mnist/model.safetensors\n"
+        "  sdlora info lora.safetensors --model runs/mnist\n"
+        "  sdlora info runs/mnist --targets --rank 4\n",
     .options = OPTIONS,
 };
 
@@ -86,12 +103,25 @@ static int look(Report *r, const char *path, Err *e)
     return info_safetensors(r, path, e);
 }
 
+static int answer(Report *r, const char *path, const InfoArgs *a, Err *e)
+{
+    if (a->targets)
+        return info_targets(r, path, a->rank, e);
+    if (look(r, path, e))
+        return -1;
+    if (!a->model)
+        return 0;
+    if (strcmp(json_string_value(json_object_get(r->json, "kind")), "adapter"))
+        return err_set(e, ERR_USAGE, "'%s' is no adapter, which could fit a model (--model)", path);
+    return info_fits(r, path, a->model, e);
+}
+
 /* The exit status. */
 static int show(const char *path, const InfoArgs *a, bool first)
 {
     Err e = {0};
     Report r;
-    int rc = report_begin(&r, a->tensors, &e) || look(&r, path, &e) ? -1 : 0;
+    int rc = report_begin(&r, a->tensors, &e) || answer(&r, path, a, &e) ? -1 : 0;
     if (!rc && !first && !a->json)
         printf("\n");
     if (!rc)
@@ -102,7 +132,7 @@ static int show(const char *path, const InfoArgs *a, bool first)
 
 int cmd_info(int argc, char **argv)
 {
-    InfoArgs args = {0};
+    InfoArgs args = {.rank = 8};
     Given given;
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))

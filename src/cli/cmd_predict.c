@@ -246,6 +246,7 @@ int cmd_predict(int argc, char **argv)
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
+    cli_default_model(&args.model, &given, args.quiet);
     status = predict(&args, &t, &m, &loras, &e) ? cli_fail(&e, &TABLE) : 0;
     options_free(&given);
     cli_free_adapters(&loras);

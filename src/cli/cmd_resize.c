@@ -136,6 +136,7 @@ int cmd_resize(int argc, char **argv)
     int status;
     if (!cli_options(&given, &TABLE, &args, argc, argv, &status))
         return status;
+    cli_default_model(&args.model, &given, args.quiet);
     status = run(&args, &given, &m, &set, &e) ? cli_fail(&e, &TABLE) : 0;
     options_free(&given);
     cli_free_adapters(&set);

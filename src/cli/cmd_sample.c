@@ -1,6 +1,7 @@
 /* sdlora sample: images from noise. Image i of the grid (rows first) depends on the seed and i only. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sdlora/clock.h"
 #include "sdlora/image.h"
@@ -26,9 +27,13 @@ static size_t columns_of(const SampleJob *j)
     return j->args->trajectory ? (size_t)j->args->trajectory : 1;
 }
 
-static void to_pixels(uint8_t *px, const float *x, size_t n)
+/* n images. */
+static void to_pixels(uint8_t *px, const float *x, size_t n, const SampleJob *j)
 {
-    for (size_t i = 0; i < n; i++)
+    const size_t hw = image_values(j);
+    for (size_t i = 0; i < n && j->args->stretch; i++)
+        image_stretch(px + i * hw, x + i * hw, hw);
+    for (size_t i = 0; i < n * hw && !j->args->stretch; i++)
         px[i] = image_from_real(x[i]);
 }
 
@@ -45,43 +50,58 @@ static int on_step(void *ctx, int first, int n, int step, int steps, const float
     int columns = d->job->args->trajectory;
     for (int k = 0; k < columns; k++)
         for (int i = 0; i < n && moment(k, columns, steps) == step; i++)
-            to_pixels(d->capture + ((size_t)(first + i) * (size_t)columns + (size_t)k) * hw, x + (size_t)i * hw, hw);
+            to_pixels(d->capture + ((size_t)(first + i) * (size_t)columns + (size_t)k) * hw, x + (size_t)i * hw, 1,
+                      d->job);
     d->steps_done += n;
     progress_update(&d->progress, d->steps_done, "", "", false);
     return 0;
 }
 
-static int draw(Drawing *d, int pass, Err *e)
+static int draw(Drawing *d, int block, Err *e)
 {
     SampleJob *j = d->job;
     size_t hw = image_values(j), n = (size_t)j->plan.n;
     float *x = mem_alloc(n, hw * sizeof *x, "the images", e);
     int rc = -1;
-    j->px[pass] = mem_alloc(n * columns_of(j), hw, "the pictures", e);
-    d->capture = j->px[pass];
-    if (x && j->px[pass])
+    j->px[block] = mem_alloc(n * columns_of(j), hw, "the pictures", e);
+    d->capture = j->px[block];
+    if (x && j->px[block])
         rc = sample_images(x, j->model, j->plan.classes, j->plan.n, &j->args->config, on_step, d, e);
     if (!rc && !j->args->trajectory)
-        to_pixels(j->px[pass], x, n * hw);
+        to_pixels(j->px[block], x, n, j);
     mem_free(x);
+    return rc;
+}
+
+/* Without an adapter, then with each of them on its own. */
+static int draw_compared(Drawing *d, Err *e)
+{
+    SampleJob *j = d->job;
+    ParamStore *s = j->model->params;
+    const AdapterSet *loras = &j->loras;
+    real *kept = mem_alloc(s->n_values, sizeof *kept, "the model's values", e);
+    int rc = kept ? draw(d, 0, e) : -1;
+    if (kept)
+        memcpy(kept, s->values, s->n_values * sizeof *kept);
+    for (int i = 0; i < loras->n && !rc; i++) {
+        AdapterSet one = {.item = {loras->item[i]}, .scale = {loras->scale[i]}, .n = 1};
+        memcpy(s->values, kept, s->n_values * sizeof *kept);
+        rc = cli_merge_adapters(j->model, &one, e) || draw(d, i + 1, e) ? -1 : 0;
+    }
+    mem_free(kept);
     return rc;
 }
 
 static int draw_all(SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
-    int passes = a->compare ? 2 : 1, rc = 0;
+    int rc;
     Drawing d = {.job = j};
-    progress_begin(&d.progress, a->progress, a->quiet, "images", 0, (int64_t)j->plan.n * a->config.steps * passes,
-                   1.0 / a->config.steps);
+    progress_begin(&d.progress, a->progress, a->quiet, "images", 0,
+                   (int64_t)j->plan.n * a->config.steps * sample_blocks(j), 1.0 / a->config.steps);
     if (d.progress.mode == PROGRESS_PLAIN)
         d.progress.total++; /* short runs say nothing: the last line is not special */
-    if (a->compare)
-        rc = draw(&d, 0, e);
-    if (!rc)
-        rc = cli_merge_adapters(j->model, &j->loras, e);
-    if (!rc)
-        rc = draw(&d, passes - 1, e);
+    rc = a->compare ? draw_compared(&d, e) : cli_merge_adapters(j->model, &j->loras, e) || draw(&d, 0, e) ? -1 : 0;
     progress_end(&d.progress);
     return rc;
 }
@@ -90,10 +110,11 @@ static int draw_all(SampleJob *j, Err *e)
 static int measure(SamplePlan *p, const SampleJob *j, SampleConfig *c, Err *e)
 {
     const size_t n = (size_t)j->plan.n, hw = image_values(j);
-    size_t kept = j->model->params->n_values * sizeof(real) + n * sizeof *j->plan.classes, pixels, file;
+    const size_t values = j->model->params->n_values * sizeof(real) * (j->args->compare ? 2 : 1);
+    size_t kept = values + n * sizeof *j->plan.classes, pixels, file;
     if (sample_files_measure(&file, j, e))
         return -1;
-    pixels = n * columns_of(j) * hw * (j->args->compare ? 2 : 1);
+    pixels = n * columns_of(j) * hw * (size_t)sample_blocks(j);
     if (kept + pixels + file > mem_bound(c->max_bytes))
         return err_set(
             e, ERR_USAGE,
@@ -123,6 +144,7 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     double begin;
     char sha256[65];
     cli_threads(a->threads);
+    cli_default_model(&a->model, g, a->quiet);
     if (sample_args_check(a, g, e) || cli_model_file(a->model_file, a->model, e))
         return -1;
     a->model = a->model_file;
@@ -160,9 +182,9 @@ int cmd_sample(int argc, char **argv)
     model_free(job.model);
     mem_free(job.plan.classes);
     recipe_free(&job.recipe);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 1 + TEXT_LIST_MAX; i++)
         mem_free(job.px[i]);
+    for (int i = 0; i < 2; i++)
         mem_free(job.path[i]);
-    }
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef SDLORA_CLI_INFO_H
 #define SDLORA_CLI_INFO_H
 
+#include "sdlora/facts.h"
 #include "sdlora/safetensors.h"
 
 #include "report.h"
@@ -11,9 +12,12 @@
 int info_safetensors(Report *r, const char *path, Err *e);
 
 /* What is known of an adapter without its model: f, the file with the weights, of so many bytes at `path`; run: its
- * run, or NULL (info_adapter.c). */
-bool info_is_adapter(const StFile *f);
-int info_adapter(Report *r, const StFile *f, const char *path, double bytes, const RunInfo *run, Err *e);
+ * run, or NULL. What adapter_load would refuse is said (info_adapter.c). */
+void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts, const RunInfo *run);
+/* Does the adapter at `path` fit the model at `model`? ERR_INPUT: no, with the reason. */
+int info_fits(Report *r, const char *path, const char *model, Err *e);
+/* The layers that an adapter can be put on, with the numbers that it has at this rank (info_targets.c). */
+int info_targets(Report *r, const char *path, int rank, Err *e);
 
 /* Metadata and tensors, one by one; a row for values that are not finite (info_tensors.c). */
 int info_tensors(Report *r, const StFile *f, Err *e);
@@ -31,8 +35,9 @@ void stats_print(FILE *to, const Stats *s);
 /* A run's directory, a checkpoint's (info_run.c). */
 int info_run(Report *r, const char *dir, Err *e);
 int info_checkpoint(Report *r, const char *dir, Err *e);
-/* Rows of what a run was trained on and how far; step: of the checkpoint that is meant, -1: the run. */
-void info_training(Report *r, const RunInfo *run, int64_t step);
+/* Rows of what something was trained on and how far, as its run (or NULL) and its own facts (or NULL) say; step: of the
+ * checkpoint that is meant, -1: the run. */
+void info_training(Report *r, const RunInfo *run, int64_t step, const Facts *facts);
 /* The run that a file belongs to: the one that it lies in, or the one of the checkpoint that it lies in (*step, else
  * -1). false: none that can be read. Needs runinfo_free either way. */
 bool info_run_of(RunInfo *run, int64_t *step, const char *path);

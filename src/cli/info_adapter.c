@@ -1,231 +1,287 @@
-/* What is known of an adapter without its model: see info.h. */
+/* What is known of an adapter, with and without its model: see info.h. */
 #include "info.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
-#include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/text.h"
 
 #include "cli.h"
 
-#define CONFIG_MAX ((size_t)1 << 20)
-enum { GROUPS = 24, NAME_CAP = 96 };
+enum { GROUPS = 24, NAME_CAP = 96, LIST_CAP = GROUPS * (NAME_CAP + 2), WORDS_CAP = 512 };
 
-/* By the name of a layer's first matrix, A. */
-typedef struct Spelling {
-    const char *suffix, *words;
-    int rank_at; /* the dimension of A that is the rank */
-} Spelling;
+/* ---- kind and spelling ---- */
 
-static const Spelling SPELLINGS[] = {
-    {".lora_A.weight", "LoRA, as PEFT spells it", 0},
-    {".lora_down.weight", "LoRA, as kohya's scripts spell it", 0},
-    {".lora_a", "LoRA, as the reference spells it", 1},
-    {0},
-};
+static const char *kind_words(char buf[64], const AdapterAboutLayer *l, bool rslora)
+{
+    if (l->kind == ADAPTER_FULL)
+        return "weights of its own";
+    if (l->kind == ADAPTER_LORA)
+        return l->magnitudes ? (rslora ? "DoRA, scaled as rsLoRA" : "DoRA") : (rslora ? "rsLoRA" : "LoRA");
+    snprintf(buf, 64, "%s%s", ADAPTER_KIND_NAMES[l->kind], l->magnitudes ? " with magnitudes" : "");
+    return buf;
+}
+
+/* "word" to a list of them, once. */
+static void add_word(char list[WORDS_CAP], const char *word)
+{
+    size_t used = strlen(list);
+    if (!strstr(list, word) && used < WORDS_CAP)
+        snprintf(list + used, WORDS_CAP - used, "%s%s", used ? "; " : "", word);
+}
+
+/* Its kinds, each once; "weights of its own" only where there is nothing else. */
+static void kind_row(Report *r, const AdapterAbout *a)
+{
+    char kinds[WORDS_CAP] = "", spellings[WORDS_CAP] = "", buf[64];
+    for (int i = 0; i < a->n; i++) {
+        if (a->layers[i].kind != ADAPTER_FULL)
+            add_word(kinds, kind_words(buf, &a->layers[i], a->rslora));
+        add_word(spellings, a->layers[i].spelling);
+    }
+    if (!kinds[0] && a->n)
+        add_word(kinds, kind_words(buf, &a->layers[0], false));
+    report_row(r, "kind", "%s%s%s", a->n ? kinds : "not known", a->n ? ", in the spelling of " : "", spellings);
+    report_set(r, "adapter", report_string(kinds));
+    report_set(r, "spelling", report_string(spellings));
+    if (a->strangers) {
+        report_row(r, "strange", "%d tensors whose names no spelling has, the first '%.200s'", a->strangers,
+                   a->strange);
+        report_set(r, "strange", json_integer(a->strangers));
+    }
+}
+
+/* ---- ranks and alphas ---- */
 
 /* Layers of the same last name, rank and alpha. */
 typedef struct Group {
     char target[NAME_CAP];
-    int64_t rank;
-    double alpha; /* NAN: not said */
-    int layers;
+    int rank, layers;
+    double alpha;
 } Group;
 
-typedef struct Found {
-    const Spelling *spelling;
+typedef struct Groups {
     Group group[GROUPS];
-    int groups, layers;
-    int64_t numbers; /* trained ones: all but alphas */
-} Found;
+    int n, layers;
+} Groups;
 
-static bool ends_with(const char *name, const char *suffix)
+/* "cross_attention_w_q" of "encoder_convs_0_cross_attention_w_q": where dots are written _, what a layer is called ends
+ * nowhere; what is counted stands before it. */
+static const char *end_of(const char *layer)
 {
-    size_t n = strlen(name), s = strlen(suffix);
-    return n > s && !strcmp(name + n - s, suffix);
+    const char *end = layer;
+    if (strchr(layer, '.'))
+        return adapter_layer_end(layer);
+    for (const char *at = strchr(layer, '_'); at; at = strchr(at + 1, '_')) {
+        size_t digits = strspn(at + 1, "0123456789");
+        if (digits && at[1 + digits] == '_')
+            end = at + digits + 2;
+    }
+    return end;
 }
 
-static const Spelling *spelling_of(const StTensor *t)
+static void take_layer(Groups *to, const AdapterAboutLayer *l)
 {
-    for (const Spelling *s = SPELLINGS; s->suffix; s++)
-        if (ends_with(t->name, s->suffix) && t->nd > s->rank_at)
-            return s;
-    return NULL;
-}
-
-bool info_is_adapter(const StFile *f)
-{
-    for (int i = 0; i < st_count(f); i++)
-        if (spelling_of(st_at(f, i)))
-            return true;
-    return false;
-}
-
-/* adapter_config.json beside the file, else its copy in the metadata; NULL: neither. */
-static json_t *config_of(const StFile *f, const char *path)
-{
-    const char *copy = st_meta(f, "sdlora.lora");
-    char dir[FILE_PATH_MAX], name[FILE_PATH_MAX];
-    json_t *config = NULL;
-    if (!file_dir(dir, sizeof dir, path, NULL) && !file_join(name, sizeof name, dir, "adapter_config.json", NULL))
-        config = json_read_file(name, CONFIG_MAX, NULL);
-    return config ? config : copy ? json_read_text(copy, strlen(copy), "sdlora.lora", NULL) : NULL;
-}
-
-/* The layer's own, else the configuration's. */
-static double alpha_of(const StFile *f, const char *layer, const json_t *config)
-{
-    const json_t *said = json_object_get(config, "lora_alpha");
-    char *name = mem_printf(NULL, "%s.alpha", layer);
-    const StTensor *own = name ? st_find(f, name) : NULL;
-    float value;
-    mem_free(name);
-    if (own && own->numel == 1 && !st_read_f32(&value, f, own, NULL))
-        return (double)value;
-    return json_is_number(said) ? json_number_value(said) : (double)NAN;
-}
-
-static void take_layer(Found *a, const char *layer, int64_t rank, double alpha)
-{
-    const char *dot = strrchr(layer, '.');
-    Group g = {.rank = rank, .alpha = alpha, .layers = 1};
-    snprintf(g.target, sizeof g.target, "%s", dot && dot[1] ? dot + 1 : layer);
-    a->layers++;
-    for (int i = 0; i < a->groups; i++)
-        if (!strcmp(a->group[i].target, g.target) && a->group[i].rank == rank &&
-            (a->group[i].alpha == alpha || (isnan(alpha) && isnan(a->group[i].alpha)))) {
-            a->group[i].layers++;
+    Group g = {.rank = l->rank, .alpha = l->alpha, .layers = 1};
+    snprintf(g.target, sizeof g.target, "%s", end_of(l->name));
+    to->layers++;
+    for (int i = 0; i < to->n; i++)
+        if (!strcmp(to->group[i].target, g.target) && to->group[i].rank == g.rank && to->group[i].alpha == g.alpha) {
+            to->group[i].layers++;
             return;
         }
-    if (a->groups < GROUPS)
-        a->group[a->groups++] = g;
+    if (to->n < GROUPS)
+        to->group[to->n++] = g;
 }
 
-static int take_tensors(Found *a, json_t *layers, const StFile *f, const json_t *config, Err *e)
+static bool same_scale(const Group *a, const Group *b)
 {
-    for (int i = 0; i < st_count(f); i++) {
-        const StTensor *t = st_at(f, i);
-        const Spelling *s = spelling_of(t);
-        char *layer;
-        double alpha;
-        json_t *o;
-        if (!ends_with(t->name, ".alpha"))
-            a->numbers += (int64_t)t->numel;
-        if (!s)
-            continue;
-        a->spelling = s;
-        if (!(layer = mem_strdup(t->name, e)))
-            return -1;
-        layer[strlen(layer) - strlen(s->suffix)] = '\0';
-        alpha = alpha_of(f, layer, config);
-        take_layer(a, layer, (int64_t)t->d[s->rank_at], alpha);
-        o = json_pack("{s:s, s:I}", "name", layer, "rank", (json_int_t)t->d[s->rank_at]);
-        if (isfinite(alpha))
-            json_object_set_new(o, "alpha", json_real(alpha));
-        json_array_append_new(layers, o);
-        mem_free(layer);
-    }
-    return 0;
+    return a->rank == b->rank && a->alpha == b->alpha;
 }
 
-static bool one_scale(const Found *a)
+static const char *count_words(char buf[64], int n, const char *one, const char *more)
 {
-    for (int i = 1; i < a->groups; i++)
-        if (a->group[i].rank != a->group[0].rank || a->group[i].alpha != a->group[0].alpha)
-            return false;
-    return true;
-}
-
-static const char *scale_words(char buf[96], const Group *g)
-{
-    if (isnan(g->alpha))
-        snprintf(buf, 96, "%" PRId64, g->rank);
-    else
-        snprintf(buf, 96, "%" PRId64 ", alpha %g", g->rank, g->alpha);
+    snprintf(buf, 64, "%d %s", n, n == 1 ? one : more);
     return buf;
 }
 
-static const char *layer_words(char buf[48], int n)
+/* The targets of group i's rank and alpha; returns their layers, 0 where an earlier group had the same. */
+static int scale_targets(char list[LIST_CAP], const Groups *a, int i)
 {
-    snprintf(buf, 48, "%d layer%s", n, n == 1 ? "" : "s");
-    return buf;
-}
-
-/* One row where all layers have one rank and alpha, else a row for each target. */
-static void rank_rows(Report *r, const Found *a)
-{
-    char list[GROUPS * (NAME_CAP + 2)] = "", scale[96], layers[48];
     size_t used = 0;
-    int in_groups = 0;
-    for (int i = 0; i < a->groups; i++) {
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", a->group[i].target);
-        in_groups += a->group[i].layers;
+    int layers = 0;
+    for (int k = 0; k < a->n; k++) {
+        if (!same_scale(&a->group[k], &a->group[i]))
+            continue;
+        if (k < i)
+            return 0;
+        used += (size_t)snprintf(list + used, LIST_CAP - used, "%s%s", used ? ", " : "", a->group[k].target);
+        layers += a->group[k].layers;
     }
-    if (one_scale(a)) {
-        report_row(r, "rank", "%s", scale_words(scale, &a->group[0]));
-        report_row(r, "on", "%s%s: %s", list, in_groups < a->layers ? ", ..." : "", layer_words(layers, a->layers));
-        return;
-    }
-    for (int i = 0; i < a->groups; i++) {
-        char *line = mem_printf(NULL, "%s, on %s: %s", scale_words(scale, &a->group[i]), a->group[i].target,
-                                layer_words(layers, a->group[i].layers));
-        report_text(r, i ? "" : "rank", line ? line : "", 0);
-        mem_free(line);
-    }
-    if (in_groups < a->layers)
-        report_row(r, "", "and %s more", layer_words(layers, a->layers - in_groups));
+    return layers;
 }
 
-/* What it was trained for: as the run says, else as its configuration does. */
-static void base_row(Report *r, const json_t *config, const RunInfo *run)
+/* A row for each rank and alpha. */
+static void rank_rows(Report *r, const Groups *a)
 {
-    const char *sha256 = run ? json_string_value(json_object_get(run->root, "base_sha256")) : NULL;
-    const char *said = json_string_value(json_object_get(config, "base_model_name_or_path"));
-    char name[256] = "";
+    char list[LIST_CAP], count[64];
+    int shown = 0;
+    for (int i = 0; i < a->n; i++) {
+        const Group *g = &a->group[i];
+        int layers = scale_targets(list, a, i);
+        if (!layers)
+            continue;
+        count_words(count, layers, "layer", "layers");
+        if (g->rank)
+            report_row(r, shown ? "" : "rank", "%d, alpha %g, on %s: %s", g->rank, g->alpha, list, count);
+        else
+            report_row(r, shown ? "" : "rank", "none, alpha %g, on %s: %s", g->alpha, list, count);
+        shown += layers;
+        if (layers == a->layers) {
+            report_set(r, "rank", json_integer(g->rank));
+            report_set(r, "alpha", json_real(g->alpha));
+        }
+    }
+    if (shown < a->layers)
+        report_row(r, "", "and %s more", count_words(count, a->layers - shown, "layer", "layers"));
+}
+
+/* Biases, norms, the class table: what is there whole. */
+static void whole_row(Report *r, const AdapterAbout *a)
+{
+    static const char *const WORDS[WHOLES][2] = {[WHOLE_BIAS] = {"bias", "biases"},
+                                                 [WHOLE_NORM] = {"norm", "norms"},
+                                                 [WHOLE_CLASSES] = {"class table", "class tables"},
+                                                 [WHOLE_OTHER] = {"weight", "weights"}};
+    char list[WORDS_CAP] = "", words[64];
+    size_t used = 0;
+    for (int whole = 0; whole < WHOLES; whole++) {
+        int n = 0, rows = 0;
+        for (int i = 0; i < a->n; i++)
+            if (a->layers[i].kind == ADAPTER_FULL && a->layers[i].whole == (AdapterWhole)whole) {
+                n++;
+                rows = a->layers[i].rows;
+            }
+        if (!n)
+            continue;
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "",
+                                 count_words(words, n, WORDS[whole][0], WORDS[whole][1]));
+        if (rows)
+            used += (size_t)snprintf(list + used, sizeof list - used, " of %d rows", rows);
+    }
+    if (list[0])
+        report_row(r, "whole", "%s", list);
+}
+
+static void numbers_row(Report *r, const AdapterAbout *a, double bytes)
+{
+    char n[32], size[32];
+    int64_t numbers = 0;
+    for (int i = 0; i < a->n; i++)
+        numbers += a->layers[i].numbers;
+    report_row(r, "numbers", "%s in %s", text_count(n, numbers), report_bytes(size, bytes));
+    report_set(r, "numbers", json_integer(numbers));
+    report_set(r, "bytes", json_integer((json_int_t)bytes));
+}
+
+static json_t *layers_json(const AdapterAbout *a)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < a->n; i++) {
+        const AdapterAboutLayer *l = &a->layers[i];
+        char buf[64];
+        json_t *o = json_pack("{s:s, s:I}", "kind", kind_words(buf, l, a->rslora), "numbers", (json_int_t)l->numbers);
+        json_object_set_new(o, "name", report_string(l->name));
+        if (l->rank)
+            json_object_set_new(o, "rank", json_integer(l->rank));
+        if (l->kind != ADAPTER_FULL && isfinite(l->scale)) {
+            json_object_set_new(o, "alpha", json_real(l->alpha));
+            json_object_set_new(o, "scale", json_real(l->scale));
+        }
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+/* ---- its base ---- */
+
+/* What it was trained for: as its own facts say, else its run, else its configuration's name. */
+static void base_row(Report *r, const AdapterAbout *about, const Facts *facts, const RunInfo *run)
+{
+    const char *sha256 = facts->base_sha256;
+    char name[256];
     json_t *base;
-    if (run)
+    snprintf(name, sizeof name, "%s", facts->base_name);
+    if (!name[0] && !sha256[0] && run) {
+        const char *said = json_string_value(json_object_get(run->root, "base_sha256"));
         runinfo_origin(name, sizeof name, run);
-    else if (said)
-        report_last_name(name, sizeof name, said);
-    if (!name[0] && !sha256)
+        sha256 = said ? said : "";
+    }
+    if (!name[0] && !sha256[0])
+        snprintf(name, sizeof name, "%s", about->base_name);
+    if (!name[0] && !sha256[0])
         return;
-    report_row(r, "base", "%s%s%.12s", name, sha256 ? ", SHA-256 " : "", sha256 ? sha256 : "");
+    report_row(r, "base", "%s%s%.12s", name, sha256[0] ? ", SHA-256 " : "", sha256);
     base = json_object();
     json_object_set_new(base, "name", report_string(name));
-    if (sha256)
+    if (sha256[0])
         json_object_set_new(base, "sha256", report_string(sha256));
     report_set(r, "base", base);
 }
 
-static void rows(Report *r, const Found *a, const json_t *config, double bytes, const RunInfo *run)
+void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts, const RunInfo *run)
 {
-    char n[32], size[32];
-    report_row(r, "kind", "%s", a->spelling->words);
-    rank_rows(r, a);
-    report_row(r, "numbers", "%s trained, %s", text_count(n, a->numbers), report_bytes(size, bytes));
-    base_row(r, config, run);
-    report_set(r, "adapter", json_string("lora"));
-    report_set(r, "numbers", json_integer(a->numbers));
-    report_set(r, "bytes", json_integer((json_int_t)bytes));
-    if (one_scale(a)) {
-        report_set(r, "rank", json_integer(a->group[0].rank));
-        if (isfinite(a->group[0].alpha))
-            report_set(r, "alpha", json_real(a->group[0].alpha));
+    AdapterAbout about = {0};
+    Groups *groups = mem_alloc(1, sizeof *groups, "an adapter", NULL);
+    Err why = {0};
+    if (!groups || adapter_describe(&about, f, path, &why)) {
+        report_text(r, "refused", why.msg, 0);
+        report_set(r, "refused", report_string(why.msg));
+    } else {
+        for (int i = 0; i < about.n; i++)
+            if (about.layers[i].kind != ADAPTER_FULL)
+                take_layer(groups, &about.layers[i]);
+        kind_row(r, &about);
+        rank_rows(r, groups);
+        whole_row(r, &about);
+        numbers_row(r, &about, bytes);
+        report_set(r, "layers", layers_json(&about));
     }
+    if (facts->classes)
+        report_row(r, "classes", "%d", facts->classes);
+    base_row(r, &about, facts, run);
+    adapter_about_free(&about);
+    mem_free(groups);
 }
 
-int info_adapter(Report *r, const StFile *f, const char *path, double bytes, const RunInfo *run, Err *e)
+/* ---- with a model ---- */
+
+int info_fits(Report *r, const char *path, const char *model, Err *e)
 {
-    Found *a = mem_alloc(1, sizeof *a, "an adapter", e);
-    json_t *config = config_of(f, path), *layers = json_array();
-    int rc = a ? take_tensors(a, layers, f, config, e) : -1;
-    if (!rc)
-        rows(r, a, config, bytes, run);
-    report_set(r, "layers", layers);
-    json_decref(config);
-    mem_free(a);
-    return rc;
+    char sha256[65];
+    Model *m = cli_load_model(model, sha256, e);
+    Adapter *a = NULL;
+    int classes = m ? m->config.classes : 0;
+    if (m && !adapter_classes(&classes, path, m, e) &&
+        !(classes > m->config.classes && model_grow_classes(m, classes, e)))
+        a = adapter_load(path, m, e);
+    if (a) {
+        const char *base = a->facts.base_sha256;
+        bool made_for = !strcmp(base, sha256);
+        char *words = mem_printf(NULL, "%s%s", model,
+                                 made_for  ? ", for which it was made"
+                                 : base[0] ? ", though it was made for another model of the same shape"
+                                           : "");
+        report_text(r, "fits", words ? words : "", 0);
+        report_set(r, "fits", json_true());
+        if (base[0])
+            report_set(r, "made_for", json_boolean(made_for));
+        mem_free(words);
+    }
+    adapter_free(a);
+    model_free(m);
+    return a ? 0 : -1;
 }

@@ -18,7 +18,7 @@ static const char *kind_of(const StFile *f)
         return "state";
     if (st_meta(f, MODEL_CONFIG_KEY))
         return "model";
-    if (info_is_adapter(f))
+    if (adapter_is_in(f))
         return "adapter";
     return st_find(f, "time_embedding.0.half_embedding") ? "state_dict" : "tensors";
 }
@@ -127,6 +127,9 @@ static int describe(Report *r, const StFile *f, const char *path, const char *ki
     ModelConfig c;
     int64_t weights;
     Err why = {0};
+    Facts facts;
+    if (facts_read(&facts, f, e))
+        return -1;
     report_title(r, kind, words_of(kind), path);
     report_set(r, "format", json_string("safetensors"));
     if (model && model_describe(&c, &weights, f, &why)) {
@@ -136,13 +139,12 @@ static int describe(Report *r, const StFile *f, const char *path, const char *ki
     }
     if (model)
         model_rows(r, &c, weights, size_of(f, path));
-    if (!strcmp(kind, "adapter") && info_adapter(r, f, path, size_of(f, path), run, e))
-        return -1;
+    if (!strcmp(kind, "adapter"))
+        info_adapter(r, f, path, size_of(f, path), &facts, run);
     if (!strcmp(kind, "state"))
         state_rows(r, f);
     put_sum(r, f);
-    if (run)
-        info_training(r, run, step);
+    info_training(r, run, step, &facts);
     if (model && r->tensors)
         print_fields(r, &c);
     return info_tensors(r, f, e);

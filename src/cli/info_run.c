@@ -33,12 +33,17 @@ bool info_run_of(RunInfo *run, int64_t *step, const char *path)
     return found;
 }
 
-static void loss_row(Report *r, const RunInfo *run)
+static void loss_row(Report *r, const RunInfo *run, const Facts *facts)
 {
-    char n[32];
-    if (!isnan(run->last_loss))
-        report_row(r, "validation loss", "%.4f last, %.4f best, at step %s", run->last_loss, run->best_loss,
-                   text_count(n, run->best_step));
+    char n[32], base[64] = "";
+    bool own = facts && isfinite(facts->val_loss);
+    if (facts && isfinite(facts->base_val_loss))
+        snprintf(base, sizeof base, ", the base alone %.4f", facts->base_val_loss);
+    if (run && !isnan(run->last_loss))
+        report_row(r, "validation loss", "%.4f last, %.4f best, at step %s%s", run->last_loss, run->best_loss,
+                   text_count(n, run->best_step), base);
+    else if (own)
+        report_row(r, "validation loss", "%.4f%s", facts->val_loss, base);
 }
 
 static void steps_row(Report *r, const RunInfo *run)
@@ -71,17 +76,53 @@ static void checkpoint_rows(Report *r, const RunInfo *run, int64_t step)
     }
 }
 
-void info_training(Report *r, const RunInfo *run, int64_t step)
+static void data_row(Report *r, const RunInfo *run, const Facts *facts)
 {
-    char name[256];
-    report_row(r, "data", "%s", runinfo_data(name, sizeof name, run));
-    if (step >= 0) {
+    char name[256] = "";
+    const char *sha256 = facts ? facts->data_sha256 : "";
+    if (facts && facts->data_name[0])
+        snprintf(name, sizeof name, "%s", facts->data_name);
+    else if (run)
+        runinfo_data(name, sizeof name, run);
+    if (name[0] || sha256[0])
+        report_row(r, "data", "%s%s%.12s", name, sha256[0] ? ", SHA-256 " : "", sha256);
+}
+
+static json_t *facts_object(const Facts *f)
+{
+    json_t *o = json_object();
+    if (f->data_name[0])
+        json_object_set_new(o, "data", report_string(f->data_name));
+    if (f->data_sha256[0])
+        json_object_set_new(o, "data_sha256", report_string(f->data_sha256));
+    if (f->classes)
+        json_object_set_new(o, "classes", json_integer(f->classes));
+    if (f->steps)
+        json_object_set_new(o, "steps", json_integer(f->steps));
+    if (isfinite(f->val_loss))
+        json_object_set_new(o, "val_loss", json_real(f->val_loss));
+    if (isfinite(f->base_val_loss))
+        json_object_set_new(o, "base_val_loss", json_real(f->base_val_loss));
+    return o;
+}
+
+void info_training(Report *r, const RunInfo *run, int64_t step, const Facts *facts)
+{
+    char n[32];
+    data_row(r, run, facts);
+    if (run && step >= 0) {
         checkpoint_rows(r, run, step);
     } else {
-        steps_row(r, run);
-        loss_row(r, run);
+        if (run)
+            steps_row(r, run);
+        else if (facts && facts->steps)
+            report_row(r, "steps", "%s", text_count(n, facts->steps));
+        loss_row(r, run, facts);
     }
-    report_set(r, "run", runinfo_json(run));
+    if (facts)
+        report_set(r, "facts", facts_object(facts));
+    if (run)
+        report_set(r, "run", runinfo_json(run));
 }
 
 static void checkpoint_row(Report *r, const RunInfo *run)
@@ -178,7 +219,7 @@ int info_run(Report *r, const char *dir, Err *e)
         report_title(r, "run", "run", dir);
         command_row(r, run);
         report_row(r, "state", "%s", RUN_STATE_NAMES[run->state]);
-        info_training(r, run, -1);
+        info_training(r, run, -1, NULL);
         run_rows(r, run);
     }
     if (run)
@@ -242,7 +283,7 @@ int info_checkpoint(Report *r, const char *dir, Err *e)
         report_text(r, "run", known ? run->dir : "not known: no run.json where it should lie", 0);
         if (known) {
             command_row(r, run);
-            info_training(r, run, step);
+            info_training(r, run, step, NULL);
             resume_row(r, run->command, " ", dir, "");
         }
         runinfo_free(run);

@@ -45,6 +45,14 @@ static const char *from_run(const char *path, Err *e)
     return found ? path + found : NULL;
 }
 
+/* Where the model that is shipped begins with its directories, as the command takes them; NULL: another file. */
+static const char *from_shipped(const char *path)
+{
+    const size_t len = strlen(path), own = strlen(SHIPPED_MODEL);
+    const char *from = len > own ? path + len - own : path;
+    return from > path && from[-1] == '/' && !strcmp(from, SHIPPED_MODEL) ? from : NULL;
+}
+
 /* From the directory "runs" on, else from the run on, else the last name: where on this machine that is, and where the
  * command was given, is nobody's business. A pipe has no name. */
 static char *short_name(const char *path, Err *e)
@@ -57,7 +65,7 @@ static char *short_name(const char *path, Err *e)
         free(whole);
         return mem_strdup("pipe", e);
     }
-    if (!(from = from_runs(whole)) && !(from = from_run(whole, e)))
+    if (!(from = from_shipped(whole)) && !(from = from_runs(whole)) && !(from = from_run(whole, e)))
         from = strrchr(whole, '/') + 1;
     cap = 4 * strlen(from) + 1;
     name = mem_alloc(cap, 1, "a name", e);
@@ -105,7 +113,7 @@ static int add_loras(Recipe *r, const SampleArgs *a, const AdapterSet *loras, Er
         double unused;
         char *name = cli_lora_spec(path, &unused, a->loras.item[i], a->model, e) ? NULL : short_name(path, e);
         rc = !name ||
-                     add(r, "lora",
+                     add(r, RECIPE_LORA,
                          mem_printf(e, "%s:%s", name, field_text(scale, sizeof scale, &SCALE, &loras->scale[i]))) ||
                      add_lora_hash(r, path, e)
                  ? -1
@@ -175,6 +183,14 @@ void recipe_free(Recipe *r)
     for (int i = 0; i < r->n; i++)
         mem_free((char *)r->item[2 * i + 1]);
     memset(r, 0, sizeof *r);
+}
+
+const char *recipe_lora(const Recipe *r, int i)
+{
+    for (int k = 0; k < r->n; k++)
+        if (!strcmp(r->item[2 * k], RECIPE_LORA) && i-- == 0)
+            return r->item[2 * k + 1];
+    return NULL;
 }
 
 /* ---- the command ---- */

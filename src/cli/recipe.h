@@ -13,6 +13,7 @@
 
 enum { RECIPE_TEXTS = 64, RECIPE_HASH = 12 };
 #define RECIPE_MODEL_HASH "model-sha256"
+#define RECIPE_LORA       "lora"
 #define RECIPE_LORA_HASH  "lora-sha256"
 
 typedef struct Recipe {
@@ -24,6 +25,9 @@ typedef struct Recipe {
 int recipe_make(Recipe *r, const SampleArgs *a, const Plan *p, const AdapterSet *loras, const char *model_sha256,
                 Err *e);
 void recipe_free(Recipe *r);
+
+/* The text of adapter i, "NAME:SCALE"; NULL: it has none. */
+const char *recipe_lora(const Recipe *r, int i);
 
 /* The command, as a shell reads it (caller: mem_free); NULL: the texts are none of recipe_make's, or there is no
  * memory. Only options of recipes come out of a file, each in quotes where it must be. */

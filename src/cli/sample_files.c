@@ -11,7 +11,7 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 
-enum { PAD = 2, COMPARE_GAP = 8 };
+#include "sample_picture.h"
 
 /* ---- names ---- */
 
@@ -70,79 +70,21 @@ int sample_files_name(SampleJob *j, Err *e)
     return rc || !j->path[1] ? rc : check_two(j->path[0], j->path[1], e);
 }
 
-/* ---- pictures ---- */
-
-static int cells(const SampleJob *j)
+int sample_blocks(const SampleJob *j)
 {
-    return j->plan.n * (j->args->trajectory ? j->args->trajectory : 1);
-}
-
-static int grid_of(Image *out, const SampleJob *j, int pass, Err *e)
-{
-    int size = j->model->config.image_size;
-    return image_grid(out, j->px[pass], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
-}
-
-/* Two of them side by side, or one above the other when they are wide: the size of that, and where the second
- * begins. */
-static int compare_size(Image *out, int *x, int *y, const Image *one, Err *e)
-{
-    bool beside = one->w <= 2 * (int64_t)one->h;
-    int64_t w = beside ? 2 * (int64_t)one->w + COMPARE_GAP : one->w;
-    int64_t h = beside ? one->h : 2 * (int64_t)one->h + COMPARE_GAP;
-    if (image_check_size(w, h, e))
-        return -1;
-    *out = (Image){.w = (int)w, .h = (int)h};
-    *x = beside ? one->w + COMPARE_GAP : 0;
-    *y = beside ? 0 : one->h + COMPARE_GAP;
-    return 0;
+    return j->args->compare ? 1 + j->args->loras.n : 1;
 }
 
 int sample_files_measure(size_t *bytes, const SampleJob *j, Err *e)
 {
-    int size = j->model->config.image_size, x, y;
-    Image one, all;
+    int size = j->model->config.image_size;
     if (j->args->format == FORMAT_IDX) {
         Idx images = {.nd = 3, .d = {(uint32_t)j->plan.n, (uint32_t)size, (uint32_t)size}};
         int rc = idx_check_size(bytes, j->path[0], &images, e);
         *bytes = (size_t)j->plan.n; /* the labels */
         return rc;
     }
-    if (image_grid_size(&one, cells(j), size, size, j->plan.cols, j->args->scale, PAD, e))
-        return -1;
-    all = one;
-    if (j->args->compare && compare_size(&all, &x, &y, &one, e))
-        return -1;
-    /* the picture (twice: its halves), its filtered copy, and room for that compressed and for the file */
-    *bytes = (size_t)all.w * (size_t)all.h * (j->args->compare ? 5 : 4);
-    return 0;
-}
-
-static void blit(Image *to, const Image *from, int x, int y)
-{
-    for (int r = 0; r < from->h; r++)
-        memcpy(to->px + (size_t)(y + r) * (size_t)to->w + (size_t)x, from->px + (size_t)r * (size_t)from->w,
-               (size_t)from->w);
-}
-
-/* A white line between them. */
-static int compare_image(Image *out, const SampleJob *j, Err *e)
-{
-    Image a = {0}, b = {0};
-    int rc = -1, x, y;
-    if (grid_of(&a, j, 0, e) || grid_of(&b, j, 1, e) || compare_size(out, &x, &y, &a, e))
-        goto done;
-    out->px = mem_alloc((size_t)out->w, (size_t)out->h, "the picture", e);
-    if (!out->px)
-        goto done;
-    memset(out->px, 255, (size_t)out->w * (size_t)out->h);
-    blit(out, &a, 0, 0);
-    blit(out, &b, x, y);
-    rc = 0;
-done:
-    image_free(&a);
-    image_free(&b);
-    return rc;
+    return sample_picture_measure(bytes, j, e);
 }
 
 /* ---- writing ---- */
@@ -150,7 +92,7 @@ done:
 static int write_png(const SampleJob *j, Err *e)
 {
     Image im = {0};
-    int rc = j->args->compare ? compare_image(&im, j, e) : grid_of(&im, j, 0, e);
+    int rc = sample_picture(&im, j, e);
     assert(j->path[0]); /* sample_files_name */
     if (!rc)
         rc = image_write_png(j->path[0], &im, j->recipe.item, e);

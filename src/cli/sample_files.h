@@ -9,10 +9,14 @@ typedef struct SampleJob {
     Model *model;
     AdapterSet loras;
     Plan plan;
-    Recipe recipe;  /* the texts of the picture */
-    uint8_t *px[2]; /* (n,hw), or with --trajectory (n,K,hw); [1] with --compare: the adapted ones. Owned */
-    char *path[2];  /* the PNG file, or images and labels; owned. NULL: not named yet */
+    Recipe recipe; /* the texts of the picture */
+    /* (n,hw), or with --trajectory (n,K,hw); with --compare [0] is without an adapter, [i] with adapter i-1. Owned */
+    uint8_t *px[1 + TEXT_LIST_MAX];
+    char *path[2]; /* the PNG file, or images and labels; owned. NULL: not named yet */
 } SampleJob;
+
+/* Blocks of images: how many of px are used. */
+int sample_blocks(const SampleJob *j);
 
 /* Name the files, after --output or, where that was not given, after what is drawn (then the plan must be there), and
  * refuse what cannot be written, is read by this command, or is somebody else's. */

@@ -8,6 +8,9 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
+const char *const USE_NAMES[] = {"other",     "linear", "1x1 convolution", "3x3 convolution", "transposed convolution",
+                                 "embedding", NULL};
+
 ParamStore *param_store_new(bool trainable, Err *e)
 {
     ParamStore *s = mem_alloc(1, sizeof *s, "the parameters", e);

@@ -17,6 +17,19 @@ uint8_t image_from_real(double x)
     return v >= 1.0 ? 255 : (uint8_t)(v * 255.0 + 0.5);
 }
 
+void image_stretch(uint8_t *px, const float *x, size_t n)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        low = (double)x[i] < low ? (double)x[i] : low;
+        high = (double)x[i] > high ? (double)x[i] : high;
+    }
+    for (size_t i = 0; i < n; i++) {
+        double v = ((double)x[i] - low) / (high - low) * 256;
+        px[i] = (uint8_t)(v >= 255 ? 255 : v > 0 ? v : 0); /* NaN, as 0 / 0 where all are the same: 0 */
+    }
+}
+
 static void draw_cell(Image *im, int x0, int y0, const uint8_t *px, int h, int w, int scale)
 {
     int x, y;

@@ -1,4 +1,4 @@
-/* The training loop: see loop.h. At an epoch's end: validation, metrics, the result's file, checkpoint, samples, in
+/* The training loop: see loop.h. At a milestone: validation, metrics, the result's file, checkpoint, samples, in
  * this order, so that a run killed between any two of them resumes to the same bytes. */
 #include "sdlora/loop.h"
 
@@ -69,11 +69,11 @@ static int draw_samples(const Loop *l, const char *path, Err *e)
     return rc;
 }
 
-static int sample(const Loop *l, const StepReport *r, bool epoch_end, Err *e)
+static int sample(const Loop *l, const StepReport *r, bool milestone, Err *e)
 {
     char dir[FILE_PATH_MAX], path[FILE_PATH_MAX], name[48];
     struct stat st;
-    if (epoch_end)
+    if (milestone)
         snprintf(name, sizeof name, "epoch-%04d.png", r->epoch);
     else
         snprintf(name, sizeof name, "step-%08" PRId64 ".png", r->step);
@@ -107,11 +107,24 @@ static int log_line(State *s, const StepReport *r, double val_loss, Err *e)
     return rundir_log(s->l->dir, &m, e);
 }
 
-static bool due(Every every, const StepReport *r, bool epoch_end)
+/* Epochs from one milestone to the next. */
+static int64_t epochs_together(const Loop *l)
+{
+    const int64_t steps = trainer_steps_per_epoch(l->trainer), least = l->config->milestone_steps;
+    return least > steps ? (least + steps - 1) / steps : 1;
+}
+
+/* Has a multiple of n been passed since the milestone before? */
+static bool due_epochs(int64_t n, const StepReport *r, int64_t together)
+{
+    return n > 0 && r->epoch / n > (r->epoch - together) / n;
+}
+
+static bool due(Every every, const StepReport *r, bool milestone, int64_t together)
 {
     if (every.n <= 0)
         return false;
-    return every.epochs ? epoch_end && r->epoch % every.n == 0 : r->step % every.n == 0;
+    return every.epochs ? milestone && due_epochs(every.n, r, together) : r->step % every.n == 0;
 }
 
 /* One step, and what is due after it. */
@@ -119,29 +132,30 @@ static int one_step(State *s, Err *e)
 {
     const Loop *l = s->l;
     const LoopConfig *c = l->config;
+    const int64_t together = epochs_together(l);
     StepReport r;
     double begin = clock_seconds(), val_loss = NAN;
-    bool epoch_end, last, stop;
+    bool milestone, last, stop;
     if (trainer_step(l->trainer, &r, e))
         return -1;
     s->window_s += clock_seconds() - begin;
     s->window_images += l->train->batch;
 
-    epoch_end = r.step % trainer_steps_per_epoch(l->trainer) == 0;
+    milestone = r.step % (together * trainer_steps_per_epoch(l->trainer)) == 0;
     last = r.step == trainer_total_steps(l->trainer);
     stop = loop_signal(&l->observer) != 0;
-    if ((epoch_end || last) && l->validate && validate(&val_loss, l, r.step, e))
+    if ((milestone || last) && l->validate && validate(&val_loss, l, r.step, e))
         return -1;
     if (l->observer.step)
-        l->observer.step(l->observer.ctx, &r, val_loss, epoch_end || last);
-    if ((r.step % c->log_every == 0 || epoch_end || last) && log_line(s, &r, val_loss, e))
+        l->observer.step(l->observer.ctx, &r, val_loss, milestone || last);
+    if ((r.step % c->log_every == 0 || milestone || last) && log_line(s, &r, val_loss, e))
         return -1;
-    if ((epoch_end || last || stop) && loop_save_result(l, e))
+    if ((milestone || last || stop) && loop_save_result(l, e))
         return -1;
-    if ((due(c->save_every, &r, epoch_end) || last || stop) && save_checkpoint(s, r.step, val_loss, e))
+    if ((due(c->save_every, &r, milestone, together) || last || stop) && save_checkpoint(s, r.step, val_loss, e))
         return -1;
-    if (!stop && c->sample_every > 0 && ((epoch_end && r.epoch % c->sample_every == 0) || last))
-        return sample(l, &r, epoch_end, e);
+    if (!stop && c->sample_every > 0 && ((milestone && due_epochs(c->sample_every, &r, together)) || last))
+        return sample(l, &r, milestone, e);
     return 0;
 }
 

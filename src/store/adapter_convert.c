@@ -15,10 +15,15 @@ const char *const ADAPTER_FORMAT_NAMES[] = {"peft", "kohya", "diffusers", "refer
 
 /* ---- what a format can hold ---- */
 
+static const char *program_of(AdapterFormat format)
+{
+    return format == ADAPTER_REFERENCE ? "the reference" : ADAPTER_FORMAT_NAMES[format];
+}
+
 static int cannot(const AdapterLayer *l, AdapterFormat format, const char *what, Err *e)
 {
-    return err_set(e, ERR_INPUT, "files of %s cannot hold %s of '%s'; write it as peft",
-                   format == ADAPTER_REFERENCE ? "the reference" : ADAPTER_FORMAT_NAMES[format], what, l->weight->name);
+    return err_set(e, ERR_INPUT, "files of %s cannot hold %s of '%s'; write it as peft", program_of(format), what,
+                   l->weight->name);
 }
 
 static int check_layer(const AdapterLayer *l, AdapterFormat format, Err *e)
@@ -34,7 +39,8 @@ static int check_layer(const AdapterLayer *l, AdapterFormat format, Err *e)
                                          "convolution, that",
                       e);
     if (format != ADAPTER_KOHYA && l->kind != ADAPTER_LORA)
-        return cannot(l, format, l->kind == ADAPTER_LOHA ? "the LoHa" : "the LoKr", e);
+        return err_set(e, ERR_INPUT, "files of %s cannot hold the %s of '%s'; write it as peft", program_of(format),
+                       ADAPTER_KIND_NAMES[l->kind], l->weight->name);
     if (format == ADAPTER_REFERENCE && use != USE_LINEAR)
         return cannot(l, format, "a change of a convolution, that", e);
     if (format == ADAPTER_REFERENCE && l->part[PART_MAGNITUDE])

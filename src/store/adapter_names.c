@@ -2,21 +2,25 @@
 #include "adapter_file.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "sdlora/mem.h"
 #include "sdlora/store.h"
 
 /* What stands before a layer's name. */
 typedef struct Form {
     const char *prefix;
-    bool underscores; /* the layer's dots are written _ */
+    bool underscores;    /* the layer's dots are written _ */
+    const char *program; /* whose it is, where that is not told by what stands after the name */
 } Form;
 
 enum { IN_PEFT = 1, IN_BARE = 2, IN_DIFFUSERS = 4, IN_KOHYA = 8 };
-static const Form forms[] = {{"base_model.model.", false}, {"", false}, {"unet.", false}, {"lora_unet_", true}};
+static const Form forms[] = {
+    {"base_model.model.", false, NULL}, {"", false, NULL}, {"unet.", false, "diffusers"}, {"lora_unet_", true, NULL}};
 enum { FORMS = sizeof forms / sizeof *forms };
 
-/* What stands behind it: PREFIX name ENDING, and the parameter is name + more. */
+/* What stands after it: PREFIX name ENDING, and the parameter is name + more. */
 typedef struct Ending {
     unsigned forms;
     Style style;
@@ -28,7 +32,7 @@ typedef struct Ending {
 
 #define PEFTS    (IN_PEFT | IN_BARE | IN_DIFFUSERS)
 #define OLD      (IN_BARE | IN_DIFFUSERS)
-#define PRODUCTS (IN_PEFT | IN_BARE | IN_KOHYA) /* LoHa's and LoKr's are called the same everywhere */
+#define PRODUCTS (IN_PEFT | IN_BARE | IN_KOHYA) /* of STYLE_OF_FORM: called the same everywhere, written so too */
 
 /* clang-format off */
 static const Ending endings[] = {
@@ -75,6 +79,14 @@ static const Ending endings[] = {
     {PRODUCTS, STYLE_OF_FORM,   PART_T2,        ADAPTER_LOKR, ".lokr_t2",                ".weight"},
 };
 /* clang-format on */
+
+const char *adapter_product_ending(AdapterKind kind, AdapterPart part)
+{
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (endings[i].style == STYLE_OF_FORM && endings[i].kind == (int)kind && endings[i].part == (int)part)
+            return endings[i].text;
+    return NULL;
+}
 
 /* ---- whose is a tensor ---- */
 
@@ -126,19 +138,16 @@ const StTensor *file_layer_tensor(const FileLayer *l)
 }
 
 /* One layer, one spelling: with a second one it could not be said which of the two counts. */
-static int take_tensor(AdapterFile *a, int at, const StTensor *t, const Form *form, const Ending *en, Err *e)
+static int take_tensor(const AdapterFile *a, FileLayer *l, const StTensor *t, const Form *form, const Ending *en,
+                       Err *e)
 {
     const Style style = en->style != STYLE_OF_FORM ? en->style : form->underscores ? STYLE_KOHYA : STYLE_PEFT;
-    FileLayer *l = &a->layers[at];
     const StTensor *other = file_layer_tensor(l);
     const bool same_kind = en->kind < 0 || !l->has_kind || l->kind == (AdapterKind)en->kind;
 
-    if (en->part == FILE_IDLE || a->m->params->items[at]->kind == PARAM_COUNTER)
-        return 0;
     if (other && (l->form != form || l->style != style || l->part[en->part] || !same_kind))
         return err_set(e, ERR_INPUT, "'%s' spells one layer in two ways: '%s' and '%s'; leave one of them out",
                        st_label(a->f), (l->part[en->part] ? l->part[en->part] : other)->name, t->name);
-    l->w = a->m->params->items[at];
     l->form = form;
     l->style = style;
     l->part[en->part] = t;
@@ -155,10 +164,13 @@ static int match_tensor(bool *found, AdapterFile *a, const StTensor *t, Err *e)
     for (int k = 0; k < FORMS; k++)
         for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
             const int at = find_param(a->m, t->name, &forms[k], &endings[i]);
-            if (at >= 0) {
-                *found = true;
-                return take_tensor(a, at, t, &forms[k], &endings[i], e);
-            }
+            if (at < 0)
+                continue;
+            *found = true;
+            if (endings[i].part == FILE_IDLE || a->m->params->items[at]->kind == PARAM_COUNTER)
+                return 0;
+            a->layers[at].w = a->m->params->items[at];
+            return take_tensor(a, &a->layers[at], t, &forms[k], &endings[i], e);
         }
     return 0;
 }
@@ -184,7 +196,7 @@ int adapter_match_names(AdapterFile *a, Err *e)
         return err_set(e, ERR_INPUT, "'%s' %sholds %d tensors that match no layer of the model: %s%s", st_label(a->f),
                        is_model ? "is a model, no adapter: it " : "", misses, names,
                        misses > NAMES_SHOWN ? ", .." : "");
-    for (int i = 0; i < a->m->params->count; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w)
             return 0;
     return err_set(e, ERR_INPUT, "'%s' holds no adapter", st_label(a->f));
@@ -192,10 +204,105 @@ int adapter_match_names(AdapterFile *a, Err *e)
 
 bool adapter_is_peft(const AdapterFile *a)
 {
-    for (int i = 0; i < a->m->params->count; i++)
-        if (a->layers[i].w && a->layers[i].style == STYLE_PEFT && !(1u << (a->layers[i].form - forms) & IN_DIFFUSERS))
+    for (int i = 0; i < a->n; i++)
+        if (a->layers[i].form && a->layers[i].style == STYLE_PEFT &&
+            !(1u << (a->layers[i].form - forms) & IN_DIFFUSERS))
             return true;
     return false;
+}
+
+/* ---- without a model ---- */
+
+/* What a name says by itself. The longest ending counts, and before it the longest prefix: a parameter whose own name
+ * ends so would be read otherwise with its model at hand. */
+static bool split_name(const Form **form, const Ending **en, const char *name)
+{
+    const size_t n = strlen(name);
+    size_t most = 0, most_before = 0;
+
+    *en = NULL;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        for (int k = 0; k < FORMS; k++) {
+            const size_t before = strlen(forms[k].prefix), after = strlen(endings[i].text);
+            if (!(endings[i].forms & 1u << k) || n <= before + after || strncmp(name, forms[k].prefix, before) ||
+                strcmp(name + n - after, endings[i].text) ||
+                (*en && (after < most || (after == most && before <= most_before))))
+                continue;
+            *en = &endings[i];
+            *form = &forms[k];
+            most = after;
+            most_before = before;
+        }
+    return *en != NULL;
+}
+
+typedef struct Named {
+    char *name; /* of the parameter; owned until a layer takes it */
+    const StTensor *t;
+    const Form *form;
+    const Ending *en;
+} Named;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const Named *)a)->name, ((const Named *)b)->name);
+}
+
+/* Those that have a spelling, sorted; the others are counted. */
+static int split_names(Named *list, int *n, const StFile *f, int *strangers, const StTensor **strange, Err *e)
+{
+    for (int i = 0; i < st_count(f); i++) {
+        Named *it = &list[*n];
+        it->t = st_at(f, i);
+        if (!split_name(&it->form, &it->en, it->t->name)) {
+            *strange = (*strangers)++ ? *strange : it->t;
+            continue;
+        }
+        const size_t before = strlen(it->form->prefix), after = strlen(it->en->text);
+        if (it->en->part == FILE_IDLE)
+            continue;
+        it->name =
+            mem_printf(e, "%.*s%s", (int)(strlen(it->t->name) - before - after), it->t->name + before, it->en->more);
+        if (!it->name)
+            return -1;
+        (*n)++;
+    }
+    if (*n)
+        qsort(list, (size_t)*n, sizeof *list, by_name);
+    return 0;
+}
+
+int adapter_list_names(AdapterFile *a, int *strangers, const StTensor **strange, Err *e)
+{
+    Named *list = mem_alloc((size_t)st_count(a->f) + 1, sizeof *list, "an adapter", e);
+    int n = 0, status = -1;
+
+    *strangers = 0;
+    *strange = NULL;
+    a->layers = list ? mem_alloc((size_t)st_count(a->f) + 1, sizeof *a->layers, "an adapter", e) : NULL;
+    if (a->layers)
+        status = split_names(list, &n, a->f, strangers, strange, e);
+    for (int i = 0; i < n && !status; i++) {
+        if (!a->n || strcmp(a->layers[a->n - 1].name, list[i].name)) {
+            a->layers[a->n++].name = list[i].name;
+            list[i].name = NULL;
+        }
+        status = take_tensor(a, &a->layers[a->n - 1], list[i].t, list[i].form, list[i].en, e);
+    }
+    for (int i = 0; i < n; i++)
+        mem_free(list[i].name);
+    mem_free(list);
+    return status;
+}
+
+const char *file_layer_spelling(const FileLayer *l)
+{
+    static const char *const words[] = {[STYLE_PEFT] = "PEFT",
+                                        [STYLE_DOWN_UP] = "older diffusers",
+                                        [STYLE_PROCESSOR] = "diffusers' attention processors",
+                                        [STYLE_KOHYA] = "kohya",
+                                        [STYLE_REFERENCE] = "the reference"};
+    return l->style == STYLE_PEFT && l->form->program ? l->form->program : words[l->style];
 }
 
 /* Of these names none is a model's: a form's prefix, or an ending that says what a tensor is to a layer. */
@@ -214,13 +321,19 @@ static bool is_adapters(const char *name)
     return false;
 }
 
+bool adapter_is_in(const StFile *f)
+{
+    for (int i = 0; i < st_count(f); i++)
+        if (is_adapters(st_at(f, i)->name))
+            return true;
+    return false;
+}
+
 bool adapter_is_file(const char *path)
 {
     StFile *f = st_open(path, NULL);
-    bool is = false;
+    const bool is = f && adapter_is_in(f);
 
-    for (int i = 0; f && i < st_count(f) && !is; i++)
-        is = is_adapters(st_at(f, i)->name);
     st_close(f);
     return is;
 }

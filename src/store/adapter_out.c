@@ -114,13 +114,14 @@ const float *out_part(AdapterOut *o, const AdapterLayer *l, AdapterPart part, Er
 
 int out_products(AdapterOut *o, const char *prefix, const char *layer, const AdapterLayer *l, Err *e)
 {
-    static const char *const names[] = {"w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t1", "t2"};
-
-    for (int part = PART_W1; part <= PART_T2; part++) {
-        char ending[32];
-        snprintf(ending, sizeof ending, ".%s_%s", l->kind == ADAPTER_LOHA ? "hada" : "lokr", names[part - PART_W1]);
-        if (l->part[part] &&
-            out_add(o, prefix, layer, ending, l->part[part]->file_shape, out_part(o, l, (AdapterPart)part, e), e))
+    for (int part = 0; part < ADAPTER_PARTS; part++) {
+        const char *ending = adapter_product_ending(l->kind, (AdapterPart)part);
+        if (!l->part[part] || part == PART_MAGNITUDE)
+            continue;
+        if (!ending)
+            return err_set(e, ERR_INPUT, "other programs have no name for the %s of '%s'", ADAPTER_KIND_NAMES[l->kind],
+                           l->weight->name);
+        if (out_add(o, prefix, layer, ending, l->part[part]->file_shape, out_part(o, l, (AdapterPart)part, e), e))
             return -1;
     }
     return 0;

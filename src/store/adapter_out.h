@@ -37,7 +37,7 @@ double out_alpha(const AdapterLayer *l, bool rslora);
 const float *out_factor(AdapterOut *o, const AdapterLayer *l, AdapterPart part, bool mid, Shape *shape, Err *e);
 /* Any other part as it is. */
 const float *out_part(AdapterOut *o, const AdapterLayer *l, AdapterPart part, Err *e);
-/* LOHA, LOKR: all parts but magnitudes, as PEFT and LyCORIS call them. */
+/* All parts but magnitudes, by the names that PEFT and LyCORIS share. ERR_INPUT: the kind has none. */
 int out_products(AdapterOut *o, const char *prefix, const char *layer, const AdapterLayer *l, Err *e);
 /* The parameter of the model as the adapter makes it: changed, or as it was. */
 const float *out_value(AdapterOut *o, const Param *p, Err *e);

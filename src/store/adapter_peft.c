@@ -83,6 +83,9 @@ static int plan_kind(PeftPlan *p, Err *e)
         p->kind = l->kind;
         p->dora |= l->part[PART_MAGNITUDE] != NULL;
     }
+    if (!peft_types[p->kind])
+        return err_set(e, ERR_INPUT, "the adapter has layers of %s, which PEFT's files cannot hold",
+                       ADAPTER_KIND_NAMES[p->kind]);
     if (p->dora && p->kind != ADAPTER_LORA)
         return err_set(e, ERR_INPUT, "the adapter has magnitudes (DoRA) with %s, which PEFT's files cannot hold",
                        ADAPTER_KIND_NAMES[p->kind]);

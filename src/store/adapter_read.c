@@ -118,8 +118,6 @@ static int read_layer(Adapter *to, const AdapterFile *a, const AdapterLayer *mad
     return 0;
 }
 
-/* ---- all of it ---- */
-
 /* For the record; what is no probability is none. */
 static double dropout_of(const AdapterFile *a)
 {
@@ -131,7 +129,6 @@ static double dropout_of(const AdapterFile *a)
 
 static int build(Adapter *to, const AdapterFile *a, Err *e)
 {
-    const int n = a->m->params->count;
     int k = 0;
 
     to->model = a->m->params;
@@ -141,15 +138,38 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     to->silent = a->silent;
     if (facts_read(&to->facts, a->f, e))
         return -1;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && declare_layer(to, &a->layers[i], e))
             return -1;
     if (param_seal_blank(to->params, e))
         return -1;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && read_layer(to, a, &to->layers[k++], &a->layers[i], e))
             return -1;
     return 0;
+}
+
+/* ---- the configuration ---- */
+
+static bool has_pefts_name(const char *weights)
+{
+    const char *slash = strrchr(weights, '/');
+    return !strcmp(slash ? slash + 1 : weights, weights_name);
+}
+
+/* adapter_config.json belongs to a file of PEFT's name, and to one of PEFT's spelling that says nothing itself. */
+int adapter_read_config(AdapterFile *a, const char *weights, const char *config, Err *e)
+{
+    const bool beside = has_pefts_name(weights) || (!st_meta(a->f, peft_config_key) && adapter_is_peft(a));
+    return peft_config_of(&a->config, a->f, config, beside, e);
+}
+
+/* Beside a file of PEFT's name the configuration is asked first, as it knows best what the file is. */
+static int read_names(AdapterFile *a, const char *weights, const char *config, Err *e)
+{
+    if (has_pefts_name(weights))
+        return adapter_read_config(a, weights, config, e) ? -1 : adapter_match_names(a, e);
+    return adapter_match_names(a, e) ? -1 : adapter_read_config(a, weights, config, e);
 }
 
 /* PEFT's own files have their alpha in the configuration alone. Without one a directory is but half of what it was. */
@@ -166,26 +186,14 @@ static int check_said(AdapterFile *a, bool directory, Err *e)
     return 0;
 }
 
-/* Names, and the configuration: adapter_config.json belongs to a file of PEFT's name, where it is asked first, as it
- * knows best what the file is; and to one of PEFT's spelling that says nothing itself. */
-static int read_names(AdapterFile *a, const char *weights, const char *config, Err *e)
-{
-    const char *slash = strrchr(weights, '/');
-    const bool named = !strcmp(slash ? slash + 1 : weights, weights_name);
-
-    if (named && peft_config_of(&a->config, a->f, config, true, e))
-        return -1;
-    if (adapter_match_names(a, e))
-        return -1;
-    return named ? 0
-                 : peft_config_of(&a->config, a->f, config, !st_meta(a->f, peft_config_key) && adapter_is_peft(a), e);
-}
+/* ---- all of it ---- */
 
 static Adapter *read_adapter(AdapterFile *a, const char *weights, const char *config, bool directory, Err *e)
 {
     Adapter *to = NULL;
 
-    a->layers = mem_alloc((size_t)a->m->params->count, sizeof *a->layers, "an adapter", e);
+    a->n = a->m->params->count;
+    a->layers = mem_alloc((size_t)a->n, sizeof *a->layers, "an adapter", e);
     if (a->layers && !read_names(a, weights, config, e) && !check_said(a, directory, e) &&
         !adapter_match_shapes(a, e) && !adapter_settle(a, e))
         to = adapter_empty(false, e);
@@ -235,7 +243,7 @@ int adapter_classes(int *classes, const char *path, const Model *model, Err *e)
 
     if (!status && !(f = st_open(weights, e)))
         status = -1;
-    t = f ? st_find(f, "base_model.model.class_embedding.weight") : NULL;
+    t = f ? st_find(f, "base_model.model." CLASS_TABLE) : NULL;
     if (t && t->nd == 2 && t->d[0] > (uint64_t)model->config.null_class &&
         t->d[0] <= (uint64_t)MODEL_FIELDS[MODEL_CLASSES].max)
         *classes = (int)t->d[0] - model->config.null_class;

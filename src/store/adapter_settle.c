@@ -57,7 +57,7 @@ static bool is_rslora(const AdapterFile *a)
     flag = json_string_value(json_object_get(args, "rs_lora"));
     is = (flag && !strcasecmp(flag, "true")) || json_is_true(json_object_get(args, "rs_lora"));
     json_decref(args);
-    for (int i = 0; i < a->m->params->count && is; i++)
+    for (int i = 0; i < a->n && is; i++)
         is = !a->layers[i].w || (a->layers[i].style == STYLE_KOHYA && a->layers[i].kind == ADAPTER_LORA);
     return is;
 }
@@ -114,7 +114,7 @@ static int settle_whole(const AdapterFile *a, FileLayer *l, int configured, Err 
     return 0;
 }
 
-static int settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *e)
+int adapter_settle_numbers(AdapterFile *a, FileLayer *l, const char *layer, Err *e)
 {
     int rank = 0;
     double alpha = a->config.alpha;
@@ -147,7 +147,7 @@ static int settle_change(AdapterFile *a, FileLayer *l, const char *layer, Err *e
             return err_set(e, ERR_INPUT, "'%s' has no magnitude for '%s', which 'use_dora' in '%s' asks for",
                            st_label(a->f), layer, label(a));
     }
-    return settle_numbers(a, l, layer, e);
+    return adapter_settle_numbers(a, l, layer, e);
 }
 
 /* Does the configuration let a bias of this layer in? */
@@ -201,7 +201,7 @@ static int settle_lora_bias(const AdapterFile *a, const FileLayer *l, const char
     if (a->config.o && !a->config.lora_bias)
         return passed_over(a, l->part[FILE_BIAS], "lora_bias", e);
     snprintf(weight, sizeof weight, "%s.weight", layer);
-    for (int i = 0; i < a->m->params->count; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && !strcmp(a->layers[i].w->name, weight) && a->layers[i].kind == ADAPTER_LORA)
             return 0;
     return err_set(e, ERR_INPUT, "'%s' has '%s', but no A and B for that layer", st_label(a->f),
@@ -240,7 +240,7 @@ static int check_tokens(const AdapterFile *a, const FileLayer *l, const Param *w
 int adapter_settle(AdapterFile *a, Err *e)
 {
     a->config.rslora |= is_rslora(a);
-    for (int i = 0; i < a->m->params->count; i++) {
+    for (int i = 0; i < a->n; i++) {
         FileLayer *l = &a->layers[i];
         char layer[PARAM_NAME_MAX];
         if (check_tokens(a, l, a->m->params->items[i], e))

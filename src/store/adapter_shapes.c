@@ -46,21 +46,16 @@ static int want(const AdapterFile *a, FileLayer *l, int part, Shape shape, Err *
     return !l->part[part] || fits(l->part[part], shape) ? 0 : no_fit(a, l, l->part[part], shape, e);
 }
 
-static int lacks(const AdapterFile *a, const FileLayer *l, Err *e)
+/* 0 where no part has one. */
+static int set_rank(const AdapterFile *a, FileLayer *l, Err *e)
 {
-    return err_set(e, ERR_INPUT,
-                   "'%s' has only a part of the change of '%s': with '%s' something must go that is not "
-                   "there",
-                   st_label(a->f), l->w->name, file_layer_tensor(l)->name);
-}
-
-static int set_rank(const AdapterFile *a, FileLayer *l, const StTensor *t, int k, Err *e)
-{
+    int k;
+    const StTensor *t = file_layer_ranked(&k, l);
     const uint64_t rank = dim(t, k);
 
-    if (rank < 1 || rank > ADAPTER_RANK_MAX || t->nd <= k)
+    if (t && (rank < 1 || rank > ADAPTER_RANK_MAX || t->nd <= k))
         return no_fit(a, l, t, (Shape){0}, e);
-    l->rank = (int)rank;
+    l->rank = t ? (int)rank : 0;
     return 0;
 }
 
@@ -77,15 +72,24 @@ static Sizes sizes_of(const FileLayer *l)
 
 /* ---- kinds ---- */
 
-static int check_lora(const AdapterFile *a, FileLayer *l, Err *e)
+static bool lora_complete(const FileLayer *l)
+{
+    return l->part[PART_A] && l->part[PART_B];
+}
+
+static AdapterPart lora_ranked(const FileLayer *l)
+{
+    (void)l;
+    return PART_A;
+}
+
+static int lora_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const bool turned = l->style == STYLE_REFERENCE;
     AdapterLayer like = {.weight = l->w, .kind = ADAPTER_LORA};
     Shape s;
 
-    if (!l->part[PART_A] || !l->part[PART_B])
-        return lacks(a, l, e);
-    if (set_rank(a, l, l->part[PART_A], turned ? 1 : 0, e))
+    if (set_rank(a, l, e))
         return -1;
     like.rank = l->rank;
     like.part[PART_MID] = l->part[PART_MID] ? l->w : NULL; /* what A looks like depends on whether it is there */
@@ -102,16 +106,25 @@ static int check_lora(const AdapterFile *a, FileLayer *l, Err *e)
     return 0;
 }
 
-static int check_loha(const AdapterFile *a, FileLayer *l, Err *e)
+static bool loha_complete(const FileLayer *l)
+{
+    return l->part[PART_W1_A] && l->part[PART_W1_B] && l->part[PART_W2_A] && l->part[PART_W2_B] &&
+           !l->part[PART_T1] == !l->part[PART_T2];
+}
+
+static AdapterPart loha_ranked(const FileLayer *l)
+{
+    (void)l;
+    return PART_W1_B;
+}
+
+static int loha_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const Sizes z = sizes_of(l);
-    const bool tucker = l->part[PART_T1] || l->part[PART_T2];
+    const bool tucker = l->part[PART_T1] != NULL;
     int r;
 
-    if (!l->part[PART_W1_A] || !l->part[PART_W1_B] || !l->part[PART_W2_A] || !l->part[PART_W2_B] ||
-        (tucker && (!l->part[PART_T1] || !l->part[PART_T2])))
-        return lacks(a, l, e);
-    if (set_rank(a, l, l->part[PART_W1_B], 0, e))
+    if (set_rank(a, l, e))
         return -1;
     r = l->rank;
     for (int k = 0; k < 2; k++) {
@@ -130,23 +143,30 @@ static bool is_whole_or_two(const FileLayer *l, AdapterPart whole, AdapterPart f
     return l->part[whole] ? !l->part[first] && !l->part[second] : l->part[first] && l->part[second];
 }
 
-static int check_lokr(const AdapterFile *a, FileLayer *l, Err *e)
+static bool lokr_complete(const FileLayer *l)
+{
+    return is_whole_or_two(l, PART_W1, PART_W1_A, PART_W1_B) && is_whole_or_two(l, PART_W2, PART_W2_A, PART_W2_B) &&
+           (!l->part[PART_T2] || l->part[PART_W2_A]);
+}
+
+static AdapterPart lokr_ranked(const FileLayer *l)
+{
+    return l->part[PART_W1] ? PART_W2_B : PART_W1_B;
+}
+
+static int lokr_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const Sizes z = sizes_of(l);
     const StTensor *w1 = l->part[PART_W1], *rows = w1 ? w1 : l->part[PART_W1_A], *cols = w1 ? w1 : l->part[PART_W1_B];
-    const StTensor *ranked = w1 ? l->part[PART_W2_B] : l->part[PART_W1_B];
     uint64_t o1 = dim(rows, 0), i1 = dim(cols, 1);
     int o2, i2, r;
     bool tucker = l->part[PART_T2] != NULL;
 
-    if (!is_whole_or_two(l, PART_W1, PART_W1_A, PART_W1_B) || !is_whole_or_two(l, PART_W2, PART_W2_A, PART_W2_B) ||
-        (tucker && !l->part[PART_W2_A]))
-        return lacks(a, l, e);
     if (o1 < 1 || o1 > (uint64_t)z.out || (uint64_t)z.out % o1)
         return no_fit(a, l, rows, (Shape){0}, e);
     if (i1 < 1 || i1 > (uint64_t)z.in || (uint64_t)z.in % i1)
         return no_fit(a, l, cols, (Shape){0}, e);
-    if (ranked && set_rank(a, l, ranked, 0, e))
+    if (set_rank(a, l, e))
         return -1;
     r = l->rank ? l->rank : 1;
     o2 = z.out / (int)o1;
@@ -183,7 +203,7 @@ static int check_magnitude(const AdapterFile *a, FileLayer *l, Err *e)
     return no_fit(a, l, t, s, e);
 }
 
-static int check_full(const AdapterFile *a, FileLayer *l, Err *e)
+static int full_check(const AdapterFile *a, FileLayer *l, Err *e)
 {
     const StTensor *v = l->part[PART_VALUE], *tokens = l->part[FILE_TOKENS];
     const bool classes = l->w->use == USE_TABLE && v && v->nd == 2 && v->d[1] == (uint64_t)l->w->file_shape.d[1];
@@ -198,24 +218,44 @@ static int check_full(const AdapterFile *a, FileLayer *l, Err *e)
     return want(a, l, PART_VALUE, l->w->file_shape, e) || want(a, l, FILE_BIAS, l->w->file_shape, e) ? -1 : 0;
 }
 
+/* ---- all kinds ---- */
+
+typedef struct KindFile {
+    bool (*complete)(const FileLayer *l);      /* is there all that goes into the change? NULL: any part is */
+    AdapterPart (*ranked)(const FileLayer *l); /* the part that the rank is read off, if it is there; NULL: none */
+    int (*check)(const AdapterFile *a, FileLayer *l, Err *e);
+} KindFile;
+
+static const KindFile kinds[] = {[ADAPTER_LORA] = {lora_complete, lora_ranked, lora_check},
+                                 [ADAPTER_LOHA] = {loha_complete, loha_ranked, loha_check},
+                                 [ADAPTER_LOKR] = {lokr_complete, lokr_ranked, lokr_check},
+                                 [ADAPTER_FULL] = {NULL, NULL, full_check}};
+
+const StTensor *file_layer_ranked(int *k, const FileLayer *l)
+{
+    *k = l->style == STYLE_REFERENCE ? 1 : 0; /* its A is turned */
+    return kinds[l->kind].ranked ? l->part[kinds[l->kind].ranked(l)] : NULL;
+}
+
+int adapter_check_complete(const AdapterFile *a, const FileLayer *l, Err *e)
+{
+    if (l->has_kind && (!kinds[l->kind].complete || kinds[l->kind].complete(l)))
+        return 0;
+    return err_set(e, ERR_INPUT,
+                   "'%s' has only a part of the change of '%s': with '%s' something must go that is not "
+                   "there",
+                   st_label(a->f), l->w ? l->w->name : l->name, file_layer_tensor(l)->name);
+}
+
 static int check_layer(const AdapterFile *a, FileLayer *l, Err *e)
 {
     l->scale = (double)NAN;
-    if (!l->has_kind)
-        return lacks(a, l, e);
+    if (adapter_check_complete(a, l, e))
+        return -1;
     if (l->part[FILE_ALPHA] && l->part[FILE_ALPHA]->numel != 1)
         return err_set(e, ERR_INPUT, "'%s': tensor '%s' should be one number", st_label(a->f),
                        l->part[FILE_ALPHA]->name);
-    switch (l->kind) {
-    case ADAPTER_LORA:
-        return check_lora(a, l, e) ? -1 : check_magnitude(a, l, e);
-    case ADAPTER_LOHA:
-        return check_loha(a, l, e) ? -1 : check_magnitude(a, l, e);
-    case ADAPTER_LOKR:
-        return check_lokr(a, l, e) ? -1 : check_magnitude(a, l, e);
-    default:
-        return check_full(a, l, e);
-    }
+    return kinds[l->kind].check(a, l, e) || (l->kind != ADAPTER_FULL && check_magnitude(a, l, e)) ? -1 : 0;
 }
 
 int adapter_match_shapes(AdapterFile *a, Err *e)
@@ -223,7 +263,7 @@ int adapter_match_shapes(AdapterFile *a, Err *e)
     int misfits = 0;
     Err first, other;
 
-    for (int i = 0; i < a->m->params->count; i++)
+    for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && check_layer(a, &a->layers[i], misfits ? &other : &first))
             misfits++;
     if (misfits > 1)

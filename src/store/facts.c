@@ -8,6 +8,7 @@
 
 #include "sdlora/json.h"
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 
 const char facts_key[] = "sdlora.facts";
 

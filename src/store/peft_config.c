@@ -14,19 +14,21 @@
 
 const char peft_config_key[] = "sdlora.lora", peft_config_name[] = "adapter_config.json";
 
+const char *const peft_types[] = {
+    [ADAPTER_LORA] = "LORA", [ADAPTER_LOHA] = "LOHA", [ADAPTER_LOKR] = "LOKR", [ADAPTER_FULL] = NULL};
+
 /* ---- values ---- */
 
 static int read_kind(PeftConfig *c, Err *e)
 {
-    static const char *const types[] = {"LORA", "LOHA", "LOKR"};
     const json_t *v = json_object_get(c->o, "peft_type");
     const char *text = json_string_value(v);
 
     c->kind = ADAPTER_LORA;
     if (peft_says_nothing(v))
         return 0;
-    for (int i = 0; text && i < 3; i++)
-        if (!strcasecmp(text, types[i])) {
+    for (int i = 0; text && i <= ADAPTER_FULL; i++)
+        if (peft_types[i] && !strcasecmp(text, peft_types[i])) {
             c->kind = (AdapterKind)i;
             return 0;
         }

@@ -11,6 +11,8 @@
 extern const char peft_config_key[];  /* of the copy in the metadata of the file with the weights */
 extern const char peft_config_name[]; /* the file beside it */
 
+extern const char *const peft_types[]; /* of 'peft_type', by AdapterKind; NULL: PEFT has none */
+
 typedef struct PeftConfig {
     json_t *o;         /* owned; NULL: there is no configuration */
     char *label;       /* owned: the file that it is in, for messages */

@@ -251,14 +251,14 @@ static int tucker_of(bool *tucker, const PeftPlan *p, Err *e)
 
 json_t *peft_config_make(const PeftPlan *p, Err *e)
 {
-    static const char *const types[] = {"LORA", "LOHA", "LOKR"}, *const biases[] = {"none", "lora_only", "all"};
+    static const char *const biases[] = {"none", "lora_only", "all"};
     const bool lora = p->kind == ADAPTER_LORA;
     bool tucker;
     json_t *o;
 
     if (tucker_of(&tucker, p, e))
         return NULL;
-    o = json_pack("{s:s, s:i, s:o, s:o, s:o, s:b, s:n, s:n, s:o, s:o}", "peft_type", types[p->kind], "r",
+    o = json_pack("{s:s, s:i, s:o, s:o, s:o, s:b, s:n, s:n, s:o, s:o}", "peft_type", peft_types[p->kind], "r",
                   (int)most_common(p, rank_of), lora ? "lora_alpha" : "alpha", number_json(most_common(p, alpha_of)),
                   "target_modules", targets_json(p), "modules_to_save", saved_json(p), "inference_mode", 1, "task_type",
                   "base_model_name_or_path", "rank_pattern", pattern_json(p, rank_of), "alpha_pattern",

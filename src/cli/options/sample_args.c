@@ -29,7 +29,10 @@ static const Option OPTIONS[] = {
      OWN(FIELD_INT, cols, .min = 1, .max = 100000, .help = "columns of the grid")},
     OPTION_LORAS(SampleArgs),
     {.name = "compare", .flags = OPT_DRAWN,
-     OWN(FIELD_BOOL, compare, .help = "with --lora: both in one picture, without the adapter left or above")},
+     OWN(FIELD_BOOL, compare, .help = "with --lora: one picture of the model without an adapter, then with each --lora on its own "
+                                     "(they are not added up), the same noise in all")},
+    {.name = "no-captions", .flags = OPT_DRAWN,
+     OWN(FIELD_BOOL, no_captions, .help = "with --compare: leave out what stands above the blocks")},
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
@@ -54,6 +57,8 @@ static const Option OPTIONS[] = {
      OWN(FIELD_ENUM, format, .names = FORMAT_NAMES,
          .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST")},
     {.name = "scale", .flags = OPT_DRAWN, OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
+    {.name = "stretch", .flags = OPT_DRAWN,
+     OWN(FIELD_BOOL, stretch, .help = "each image from its own darkest to its own brightest value, as matplotlib's imshow")},
     {.name = "show", OWN(FIELD_BOOL, show, .help = "show the picture in the terminal too")},
     {.heading = "Machine"},
     {.name = "batch-size", .alias = "batch",
@@ -74,7 +79,8 @@ static const OptionTable TABLE = {
             "  sdlora sample                                  a grid, one row per class\n"
             "  sdlora sample --digit 5                        a grid of fives\n"
             "  sdlora sample --digit 5 --lora                 the same noise, with the adapter\n"
-            "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3\n"
+            "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
+            "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
             "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
     .options = OPTIONS,
@@ -175,6 +181,8 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
+    if (a->no_captions && !a->compare)
+        return err_set(e, ERR_USAGE, "--no-captions belongs to --compare");
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");

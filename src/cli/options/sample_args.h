@@ -19,7 +19,7 @@ typedef struct SampleArgs {
     int scale, trajectory;
     SampleFormat format;
     int threads;
-    bool compare, show, quiet;
+    bool compare, no_captions, stretch, show, quiet;
     ProgressMode progress;
 } SampleArgs;
 

@@ -59,6 +59,10 @@
      OWN(FIELD_INT, loop.log_every, .min = 1, .max = 1e9, .help = "steps between lines of metrics.jsonl")}, \
     {.name = "sample-every", .flags = OPT_KEPT, \
      OWN(FIELD_INT, loop.sample_every, .max = 1e6, .help = "epochs between sample grids; 0: none")}, \
+    {.name = "milestone-steps", .flags = OPT_KEPT, \
+     OWN(FIELD_INT, loop.milestone_steps, .max = 1e9, \
+         .help = "steps from one validation, with result, checkpoint and grid, to the next, at least: short epochs are " \
+                 "taken together, unless --save-every or --sample-every asks for something by epochs")}, \
     {.heading = "Machine"}, \
     OPTION_THREADS(TrainArgs), \
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
@@ -104,7 +108,8 @@ static const Option TRAIN_OPTIONS[] = {
 static const Option FINETUNE_OPTIONS[] = {
     {.heading = "Adapter and data"},
     {.name = "model", .alias = "base", .letter = 'm', .flags = OPT_KEPT, .arg = "FILE",
-     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read")},
+     OWN(FIELD_TEXT, model_path, .help = "the model to adapt, or the directory of its run; it is only read. Until there is one, "
+             SHIPPED_MODEL)},
     DATA_OPTIONS,
     {.name = "rank", .alias = "r", ADAPTER(RANK)},
     {.name = "alpha", .flags = OPT_FIXED | OPT_NO_DEFAULT, .field = &ADAPTER_FIELDS[ADAPTER_ALPHA],
@@ -129,7 +134,7 @@ const OptionTable TRAIN_TABLE = {
     .command = "train",
     .summary = "train a model",
     .text = "Writes into the run directory (runs/NAME, after the data directory):\n"
-            "  model.safetensors   the averaged weights, after every epoch\n"
+            "  model.safetensors   the averaged weights, after every epoch (--milestone-steps)\n"
             "  metrics.jsonl       one JSON object a line: step, epoch, loss, lr, grad_norm, images_per_s, val_loss\n"
             "  samples/            a grid of digits per epoch\n"
             "  checkpoints/        what --resume continues from\n"
@@ -160,7 +165,8 @@ static TrainArgs common_default(void)
 {
     TrainArgs a = {0};
     a.data = DEFAULT_DATA;
-    a.loop = (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1};
+    a.loop =
+        (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1, .milestone_steps = 100};
     return a;
 }
 
@@ -184,21 +190,31 @@ TrainArgs finetune_args_default(Preset p)
     return a;
 }
 
+/* Who asks for something by epochs gets it after each of them, however short. */
+static void settle_milestones(TrainArgs *a, const Given *g)
+{
+    const bool saves = options_given(g, "save-every") && a->loop.save_every.epochs && a->loop.save_every.n > 0;
+    const bool draws = options_given(g, "sample-every") && a->loop.sample_every > 0;
+    if ((saves || draws) && !options_given(g, "milestone-steps"))
+        a->loop.milestone_steps = 0;
+}
+
 /* The last one given of two that exclude each other wins over what a preset or an earlier run said. */
-static int settle_length(TrainArgs *a, const Given *g, Err *e)
+static int settle_run(TrainArgs *a, const Given *g, Err *e)
 {
     bool epochs = options_given(g, "epochs"), steps = options_given(g, "steps");
     if (epochs && steps)
         return err_set(e, ERR_USAGE, "give --epochs or --steps, not both");
     if (epochs)
         a->train.steps = 0;
+    settle_milestones(a, g);
     return 0;
 }
 
 int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
 {
     const char *null_class = options_given(g, "null-class"), *drop = options_given(g, "cond-drop");
-    if (settle_length(a, g, e))
+    if (settle_run(a, g, e))
         return -1;
     if (resumed) /* the rest was settled when the run began */
         return 0;
@@ -226,7 +242,7 @@ static double default_alpha(const AdapterConfig *c)
 int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e)
 {
     const char *drop = options_given(g, "cond-drop");
-    if (settle_length(a, g, e))
+    if (settle_run(a, g, e))
         return -1;
     if (!base->config.null_class) {
         if (drop && a->train.cond_drop > 0)
