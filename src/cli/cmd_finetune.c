@@ -38,6 +38,20 @@ static int settle_classes(Run *run, Err *e)
     return model_grow_classes(m, wanted, e);
 }
 
+/* Where no convolution is adapted, fewer weights have all the work, and larger steps are better (README, "Adapters").
+ */
+static void settle_lr(const Run *run)
+{
+    TrainArgs *a = run->args;
+    bool convolutions = false;
+    for (int i = 0; i < run->loop.adapter->n; i++) {
+        const ParamUse use = run->loop.adapter->layers[i].weight->use;
+        convolutions |= use == USE_CONV1 || use == USE_CONV3 || use == USE_CONVT2;
+    }
+    if (!convolutions && !run->remembered && !options_given(run->given, "lr") && a->preset != PRESET_SEED)
+        a->train.lr *= 1.5;
+}
+
 static void set_facts(Run *run)
 {
     Facts *f = &run->loop.adapter->facts;
@@ -74,6 +88,7 @@ static int build(Run *run, Err *e)
     run->loop.adapter = adapter_new(m->params, &a->adapter, a->train.seed, e);
     if (!run->loop.adapter)
         return -1;
+    settle_lr(run);
     set_facts(run);
     return 0;
 }
@@ -114,9 +129,9 @@ static void describe(const Run *run)
     fputs("model: '", stderr);
     cli_put(stderr, a->model_path); /* a resumed run's come out of its file */
     fprintf(stderr, "', %s weights, frozen\n", text_count(n, base));
-    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s) in %d layers, rank %d, alpha %g%s, on ",
+    fprintf(stderr, "adapter: %s trainable weights (%.2f %% of %s) in %d layers, rank %d, alpha %g%s, lr %g, on ",
             text_count(n, own), 100.0 * (double)own / (double)(base + own), text_count(m, base + own), ad->n,
-            a->adapter.rank, a->adapter.alpha, a->adapter.dora ? ", DoRA" : "");
+            a->adapter.rank, a->adapter.alpha, a->adapter.dora ? ", DoRA" : "", a->train.lr);
     cli_put(stderr, a->adapter.targets);
     fputc('\n', stderr);
     note(run);

@@ -154,7 +154,7 @@ const OptionTable FINETUNE_TABLE = {
     .text = "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
             "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
             "adapter_config.json, with metrics.jsonl, samples/, checkpoints/ and run.json as 'sdlora train' writes "
-            "them.\n\n"
+            "them.\nWhere no convolution is adapted, the learning rate is 1.5 times the default.\n\n"
             "  sdlora finetune --rank 8\n"
             "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
             "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
