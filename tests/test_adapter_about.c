@@ -7,15 +7,16 @@
 
 static void describe(AdapterAbout *about, StFile **f, const char *path)
 {
-    char *weights, *config;
+    char *weights, *config, file[256];
     Err err;
 
     check_ok(adapter_files(&weights, &config, path, &err), err);
-    check_ptr(*f = st_open(weights, &err), err);
-    assert_true(adapter_is_in(*f));
-    check_ok(adapter_describe(about, *f, weights, &err), err);
+    snprintf(file, sizeof file, "%s", weights);
     mem_free(weights);
     mem_free(config);
+    check_ptr(*f = st_open(file, &err), err);
+    assert_true(adapter_is_in(*f));
+    check_ok(adapter_describe(about, *f, file, &err), err);
 }
 
 static bool same_name(const char *layer, const char *said)
