@@ -98,7 +98,7 @@ static void test_text(void **state)
 {
     enum { W = 40, H = 30 };
     static uint8_t one[W * H], two[W * H], odd[W * H], asked[W * H];
-    Image a = {W, H, one}, b = {W, H, two}, c = {W, H, odd}, d = {W, H, asked};
+    Image a = {W, H, 1, one}, b = {W, H, 1, two}, c = {W, H, 1, odd}, d = {W, H, 1, asked};
     int top = H, bottom = 0, ink = 0;
     (void)state;
     memset(one, 200, sizeof one);
@@ -211,7 +211,7 @@ static void test_png(void **state)
     static const char *const text[] = {"seed", "7", "Title", "gr\xc3\xbc\xc3\x9f", NULL};
     static const char *const order[] = {"IHDR", "tEXt", "iTXt", "IDAT", "IEND"};
     static uint8_t px[W * H], rows[(W + 1) * H];
-    Image im = {W, H, px};
+    Image im = {W, H, 1, px};
     TmpDir t;
     Err e = {0};
     const char *path;
@@ -291,7 +291,7 @@ static void test_made_by(void **state)
     static const char *const other[] = {"Software", "sdlorax", NULL};
     static const char *const *const texts[] = {ours, later, other, NULL};
     uint8_t px[1] = {0};
-    Image im = {1, 1, px};
+    Image im = {1, 1, 1, px};
     TmpDir t;
     Err e = {0};
     const char *path;
@@ -326,7 +326,7 @@ static void test_made_by(void **state)
 static void test_png_errors(void **state)
 {
     uint8_t px[1] = {0};
-    Image none = {0, 1, px}, huge = {100000, 100000, px}, one = {1, 1, px};
+    Image none = {0, 1, 1, px}, huge = {100000, 100000, 1, px}, one = {1, 1, 1, px};
     static const char *const bad_key[] = {"", "x", NULL};
     Err e = {0};
     int saved, result;
@@ -352,7 +352,7 @@ static void test_half_blocks(void **state)
 {
     uint8_t px[] = {0, 0, 255, 255, 128, 128, 255, 0, 0};       /* 3x3 */
     uint8_t big[] = {0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 128, 128}; /* 6x2: two blocks of 3x2 */
-    Image im = {3, 3, px}, wide = {6, 2, big};
+    Image im = {3, 3, 1, px}, wide = {6, 2, 1, big};
     Err e = {0};
     char *s = image_half_blocks(&im, 3, &e);
     (void)state;

@@ -124,7 +124,7 @@ static void test_round_trip(void **state)
     static const char *text[2 * 100 + 1]; /* more than there is room for at first */
     char keys[100][8];
     uint8_t px[6] = {0};
-    Image im = {3, 2, px};
+    Image im = {3, 2, 1, px};
     PngTexts t;
     TmpDir dir;
     Err e = {0};

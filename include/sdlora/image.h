@@ -1,4 +1,4 @@
-/* Grey images: grids, PNG. */
+/* Images, grey or in colour: grids, PNG. */
 #ifndef SDLORA_IMAGE_H
 #define SDLORA_IMAGE_H
 
@@ -10,8 +10,8 @@
 #include "sdlora/file.h"
 
 typedef struct Image {
-    int w, h;
-    uint8_t *px; /* (h,w), owned */
+    int w, h, channels; /* 1: grey; 3: red, green, blue */
+    uint8_t *px;        /* (h,w,channels), owned */
 } Image;
 
 /* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back: all pixels become numbers here. */

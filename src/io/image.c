@@ -65,6 +65,7 @@ int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pa
     height = cell_h > INT64_MAX / INT_MAX - 1 ? INT64_MAX : cell_h * (((int64_t)n + cols - 1) / cols) + pad;
     if (image_check_size(width, height, e))
         return -1;
+    out->channels = 1;
     out->w = (int)width;
     out->h = (int)height;
     return 0;
