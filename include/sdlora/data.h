@@ -2,6 +2,7 @@
 #ifndef SDLORA_DATA_H
 #define SDLORA_DATA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,8 +19,28 @@ typedef struct Dataset {
     int n, channels, h, w, classes; /* channels: 1 is grey */
     uint8_t *images, *labels;       /* owned */
     char *label_path;               /* the file that the labels came from, owned; NULL: none */
+    char **class_name;              /* (classes), UTF-8 as a rule, owned; NULL: they have no names */
     char sha256[65];                /* of images then labels: what a resumed run must find again */
 } Dataset;
+
+/* How a picture becomes a square: its middle, all of it with background beside it, or drawn out of shape (image_fit).
+ */
+typedef enum Fit { FIT_CROP, FIT_PAD, FIT_STRETCH, FITS } Fit;
+extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
+
+/* What is wanted of a set, DATA_DEFAULTS where nothing is. Sizes and what follows are for sources of pictures; IDX and
+ * NumPy's stay as large as they are. */
+typedef struct DataConfig {
+    int size;     /* of an image, both ways; 0: DATA_PICTURE_SIZE */
+    int channels; /* 1 or 3, of any source; 0: as the data is, 3 as soon as one picture has colour */
+    Fit fit;
+    uint8_t background[3]; /* under transparent pixels, and beside pictures that do not fill the square */
+    const char *val;       /* the test part is this other set; NULL: a part of the one that is read */
+    double val_split;      /* 0..1: how much of a folder without a test part is set aside as one */
+    bool strict;           /* what cannot be read is an error, and is not left out */
+} DataConfig;
+extern const DataConfig DATA_DEFAULTS; /* white, val_split 0.05 */
+#define DATA_PICTURE_SIZE 32
 
 /* ---- sources (source.h): whoever knows the path reads it. Today
  *
@@ -30,7 +51,7 @@ typedef struct Dataset {
 /* Classes: the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no directory, or nothing in it
  * that is known, saying what was looked for and which script fetches data; images without labels; the two counts
  * differ, naming both files and counts. */
-int dataset_read(Dataset *out, const char *path, DataSplit split, Err *e);
+int dataset_read(Dataset *out, const char *path, DataSplit split, const DataConfig *c, Err *e);
 void dataset_free(Dataset *d);
 
 /* The files that a split is read from. */
@@ -48,6 +69,10 @@ void data_files_free(DataFiles *f);
 
 size_t dataset_image_bytes(const Dataset *d); /* channels h w */
 void dataset_count(int count[DATA_CLASSES_MAX], const Dataset *d);
+
+/* Grey from red, green and blue as Pillow's convert('L') does it, or three equal channels from grey. ERR_INPUT: another
+ * number of channels. */
+int dataset_set_channels(Dataset *d, int channels, Err *e);
 
 /* Does every label lie in 0..classes-1? ERR_INPUT names the file, the first label that does not, and its place. */
 int dataset_check_labels(const Dataset *d, int classes, Err *e);
