@@ -13,6 +13,7 @@ static int new_model(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
     a->model.classes = run->train.classes;
+    a->model.in_channels = run->train.channels;
     if (model_config_check(&a->model, e))
         return -1;
     run->loop.model = model_declare(&a->model, true, e);
