@@ -30,11 +30,10 @@ static size_t columns_of(const SampleJob *j)
 /* n images. */
 static void to_pixels(uint8_t *px, const float *x, size_t n, const SampleJob *j)
 {
-    const size_t hw = image_values(j);
-    for (size_t i = 0; i < n && j->args->stretch; i++)
-        image_stretch(px + i * hw, x + i * hw, hw);
-    for (size_t i = 0; i < n * hw && !j->args->stretch; i++)
-        px[i] = image_from_real(x[i]);
+    const size_t values = image_values(j);
+    const int channels = j->model->config.in_channels;
+    for (size_t i = 0; i < n; i++, px += values, x += values)
+        (j->args->stretch ? image_stretch : image_planes)(px, x, values / (size_t)channels, channels);
 }
 
 /* Column k of a trajectory shows the image after this many steps: 1 .. steps, evenly. */

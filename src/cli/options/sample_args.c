@@ -10,7 +10,7 @@
 
 enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
 
-static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
+static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
 #define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
 
@@ -52,10 +52,11 @@ static const Option OPTIONS[] = {
     {.heading = "Where to"},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
      OWN(FIELD_TEXT, output,
-         .help = "the PNG file, - for standard output; with --format idx a prefix [sample-CLASS.png, sample.png]")},
+         .help = "the PNG file, - for standard output; with other formats a prefix [sample-CLASS.png, sample.png]")},
     {.name = "format",
      OWN(FIELD_ENUM, format, .names = FORMAT_NAMES,
-         .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST")},
+         .help = "single images and labels: idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST; "
+                 "npy: OUTPUT_images.npy and OUTPUT_labels.npy, grey or in colour")},
     {.name = "scale", .flags = OPT_DRAWN, OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
     {.name = "stretch", .flags = OPT_DRAWN,
      OWN(FIELD_BOOL, stretch, .help = "each image from its own darkest to its own brightest value, as matplotlib's imshow")},
@@ -82,7 +83,8 @@ static const OptionTable TABLE = {
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
-            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
+            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n"
+            "  sdlora sample -n 500 --format npy -o fake/train         the same for NumPy, also in colour\n",
     .options = OPTIONS,
 };
 
@@ -186,13 +188,15 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");
-    if (a->format == FORMAT_IDX) {
+    if (a->format != FORMAT_PNG) {
+        const char *name = FORMAT_NAMES[a->format];
         if (a->trajectory || a->compare || a->rows || a->cols || options_given(g, "scale") || a->show)
             return err_set(e, ERR_USAGE,
-                           "--format idx writes single images: leave out --trajectory, --compare, --rows, "
-                           "--cols, --scale and --show");
+                           "--format %s writes single images: leave out --trajectory, --compare, --rows, "
+                           "--cols, --scale and --show",
+                           name);
         if (a->output && !strcmp(a->output, "-"))
-            return err_set(e, ERR_USAGE, "--format idx writes two files and cannot go to standard output");
+            return err_set(e, ERR_USAGE, "--format %s writes two files and cannot go to standard output", name);
     }
     if (options_given(g, "sampler")) {
         const SamplerDef *d = sampler_at(a->sampler);
@@ -231,9 +235,12 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
-    if (m->in_channels != 1)
-        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels, and pictures are drawn of one", a->model,
-                       m->in_channels);
+    if (m->in_channels != 1 && m->in_channels != 3)
+        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels; only grey ones and those of 3 can be shown",
+                       a->model, m->in_channels);
+    if (m->in_channels != 1 && a->format == FORMAT_IDX)
+        return err_set(e, ERR_USAGE,
+                       "--format idx is for grey images, and '%s' makes images in colour; use --format npy", a->model);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
     if (c->cfg_scale != 1.0 && !m->null_class)

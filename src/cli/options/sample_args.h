@@ -7,7 +7,7 @@
 #include "../cli.h"
 #include "../term/progress.h"
 
-typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX } SampleFormat;
+typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX, FORMAT_NPY } SampleFormat;
 
 typedef struct SampleArgs {
     const char *model, *digit, *output;
