@@ -46,11 +46,13 @@ extern const DataConfig DATA_DEFAULTS; /* white, val_split 0.05 */
  *
  *   IDX    a directory of SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, SPLIT train or t10k, with .gz or without
  *          (also the spelling with a dot, train-images.idx3-ubyte); see idx.h
- *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test; see npy.h ---- */
+ *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test; see npy.h
+ *
+ * Beside either classes.txt may name the classes, in order, one on each line. ---- */
 
-/* Classes: the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no directory, or nothing in it
- * that is known, saying what was looked for and which script fetches data; images without labels; the two counts
- * differ, naming both files and counts. */
+/* Classes: as many as have names, else the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no
+ * directory, or nothing in it that is known, saying what was looked for and which script fetches data; images without
+ * labels; the two counts differ, naming both files and counts. */
 int dataset_read(Dataset *out, const char *path, DataSplit split, const DataConfig *c, Err *e);
 void dataset_free(Dataset *d);
 
@@ -81,7 +83,8 @@ int dataset_check_labels(const Dataset *d, int classes, Err *e);
  * it has them. ERR_USAGE: fewer than there are classes. All where n is no less than there are. */
 int dataset_balance(Dataset *d, int n, Err *e);
 
-/* Grey images as IDX files, gzipped, in a directory that is there; each atomic, the same bytes each time. */
+/* Grey images as IDX files, gzipped, and the names of classes as classes.txt, in a directory that is there; each
+ * atomic, the same bytes each time. */
 int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e);
 extern const char *const DATASET_WRITTEN[]; /* all names that this gives to files, NULL-terminated */
 

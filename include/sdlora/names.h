@@ -1,5 +1,5 @@
-/* Names of classes, as folders, classes.txt, models and adapters have them: class i is called name[i]. Either all classes
- * of something have names or none has; a class without one is called by its number. */
+/* Names of classes, as folders, classes.txt, models and adapters have them: class i is called name[i]. Either all
+ * classes of something have names or none has; a class without one is called by its number. */
 #ifndef SDLORA_NAMES_H
 #define SDLORA_NAMES_H
 
@@ -29,6 +29,6 @@ bool names_same(const ClassNames *a, const ClassNames *b);
 void names_free(ClassNames *c); /* empty again */
 
 /* What class i is called. */
-const char *names_of(char buf[CLASS_NAME_MAX], const ClassNames *c, int i);
+const char *names_at(char buf[CLASS_NAME_MAX], const ClassNames *c, int i);
 
 #endif

@@ -46,8 +46,8 @@ int names_add(ClassNames *c, const char *name, Err *e)
     text_safe(shown, sizeof shown, name);
     if (!name_is_good(name))
         return err_set(e, ERR_USAGE,
-                       "no class can be called '%s': a name is UTF-8 of 1 to %d bytes, without control characters", shown,
-                       CLASS_NAME_MAX - 1);
+                       "no class can be called '%s': a name is UTF-8 of 1 to %d bytes, without control characters",
+                       shown, CLASS_NAME_MAX - 1);
     if (names_find(c, name) >= 0)
         return err_set(e, ERR_USAGE, "two classes are called '%s'", shown);
     if (c->n == CLASS_NAMES_MAX)
@@ -95,7 +95,7 @@ void names_free(ClassNames *c)
     *c = (ClassNames){0};
 }
 
-const char *names_of(char buf[CLASS_NAME_MAX], const ClassNames *c, int i)
+const char *names_at(char buf[CLASS_NAME_MAX], const ClassNames *c, int i)
 {
     if (i < c->n)
         return c->name[i];

@@ -9,7 +9,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/text.h"
 
-#include "options/options.h"
+#include "cli.h"
 
 /* ---- lists ---- */
 
@@ -59,7 +59,8 @@ static const char *take_word(Word *w, const char *p)
     return p;
 }
 
-/* "; did you mean 'dog'?": the one that differs in its capitals only, or the nearest. */
+/* "; did you mean 'dog'?": the one that differs in its capitals only, or the nearest, or the first that has the word.
+ */
 static void suggest(char out[2 * CLASS_NAME_MAX], const char *word, const ClassNames *names)
 {
     const char *list[CLASS_NAMES_MAX + 1] = {NULL}, *near = NULL;
@@ -70,6 +71,9 @@ static void suggest(char out[2 * CLASS_NAME_MAX], const char *word, const ClassN
     }
     if (!near)
         near = options_nearest(word, list);
+    for (int i = 0; !near && i < names->n; i++)
+        if (*word && strcasestr(list[i], word))
+            near = list[i];
     out[0] = '\0';
     if (near)
         snprintf(out, 2 * CLASS_NAME_MAX, "; did you mean '%s'?", near);
@@ -83,7 +87,8 @@ static int no_such(const char *word, const Model *m, const char *path, Err *e)
                        m->config.classes - 1);
     known = classes_words(&m->names, 0, 2 * CLASS_COLUMNS);
     suggest(near, word, &m->names);
-    err_set(e, ERR_USAGE, "there is no class '%s': the model '%s' knows %s%s", word, path, known ? known : "others", near);
+    err_set(e, ERR_USAGE, "there is no class '%s': the model '%s' knows %s%s", word, path, known ? known : "others",
+            near);
     mem_free(known);
     return -1;
 }
@@ -176,10 +181,41 @@ char *classes_text(const int *ids, int n, const Model *m, Err *e)
     return text;
 }
 
+/* ---- classes of an adapter ---- */
+
+static void note_other(int i, const char *name, const char *was, const char *lora)
+{
+    fputs("note: the adapter '", stderr);
+    cli_put(stderr, lora);
+    fprintf(stderr, "' calls class %d '", i);
+    cli_put(stderr, name);
+    fputs("', and not '", stderr);
+    cli_put(stderr, was);
+    fputs("'\n", stderr);
+}
+
+int classes_join(Model *m, const Adapter *a, const char *lora, Err *e)
+{
+    const ClassNames none = {0}, *brought = &a->names;
+    const bool names = brought->n > 0 && brought->n <= m->config.classes; /* more would be of another table */
+    char number[CLASS_NAME_MAX];
+    bool told = false;
+    if ((names || m->names.n) && names_fill(&m->names, m->config.classes, e))
+        return -1;
+    for (int i = 0; names && i < brought->n; i++) {
+        char *now = m->names.name[i];
+        if (!told && strcmp(now, brought->name[i]) != 0 && strcmp(now, names_at(number, &none, i)) != 0) {
+            note_other(i, brought->name[i], now, lora);
+            told = true;
+        }
+        memcpy(now, brought->name[i], CLASS_NAME_MAX);
+    }
+    return 0;
+}
+
 /* ---- classes of data ---- */
 
-/* What the data call theirs, each once. */
-static int names_of_data(ClassNames *out, const Dataset *d, Err *e)
+int classes_of(ClassNames *out, const Dataset *d, Err *e)
 {
     Err why;
     for (int c = 0; c < d->classes; c++)
@@ -222,7 +258,7 @@ static int match_names(ClassNames *known, const ClassNames *own, ClassMatch how,
         const char *name = own->name[c];
         if (names_find(known, name) >= 0)
             continue;
-        if (how == MATCH_GROW ? names_add(known, name, e)
+        if (how == MATCH_GROW     ? names_add(known, name, e)
             : how == MATCH_RENAME ? rename_one(known, own, name, whose, e)
                                   : not_known(known, name, whose, e))
             return -1;
@@ -247,7 +283,7 @@ int classes_match(ClassNames *names, int *classes, Dataset *d, ClassMatch how, c
     int row[DATA_CLASSES_MAX] = {0}, rc;
     if (!d->class_name)
         return match_numbers(names, classes, d, how, whose, e);
-    rc = names_of_data(&own, d, e) || names_copy(&known, names, e) || names_fill(&known, *classes, e) ||
+    rc = classes_of(&own, d, e) || names_copy(&known, names, e) || names_fill(&known, *classes, e) ||
                  match_names(&known, &own, how, whose, e)
              ? -1
              : 0;

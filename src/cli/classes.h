@@ -2,6 +2,7 @@
 #ifndef SDLORA_CLI_CLASSES_H
 #define SDLORA_CLI_CLASSES_H
 
+#include "sdlora/adapter.h"
 #include "sdlora/data.h"
 #include "sdlora/model.h"
 
@@ -18,6 +19,14 @@ char *classes_words(const ClassNames *names, int first, int columns);
 int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, const char *path, Err *e);
 /* The text that says the same, by name where there are names. mem_free; NULL with *e. */
 char *classes_text(const int *ids, int n, const Model *m, Err *e);
+
+/* What the data call theirs, into *out, which is empty (names_free, also after an error). ERR_INPUT: what is no name,
+ * or is there twice. */
+int classes_of(ClassNames *out, const Dataset *d, Err *e);
+
+/* The model, grown to the adapter's classes, calls them as the adapter does; where it called one otherwise, a line says
+ * so. lora: where the adapter came from. */
+int classes_join(Model *m, const Adapter *a, const char *lora, Err *e);
 
 /* A class of the data that is called as none of those that are known. */
 typedef enum ClassMatch {

@@ -24,19 +24,6 @@ typedef struct TextFact {
 static const TextFact texts[] = {TEXT(base_name), TEXT(base_sha256), TEXT(data_name), TEXT(data_sha256)};
 enum { TEXTS = sizeof texts / sizeof *texts, CLASSES_MAX = 65536 };
 
-/* NULL: no memory. */
-static json_t *names_list(const ClassNames *names)
-{
-    json_t *list = json_array();
-
-    for (int i = 0; i < names->n; i++)
-        if (json_array_append_new(list, json_string(names->name[i]))) {
-            json_decref(list);
-            return NULL;
-        }
-    return list;
-}
-
 /* Nothing is written of what is not known. NULL: no memory. */
 static json_t *facts_object(const Facts *f, const ClassNames *names)
 {
@@ -52,7 +39,7 @@ static json_t *facts_object(const Facts *f, const ClassNames *names)
     if (whole && f->classes > 0)
         whole = !json_object_set_new(o, "classes", json_integer(f->classes));
     if (whole && names->n > 0)
-        whole = !json_object_set_new(o, "class_names", names_list(names));
+        whole = !json_object_set_new(o, "class_names", json_names(names));
     if (whole && f->steps > 0)
         whole = !json_object_set_new(o, "steps", json_integer(f->steps));
     if (whole && isfinite(f->val_loss))
