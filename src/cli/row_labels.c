@@ -5,7 +5,12 @@
 
 #include "sdlora/text.h"
 
-enum { LEAST_SCALE = 2, MARGIN = 4, LETTERS = 72, LETTER_HEIGHT = 9 }; /* dots of twelve letters; of a capital, with its base */
+enum {
+    LEAST_SCALE = 2,
+    MARGIN = 4,
+    LETTERS = 72,
+    LETTER_HEIGHT = 9
+}; /* dots of twelve letters; of a capital, with its base */
 
 static int columns_of(const SampleJob *j)
 {
@@ -72,6 +77,6 @@ void row_labels_draw(Image *im, const RowLabels *l, const SampleJob *j, int y)
     const int above = (l->pitch - l->pad - LETTER_HEIGHT * l->scale) / 2;
     char text[CLASS_NAME_MAX];
     for (int row = 0; row < l->rows && l->width; row++)
-        image_text(im, MARGIN, y + l->pad + row * l->pitch + above, label_of(text, j, row, l->scale, l->most),
-                   l->scale, 0);
+        image_text(im, MARGIN, y + l->pad + row * l->pitch + above, label_of(text, j, row, l->scale, l->most), l->scale,
+                   0);
 }
