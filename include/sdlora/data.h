@@ -35,7 +35,7 @@ typedef struct DataReport {
     int least[2], most[2];   /* width and height of the picture of fewest pixels, and of most */
     int sizes;               /* how many different ones */
     int mode[PICTURE_MODES]; /* pictures of each */
-    char *cache;             /* the file that holds what was decoded, owned; NULL: there is none */
+    char *cache;             /* the file in DataConfig.cache that holds what was decoded, owned; NULL: none does */
     bool cached;             /* and it was taken from there */
 } DataReport;
 
@@ -49,8 +49,14 @@ typedef struct Dataset {
     char sha256[65];                /* of images then labels: what a resumed run must find again */
 } Dataset;
 
-/* How a picture becomes a square: its middle, all of it beside background, or drawn out of shape (image_fit). */
-typedef enum Fit { FIT_CROP, FIT_PAD, FIT_STRETCH, FITS } Fit;
+/* How a picture of any shape becomes a square. */
+typedef enum Fit {
+    FIT_CROP,    /* the shorter side becomes `size`, the middle of the longer one is kept (torchvision's Resize and
+                  * CenterCrop) */
+    FIT_PAD,     /* the longer side becomes `size`, the rest on both sides is background (Pillow's ImageOps.pad) */
+    FIT_STRETCH, /* both sides become `size` */
+    FITS,
+} Fit;
 extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
 
 /* What is wanted of a set. All but `channels` and `val` is for folders of pictures; the images of IDX and NumPy's files
@@ -63,14 +69,14 @@ typedef struct DataConfig {
     const char *val;         /* DATA_TEST is this other set; NULL: a part of the one that is read */
     double val_split;        /* 0..1: how much of a folder without a test part is set aside as one */
     bool strict;             /* what cannot be read is an error, instead of being left out */
-    bool cache;              /* keep what was decoded for the next time (DataReport.cache) */
+    const char *cache;       /* a directory in which what was decoded is kept for the next time; NULL: it is not */
     char *const *class_name; /* (classes): what classes there are; NULL: the folders that are found, sorted by name */
     int classes;
     /* NULL, or told how many pictures are decoded: from any thread, one at a time. */
     void (*progress)(void *ctx, int done, int total);
     void *ctx;
 } DataConfig;
-extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on white, val_split 0.05, without cache */
+extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on white, val_split 0.05, no cache */
 #define DATA_PICTURE_SIZE 32
 
 /* ---- sources (source.h): whoever knows the path reads it. Today
@@ -97,8 +103,10 @@ void dataset_free(Dataset *d);
 /* The files that a split is read from. */
 typedef struct DataFiles {
     const char *source; /* "IDX"; NULL: there is no such split */
-    char **path;        /* n, owned */
+    char **path;        /* n, owned; of pictures their folder */
     int n;
+    const char *from; /* what was asked for, borrowed: the path and the split */
+    DataSplit split;
 } DataFiles;
 
 /* Looked for, not opened. Nothing found is no error; images without labels are one. */
@@ -147,16 +155,6 @@ int dataset_transform(Dataset *d, Transform t, Err *e);
  * Bilinear as Pillow does it, bit for bit (triangle filter, widened when shrinking; the horizontal pass first, rounded
  * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
 int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
-
-/* How a picture of any shape becomes a square. */
-typedef enum Fit {
-    FIT_CROP,    /* the shorter side becomes `size`, the middle of the longer one is kept (torchvision's Resize and
-                  * CenterCrop) */
-    FIT_PAD,     /* the longer side becomes `size`, the rest on both sides is background (Pillow's ImageOps.pad) */
-    FIT_STRETCH, /* both sides become `size` */
-    FITS,
-} Fit;
-extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
 
 /* A picture to out (channels,size,size), by the same filter. From colour to one channel: image_luma, before anything
  * else; from grey to three: the same thrice. */
