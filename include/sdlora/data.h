@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "sdlora/err.h"
+#include "sdlora/image.h"
 
 /* The two parts of a data set: what is trained on, and what is only tested with. */
 typedef enum DataSplit { DATA_TRAIN, DATA_TEST, DATA_SPLITS } DataSplit;
@@ -82,5 +83,19 @@ int dataset_transform(Dataset *d, Transform t, Err *e);
  * Bilinear as Pillow does it, bit for bit (triangle filter, widened when shrinking; the horizontal pass first, rounded
  * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
 int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
+
+/* How a picture of any shape becomes a square. */
+typedef enum Fit {
+    FIT_CROP,    /* the shorter side becomes `size`, the middle of the longer one is kept (torchvision's Resize and
+                  * CenterCrop) */
+    FIT_PAD,     /* the longer side becomes `size`, the rest on both sides is background (Pillow's ImageOps.pad) */
+    FIT_STRETCH, /* both sides become `size` */
+    FITS,
+} Fit;
+extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
+
+/* A picture to out (channels,size,size), by the same filter. From colour to one channel: image_luma, before anything
+ * else; from grey to three: the same thrice. */
+int image_fit(uint8_t *out, int channels, int size, const Image *in, Fit fit, const uint8_t background[3], Err *e);
 
 #endif

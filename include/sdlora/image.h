@@ -1,4 +1,4 @@
-/* Images, grey or in colour: grids, PNG. */
+/* Images, grey or in colour: grids, PNG; pictures from files. */
 #ifndef SDLORA_IMAGE_H
 #define SDLORA_IMAGE_H
 
@@ -13,6 +13,35 @@ typedef struct Image {
     int w, h, channels; /* 1: grey; 3: red, green, blue */
     uint8_t *px;        /* (h,w,channels), owned */
 } Image;
+
+/* ---- reading (image_read.c) ----
+ *
+ * One file of PNG, JPEG, BMP or GIF (its first image), told by content, as 8 bits a channel: of 16 the high byte; CMYK
+ * as Adobe's programs write it, inverted; palettes looked up. What is transparent is composed on `background` (red,
+ * green, blue): round((a p + (255 - a) background) / 255). It is turned as its EXIF orientation says (JPEG, PNG). One
+ * channel where the file's own model is grey and so is what shows through, else three.
+ *
+ * Errors (ERR_INPUT), each naming the file: none of the four, cut short (found before decoding), damaged (PNG: by its
+ * checksums), a kind that is not known, no pixels, more of them than IMAGE_PIXELS_MAX or a file of more bytes than
+ * IMAGE_FILE_MAX. All is checked in the header before memory is taken; no file makes decoding take more than about
+ * 36 bytes for each pixel that its header announces and three times its size. */
+#define IMAGE_PIXELS_MAX ((int64_t)1 << 26) /* 67 million: 8192 x 8192 */
+#define IMAGE_FILE_MAX   ((size_t)1 << 28)  /* 256 MiB */
+
+int image_read(Image *out, const char *path, const uint8_t background[3], Err *e);
+/* n bytes of memory; `name` stands in messages. */
+int image_decode(Image *out, const void *bytes, size_t n, const char *name, const uint8_t background[3], Err *e);
+void image_free(Image *im);
+
+bool image_is_grey(const Image *im); /* every pixel has R = G = B */
+
+/* Grey from a colour, as Pillow's convert("L") has it (ITU-R 601): (19595 r + 38470 g + 7471 b + 2^15) / 2^16. */
+static inline uint8_t image_luma(const uint8_t rgb[3])
+{
+    return (uint8_t)((19595u * rgb[0] + 38470u * rgb[1] + 7471u * rgb[2] + 0x8000u) >> 16);
+}
+
+/* ---- drawing ---- */
 
 /* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back: all pixels become numbers here. */
 uint8_t image_from_real(double x);
@@ -42,7 +71,6 @@ int image_grid_size(Image *out, int n, int channels, int h, int w, int cols, int
  * `background` around and between them. Empty cells stay background. *out owned by the caller (image_free). */
 int image_grid(Image *out, const uint8_t *px, int n, int channels, int h, int w, int cols, int scale, int pad,
                uint8_t background, Err *e);
-void image_free(Image *im);
 
 /* A line of text in the letters of stb_easy_font, each of their dots scale x scale pixels: ASCII; other bytes are drawn
  * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. The
