@@ -338,8 +338,8 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ends),    cmocka_unit_test(test_steps_taken), cmocka_unit_test(test_ways),
-        cmocka_unit_test(test_kept),    cmocka_unit_test(test_company),     cmocka_unit_test(test_history),
+        cmocka_unit_test(test_ends),     cmocka_unit_test(test_steps_taken), cmocka_unit_test(test_ways),
+        cmocka_unit_test(test_kept),     cmocka_unit_test(test_company),     cmocka_unit_test(test_history),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, start, NULL);
