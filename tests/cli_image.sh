@@ -120,6 +120,13 @@ check 'is white above' test "$(corner w)" = '255 255 255 '
 check 'stretch' one --init-image wide.bmp --strength 0 --fit stretch -o w
 check 'is the whole' test "$(corner w)" = '250 0 90 '
 
+awk 'BEGIN { for (i = 0; i < 128; i++) { v = i % 16 < 4 ? 255 : 0; print v, v, v } }' | bmp side.bmp 16 8
+column() { values "$1" | awk -v x="$2" 'int((NR - 1) / 3) % 8 == x' | cksum; } # of all rows and images
+check 'as it is' one --init-image wide.bmp --strength 0 --fit stretch -o w
+check 'with a mask' one --init-image wide.bmp --mask side.bmp --fit stretch -o s
+check 'of the left' test "$(column w 0)" != "$(column s 0)" -a "$(column w 1)" != "$(column s 1)"
+check 'quarter' test "$(column w 3)" = "$(column s 3)" -a "$(column w 7)" = "$(column s 7)"
+
 # ---- a grey model takes grey of the colours (ITU-R 601, as Pillow rounds it) ----
 idx_data grey train 24
 idx_data grey t10k 6
