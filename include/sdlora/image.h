@@ -71,7 +71,6 @@ int image_grid_size(Image *out, int n, int channels, int h, int w, int cols, int
  * `background` around and between them. Empty cells stay background. *out owned by the caller (image_free). */
 int image_grid(Image *out, const uint8_t *px, int n, int channels, int h, int w, int cols, int scale, int pad,
                uint8_t background, Err *e);
-void image_free(Image *im);
 
 /* A line of text in the letters of stb_easy_font, each of their dots scale x scale pixels: ASCII; other bytes are drawn
  * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. The

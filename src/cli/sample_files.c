@@ -49,7 +49,8 @@ static char *default_name(const SampleJob *j, Err *e)
 
 static int check_file(const char *path, const SampleArgs *a, Err *e)
 {
-    if (cli_check_apart_from_model(path, a->model, &a->loras, e) ||
+    if (cli_check_apart_from_model(path, a->model, &a->loras, e) || (a->init && cli_check_apart(path, a->init, e)) ||
+        (a->mask && cli_check_apart(path, a->mask, e)) ||
         (!a->output && cli_check_default(path, a->format == FORMAT_PNG, e)))
         return -1;
     return cli_check_output(path, e);

@@ -14,6 +14,8 @@ typedef struct SampleJob {
     /* (n,channels,h,w), or with --trajectory (n,K,channels,h,w); with --compare [0] is without an adapter, [i] with
      * adapter i-1. Owned */
     uint8_t *px[1 + TEXT_LIST_MAX];
+    float *init; /* the picture to begin with, and where it is painted anew; owned. NULL: see SampleConfig */
+    uint8_t *paint;
     char *path[2]; /* the PNG file, or images and labels; owned. NULL: not named yet */
 } SampleJob;
 

@@ -38,6 +38,16 @@ static const Option OPTIONS[] = {
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
+    {.heading = "From a picture"},
+    {.name = "init-image", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, init, .help = "begin with this PNG, JPEG, BMP or GIF, with noise on it")},
+    {.name = "strength", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
+     OWN(FIELD_REAL, config.strength, .max = 1,
+         .help = "how much of it becomes new: 0 nothing, 1 all, from pure noise [0.6; 1 with --mask]")},
+    {.name = "mask", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, mask, .help = "a picture of the same size: what is white is painted, what is black stays")},
+    {.name = "fit", .flags = OPT_DRAWN,
+     OWN(FIELD_ENUM, fit, .names = FIT_NAMES, .help = "how a picture that is not square becomes one")},
     {.heading = "How to draw"},
     {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN}, /* these three: sample_table */
     {.name = "steps", .flags = OPT_DRAWN},
@@ -86,6 +96,8 @@ static const OptionTable TABLE = {
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
+            "  sdlora sample --init-image sketch.png --strength 0.6     variations of a picture\n"
+            "  sdlora sample --init-image photo.png --mask hole.png    fill in what the mask has white\n"
             "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n"
             "  sdlora sample -n 500 --format npy -o fake/train         the same for NumPy, also in colour\n",
     .options = OPTIONS,
@@ -186,6 +198,11 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
+    if (!a->init && (a->mask || options_given(g, "strength") || options_given(g, "fit")))
+        return err_set(e, ERR_USAGE, "--%s belongs to --init-image",
+                       a->mask                        ? "mask"
+                       : options_given(g, "strength") ? "strength"
+                                                      : "fit");
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");
@@ -229,6 +246,8 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
+    if (!options_given(g, "strength"))
+        c->strength = a->mask ? 1 : 0.6;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
     if (c->sampler->all_steps)
@@ -247,9 +266,9 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
     if (c->cfg_scale != 1.0 && !m->null_class)
         return err_set(e, ERR_USAGE, "--cfg-scale needs a null class, and '%s' was trained without --cond-drop",
                        a->model);
-    if (a->trajectory > c->steps)
+    if (a->trajectory > sample_steps_taken(c, m))
         return err_set(e, ERR_USAGE, "--trajectory %d has more moments than the %d steps taken", a->trajectory,
-                       c->steps);
+                       sample_steps_taken(c, m));
     return 0;
 }
 
