@@ -32,6 +32,7 @@ typedef struct DataReport {
     char **line;             /* (lines): one for each thing left out: its name and why; owned */
     int lines;               /* skipped, and folders that could not be read */
     char *colour;            /* the first picture in colour; owned. NULL: none is, or nothing depended on it */
+    bool flat;               /* the pictures lie in the folder itself, whose name the one class has */
     int least[2], most[2];   /* width and height of the picture of fewest pixels, and of most */
     int sizes;               /* how many different ones */
     int mode[PICTURE_MODES]; /* pictures of each */

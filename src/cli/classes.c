@@ -252,6 +252,12 @@ static int rename_one(ClassNames *known, const ClassNames *own, const char *name
     return too_many(own->n, whose, known->n, e);
 }
 
+/* A folder without classes is called as it happens to be: where there is but one class, it is that. */
+static bool is_the_only_one(const ClassNames *known, const Dataset *d)
+{
+    return known->n == 1 && d->report && d->report->flat;
+}
+
 static int match_names(ClassNames *known, const ClassNames *own, ClassMatch how, const char *whose, Err *e)
 {
     for (int c = 0; c < own->n; c++) {
@@ -284,11 +290,11 @@ int classes_match(ClassNames *names, int *classes, Dataset *d, ClassMatch how, c
     if (!d->class_name)
         return match_numbers(names, classes, d, how, whose, e);
     rc = classes_of(&own, d, e) || names_copy(&known, names, e) || names_fill(&known, *classes, e) ||
-                 match_names(&known, &own, how, whose, e)
+                 (!is_the_only_one(&known, d) && match_names(&known, &own, how, whose, e))
              ? -1
              : 0;
     for (int c = 0; !rc && c < own.n; c++)
-        row[c] = names_find(&known, own.name[c]);
+        row[c] = is_the_only_one(&known, d) ? 0 : names_find(&known, own.name[c]);
     for (int i = 0; !rc && i < d->n; i++)
         d->labels[i] = (uint8_t)row[d->labels[i]];
     names_free(&own);

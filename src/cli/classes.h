@@ -35,8 +35,9 @@ typedef enum ClassMatch {
     MATCH_GROW,   /* is a new one, after the others */
 } ClassMatch;
 
-/* Classes that are called the same are the same; one without a name is called by its number. d's labels become numbers
- * in `names`, which are of *classes classes; d->classes and its names stay. whose: "the model 'x.safetensors'". */
+/* Classes that are called the same are the same; one without a name is called by its number, and the only class of a
+ * model is that of a flat folder, whatever it is called. d's labels become numbers in `names`, which are of *classes
+ * classes; d->classes and its names stay. whose: "the model 'x.safetensors'". */
 int classes_match(ClassNames *names, int *classes, Dataset *d, ClassMatch how, const char *whose, Err *e);
 
 #endif

@@ -97,6 +97,13 @@ static int build(Run *run, Err *e)
     return set_facts(run, e);
 }
 
+static void note_only_one(const Run *run)
+{
+    fputs("note: the pictures are taken for those of the model's only class, '", stderr);
+    cli_put(stderr, run->names.name[0]);
+    fputs("'\n", stderr);
+}
+
 static void note_classes(const Run *run)
 {
     const AdapterConfig *c = &run->args->adapter;
@@ -110,6 +117,8 @@ static void note_classes(const Run *run)
                 c->classes, c->known_classes);
     else if (run->train.class_name && own < all)
         fprintf(stderr, "note: the data have %d of the model's %d classes\n", own, all);
+    else if (run->train.class_name && names_find(&run->names, run->train.class_name[0]) < 0)
+        note_only_one(run);
     mem_free(words);
 }
 
