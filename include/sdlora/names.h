@@ -4,6 +4,7 @@
 #define SDLORA_NAMES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "sdlora/err.h"
 
@@ -23,6 +24,9 @@ int names_find(const ClassNames *c, const char *name);
 int names_add(ClassNames *c, const char *name, Err *e);
 /* Those up to class n-1 that have none are called by their numbers; errors as names_add's. */
 int names_fill(ClassNames *c, int n, Err *e);
+/* Of a text of one on each line, which may end in \r\n; empty lines may follow. ERR_INPUT: "LABEL, line 3: ...", as
+ * names_add; there is none, or a zero byte. *c is empty, and needs names_free also after an error. */
+int names_parse(ClassNames *c, const char *text, size_t size, const char *label, Err *e);
 /* *out, which is empty, becomes the same. */
 int names_copy(ClassNames *out, const ClassNames *c, Err *e);
 bool names_same(const ClassNames *a, const ClassNames *b);

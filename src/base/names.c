@@ -70,6 +70,36 @@ int names_fill(ClassNames *c, int n, Err *e)
     return 0;
 }
 
+/* Is there nothing but empty lines up to the end? */
+static bool only_empty(const char *text, const char *end)
+{
+    while (text < end && (*text == '\r' || *text == '\n'))
+        text++;
+    return text == end;
+}
+
+int names_parse(ClassNames *c, const char *text, size_t size, const char *label, Err *e)
+{
+    const char *end = text + size, *next;
+    char line[CLASS_NAME_MAX + 1]; /* of one that is too long enough to see that */
+    Err why;
+
+    if (memchr(text, 0, size))
+        return err_set(e, ERR_INPUT, "%s is no text: it holds a zero byte", label);
+    for (; !only_empty(text, end); text = next) {
+        const char *stop = memchr(text, '\n', (size_t)(end - text));
+        next = stop ? stop + 1 : end;
+        stop = stop ? stop : end;
+        if (stop > text && stop[-1] == '\r')
+            stop--;
+        snprintf(line, sizeof line, "%.*s", (int)mem_min((size_t)(stop - text), CLASS_NAME_MAX), text);
+        if (names_add(c, line, &why))
+            return err_set(e, why.code == ERR_USAGE ? ERR_INPUT : why.code, "%s, line %d: %s", label, c->n + 1,
+                           why.msg);
+    }
+    return c->n ? 0 : err_set(e, ERR_INPUT, "%s names no class", label);
+}
+
 int names_copy(ClassNames *out, const ClassNames *c, Err *e)
 {
     if (c->n > 0 && grow(out, c->n, e))

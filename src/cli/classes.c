@@ -220,7 +220,7 @@ int classes_of(ClassNames *out, const Dataset *d, Err *e)
     Err why;
     for (int c = 0; c < d->classes; c++)
         if (names_add(out, d->class_name[c], &why))
-            return err_set(e, ERR_INPUT, "%s%s%s: %s", d->label_path ? "'" : "",
+            return err_set(e, why.code == ERR_USAGE ? ERR_INPUT : why.code, "%s%s%s: %s", d->label_path ? "'" : "",
                            d->label_path ? d->label_path : "the data", d->label_path ? "'" : "", why.msg);
     return 0;
 }

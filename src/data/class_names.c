@@ -11,43 +11,19 @@ const char CLASSES_FILE[] = "classes.txt";
 
 enum { FILE_MAX = CLASS_NAMES_MAX * (CLASS_NAME_MAX + 2) };
 
-/* What stands between `text` and the end of its line; the next line, or NULL. */
-static char *cut_line(char *text)
-{
-    char *end = strchr(text, '\n'), *next = end ? end + 1 : NULL;
-
-    end = end ? end : text + strlen(text);
-    if (end > text && end[-1] == '\r')
-        end--;
-    *end = '\0';
-    return next;
-}
-
-/* Every line is a name; empty ones may follow. */
-static int read_lines(ClassNames *out, char *text, const char *path, Err *e)
-{
-    Err why;
-
-    while (text && text[strspn(text, "\r\n")]) {
-        char *next = cut_line(text);
-        if (names_add(out, text, &why))
-            return err_set(e, ERR_INPUT, "'%s', line %d: %s", path, out->n + 1, why.msg);
-        text = next;
-    }
-    return out->n ? 0 : err_set(e, ERR_INPUT, "'%s' names no class", path);
-}
-
 static int read_file(ClassNames *out, const char *path, Err *e)
 {
-    char *text;
+    char *text, *label = mem_printf(e, "'%s'", path);
     size_t size;
     int result;
 
-    if (file_load(&text, &size, path, FILE_MAX, e))
+    if (!label || file_load(&text, &size, path, FILE_MAX, e)) {
+        mem_free(label);
         return -1;
-    result = strlen(text) == size ? read_lines(out, text, path, e)
-                                  : err_set(e, ERR_INPUT, "'%s' is no text: it holds a zero byte", path);
+    }
+    result = names_parse(out, text, size, label, e);
     mem_free(text);
+    mem_free(label);
     return result;
 }
 
