@@ -26,6 +26,7 @@ check 'are in its file' test "$(names_in run/model.safetensors)" = '"class_names
 check 'in its checkpoint' test "$(names_in run/checkpoints/ckpt-00000006/model.safetensors)" = "$(names_in run/model.safetensors)"
 expect 0 'cat, wild dog, rock, paper' info run/model.safetensors
 expect 0 'cat, wild dog, rock, paper' info data
+expect 0 'cat, wild dog, rock, paper' info run
 check 'a run is resumed' train --data data --out run --steps 8 --resume
 check 'and still has them' test "$(names_in run/model.safetensors)" = '"class_names": [ "cat", "wild dog", "rock, paper" ]'
 cp -r data renamed
@@ -104,6 +105,17 @@ check 'one of one class is named' test "$(size mixed.png | cut -dx -f1)" -gt "$(
 check 'no row of one class' sample -n 2 --class cat,2,0,1 --cols 8 -o mix.png
 check 'has no name' sample -n 2 --class cat,2,0,1 --cols 8 --no-captions -o mix.no.png
 check 'so that they are alike in size' test "$(size mix.png)" = "$(size mix.no.png)"
+
+# ---- many ----
+cp -r data many
+for i in $(seq 100 199); do echo "kind $i"; done >many/classes.txt
+check 'a model of a hundred classes' train --data many --out many.run --steps 1
+check 'tells some of them' grep -q '^classes: kind 100, kind 101, .* and [0-9]* more$' err.txt
+expect 0 'more' info many.run/model.safetensors
+check 'in some columns' test "$(awk '{ if (length > most) most = length } END { print most }' out.txt)" -lt 110
+check 'and has all' test "$(names_in many.run/model.safetensors | grep -o kind | wc -l)" = 100
+refuse 2 "and" sample --model many.run --class 'Kind 177x'
+check 'which it knows' grep -q "more; did you mean 'kind 1[0-9]7'?" err.txt
 
 # ---- an adapter: the same classes in another order are the same ----
 mkdir turned
@@ -211,6 +223,22 @@ expect 0 'sample-none.png' sample --model one.run --steps 2 -n 2 --class none
 check 'without the null class' train --data one --out one.plain --steps 4 --cond-drop 0
 expect 0 'sample-thing.png' sample --model one.plain --steps 2 -n 2
 refuse 2 '--cfg-scale needs a null class' sample --model one.plain --steps 2 --cfg-scale 2
+
+# ---- folders of pictures ----
+for i in 1 2 3 4 5 6 7 8 9 10; do
+    mkdir -p sorted/cat sorted/lion flat
+    sample --class cat -n 1 --seed $i --scale 1 --no-captions -o sorted/cat/$i.png
+    sample --class 2 -n 1 --seed $i --scale 1 --no-captions -o sorted/lion/$i.png
+    cp sorted/lion/$i.png flat
+done
+check 'folders are classes' tune run folders --data sorted --steps 1 --target w_v
+check 'by name' test "$(names_in folders/adapter_model.safetensors)" = '"class_names": [ "cat", "wild dog", "rock, paper", "lion" ]'
+check 'a flat folder' train --data flat --out flat.run --steps 1
+check 'is a class called after it' test "$(names_in flat.run/model.safetensors)" = '"class_names": [ "flat" ]'
+cp -r flat level
+check 'another one' tune flat.run level.ad --data level --steps 1 --target w_v
+check 'is the same class' test "$(names_in level.ad/adapter_model.safetensors)" = '"class_names": [ "flat" ]'
+check 'as is told' says "taken for those of the model's only class, 'flat'"
 
 # ---- a part of the classes ----
 echo 'rock, paper' >one/classes.txt
