@@ -158,6 +158,7 @@ static void test_adapter(void **state)
         {"{\"classes\": 3, \"class_names\": [\"a\", \"b\"]}", 0},
         {"{\"class_names\": [\"a\", \"b\"]}", 0},
         {"{\"classes\": 2, \"class_names\": [\"a\", 2]}", 0},
+        {"{\"classes\": 1, \"class_names\": [\"a\", 2]}", 0},
         {"{\"classes\": 2, \"class_names\": [\"a\", null]}", 0},
         {"{\"classes\": 2, \"class_names\": [\"a\", [\"b\"]]}", 0},
         {"{\"classes\": 2, \"class_names\": {\"a\": \"b\", \"c\": \"d\"}}", 0},
