@@ -96,10 +96,11 @@ static int no_such(const char *word, const Model *m, const char *path, Err *e)
 /* 0..: a number and no more; -1: something else. What is too large for a class is CLASS_LIST_MAX. */
 static int number_of(const char *word)
 {
-    const size_t digits = strspn(word, "0123456789");
-    if (!digits || word[digits])
+    char *end;
+    const long n = strtol(word, &end, 10);
+    if (*end || word[0] < '0' || word[0] > '9')
         return -1;
-    return digits > 6 ? CLASS_LIST_MAX : atoi(word);
+    return n < CLASS_LIST_MAX ? (int)n : CLASS_LIST_MAX;
 }
 
 /* The class that the word means, or -1. */
