@@ -43,6 +43,9 @@ graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? 
 sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), u + c/rows, u + c/|test_conv
+conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : b, s/b, s/|test_conv
+conv of an image: gradients of one channel|src/backend/cpu/conv/conv_first.c|s/weight_row(sum + c \* s.co/weight_row(sum/|test_conv
 transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
 transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
 partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
