@@ -139,6 +139,18 @@ idx_data grey t10k 6
 "$SDLORA" sample --model grey-run/model.safetensors -q -n 1 --digit 0 --init-image photo.bmp --strength 0 --format npy -o g >out.txt
 check 'grey of colour' cmp <(values g) <(awk '{ print int((19595 * $1 + 38470 * $2 + 7471 * $3 + 32768) / 65536) }' pixels.txt)
 
+# ---- predict against PyTorch (scripts/make_golden.py): 5 images of 3 channels, 8x8 pixels ----
+floats() { # floats FILE TENSOR: the numbers of an F32 tensor of a safetensors file
+    local head span
+    head=$(od -An -tu8 -N8 "$1" | tr -d ' ')
+    span=$(tail -c +9 "$1" | head -c "$head" | grep -o "\"$2\": *{[^}]*}" | sed 's/.*\[\([0-9]*\), *\([0-9]*\)\].*/\1 \2/')
+    tail -c +$((head + 9 + ${span% *})) "$1" | head -c $((${span#* } - ${span% *})) | od -An -v -tf4 -w4
+}
+G=$TESTS/golden/unet_colour
+expect 0 eps.safetensors predict --model "$G.safetensors" --input "${G}_io.safetensors" --output eps.safetensors
+check 'answers of a network in colour' awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 5e-5)) bad = 1 } END { exit bad || NR != 960 }' \
+    <(paste <(floats eps.safetensors eps) <(floats "${G}_io.safetensors" eps))
+
 # ---- drawn again, and what a picture says of itself ----
 again() { # again NAME ARGS...
     local name=$1 command
