@@ -123,7 +123,7 @@ static int copy_split(json_t *sums, const char *to, const DataArgs *a, DataSplit
     data_files_free(&files);
     if (!there && split != DATA_TRAIN) /* there need not be one */
         return 0;
-    if (dataset_read(&d, a->source, split, e))
+    if (dataset_read(&d, a->source, split, &DATA_DEFAULTS, e))
         return -1;
     json_object_set_new(sums, DATA_SPLIT_NAMES[split], json_string(d.sha256));
     rc = split == DATA_TRAIN && a->limit > 0 ? dataset_balance(&d, a->limit, e) : 0;

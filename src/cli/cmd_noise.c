@@ -143,7 +143,7 @@ static int noise(const NoiseArgs *a, bool chosen, Err *e)
     Diffusion diff;
     Image size;
     int rc;
-    if (check_output(a, chosen, e) || dataset_read(&d, a->data, DATA_TRAIN, e))
+    if (check_output(a, chosen, e) || dataset_read(&d, a->data, DATA_TRAIN, &DATA_DEFAULTS, e))
         return -1;
     rc = d.channels == 1 ? 0
                          : err_set(e, ERR_INPUT, "noise is drawn for grey images, and those in '%s' have %d channels",

@@ -12,7 +12,10 @@
 static int new_model(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
+    if (train_args_data(&run->train, &run->val, a, a->model.image_size, 0, e))
+        return -1;
     a->model.classes = run->train.classes;
+    a->model.in_channels = run->train.channels;
     if (model_config_check(&a->model, e))
         return -1;
     run->loop.model = model_declare(&a->model, true, e);
@@ -34,6 +37,8 @@ static int model_of_file(Run *run, Err *e)
     if (cli_model_file(file, a->init, e) || !(run->loop.model = model_load(file, true, e)))
         return -1;
     a->model = run->loop.model->config;
+    if (train_args_data(&run->train, &run->val, a, a->model.image_size, a->model.in_channels, e))
+        return -1;
     if (a->model.classes < run->train.classes)
         return err_set(e, ERR_USAGE,
                        "the data have %d classes, and '%s' knows %d: train an adapter, which can bring new ones "
@@ -48,7 +53,7 @@ static int build(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
     if (train_args_settle(a, run->given, run->remembered != NULL, e) || train_config_check(&a->train, e) ||
-        model_config_check(&a->model, e) || train_args_data(&run->train, &run->val, a, e))
+        model_config_check(&a->model, e))
         return -1;
     return a->init ? model_of_file(run, e) : new_model(run, e);
 }

@@ -30,7 +30,7 @@ static json_t *read_split(const char *path, DataSplit split, Err *e)
     json_t *o = NULL;
     if (dataset_files(&files, path, split, e))
         return NULL;
-    if (files.n && !dataset_read(&d, path, split, e)) {
+    if (files.n && !dataset_read(&d, path, split, &DATA_DEFAULTS, e)) {
         o = split_json(&d, &files);
         dataset_free(&d);
         if (!o)
@@ -53,7 +53,7 @@ json_t *data_about(const char *path, Err *e)
     }
     if (!why.code && json_object_size(splits) == 0) { /* the sentence that says what was looked for */
         Dataset none;
-        if (!dataset_read(&none, path, DATA_TRAIN, &why))
+        if (!dataset_read(&none, path, DATA_TRAIN, &DATA_DEFAULTS, &why))
             err_set(&why, ERR_FAILED, "'%s' changes while it is read", path);
         dataset_free(&none);
     }

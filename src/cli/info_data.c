@@ -127,7 +127,7 @@ int info_data(Report *r, const char *dir, Err *e)
             report_row(r, SPLIT_LABELS[i], "none");
             continue;
         }
-        if (dataset_read(&d, dir, (DataSplit)i, e))
+        if (dataset_read(&d, dir, (DataSplit)i, &DATA_DEFAULTS, e))
             return -1;
         report_set(r, DATA_SPLIT_NAMES[i], split_rows(r, SPLIT_LABELS[i], &d));
         dataset_free(&d);

@@ -15,6 +15,7 @@ static const DataSource *const SOURCES[] = {&IDX_SOURCE, &NPY_SOURCE};
 enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
 
 const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};
+const DataConfig DATA_DEFAULTS = {.background = {255, 255, 255}, .val_split = 0.05};
 
 /* ---- what sources share ---- */
 
@@ -120,16 +121,20 @@ static int nothing_found(const char *path, DataSplit split, Err *e)
     return err_set(e, ERR_INPUT, "no %s in '%s'%s: %s", SOURCES[0]->wanted[split], path, others, get_data);
 }
 
-int dataset_read(Dataset *out, const char *path, DataSplit split, Err *e)
+int dataset_read(Dataset *out, const char *path, DataSplit split, const DataConfig *c, Err *e)
 {
     const DataSource *source;
     DataFiles files;
     int result;
 
     memset(out, 0, sizeof *out);
+    if (split == DATA_TEST && c->val)
+        path = c->val;
     if (look(&source, &files, path, split, e))
         return -1;
     result = source ? source->read(out, &files, e) : nothing_found(path, split, e);
+    if (result == 0 && c->channels > 0)
+        result = dataset_set_channels(out, c->channels, e);
     if (result == 0)
         dataset_settle(out);
     else
@@ -149,8 +154,9 @@ void dataset_settle(Dataset *d)
 {
     FileSpan span[2] = {{d->images, (size_t)d->n * dataset_image_bytes(d)}, {d->labels, (size_t)d->n}};
 
-    d->classes = 0;
-    for (int i = 0; i < d->n; i++)
+    if (!d->class_name) /* else there may be names that no image has */
+        d->classes = 0;
+    for (int i = 0; i < d->n && !d->class_name; i++)
         if (d->labels[i] >= d->classes)
             d->classes = d->labels[i] + 1;
     file_sha256_spans(d->sha256, span, 2);
@@ -158,10 +164,46 @@ void dataset_settle(Dataset *d)
 
 void dataset_free(Dataset *d)
 {
+    for (int i = 0; d->class_name && i < d->classes; i++)
+        mem_free(d->class_name[i]);
+    mem_free(d->class_name);
     mem_free(d->images);
     mem_free(d->labels);
     mem_free(d->label_path);
     memset(d, 0, sizeof *d);
+}
+
+/* Pillow's weights for red, green and blue, which add up to 65536; their sum is rounded. */
+static uint8_t grey_of(unsigned r, unsigned g, unsigned b)
+{
+    return (uint8_t)((19595 * r + 38470 * g + 7471 * b + 32768) >> 16);
+}
+
+int dataset_set_channels(Dataset *d, int channels, Err *e)
+{
+    const size_t hw = (size_t)d->h * (size_t)d->w, from = (size_t)d->channels * hw, to = (size_t)channels * hw;
+    uint8_t *px;
+
+    if (d->channels == channels)
+        return 0;
+    if (!(d->channels == 1 && channels == 3) && !(d->channels == 3 && channels == 1))
+        return err_set(e, ERR_INPUT, "the data's images have %d channels, and %d %s wanted", d->channels, channels,
+                       channels == 1 ? "is" : "are");
+    px = mem_alloc((size_t)d->n, to, "the images", e);
+    if (!px)
+        return -1;
+    for (size_t i = 0; i < (size_t)d->n; i++) {
+        const uint8_t *in = d->images + i * from;
+        uint8_t *out = px + i * to;
+        for (int c = 0; c < channels && channels == 3; c++)
+            memcpy(out + (size_t)c * hw, in, hw);
+        for (size_t k = 0; k < hw && channels == 1; k++)
+            out[k] = grey_of(in[k], in[hw + k], in[2 * hw + k]);
+    }
+    mem_free(d->images);
+    d->images = px;
+    d->channels = channels;
+    return 0;
 }
 
 int dataset_check_labels(const Dataset *d, int classes, Err *e)

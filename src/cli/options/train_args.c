@@ -165,6 +165,7 @@ static TrainArgs common_default(void)
 {
     TrainArgs a = {0};
     a.data = DEFAULT_DATA;
+    a.pictures = DATA_DEFAULTS;
     a.loop =
         (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1, .milestone_steps = 100};
     return a;
@@ -289,18 +290,22 @@ int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Er
     return 0;
 }
 
-int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e)
+int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, int size, int channels, Err *e)
 {
+    DataConfig c = a->pictures;
     memset(val, 0, sizeof *val);
-    if (dataset_read(train, a->data, DATA_TRAIN, e))
+    c.size = size;
+    c.channels = channels;
+    if (dataset_read(train, a->data, DATA_TRAIN, &c, e))
         return -1;
+    c.channels = train->channels;
     if (a->limit > 0 && a->limit < train->n) {
         char text[128]; /* part of the data is other data to a resumed run */
         int len = snprintf(text, sizeof text, "%s:%d", train->sha256, a->limit);
         train->n = a->limit;
         file_sha256(train->sha256, text, (size_t)len);
     }
-    if (a->train.val_images > 0 && dataset_read(val, a->data, DATA_TEST, e)) {
+    if (a->train.val_images > 0 && dataset_read(val, a->data, DATA_TEST, &c, e)) {
         size_t used = strlen(e->msg);
         snprintf(e->msg + used, sizeof e->msg - used, " (--val-images 0 trains without validation)");
         dataset_free(train);

@@ -17,7 +17,8 @@ typedef struct TrainArgs {
     ModelConfig model;
     TrainConfig train;
     AdapterConfig adapter;
-    int limit; /* training images used; 0: all */
+    DataConfig pictures; /* but size and channels, which are the model's */
+    int limit;           /* training images used; 0: all */
     LoopConfig loop;
     int threads;
     bool force, quiet, verbose, profile;
@@ -43,7 +44,7 @@ const char *finetune_args_target(const ModelConfig *c, bool same_data);
  * when only a model was named). */
 int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Err *e);
 
-/* Read the images; val->n stays 0 without validation. */
-int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e);
+/* Read the images; val->n stays 0 without validation. size: of pictures; channels: of all, 0: as the data is. */
+int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, int size, int channels, Err *e);
 
 #endif
