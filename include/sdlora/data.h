@@ -91,7 +91,7 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *          from the folder on, so that new pictures do not move old ones. It leaves every class one picture to train
  *          on, and may be empty (n is 0). Names ending in png, jpg, jpeg, bmp, gif (and in what cannot be read yet, as
  *          webp) are looked at, hidden ones are not; what a file is, is told by content (image_read). Links are
- *          followed, and each folder is read once. ---- */
+ *          followed, each folder is read once, and one with a run.json, which is a run of this program, never. ---- */
 
 /* Classes: the names, or the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no directory, or
  * nothing in it that is known, saying what was looked for and which script fetches data; images without labels; the two
