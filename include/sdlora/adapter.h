@@ -56,7 +56,7 @@ typedef struct AdapterLayer {
     int rank; /* 0: FULL, and LOKR of two whole factors */
     double alpha, scale;
     Param *part[ADAPTER_PARTS]; /* of the adapter's own store; NULL: it has none */
-    real *base;                 /* attached: the model's weight as it was (in Adapter.base) */
+    real *base; /* attached: the model's weight as it was (in Adapter.base); NULL: FULL, which needs none */
 } AdapterLayer;
 
 typedef enum AdapterInit { ADAPTER_INIT_DEFAULT, ADAPTER_INIT_GAUSSIAN, ADAPTER_INIT_PISSA } AdapterInit;

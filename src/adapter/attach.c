@@ -52,19 +52,22 @@ static size_t scratch_bytes(const Adapter *a)
     return most;
 }
 
-static size_t base_reals(const Adapter *a)
+/* The weights' numbers; `changed`: of those only that stay the beginning of what they become, not of layers that are
+ * trained whole. */
+static size_t weight_reals(const Adapter *a, bool changed)
 {
     size_t n = 0;
 
     for (int i = 0; i < a->n; i++)
-        n += a->layers[i].weight->numel;
+        if (!changed || a->layers[i].kind != ADAPTER_FULL)
+            n += a->layers[i].weight->numel;
     return n;
 }
 
 /* So many threads that their scratch memory is no more than the weights'. */
 static int workers_of(const Adapter *a)
 {
-    const size_t most = base_reals(a) * sizeof(real) / mem_max(scratch_bytes(a), 1);
+    const size_t most = weight_reals(a, true) * sizeof(real) / mem_max(scratch_bytes(a), 1);
     const int threads = threads_count();
 
     return most >= (size_t)threads ? threads : most > 1 ? (int)most : 1;
@@ -72,7 +75,7 @@ static int workers_of(const Adapter *a)
 
 size_t adapter_bytes(const Adapter *a)
 {
-    return 2 * base_reals(a) * sizeof(real) + (size_t)workers_of(a) * scratch_bytes(a);
+    return (weight_reals(a, false) + weight_reals(a, true)) * sizeof(real) + (size_t)workers_of(a) * scratch_bytes(a);
 }
 
 /* ---- dropout ---- */
@@ -115,7 +118,7 @@ int adapter_attach(Adapter *a, Err *e)
     mem_free(weights);
     if (status)
         return -1;
-    a->base = mem_alloc(base_reals(a), sizeof *a->base, "an adapter's base", e);
+    a->base = mem_alloc(weight_reals(a, true), sizeof *a->base, "an adapter's base", e);
     a->scratch_bytes = scratch_bytes(a);
     a->workers = workers_of(a);
     a->scratch = mem_alloc((size_t)a->workers, a->scratch_bytes, "scratch memory", e);
@@ -123,6 +126,8 @@ int adapter_attach(Adapter *a, Err *e)
         return -1;
     for (int i = 0; i < a->n; i++) {
         AdapterLayer *l = &a->layers[i];
+        if (l->kind == ADAPTER_FULL)
+            continue;
         l->base = a->base + used;
         used += l->weight->numel;
         memcpy(l->base, l->weight->value, l->weight->numel * sizeof *l->base);

@@ -78,7 +78,7 @@ static int build(Run *run, Err *e)
             return -1;
     }
     if (finetune_args_settle(a, run->given, run->remembered != NULL, m, e) || train_config_check(&a->train, e) ||
-        train_args_data(&run->train, &run->val, a, e))
+        train_args_data(&run->train, &run->val, a, m->config.image_size, m->config.in_channels, e))
         return -1;
     if (!a->target)
         a->target = finetune_args_target(&m->config, same_data(run));

@@ -11,12 +11,13 @@ typedef struct DataSource {
     /* The files that the split is read from, into *out, which is empty, by source_add; they are looked for, not
      * opened. None: the path holds no such split of this kind, which is no error. ERR_INPUT: only a part of it. */
     int (*find)(DataFiles *out, const char *path, DataSplit split, Err *e);
-    /* All of the Dataset but classes and sha256, from what find found. Memory only for what the files hold. The caller
-     * frees *out after an error. */
-    int (*read)(Dataset *out, const DataFiles *files, Err *e);
+    /* All of the Dataset from what find found; without names of classes, classes and sha256 may be missing, and the
+     * channels differ from those that are wanted. Memory only for what the files hold. The caller frees *out after an
+     * error. */
+    int (*read)(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e);
 } DataSource;
 
-extern const DataSource IDX_SOURCE, NPY_SOURCE;
+extern const DataSource IDX_SOURCE, NPY_SOURCE, FOLDER_SOURCE;
 
 /* Takes the path over, also on an error; NULL is one, already told. */
 int source_add(DataFiles *files, char *path, Err *e);
@@ -27,7 +28,7 @@ int source_find_pair(DataFiles *out, const char *dir, const char *const *images,
 /* n images (n labels) in the files of such a pair. */
 int source_check_pair(const DataFiles *files, int images, int labels, Err *e);
 
-/* Whatever changed images or labels: classes and sha256 anew. */
+/* Whatever changed images or labels: sha256 anew, and classes unless they have names. */
 void dataset_settle(Dataset *d);
 
 #endif

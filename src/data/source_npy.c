@@ -13,8 +13,9 @@ static int find(DataFiles *out, const char *path, DataSplit split, Err *e)
     return source_find_pair(out, path, IMAGES[split], LABELS[split], e);
 }
 
-static int read_pair(Dataset *out, const DataFiles *files, Err *e)
+static int read_pair(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     Npy images = {0}, labels = {0};
     int result = -1;
 

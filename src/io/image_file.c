@@ -97,7 +97,8 @@ static void jpeg_segment(ImageFile *f, int marker, const uint8_t *p, size_t leng
 /* From marker to marker; between them compressed data, where FF is followed by 0 or is a restart. */
 static int look_jpeg(ImageFile *f, Err *e)
 {
-    enum { TEM = 0x01, RST0 = 0xd0, RST7 = 0xd7, EOI = 0xd9 };
+    enum { TEM = 0x01, RST0 = 0xd0, RST7 = 0xd7, EOI = 0xd9, SOS = 0xda };
+    bool scan = false;
     size_t at = 2;
 
     f->plain_cmyk = true; /* until something says otherwise */
@@ -109,11 +110,12 @@ static int look_jpeg(ImageFile *f, Err *e)
             continue;
         }
         if (marker == EOI)
-            return 0;
+            return scan ? 0 : err_set(e, ERR_INPUT, "'%s' is a JPEG without an image", f->name);
         if (f->n - at < 4 || (length = big(f->bytes + at + 2, 2)) > f->n - at - 2)
             break;
         if (length >= 2)
             jpeg_segment(f, marker, f->bytes + at + 4, length - 2);
+        scan = scan || marker == SOS;
         at += 2 + length;
     }
     return cut_short(f, e);
@@ -140,12 +142,12 @@ static int look_bmp(ImageFile *f, Err *e)
     return 0;
 }
 
-/* Past blocks of up to 255 bytes, each behind its length, the last of none; f->n where they do not end. */
+/* Past blocks of up to 255 bytes, each behind its length, the last of none; beyond f->n where they do not end. */
 static size_t gif_blocks_end(const ImageFile *f, size_t at)
 {
     while (at < f->n && f->bytes[at] > 0)
         at += 1 + (size_t)f->bytes[at];
-    return at < f->n ? at + 1 : f->n;
+    return at < f->n ? at + 1 : f->n + 1;
 }
 
 static size_t gif_palette(int flags)
@@ -169,7 +171,7 @@ static int look_gif(ImageFile *f, Err *e)
     if (f->bytes[at] != ',')
         return err_set(e, ERR_INPUT, "'%s' is a GIF without an image", f->name);
     at += 10 + gif_palette(f->bytes[at + 9]) + 1;
-    return gif_blocks_end(f, at) < f->n ? 0 : cut_short(f, e);
+    return gif_blocks_end(f, at) <= f->n ? 0 : cut_short(f, e);
 }
 
 /* ---- which one ---- */

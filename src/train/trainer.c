@@ -6,7 +6,9 @@
 #include "sdlora/mem.h"
 #include "sdlora/threads.h"
 
-enum { AUTO_MICRO_BATCH = 8 };
+/* Fewer images of an adapter: it is no slower for that, and takes less memory than all weights would even where it is
+ * as large as they are. */
+enum { AUTO_MICRO_BATCH = 8, AUTO_MICRO_BATCH_OF_ADAPTER = 4 };
 
 bool trainer_whole_batches(const Trainer *t)
 {
@@ -19,7 +21,7 @@ static int choose_micro_batch(const Trainer *t)
     int wanted = t->c.micro_batch;
 
     if (wanted == 0)
-        wanted = trainer_whole_batches(t) ? t->c.batch : AUTO_MICRO_BATCH;
+        wanted = trainer_whole_batches(t) ? t->c.batch : t->adapter ? AUTO_MICRO_BATCH_OF_ADAPTER : AUTO_MICRO_BATCH;
     return wanted < t->c.batch ? wanted : t->c.batch;
 }
 

@@ -69,29 +69,50 @@ void K(axpby)(real *y, const real *x, size_t numel, real a, real b)
     }
 }
 
-/* The first of equal ones stays and a NaN wins over all, as in PyTorch. */
-static inline bool wins(real v, real best)
+/* As many places of maxima as a vector has lanes; in memory they are bytes. */
+typedef uint8_t vplace __attribute__((vector_size(VBYTES / sizeof(real))));
+
+ALWAYS_INLINE vi places_load(const uint8_t *p, int m)
 {
-    return (v > best) | (v != v);
+    vplace v = {0};
+    memcpy(&v, p, (size_t)m);
+    return __builtin_convertvector(v, vi);
 }
 
-/* One output pixel's channels; a and b: the upper and the lower pair of inputs. */
-static void pool_pixel(real *restrict y, uint8_t *restrict where, const real *restrict a, const real *restrict b,
-                       size_t row, int c)
+ALWAYS_INLINE void places_store(uint8_t *p, vi at, int m)
 {
-    const real *restrict a1 = a + row, *restrict b1 = b + row;
-    for (int k = 0; k < c; k++) {
-        real best = a[k];
-        uint8_t at = 0;
-        at = wins(a1[k], best) ? 1 : at;
-        best = wins(a1[k], best) ? a1[k] : best;
-        at = wins(b[k], best) ? 2 : at;
-        best = wins(b[k], best) ? b[k] : best;
-        at = wins(b1[k], best) ? 3 : at;
-        best = wins(b1[k], best) ? b1[k] : best;
-        y[k] = best;
-        where[k] = at;
-    }
+    const vplace v = __builtin_convertvector(at, vplace);
+    memcpy(p, &v, (size_t)m);
+}
+
+/* The first of equal ones stays and a NaN wins over all, as in PyTorch. */
+ALWAYS_INLINE void keep_larger(vf *best, vi *at, vf v, int place)
+{
+    const vi wins = (vi)(v > *best) | (vi)(v != v);
+    *best = vselect(wins, v, *best);
+    *at = (wins & place) | (~wins & *at);
+}
+
+/* m channels of an output pixel; a and b: the upper and the lower pair of inputs, `row` apart. */
+ALWAYS_INLINE void pool_lanes(real *y, uint8_t *where, const real *a, const real *b, size_t row, int m)
+{
+    vf best = vload_n(a, m);
+    vi at = {0};
+    keep_larger(&best, &at, vload_n(a + row, m), 1);
+    keep_larger(&best, &at, vload_n(b, m), 2);
+    keep_larger(&best, &at, vload_n(b + row, m), 3);
+    vstore_n(y, best, m);
+    places_store(where, at, m);
+}
+
+/* One output pixel's channels */
+static void pool_pixel(real *y, uint8_t *where, const real *a, const real *b, size_t row, int c)
+{
+    int k = 0;
+    for (; k + VW <= c; k += VW)
+        pool_lanes(y + k, where + k, a + k, b + k, row, VW);
+    if (k < c)
+        pool_lanes(y + k, where + k, a + k, b + k, row, c - k);
 }
 
 void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c)
@@ -107,19 +128,23 @@ void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, 
         }
 }
 
-static void unpool_pixel(real *restrict a, real *restrict b, const real *restrict dy, const uint8_t *restrict where,
-                         int c, real beta)
+ALWAYS_INLINE void unpool_lanes(real *a, real *b, const real *dy, const uint8_t *where, int c, real beta, int m)
 {
-    real *const to[4] = {a, a + c, b, b + c};
-    for (int i = 0; i < 4; i++) {
-        real *restrict t = to[i];
-        if (beta == 0)
-            for (int k = 0; k < c; k++)
-                t[k] = where[k] == i ? dy[k] : 0;
-        else
-            for (int k = 0; k < c; k++)
-                t[k] = beta * t[k] + (where[k] == i ? dy[k] : 0);
-    }
+    const vi at = places_load(where, m);
+    const vf d = vload_n(dy, m), none = {0};
+    vupdate_n(a, vselect((vi)(at == 0), d, none), beta, m);
+    vupdate_n(a + c, vselect((vi)(at == 1), d, none), beta, m);
+    vupdate_n(b, vselect((vi)(at == 2), d, none), beta, m);
+    vupdate_n(b + c, vselect((vi)(at == 3), d, none), beta, m);
+}
+
+static void unpool_pixel(real *a, real *b, const real *dy, const uint8_t *where, int c, real beta)
+{
+    int k = 0;
+    for (; k + VW <= c; k += VW)
+        unpool_lanes(a + k, b + k, dy + k, where + k, c, beta, VW);
+    if (k < c)
+        unpool_lanes(a + k, b + k, dy + k, where + k, c, beta, c - k);
 }
 
 void K(maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h, int w, int c)
