@@ -56,7 +56,6 @@ cp -r other/data deep/lora
 check 'a path that says nothing' sample -n 64 --compare --lora deep/lora -o fact.png
 check 'one that says what the data are called' sample -n 64 --compare --lora other/data -o data.png
 check 'the data, out of the file, are the name' cmp <(pixels fact.png) <(pixels data.png)
-refuse 2 '--no-captions belongs to --compare' sample --model run/model.safetensors --no-captions
 expect 0 'they are not added up' sample --help
 
 # ---- drawn again ----

@@ -29,7 +29,7 @@ static int read_pair(Dataset *out, const DataFiles *files, const DataConfig *c, 
                          .labels = labels.data};
         images.data = labels.data = NULL;
         out->label_path = mem_strdup(files->path[1], e);
-        result = out->label_path ? 0 : -1;
+        result = out->label_path ? source_name_classes(out, files, e) : -1;
     }
     npy_free(&images);
     npy_free(&labels);
