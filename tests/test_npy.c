@@ -344,7 +344,7 @@ static void test_directory(void **state)
     save(&t, "train_labels.npy", &labels);
     assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "no 't10k-images-idx3-ubyte' (or .gz) in '");
-    assert_says(e, "', nor 'test_images.npy': run 'scripts/get_data.sh mnist'");
+    assert_says(e, "', nor 'test_images.npy', nor pictures (png, jpg, bmp, gif): run 'scripts/get_data.sh mnist'");
     assert_int_equal(dataset_files(&files, t.path, DATA_TRAIN, &e), 0);
     assert_string_equal(files.source, "NumPy");
     assert_int_equal(files.n, 2);
