@@ -27,7 +27,7 @@ for target in "$@"; do
     # shellcheck disable=SC2046
     "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fopenmp -D_GNU_SOURCE \
         -Iinclude $(pkg-config --cflags zlib jansson libmd) "$source" "$lib" \
-        $(pkg-config --libs openblas zlib jansson libmd libpcre2-8) -lm -o "$dir/$target" || exit 1
+        $(pkg-config --libs openblas zlib jansson libmd libpcre2-8 libzip) -lm -o "$dir/$target" || exit 1
     mkdir -p "$dir/corpus/$target"
     seeds=tests/fuzz/seeds/$target
     [ "$target" = safetensors ] && seeds="$seeds tests/badfiles"

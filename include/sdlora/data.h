@@ -49,8 +49,14 @@ typedef struct Dataset {
     char sha256[65];                /* of images then labels: what a resumed run must find again */
 } Dataset;
 
-/* How a picture becomes a square: its middle, all of it beside background, or drawn out of shape (image_fit). */
-typedef enum Fit { FIT_CROP, FIT_PAD, FIT_STRETCH, FITS } Fit;
+/* How a picture of any shape becomes a square. */
+typedef enum Fit {
+    FIT_CROP,    /* the shorter side becomes `size`, the middle of the longer one is kept (torchvision's Resize and
+                  * CenterCrop) */
+    FIT_PAD,     /* the longer side becomes `size`, the rest on both sides is background (Pillow's ImageOps.pad) */
+    FIT_STRETCH, /* both sides become `size` */
+    FITS,
+} Fit;
 extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
 
 /* What is wanted of a set. All but `channels` and `val` is for folders of pictures; the images of IDX and NumPy's files
@@ -77,7 +83,14 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *
  *   IDX    a directory of SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, SPLIT train or t10k, with .gz or without
  *          (also the spelling with a dot, train-images.idx3-ubyte); see idx.h
- *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test; see npy.h
+ *   EMNIST a directory of emnist-KIND-SPLIT-images-idx3-ubyte and so on, SPLIT train or test, or the beginning of
+ *          their names, DIR/emnist-KIND; turned upright, letters counted from 0
+ *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test, or of images.npy and labels.npy
+ *          to train with; see npy.h
+ *   NumPy archive
+ *          a .npz file of arrays of these names (MedMNIST's), or a directory with one
+ *   CIFAR  a directory of CIFAR-10's data_batch_1.bin ... (those that are there), test_batch.bin, batches.meta.txt; of
+ *          CIFAR-100's train.bin, test.bin, fine_label_names.txt; without the file of names the classes have none
  *   pictures
  *          a folder; its classes are the folders in it that hold pictures, deeper ones too, sorted by name (bytes); or
  *          it is one class, called after it, where only files are in it. A folder of train/ and one of val/, valid/ and
@@ -97,11 +110,13 @@ void dataset_free(Dataset *d);
 /* The files that a split is read from. */
 typedef struct DataFiles {
     const char *source; /* "IDX"; NULL: there is no such split */
-    char **path;        /* n, owned */
+    DataSplit split;
+    char **path; /* n, owned */
     int n;
 } DataFiles;
 
-/* Looked for, not opened. Nothing found is no error; images without labels are one. */
+/* Looked for, not opened (of an archive, its list is read). Nothing found is no error; images without labels are one.
+ */
 int dataset_files(DataFiles *out, const char *path, DataSplit split, Err *e);
 void data_files_free(DataFiles *f);
 
@@ -147,16 +162,6 @@ int dataset_transform(Dataset *d, Transform t, Err *e);
  * Bilinear as Pillow does it, bit for bit (triangle filter, widened when shrinking; the horizontal pass first, rounded
  * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
 int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
-
-/* How a picture of any shape becomes a square. */
-typedef enum Fit {
-    FIT_CROP,    /* the shorter side becomes `size`, the middle of the longer one is kept (torchvision's Resize and
-                  * CenterCrop) */
-    FIT_PAD,     /* the longer side becomes `size`, the rest on both sides is background (Pillow's ImageOps.pad) */
-    FIT_STRETCH, /* both sides become `size` */
-    FITS,
-} Fit;
-extern const char *const FIT_NAMES[]; /* "crop", ..., NULL */
 
 /* A picture to out (channels,size,size), by the same filter. From colour to one channel: image_luma, before anything
  * else; from grey to three: the same thrice. */

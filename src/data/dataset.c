@@ -11,7 +11,8 @@
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
 /* The first one that finds something reads it: what is told by exact names stands before what takes any picture. */
-static const DataSource *const SOURCES[] = {&IDX_SOURCE, &NPY_SOURCE};
+static const DataSource *const SOURCES[] = {&IDX_SOURCE, &EMNIST_SOURCE,  &NPY_SOURCE,
+                                            &NPZ_SOURCE, &CIFAR10_SOURCE, &CIFAR100_SOURCE};
 enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
 
 const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};
@@ -86,6 +87,7 @@ void data_files_free(DataFiles *f)
 static int look(const DataSource **source, DataFiles *out, const char *path, DataSplit split, Err *e)
 {
     memset(out, 0, sizeof *out);
+    out->split = split;
     *source = NULL;
     for (int i = 0; i < N_SOURCES; i++) {
         if (SOURCES[i]->find(out, path, split, e)) {

@@ -13,8 +13,6 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 
-const char *const FIT_NAMES[] = {"crop", "pad", "stretch", NULL};
-
 #define WEIGHT_BITS (32 - 8 - 2)
 
 typedef struct Taps {
