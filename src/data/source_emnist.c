@@ -117,7 +117,7 @@ static int read_turned(Dataset *out, const DataFiles *files, Err *e)
 
 const DataSource EMNIST_SOURCE = {
     .name = "EMNIST",
-    .wanted = {"'emnist-letters-train-images-idx3-ubyte'", "'emnist-letters-test-images-idx3-ubyte'"},
+    .wanted = {"'emnist-*-train-images-idx3-ubyte'", "'emnist-*-test-images-idx3-ubyte'"},
     .find = find,
     .read = read_turned,
 };
