@@ -3,6 +3,7 @@
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
+#include "sdlora/rng.h"
 #include "sdlora/train.h"
 
 typedef struct Images {    /* at the model's size */
@@ -28,10 +29,11 @@ struct Trainer {
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
-    float *buffer;  /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
-    int *timesteps; /* (workers,micro) */
-    int64_t step;   /* optimiser steps done */
-    bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
+    float *buffer;      /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
+    uint8_t *augmented; /* (workers,values): an image; NULL: they stay as they are */
+    int *timesteps;     /* (workers,micro) */
+    int64_t step;       /* optimiser steps done */
+    bool unusable;      /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
 };
 
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
@@ -43,6 +45,11 @@ void trainer_weights_changed(Trainer *t);
 /* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
  * networks built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
+
+/* ---- augment.c ---- */
+
+/* One image of planes (channels,size,size) to another, apart, as train.h describes; which: of AUGMENT_... */
+void augment_image(uint8_t *out, const uint8_t *px, int channels, int size, int which, Rng *r);
 
 /* ---- batch.c ---- */
 
