@@ -6,6 +6,7 @@
 #include "sdlora/adapter.h"
 #include "sdlora/data.h"
 #include "sdlora/model.h"
+#include "sdlora/rng.h"
 
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
 extern const char *const LR_NAMES[];
@@ -22,6 +23,9 @@ typedef enum Augment {
                          * pixel's: 0.299 R + 0.587 G + 0.114 B */
 } Augment;
 extern const char *const AUGMENT_NAMES[]; /* "flip", ..., NULL */
+
+/* out and px, apart, are planes (channels,size,size); which: of Augment. */
+void augment_image(uint8_t *out, const uint8_t *px, int channels, int size, int which, Rng *r);
 
 typedef struct TrainConfig {
     int batch;         /* images per optimiser step */

@@ -3,7 +3,6 @@
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
-#include "sdlora/rng.h"
 #include "sdlora/train.h"
 
 typedef struct Images {    /* at the model's size */
@@ -45,11 +44,6 @@ void trainer_weights_changed(Trainer *t);
 /* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
  * networks built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
-
-/* ---- augment.c ---- */
-
-/* One image of planes (channels,size,size) to another, apart, as train.h describes; which: of AUGMENT_... */
-void augment_image(uint8_t *out, const uint8_t *px, int channels, int size, int which, Rng *r);
 
 /* ---- batch.c ---- */
 
