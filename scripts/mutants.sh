@@ -406,18 +406,44 @@ loop: an epoch of just so many steps is too short|src/run/loop.c|s/return least 
 loop: epochs passed over are forgotten|src/run/loop.c|s/r->epoch . n > (r->epoch - together) . n/r->epoch % n == 0/|test_loop
 milestones: what is asked for by epochs waits|src/cli/options/train_args.c|s/if ((saves .. draws) \&\& /if (0 \&\& /|cli_train
 milestones: no pictures taken for a wish|src/cli/options/train_args.c|s/ \&\& a->loop.sample_every > 0;/;/|cli_train
-stretch: the range of all images|src/cli/cmd_sample.c|s/image_stretch(px + i \* hw, x + i \* hw, hw)/image_stretch(px, x, n * hw)/|cli_compare
+stretch: the range of the first pixels|src/io/image.c|s/i < hw \* (size_t)channels; i++/i < hw; i++/|test_image_colour
 stretch: rounded|src/io/image.c|s/(v >= 255 ? 255 : v > 0 ? v : 0)/(v >= 255 ? 255 : v > 0 ? v + 0.5 : 0)/|test_image
 text: letters that there are not|src/io/image_text.c|s/c >= . . \&\& c <= .~. ? c : .?./c/|test_image
 text: over the edge|src/io/image_text.c|s/x1 = x1 < im->w ? x1 : im->w;//|test_image
 compare: adapters are added up|src/cli/cmd_sample.c|s/memcpy(s->values, kept, s->n_values \* sizeof .kept);/(void)kept;/|cli_compare
 compare: every adapter at full strength|src/cli/cmd_sample.c|s/.scale = {loras->scale\[i\]}/.scale = {1}/|cli_compare
 compare: the first adapter in all blocks|src/cli/cmd_sample.c|s/.item = {loras->item\[i\]}/.item = {loras->item[0]}/|cli_compare
-compare: blocks that are not counted|src/cli/sample_picture.c|s/l.all.w \* (size_t)l.all.h \* 4/l.one.w * (size_t)l.one.h * 4/|cli_compare
+compare: blocks that are not counted|src/cli/sample_picture.c|s/image_bytes(&l.all) \* 4/image_bytes(\&l.one) * 4/|cli_compare
 captions: the scale is left out|src/cli/sample_picture.c|s/if (loras->scale\[block - 1\] != 1)/if (0)/|cli_compare
 captions: a path that says nothing|src/cli/sample_picture.c|s/"", "lora", "runs"/"", "runs"/|cli_compare
 captions: not in the recipe|src/cli/options/sample_args.c|s/.name = "no-captions", .flags = OPT_DRAWN/.name = "no-captions"/|cli_compare
 stretch: not in the recipe|src/cli/options/sample_args.c|s/.name = "stretch", .flags = OPT_DRAWN/.name = "stretch"/|cli_compare
+colour: values of the model taken as planes|src/io/image.c|s/image_from_real((double)x\[i \* (size_t)channels + (size_t)c\])/image_from_real((double)x[(size_t)c * hw + i])/|test_image_colour
+colour: one plane for all in a grid|src/io/image.c|s/c++, px += (size_t)h \* (size_t)w)/c++)/|test_image_colour
+colour: a line that is a third too short|src/io/image_text.c|s/(size_t)(x1 - x0) \* (size_t)im->channels/(size_t)(x1 - x0)/|test_image_colour
+colour: pictures three times too large|src/io/image.c|s/mem_mul(&row, (size_t)w, (size_t)channels)/mem_mul(\&row, (size_t)w, 1)/|test_image_colour
+colour: red for green in the palette|src/io/image.c|s/steps\[(i - 16) \/ 36\]/steps[(i - 16) \/ 6 % 6]/|test_image_colour
+colour: every terminal has all colours|src/cli/term/term.c|s/!strcmp(colours, "truecolor")/1/|cli_image
+colour: blocks of one channel|src/cli/sample_picture.c|s/(size_t)from->w \* pixel/(size_t)from->w/|cli_image cli_compare
+colour: noise of one channel|src/cli/cmd_noise.c|s/a->model.in_channels = d.channels/(void)d.channels/|cli_image
+colour: IDX of three channels|src/cli/options/sample_args.c|s/m->in_channels != 1 \&\& a->format == FORMAT_IDX/0/|cli_image
+npy: planes written as they are|src/data/npy_write.c|s/image\[p % c \* hw + p \/ c\]/image[p]/|test_npy
+picture: strength turned round|src/model/sampler_plan.c|s/lround(c->strength \* steps)/lround((1 - c->strength) * steps)/|test_sampler_picture
+picture: a noise of its own|src/model/sampler.c|s/image_noise(k->noise + at, k, i, 0);/image_noise(k->noise + at, k, i, 99);/|test_sampler_picture
+picture: kept pixels in the end|src/model/sampler.c|s/t >= 0 ? (float)noised\[v\] : k->c->init\[v\]/(float)noised[v]/|test_sampler_picture
+picture: a mask of values|src/model/sampler.c|s/paint\[v \/ channels\]/paint[v % (k->values \/ channels)]/|test_sampler_picture
+picture: kept only after the first step|src/model/sampler.c|s/else if (k->c->paint)/else if (0)/|test_sampler_picture
+picture: steps that were not taken, looked back at|src/model/sampler.c|s/back <= s - k->begin/back <= s/|test_sampler_picture
+picture: any strength|src/model/sampler_plan.c|s/if (c->init \&\& !(c->strength >= 0 \&\& c->strength <= 1))/if (0)/|test_sampler_picture
+picture: a mask of nothing|src/model/sampler_plan.c|s/if (c->paint \&\& !c->init)/if (0)/|test_sampler_picture
+picture: channels exchanged|src/cli/sample_init.c|s/planes\[i % channels \* hw + i \/ channels\]/planes[i]/|cli_image
+picture: a mask of another size|src/cli/sample_init.c|s/im.w == picture->w \&\& im.h == picture->h/1/|cli_image
+picture: a mask not fitted as its picture|src/cli/sample_init.c|s/\&im, a->fit, BLACK/\&im, FIT_CROP, BLACK/|cli_image
+picture: written over|src/cli/sample_files.c|s/(a->init \&\& cli_check_apart(path, a->init, e))/0/|cli_image
+mask: written over|src/cli/sample_files.c|s/(a->mask \&\& cli_check_apart(path, a->mask, e))/0/|cli_image
+picture: its options stand alone|src/cli/options/sample_args.c|s/if (!a->init \&\& (a->mask/if (0 \&\& (a->mask/|cli_image
+recipe: strength of nothing|src/cli/recipe.c|s/return a->init != NULL;/return true;/|cli_image
+recipe: whole paths of pictures|src/cli/recipe.c|s/short_name(a->mask, e)/mem_strdup(a->mask, e)/|cli_image
 shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
 shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
 shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped

@@ -349,11 +349,57 @@ static void test_directory(void **state)
     tmpdir_remove(&t);
 }
 
+/* What is written is what np.save writes, byte by byte, and is read back. */
+static void check_written(const Npy *in, NpyUse use, const char *shape, const void *data, size_t n)
+{
+    char dictionary[128];
+    TmpDir t;
+    Err e = {0};
+    Npy back;
+    char *file;
+    size_t size;
+    Bytes want;
+    tmpdir_make(&t);
+    snprintf(dictionary, sizeof dictionary, "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }", shape);
+    want = npy(1, dictionary, data, n);
+    assert_int_equal(npy_write(tmpdir_name(&t, "a.npy"), in, use, &e), 0);
+    assert_int_equal(file_load(&file, &size, tmpdir_name(&t, "a.npy"), 1 << 20, &e), 0);
+    assert_int_equal(size, want.n);
+    assert_memory_equal(file, want.b, size);
+    assert_int_equal(npy_read(&back, tmpdir_name(&t, "a.npy"), use, &e), 0);
+    assert_true(back.n == in->n && back.channels == in->channels && back.h == in->h && back.w == in->w);
+    assert_memory_equal(back.data, in->data, n);
+    npy_free(&back);
+    mem_free(file);
+    tmpdir_remove(&t);
+}
+
+static void test_written(void **state)
+{
+    enum { N = 2, C = 3, H = 3, W = 5 };
+    uint8_t planes[N * C * H * W], pixels[N * C * H * W];
+    const Npy colour = {.n = N, .channels = C, .h = H, .w = W, .data = planes};
+    const Npy grey = {.n = N * C, .channels = 1, .h = H, .w = W, .data = planes};
+    const Npy labels = {.n = N * C * H * W, .channels = 1, .h = 1, .w = 1, .data = planes};
+    Err e = {0};
+    (void)state;
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < C; c++)
+            for (int p = 0; p < H * W; p++)
+                pixels[(i * H * W + p) * C + c] = planes[(i * C + c) * H * W + p] = (uint8_t)(i * 100 + c * 31 + p);
+    check_written(&colour, NPY_IMAGES, "2, 3, 5, 3", pixels, sizeof pixels);
+    check_written(&grey, NPY_IMAGES, "6, 3, 5", planes, sizeof planes);
+    check_written(&labels, NPY_LABELS, "90,", planes, sizeof planes);
+    assert_int_equal(npy_write("no/such/a.npy", &grey, NPY_IMAGES, &e), -1);
+    assert_says(e, "no/such");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_images),          cmocka_unit_test(test_colour),        cmocka_unit_test(test_labels),
         cmocka_unit_test(test_headers_refused), cmocka_unit_test(test_files_refused), cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,7 @@ typedef struct DataReport {
     int least[2], most[2];   /* width and height of the picture of fewest pixels, and of most */
     int sizes;               /* how many different ones */
     int mode[PICTURE_MODES]; /* pictures of each */
-    char *cache;             /* the file that holds what was decoded, owned; NULL: there is none */
+    char *cache;             /* the file in DataConfig.cache that holds what was decoded, owned; NULL: none does */
     bool cached;             /* and it was taken from there */
 } DataReport;
 
@@ -69,14 +69,14 @@ typedef struct DataConfig {
     const char *val;         /* DATA_TEST is this other set; NULL: a part of the one that is read */
     double val_split;        /* 0..1: how much of a folder without a test part is set aside as one */
     bool strict;             /* what cannot be read is an error, instead of being left out */
-    bool cache;              /* keep what was decoded for the next time (DataReport.cache) */
+    const char *cache;       /* a directory in which what was decoded is kept for the next time; NULL: it is not */
     char *const *class_name; /* (classes): what classes there are; NULL: the folders that are found, sorted by name */
     int classes;
     /* NULL, or told how many pictures are decoded: from any thread, one at a time. */
     void (*progress)(void *ctx, int done, int total);
     void *ctx;
 } DataConfig;
-extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on white, val_split 0.05, without cache */
+extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on white, val_split 0.05, no cache */
 #define DATA_PICTURE_SIZE 32
 
 /* ---- sources (source.h): whoever knows the path reads it. Today
@@ -98,7 +98,7 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *          from the folder on, so that new pictures do not move old ones. It leaves every class one picture to train
  *          on, and may be empty (n is 0). Names ending in png, jpg, jpeg, bmp, gif (and in what cannot be read yet, as
  *          webp) are looked at, hidden ones are not; what a file is, is told by content (image_read). Links are
- *          followed, and each folder is read once. ---- */
+ *          followed, each folder is read once, and one with a run.json, which is a run of this program, never. ---- */
 
 /* Classes: the names, or the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no directory, or
  * nothing in it that is known, saying what was looked for and which script fetches data; images without labels; the two
@@ -110,9 +110,10 @@ void dataset_free(Dataset *d);
 /* The files that a split is read from. */
 typedef struct DataFiles {
     const char *source; /* "IDX"; NULL: there is no such split */
-    DataSplit split;
-    char **path; /* n, owned */
+    char **path;        /* n, owned; of pictures their folder */
     int n;
+    const char *from; /* what was asked for, borrowed: the path and the split */
+    DataSplit split;
 } DataFiles;
 
 /* Looked for, not opened (of an archive, its list is read). Nothing found is no error; images without labels are one.

@@ -50,24 +50,31 @@ static inline float image_to_real(uint8_t p)
     return (float)p * (2.0f / 255.0f) - 1.0f;
 }
 
-/* The same with an image's own range for [-1,1], as matplotlib's imshow shows it: floor(256 (x - least)/(most -
- * least)), 255 for the largest; 0 where all n are the same. NaN gives 0 and counts for nothing. */
-void image_stretch(uint8_t *px, const float *x, size_t n);
+/* One image of hw pixels as the model draws it, x (hw,channels), to bytes as data sets and grids have them, px
+ * (channels,hw), by image_from_real. */
+void image_planes(uint8_t *px, const float *x, size_t hw, int channels);
+
+/* The same with an image's own range, over all its channels, for [-1,1], as matplotlib's imshow shows one of grey:
+ * floor(256 (x - least)/(most - least)), 255 for the largest; 0 where all are the same. NaN gives 0 and counts for
+ * nothing. */
+void image_stretch(uint8_t *px, const float *x, size_t hw, int channels);
 
 /* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again
  * where memory is taken. */
-int image_check_size(int64_t w, int64_t h, Err *e);
+int image_check_size(int64_t w, int64_t h, int channels, Err *e);
+size_t image_bytes(const Image *im); /* w h channels */
 
-/* The size of the grid that image_grid would make, into out->w and out->h; px stays NULL. */
-int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pad, Err *e);
+/* The size of the grid that image_grid would make, into out->w, h and channels; px stays NULL. */
+int image_grid_size(Image *out, int n, int channels, int h, int w, int cols, int scale, int pad, Err *e);
 
-/* n images px (n,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of `background` around
- * and between them. Empty cells stay background. *out owned by the caller (image_free). */
-int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
-               Err *e);
+/* n images px (n,channels,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of the grey
+ * `background` around and between them. Empty cells stay background. *out owned by the caller (image_free). */
+int image_grid(Image *out, const uint8_t *px, int n, int channels, int h, int w, int cols, int scale, int pad,
+               uint8_t background, Err *e);
 
 /* A line of text in the letters of stb_easy_font, each of their dots scale x scale pixels: ASCII; other bytes are drawn
- * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. */
+ * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. The
+ * dots are of the grey `level`, in pictures of any channels. */
 enum { IMAGE_TEXT_HEIGHT = 12 };
 int image_text_width(const char *text, int scale); /* in pixels, INT_MAX at most */
 void image_text(Image *im, int x, int y, const char *text, int scale, uint8_t level);
@@ -96,8 +103,9 @@ int image_png_texts(PngTexts *out, FileIn *f, Err *e);
 const char *image_png_text(const PngTexts *t, const char *key); /* the first of this key, or NULL */
 void image_png_texts_free(PngTexts *t);
 
-/* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal
- * `columns` wide (shrunk by an integer to fit, by means). A string owned by the caller (mem_free), NULL on an error. */
-char *image_half_blocks(const Image *im, int columns, Err *e);
+/* The image as half-block characters (UTF-8), two pixels a cell, for a terminal `columns` wide (shrunk by an integer to
+ * fit, by means). truecolour: in its own colours ("38;2;R;G;B", ISO 8613-6), else in the nearest of the 256-colour
+ * palette: xterm's cube of 6x6x6 and 24 greys. A string owned by the caller (mem_free), NULL on an error. */
+char *image_half_blocks(const Image *im, int columns, bool truecolour, Err *e);
 
 #endif

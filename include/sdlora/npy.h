@@ -28,6 +28,8 @@ int npy_read(Npy *out, const char *path, NpyUse use, Err *e);
 int npy_parse(Npy *out, const void *bytes, size_t size, const char *label, NpyUse use, Err *e); /* over memory */
 /* The same from `in`, which is closed; NULL: already told. */
 int npy_read_from(Npy *out, FileIn *in, NpyUse use, Err *e);
+/* What npy_read reads back: images (n,h,w), or (n,h,w,3) of three channels; labels (n). Atomic. */
+int npy_write(const char *path, const Npy *npy, NpyUse use, Err *e);
 void npy_free(Npy *npy);
 
 #endif

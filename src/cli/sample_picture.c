@@ -105,11 +105,11 @@ static void draw_caption(Image *im, const SampleJob *j, const Layout *l, int blo
 static int lay_out(Layout *l, const SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
-    const int size = j->model->config.image_size;
+    const int size = j->model->config.image_size, channels = j->model->config.in_channels;
     int64_t w, h;
     memset(l, 0, sizeof *l);
     l->blocks = sample_blocks(j);
-    if (image_grid_size(&l->one, cells(j), size, size, j->plan.cols, a->scale, PAD, e))
+    if (image_grid_size(&l->one, cells(j), channels, size, size, j->plan.cols, a->scale, PAD, e))
         return -1;
     if (a->compare && !a->no_captions) {
         l->text = caption_scale(j, l->blocks, l->one.w - PAD);
@@ -124,34 +124,33 @@ static int lay_out(Layout *l, const SampleJob *j, Err *e)
         l->dy = (int)h + GAP;
         h += (int64_t)(l->blocks - 1) * l->dy;
     }
-    if (image_check_size(w, h, e))
+    if (image_check_size(w, h, channels, e))
         return -1;
-    l->all.w = (int)w;
-    l->all.h = (int)h;
+    l->all = (Image){(int)w, (int)h, channels, NULL};
     return 0;
 }
 
 static void blit(Image *to, const Image *from, int x, int y)
 {
+    const size_t pixel = (size_t)to->channels, row = (size_t)from->w * pixel;
     for (int r = 0; r < from->h; r++)
-        memcpy(to->px + (size_t)(y + r) * (size_t)to->w + (size_t)x, from->px + (size_t)r * (size_t)from->w,
-               (size_t)from->w);
+        memcpy(to->px + ((size_t)(y + r) * (size_t)to->w + (size_t)x) * pixel, from->px + (size_t)r * row, row);
 }
 
 static int grid_of(Image *out, const SampleJob *j, int block, Err *e)
 {
-    int size = j->model->config.image_size;
-    return image_grid(out, j->px[block], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
+    const int size = j->model->config.image_size, channels = j->model->config.in_channels;
+    return image_grid(out, j->px[block], cells(j), channels, size, size, j->plan.cols, j->args->scale, PAD, 0, e);
 }
 
 /* On white. */
 static int compare(Image *out, const SampleJob *j, const Layout *l, Err *e)
 {
     *out = l->all;
-    out->px = mem_alloc((size_t)out->w, (size_t)out->h, "the picture", e);
+    out->px = mem_alloc(image_bytes(out), 1, "the picture", e);
     if (!out->px)
         return -1;
-    memset(out->px, 255, (size_t)out->w * (size_t)out->h);
+    memset(out->px, 255, image_bytes(out));
     for (int i = 0; i < l->blocks; i++) {
         Image grid = {0};
         if (grid_of(&grid, j, i, e))
@@ -170,9 +169,9 @@ int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
     size_t grid;
     if (lay_out(&l, j, e))
         return -1;
-    grid = l.blocks > 1 ? (size_t)l.one.w * (size_t)l.one.h : 0;
+    grid = l.blocks > 1 ? image_bytes(&l.one) : 0;
     /* the picture and a grid that goes into it; its filtered copy, and room for that compressed and for the file */
-    *bytes = (size_t)l.all.w * (size_t)l.all.h * 4 + grid;
+    *bytes = image_bytes(&l.all) * 4 + grid;
     return 0;
 }
 

@@ -11,8 +11,8 @@
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
 /* The first one that finds something reads it: what is told by exact names stands before what takes any picture. */
-static const DataSource *const SOURCES[] = {&IDX_SOURCE, &EMNIST_SOURCE,  &NPY_SOURCE,
-                                            &NPZ_SOURCE, &CIFAR10_SOURCE, &CIFAR100_SOURCE};
+static const DataSource *const SOURCES[] = {&IDX_SOURCE,     &EMNIST_SOURCE,   &NPY_SOURCE,   &NPZ_SOURCE,
+                                            &CIFAR10_SOURCE, &CIFAR100_SOURCE, &FOLDER_SOURCE};
 enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
 
 const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};
@@ -83,10 +83,24 @@ void data_files_free(DataFiles *f)
     memset(f, 0, sizeof *f);
 }
 
-/* *source: whose files they are; NULL: nobody's. */
+/* Does the source have another split there? One that is there in part counts. */
+static bool has_other(const DataSource *source, const char *path, DataSplit split)
+{
+    bool has = false;
+
+    for (int s = 0; s < DATA_SPLITS && !has; s++) {
+        DataFiles files = {.from = path, .split = (DataSplit)s};
+        has = s != (int)split && (source->find(&files, path, (DataSplit)s, NULL) || files.n > 0);
+        data_files_free(&files);
+    }
+    return has;
+}
+
+/* *source: whose files they are; NULL: nobody's. All splits of a path are one source's. */
 static int look(const DataSource **source, DataFiles *out, const char *path, DataSplit split, Err *e)
 {
     memset(out, 0, sizeof *out);
+    out->from = path;
     out->split = split;
     *source = NULL;
     for (int i = 0; i < N_SOURCES; i++) {
@@ -99,6 +113,8 @@ static int look(const DataSource **source, DataFiles *out, const char *path, Dat
             out->source = SOURCES[i]->name;
             break;
         }
+        if (has_other(SOURCES[i], path, split))
+            break;
     }
     return 0;
 }
@@ -134,13 +150,13 @@ int dataset_read(Dataset *out, const char *path, DataSplit split, const DataConf
         path = c->val;
     if (look(&source, &files, path, split, e))
         return -1;
-    result = source ? source->read(out, &files, e) : nothing_found(path, split, e);
+    result = source ? source->read(out, &files, c, e) : nothing_found(path, split, e);
     if (result == 0 && c->channels > 0)
         result = dataset_set_channels(out, c->channels, e);
-    if (result == 0)
-        dataset_settle(out);
-    else
+    if (result != 0)
         dataset_free(out);
+    else if (!out->sha256[0])
+        dataset_settle(out);
     data_files_free(&files);
     return result;
 }
@@ -164,21 +180,28 @@ void dataset_settle(Dataset *d)
     file_sha256_spans(d->sha256, span, 2);
 }
 
+static void report_free(DataReport *r)
+{
+    for (int i = 0; r && i < r->lines; i++)
+        mem_free(r->line[i]);
+    if (r) {
+        mem_free(r->line);
+        mem_free(r->colour);
+        mem_free(r->cache);
+    }
+    mem_free(r);
+}
+
 void dataset_free(Dataset *d)
 {
     for (int i = 0; d->class_name && i < d->classes; i++)
         mem_free(d->class_name[i]);
     mem_free(d->class_name);
+    report_free(d->report);
     mem_free(d->images);
     mem_free(d->labels);
     mem_free(d->label_path);
     memset(d, 0, sizeof *d);
-}
-
-/* Pillow's weights for red, green and blue, which add up to 65536; their sum is rounded. */
-static uint8_t grey_of(unsigned r, unsigned g, unsigned b)
-{
-    return (uint8_t)((19595 * r + 38470 * g + 7471 * b + 32768) >> 16);
 }
 
 int dataset_set_channels(Dataset *d, int channels, Err *e)
@@ -200,7 +223,7 @@ int dataset_set_channels(Dataset *d, int channels, Err *e)
         for (int c = 0; c < channels && channels == 3; c++)
             memcpy(out + (size_t)c * hw, in, hw);
         for (size_t k = 0; k < hw && channels == 1; k++)
-            out[k] = grey_of(in[k], in[hw + k], in[2 * hw + k]);
+            out[k] = image_luma((const uint8_t[]){in[k], in[hw + k], in[2 * hw + k]});
     }
     mem_free(d->images);
     d->images = px;

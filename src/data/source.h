@@ -12,12 +12,14 @@ typedef struct DataSource {
     /* The files that the split is read from, into *out, which is empty, by source_add; they are looked for, not
      * opened. None: the path holds no such split of this kind, which is no error. ERR_INPUT: only a part of it. */
     int (*find)(DataFiles *out, const char *path, DataSplit split, Err *e);
-    /* All of the Dataset but classes (where they have no names) and sha256, from what find found. Memory only for what
-     * the files hold. The caller frees *out after an error, and sees to the channels. */
-    int (*read)(Dataset *out, const DataFiles *files, Err *e);
+    /* All of the Dataset from what find found; without names of classes, classes and sha256 may be missing, and the
+     * channels differ from those that are wanted. Memory only for what the files hold. The caller frees *out after an
+     * error. */
+    int (*read)(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e);
 } DataSource;
 
-extern const DataSource IDX_SOURCE, EMNIST_SOURCE, NPY_SOURCE, NPZ_SOURCE, CIFAR10_SOURCE, CIFAR100_SOURCE;
+extern const DataSource IDX_SOURCE, EMNIST_SOURCE, NPY_SOURCE, NPZ_SOURCE, CIFAR10_SOURCE, CIFAR100_SOURCE,
+    FOLDER_SOURCE;
 
 /* Takes the path over, also on an error; NULL is one, already told. */
 int source_add(DataFiles *files, char *path, Err *e);
@@ -29,7 +31,7 @@ int source_find_pair(DataFiles *out, const char *dir, const char *const *images,
 int source_check_pair(const DataFiles *files, int images, int labels, Err *e);
 
 /* DataSource.read of two IDX files (source_idx.c). */
-int source_read_idx(Dataset *out, const DataFiles *files, Err *e);
+int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e);
 /* The set of two arrays, whose data change owner (source_npy.c). */
 int source_take_arrays(Dataset *out, Npy *images, Npy *labels, const char *label_path, Err *e);
 

@@ -177,13 +177,15 @@ static int find_100(DataFiles *out, const char *path, DataSplit split, Err *e)
     return find(out, path, split, &CIFAR100, e);
 }
 
-static int read_10(Dataset *out, const DataFiles *files, Err *e)
+static int read_10(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     return read_all(out, files, &CIFAR10, e);
 }
 
-static int read_100(Dataset *out, const DataFiles *files, Err *e)
+static int read_100(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     return read_all(out, files, &CIFAR100, e);
 }
 

@@ -106,11 +106,11 @@ static int count_from_0(Dataset *d, Err *e)
     return 0;
 }
 
-static int read_turned(Dataset *out, const DataFiles *files, Err *e)
+static int read_turned(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
     const char *slash = strrchr(files->path[1], '/'), *base = slash ? slash + 1 : files->path[1];
 
-    if (source_read_idx(out, files, e) || transpose(out, e))
+    if (source_read_idx(out, files, c, e) || transpose(out, e))
         return -1;
     return strncmp(base, letters, strlen(letters)) ? 0 : count_from_0(out, e);
 }

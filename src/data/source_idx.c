@@ -39,8 +39,9 @@ static void take(Dataset *out, Idx *images, Idx *labels)
     images->data = labels->data = NULL;
 }
 
-int source_read_idx(Dataset *out, const DataFiles *files, Err *e)
+int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     Idx images = {0}, labels = {0};
     int result = -1;
 

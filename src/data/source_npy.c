@@ -30,8 +30,9 @@ int source_take_arrays(Dataset *out, Npy *images, Npy *labels, const char *label
     return out->label_path ? 0 : -1;
 }
 
-static int read_pair(Dataset *out, const DataFiles *files, Err *e)
+static int read_pair(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     Npy images = {0}, labels = {0};
     int result = -1;
 

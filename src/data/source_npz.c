@@ -112,8 +112,9 @@ static int read_arrays(Dataset *out, Npz *z, const Names *names, const char *pat
     return result;
 }
 
-static int read_archive(Dataset *out, const DataFiles *files, Err *e)
+static int read_archive(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     Npz *z = npz_open(files->path[0], e);
     const Names *names = z ? names_of(z, files->split) : NULL;
     int result = -1;

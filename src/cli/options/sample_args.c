@@ -10,7 +10,7 @@
 
 enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
 
-static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
+static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
 #define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
 
@@ -36,6 +36,16 @@ static const Option OPTIONS[] = {
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
+    {.heading = "From a picture"},
+    {.name = "init-image", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, init, .help = "begin with this PNG, JPEG, BMP or GIF, with noise on it")},
+    {.name = "strength", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
+     OWN(FIELD_REAL, config.strength, .max = 1,
+         .help = "how much of it becomes new: 0 nothing, 1 all, from pure noise [0.6; 1 with --mask]")},
+    {.name = "mask", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, mask, .help = "a picture of the same size: what is white is painted, what is black stays")},
+    {.name = "fit", .flags = OPT_DRAWN,
+     OWN(FIELD_ENUM, fit, .names = FIT_NAMES, .help = "how a picture that is not square becomes one")},
     {.heading = "How to draw"},
     {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN}, /* these three: sample_table */
     {.name = "steps", .flags = OPT_DRAWN},
@@ -52,10 +62,11 @@ static const Option OPTIONS[] = {
     {.heading = "Where to"},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
      OWN(FIELD_TEXT, output,
-         .help = "the PNG file, - for standard output; with --format idx a prefix [sample-CLASS.png, sample.png]")},
+         .help = "the PNG file, - for standard output; with other formats a prefix [sample-CLASS.png, sample.png]")},
     {.name = "format",
      OWN(FIELD_ENUM, format, .names = FORMAT_NAMES,
-         .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST")},
+         .help = "single images and labels: idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST; "
+                 "npy: OUTPUT_images.npy and OUTPUT_labels.npy, grey or in colour")},
     {.name = "scale", .flags = OPT_DRAWN, OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
     {.name = "stretch", .flags = OPT_DRAWN,
      OWN(FIELD_BOOL, stretch, .help = "each image from its own darkest to its own brightest value, as matplotlib's imshow")},
@@ -82,7 +93,10 @@ static const OptionTable TABLE = {
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
-            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
+            "  sdlora sample --init-image sketch.png --strength 0.6     variations of a picture\n"
+            "  sdlora sample --init-image photo.png --mask hole.png    fill in what the mask has white\n"
+            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n"
+            "  sdlora sample -n 500 --format npy -o fake/train         the same for NumPy, also in colour\n",
     .options = OPTIONS,
 };
 
@@ -183,16 +197,23 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
     if (a->no_captions && !a->compare)
         return err_set(e, ERR_USAGE, "--no-captions belongs to --compare");
+    if (!a->init && (a->mask || options_given(g, "strength") || options_given(g, "fit")))
+        return err_set(e, ERR_USAGE, "--%s belongs to --init-image",
+                       a->mask                        ? "mask"
+                       : options_given(g, "strength") ? "strength"
+                                                      : "fit");
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");
-    if (a->format == FORMAT_IDX) {
+    if (a->format != FORMAT_PNG) {
+        const char *name = FORMAT_NAMES[a->format];
         if (a->trajectory || a->compare || a->rows || a->cols || options_given(g, "scale") || a->show)
             return err_set(e, ERR_USAGE,
-                           "--format idx writes single images: leave out --trajectory, --compare, --rows, "
-                           "--cols, --scale and --show");
+                           "--format %s writes single images: leave out --trajectory, --compare, --rows, "
+                           "--cols, --scale and --show",
+                           name);
         if (a->output && !strcmp(a->output, "-"))
-            return err_set(e, ERR_USAGE, "--format idx writes two files and cannot go to standard output");
+            return err_set(e, ERR_USAGE, "--format %s writes two files and cannot go to standard output", name);
     }
     if (options_given(g, "sampler")) {
         const SamplerDef *d = sampler_at(a->sampler);
@@ -224,6 +245,8 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
+    if (!options_given(g, "strength"))
+        c->strength = a->mask ? 1 : 0.6;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
     if (c->sampler->all_steps)
@@ -231,17 +254,20 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
-    if (m->in_channels != 1)
-        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels, and pictures are drawn of one", a->model,
-                       m->in_channels);
+    if (m->in_channels != 1 && m->in_channels != 3)
+        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels; only grey ones and those of 3 can be shown",
+                       a->model, m->in_channels);
+    if (m->in_channels != 1 && a->format == FORMAT_IDX)
+        return err_set(e, ERR_USAGE,
+                       "--format idx is for grey images, and '%s' makes images in colour; use --format npy", a->model);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
     if (c->cfg_scale != 1.0 && !m->null_class)
         return err_set(e, ERR_USAGE, "--cfg-scale needs a null class, and '%s' was trained without --cond-drop",
                        a->model);
-    if (a->trajectory > c->steps)
+    if (a->trajectory > sample_steps_taken(c, m))
         return err_set(e, ERR_USAGE, "--trajectory %d has more moments than the %d steps taken", a->trajectory,
-                       c->steps);
+                       sample_steps_taken(c, m));
     return 0;
 }
 
