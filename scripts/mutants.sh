@@ -43,6 +43,9 @@ graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? 
 sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), u + c/rows, u + c/|test_conv
+conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : b, s/b, s/|test_conv
+conv of an image: gradients of one channel|src/backend/cpu/conv/conv_first.c|s/weight_row(sum + c \* s.co/weight_row(sum/|test_conv
 transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
 transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
 partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
@@ -449,6 +452,31 @@ shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "
 shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped
 shipped model: its adapter lies beside it|src/cli/cli.c|s/strcmp(path, SHIPPED_MODEL) ? path : DEFAULT_MODEL/path/|cli_shipped
 shipped model: its name in a picture|src/cli/recipe.c|s/!(from = from_shipped(whole)) \&\& //|cli_shipped
+names: one twice|src/base/names.c|s/if (names_find(c, name) >= 0)/if (0)/|test_names
+names: of any characters|src/base/names.c|s/        if (!u.plain)/        if (0)/|test_names
+names: none is none|src/base/names.c|s/return len > 0 \&\& len/return len/|test_names
+names: a carriage return stays|src/base/names.c|s/if (stop > text \&\& stop\[-1\] == '.r')/if (0)/|test_names
+names: what follows a zero byte is lost|src/base/names.c|s/if (memchr(text, 0, size))/if (0)/|test_names
+names: those before a wrong one stay|src/store/facts.c|s/            names_free(names);/            (void)0;/|test_names
+names: of a model of other classes|src/store/model_file.c|s/if (m->names.n != m->config.classes)/if (0)/|test_names
+names: of an adapter of other classes|src/store/adapter_read.c|s/if (to->names.n != to->facts.classes)/if (0)/|test_names
+names: lost in a copy of the model|src/model/model.c|s/(model_seal_blank(copy, e) .. names_copy(&copy->names, &m->names, e))/(model_seal_blank(copy, e))/|test_names
+names: lost with a lower rank|src/adapter/reduce.c|s/names_copy(&to->names, &a->names, e) ../0 \x7c\x7c/|cli_names
+names: fewer than labels|src/data/class_names.c|s/if (d->labels\[i\] >= names->n)/if (0)/|test_names
+names: lost in a copy of the data|src/data/source_idx.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
+classes: labels stay as they were|src/cli/classes.c|s/d->labels\[i\] = (uint8_t)row\[d->labels\[i\]\]/(void)row/|cli_names
+classes: validation's labels stay as they were|src/cli/train_command.c|s/return run->val.n ? classes_match/return 0 ? classes_match/|cli_names
+classes: a number comes before a name|src/cli/classes.c|s/    if (named >= 0)$/    if (named >= 0 \&\& number < 0)/|cli_names
+classes: a backslash changes nothing|src/cli/classes.c|s/number = w->literal ? -1 : number_of/number = number_of/|cli_names
+classes: a comma always ends a name|src/cli/classes.c|s/if (\*p == '..' \&\& p\[1\])/if (0)/|cli_names
+classes: the first of two that are called the same|src/cli/classes.c|s/for (int i = named + 1; named >= 0/for (int i = named + 1; 0/|cli_names
+classes: a recipe cannot be read again|src/cli/classes.c|s/fprintf(f, \*name == ',' .*$/fputc(*name, f);/|cli_names
+classes: an adapter's names are not taken|src/cli/classes.c|s/memcpy(now, brought->name\[i\], CLASS_NAME_MAX)/(void)now/|cli_names
+classes: a flat folder is a class of its own|src/cli/classes.c|s/return known->n == 1 \&\& d->report/return 0 \&\& d->report/|cli_names
+classes: a file called after anything|src/cli/sample_files.c|s/u.bytes > 1 .. strchr(plain, \*name)/1/|cli_names
+rows: one of two classes is named after the first|src/cli/row_labels.c|s/return \*class_id == class_of\[(end - 1) . each\] \&\&/return/|cli_names
+rows: without captions|src/cli/row_labels.c|s/ .. j->args->no_captions)/)/|cli_names
+resume: classes of other names|src/train/checkpoint.c|s/compare_value(&d, "class_names", saved, now)/(void)0/|cli_names
 END
 )
 

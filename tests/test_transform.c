@@ -280,7 +280,9 @@ static void test_write(void **state)
     }
     for (int i = 0; i < 4; i++)
         assert_true(file_exists(tmpdir_name(&t, DATASET_WRITTEN[i])));
-    assert_null(DATASET_WRITTEN[4]);
+    assert_string_equal(DATASET_WRITTEN[4], "classes.txt"); /* of these no class has a name */
+    assert_false(file_exists(tmpdir_name(&t, "classes.txt")));
+    assert_null(DATASET_WRITTEN[5]);
     assert_true(dir_holds_only(t.path, DATASET_WRITTEN));
     assert_int_equal(dataset_write(t.path, DATA_TRAIN, &colour, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);

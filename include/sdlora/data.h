@@ -32,6 +32,7 @@ typedef struct DataReport {
     char **line;             /* (lines): one for each thing left out: its name and why; owned */
     int lines;               /* skipped, and folders that could not be read */
     char *colour;            /* the first picture in colour; owned. NULL: none is, or nothing depended on it */
+    bool flat;               /* the pictures lie in the folder itself, whose name the one class has */
     int least[2], most[2];   /* width and height of the picture of fewest pixels, and of most */
     int sizes;               /* how many different ones */
     int mode[PICTURE_MODES]; /* pictures of each */
@@ -98,7 +99,9 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *          from the folder on, so that new pictures do not move old ones. It leaves every class one picture to train
  *          on, and may be empty (n is 0). Names ending in png, jpg, jpeg, bmp, gif (and in what cannot be read yet, as
  *          webp) are looked at, hidden ones are not; what a file is, is told by content (image_read). Links are
- *          followed, each folder is read once, and one with a run.json, which is a run of this program, never. ---- */
+ *          followed, each folder is read once, and one with a run.json, which is a run of this program, never.
+ *
+ * Beside the files of IDX or NumPy classes.txt may name the classes, in order, one on each line. ---- */
 
 /* Classes: the names, or the largest label plus one. Errors (ERR_INPUT): as idx_read and npy_read; no directory, or
  * nothing in it that is known, saying what was looked for and which script fetches data; images without labels; the two
@@ -137,7 +140,8 @@ int dataset_check_labels(const Dataset *d, int classes, Err *e);
  * it has them. ERR_USAGE: fewer than there are classes. All where n is no less than there are. */
 int dataset_balance(Dataset *d, int n, Err *e);
 
-/* Grey images as IDX files, gzipped, in a directory that is there; each atomic, the same bytes each time. */
+/* Grey images as IDX files, gzipped, and the names of classes as classes.txt, in a directory that is there; each
+ * atomic, the same bytes each time. */
 int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e);
 extern const char *const DATASET_WRITTEN[]; /* all names that this gives to files, NULL-terminated */
 

@@ -155,7 +155,7 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     /* adapters come first: they may bring classes that are asked for */
     if ((a->output && sample_files_name(j, e)) || !(j->model = cli_load_model(a->model, sha256, e)) ||
         cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) || sample_init_read(j, a, e) ||
-        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
+        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, j->model, e) ||
         (!a->output && sample_files_name(j, e)) || recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) ||
         measure(&plan, j, &a->config, e))
         return -1;
@@ -185,6 +185,7 @@ int cmd_sample(int argc, char **argv)
     cli_free_adapters(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
+    mem_free(job.plan.text);
     recipe_free(&job.recipe);
     mem_free(job.init);
     mem_free(job.paint);

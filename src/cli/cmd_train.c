@@ -15,12 +15,15 @@ static int new_model(Run *run, Err *e)
     TrainArgs *a = run->args;
     if (train_args_data(&run->train, &run->val, a, a->model.image_size, 0, e))
         return -1;
-    a->model.classes = run->train.classes;
+    a->model.classes = 0;
+    if (train_match_classes(run, &a->model.classes, MATCH_GROW, "the model", e))
+        return -1;
     a->model.in_channels = run->train.channels;
     if (model_config_check(&a->model, e))
         return -1;
     run->loop.model = model_declare(&a->model, true, e);
-    if (!run->loop.model || train_check_weights(run->loop.model, &a->train, e))
+    if (!run->loop.model || names_copy(&run->loop.model->names, &run->names, e) ||
+        train_check_weights(run->loop.model, &a->train, e))
         return -1;
     return model_seal(run->loop.model, a->train.seed, e);
 }
@@ -28,6 +31,21 @@ static int new_model(Run *run, Err *e)
 static bool is_of_network(const Option *o)
 {
     return o->at == offsetof(TrainArgs, model) || !strcmp(o->name, "grey") || !strcmp(o->name, "rgb");
+}
+
+/* The classes of the model stay as many as they are; those that the data name otherwise get these names. */
+static int match_model(Run *run, Err *e)
+{
+    Model *m = run->loop.model;
+    int classes = m->config.classes;
+    char *whose = mem_printf(e, "'%s'", run->args->init);
+    int rc =
+        !whose || names_copy(&run->names, &m->names, e) || train_match_classes(run, &classes, MATCH_RENAME, whose, e)
+            ? -1
+            : 0;
+    mem_free(whose);
+    names_free(&m->names);
+    return rc ? -1 : names_copy(&m->names, &run->names, e);
 }
 
 /* One that is there: what options say of the network must be what it is. */
@@ -43,13 +61,8 @@ static int model_of_file(Run *run, Err *e)
     if (cli_model_file(file, a->init, e) || !(run->loop.model = model_load(file, true, e)))
         return -1;
     a->model = run->loop.model->config;
-    if (train_args_data(&run->train, &run->val, a, a->model.image_size, a->model.in_channels, e))
+    if (train_args_data(&run->train, &run->val, a, a->model.image_size, a->model.in_channels, e) || match_model(run, e))
         return -1;
-    if (a->model.classes < run->train.classes)
-        return err_set(e, ERR_USAGE,
-                       "the data have %d classes, and '%s' knows %d: train an adapter, which can bring new ones "
-                       "('sdlora finetune'), or a model of its own",
-                       run->train.classes, a->init, a->model.classes);
     if (!a->model.null_class)
         a->train.cond_drop = 0;
     return train_check_weights(run->loop.model, &a->train, e);

@@ -10,6 +10,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/text.h"
 
+#include "classes.h"
 #include "cli.h"
 #include "options/picture_args.h"
 
@@ -112,9 +113,17 @@ static json_t *split_rows(Report *r, const char *label, const Dataset *d)
 {
     json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s}", "images", d->n, "image_channels", d->channels, "height",
                           d->h, "width", d->w, "classes", d->classes, "sha256", d->sha256);
+    ClassNames names = {0};
     char n[32];
     report_row(r, label, "%s images of %dx%d, %d classes", text_count(n, d->n), d->w, d->h, d->classes);
     json_object_set_new(o, "images_per_class", counts_row(r, "  per class", d->labels, (size_t)d->n));
+    if (d->class_name && !classes_of(&names, d, NULL)) {
+        char *words = classes_words(&names, 0, CLASS_COLUMNS);
+        report_text(r, "  names", words ? words : "", 0);
+        json_object_set_new(o, "class_names", json_names(&names));
+        mem_free(words);
+    }
+    names_free(&names);
     report_row(r, "  SHA-256", "%.12s", d->sha256);
     return o;
 }

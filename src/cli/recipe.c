@@ -156,6 +156,7 @@ static SampleArgs as_drawn(const SampleArgs *a, const Plan *p)
     SampleArgs s = *a;
     s.sampler = (int)(a->config.sampler - SAMPLERS);
     s.n = p->n / p->kinds;
+    s.classes = p->text;
     s.rows = 0;
     s.cols = a->trajectory ? 0 : p->cols;
     return s;
@@ -200,7 +201,11 @@ int recipe_make(Recipe *r, const SampleArgs *a, const Plan *p, const AdapterSet 
         if (!(o->flags & OPT_DRAWN) || names_file(o->name))
             continue;
         option_text(value, sizeof value, o, &drawn);
-        if (says_something(o, &drawn, value) && add(r, options_find(&table.table, o->name)->name, mem_strdup(value, e)))
+        if (!says_something(o, &drawn, value))
+            continue;
+        /* the names of classes can be of any length */
+        if (add(r, options_find(&table.table, o->name)->name,
+                mem_strdup(strcmp(o->name, "class") ? value : p->text, e)))
             return -1;
     }
     return 0;

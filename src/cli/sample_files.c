@@ -10,22 +10,37 @@
 #include "sdlora/idx.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 #include "sdlora/npy.h"
 
 #include "sample_picture.h"
 
 /* ---- names ---- */
 
-/* sample.png, sample-5.png, sample-none-lora.png, trajectory.png, ... */
+enum { KIND_MAX = 64 };
+
+/* Of a class's name what may stand in that of a file and needs no quotes: letters, of any script, and digits. */
+static void file_part(char out[KIND_MAX], const char *name)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._";
+    size_t used = 0;
+    for (TextUnit u; (u = text_unit(name)).bytes && used + (size_t)u.bytes < KIND_MAX; name += u.bytes) {
+        const bool keep = u.bytes > 1 || strchr(plain, *name);
+        memcpy(out + used, keep ? name : "-", (size_t)(keep ? u.bytes : 1));
+        used += (size_t)(keep ? u.bytes : 1);
+    }
+    out[used] = '\0';
+}
+
+/* sample.png, sample-5.png, sample-cat.png, sample-none-lora.png, trajectory.png, ... */
 static char *default_name(const SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
-    char kind[16] = "";
-    if (j->plan.kinds == 1 && j->plan.first_class == j->model->config.classes)
-        snprintf(kind, sizeof kind, "-none");
-    else if (j->plan.kinds == 1)
-        snprintf(kind, sizeof kind, "-%d", j->plan.first_class);
-    return mem_printf(e, "%s%s%s%s", a->trajectory ? "trajectory" : "sample", kind,
+    const int id = j->plan.first_class;
+    char kind[KIND_MAX] = "", name[CLASS_NAME_MAX];
+    if (j->plan.kinds == 1)
+        file_part(kind, id == j->model->config.classes ? "none" : names_at(name, &j->model->names, id));
+    return mem_printf(e, "%s%s%s%s%s", a->trajectory ? "trajectory" : "sample", kind[0] ? "-" : "", kind,
                       a->compare   ? "-compare"
                       : a->loras.n ? "-lora"
                                    : "",

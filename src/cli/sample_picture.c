@@ -6,12 +6,15 @@
 
 #include "sdlora/mem.h"
 
+#include "row_labels.h"
+
 enum { PAD = 2, GAP = 8, CAPTION_MAX = 128, CAPTION_SCALE = 2 };
 
 /* Where blocks lie: block i begins at i * (dx,dy), and its grid `band` pixels below that. */
 typedef struct Layout {
     Image one, all; /* sizes of a grid and of the picture; no pixels */
     int blocks, dx, dy;
+    RowLabels rows; /* all blocks stand to the right of these */
     int band, text; /* the height of a caption's line, 0: none; the size of its dots */
 } Layout;
 
@@ -97,7 +100,7 @@ static void draw_caption(Image *im, const SampleJob *j, const Layout *l, int blo
     len = strlen(text);
     while (len && image_text_width(text, l->text) > l->one.w - PAD)
         text[--len] = '\0';
-    image_text(im, block * l->dx + PAD, block * l->dy + 2 * l->text, text, l->text, 0);
+    image_text(im, l->rows.width + block * l->dx + PAD, block * l->dy + 2 * l->text, text, l->text, 0);
 }
 
 /* ---- blocks ---- */
@@ -115,7 +118,8 @@ static int lay_out(Layout *l, const SampleJob *j, Err *e)
         l->text = caption_scale(j, l->blocks, l->one.w - PAD);
         l->band = (IMAGE_TEXT_HEIGHT + 1) * l->text;
     }
-    w = l->one.w;
+    l->rows = row_labels(j, l->one.w, PAD);
+    w = (int64_t)l->rows.width + l->one.w;
     h = (int64_t)l->one.h + l->band;
     if (l->one.w <= 2 * (int64_t)l->one.h) {
         l->dx = l->one.w + GAP; /* the encoder's limit is far below INT_MAX */
@@ -144,7 +148,7 @@ static int grid_of(Image *out, const SampleJob *j, int block, Err *e)
 }
 
 /* On white. */
-static int compare(Image *out, const SampleJob *j, const Layout *l, Err *e)
+static int compose(Image *out, const SampleJob *j, const Layout *l, Err *e)
 {
     *out = l->all;
     out->px = mem_alloc(image_bytes(out), 1, "the picture", e);
@@ -155,12 +159,20 @@ static int compare(Image *out, const SampleJob *j, const Layout *l, Err *e)
         Image grid = {0};
         if (grid_of(&grid, j, i, e))
             return -1;
-        blit(out, &grid, i * l->dx, i * l->dy + l->band);
+        blit(out, &grid, l->rows.width + i * l->dx, i * l->dy + l->band);
         image_free(&grid);
         if (l->band)
             draw_caption(out, j, l, i);
+        if (i == 0 || l->dy)
+            row_labels_draw(out, &l->rows, j, i * l->dy + l->band);
     }
     return 0;
+}
+
+/* A picture that is more than one grid. */
+static bool composed(const Layout *l)
+{
+    return l->blocks > 1 || l->rows.width;
 }
 
 int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
@@ -169,7 +181,7 @@ int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
     size_t grid;
     if (lay_out(&l, j, e))
         return -1;
-    grid = l.blocks > 1 ? image_bytes(&l.one) : 0;
+    grid = composed(&l) ? image_bytes(&l.one) : 0;
     /* the picture and a grid that goes into it; its filtered copy, and room for that compressed and for the file */
     *bytes = image_bytes(&l.all) * 4 + grid;
     return 0;
@@ -182,7 +194,7 @@ int sample_picture(Image *out, const SampleJob *j, Err *e)
     memset(out, 0, sizeof *out);
     if (lay_out(&l, j, e))
         return -1;
-    rc = j->args->compare ? compare(out, j, &l, e) : grid_of(out, j, 0, e);
+    rc = composed(&l) ? compose(out, j, &l, e) : grid_of(out, j, 0, e);
     if (rc)
         image_free(out);
     return rc;

@@ -53,6 +53,8 @@ static int add_one_of(DataFiles *files, const char *dir, const char *const *name
 
 int source_find_pair(DataFiles *out, const char *dir, const char *const *images, const char *const *labels, Err *e)
 {
+    const char *const names[] = {CLASSES_FILE, NULL};
+
     if (add_one_of(out, dir, images, e))
         return -1;
     if (out->n == 0)
@@ -62,7 +64,7 @@ int source_find_pair(DataFiles *out, const char *dir, const char *const *images,
     if (out->n == 1)
         return err_set(e, ERR_INPUT, "no '%s'%s in '%s', but '%s': %s", labels[0], labels[1] ? " (or .gz)" : "", dir,
                        out->path[0], get_data);
-    return 0;
+    return add_one_of(out, dir, names, e);
 }
 
 int source_check_pair(const DataFiles *files, int images, int labels, Err *e)

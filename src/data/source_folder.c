@@ -94,6 +94,7 @@ static int report_lines(DataReport *r, Decoded *d, Folder *f, Err *e)
 static int make_report(DataReport *r, Decoded *d, Folder *f, const DataConfig *c, Err *e)
 {
     r->pictures = d->n;
+    r->flat = f->flat;
     r->skipped = d->n - d->read;
     for (int i = 0; i < d->n && !c->channels && !r->colour; i++)
         if (d->facts[i].colour && !(r->colour = mem_strdup(f->item[i].path, e)))

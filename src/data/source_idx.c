@@ -19,8 +19,12 @@ static const char *const LABELS[DATA_SPLITS][5] = {
                    "t10k-labels.idx1-ubyte.gz", NULL},
 };
 
-const char *const DATASET_WRITTEN[] = {"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
-                                       "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", NULL};
+const char *const DATASET_WRITTEN[] = {"train-images-idx3-ubyte.gz",
+                                       "train-labels-idx1-ubyte.gz",
+                                       "t10k-images-idx3-ubyte.gz",
+                                       "t10k-labels-idx1-ubyte.gz",
+                                       "classes.txt",
+                                       NULL};
 
 static int find(DataFiles *out, const char *path, DataSplit split, Err *e)
 {
@@ -49,7 +53,7 @@ int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, E
         source_check_pair(files, (int)images.d[0], (int)labels.d[0], e) == 0) {
         take(out, &images, &labels);
         out->label_path = mem_strdup(files->path[1], e);
-        result = out->label_path ? 0 : -1;
+        result = out->label_path ? source_name_classes(out, files, e) : -1;
     }
     idx_free(&images);
     idx_free(&labels);
@@ -81,5 +85,7 @@ int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e)
         return err_set(e, ERR_INPUT, "IDX files hold grey images, and these have %d channels", d->channels);
     if (write_one(dir, IMAGES[split][1], &images, e))
         return -1;
-    return write_one(dir, LABELS[split][1], &labels, e);
+    if (write_one(dir, LABELS[split][1], &labels, e))
+        return -1;
+    return d->class_name ? source_write_names(dir, d, e) : 0;
 }

@@ -37,8 +37,9 @@ static int read_pair(Dataset *out, const DataFiles *files, const DataConfig *c, 
     int result = -1;
 
     if (npy_read(&images, files->path[0], NPY_IMAGES, e) == 0 &&
-        npy_read(&labels, files->path[1], NPY_LABELS, e) == 0 && source_check_pair(files, images.n, labels.n, e) == 0)
-        result = source_take_arrays(out, &images, &labels, files->path[1], e);
+        npy_read(&labels, files->path[1], NPY_LABELS, e) == 0 && source_check_pair(files, images.n, labels.n, e) == 0 &&
+        source_take_arrays(out, &images, &labels, files->path[1], e) == 0)
+        result = source_name_classes(out, files, e);
     npy_free(&images);
     npy_free(&labels);
     return result;

@@ -1,14 +1,15 @@
 /* The options of `sample`: see sample_args.h. */
 #include "sample_args.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
 
-enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
+#include "../classes.h"
+
+enum { IMAGES_MAX = 10000000 };
 
 static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
@@ -18,8 +19,9 @@ static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 static const Option OPTIONS[] = {
     {.heading = "What to draw"},
     OPTION_MODEL(SampleArgs),
-    {.name = "digit", .alias = "class", .letter = 'd', .flags = OPT_DRAWN, .arg = "D,D,...|all|none",
-     OWN(FIELD_TEXT, digit, .help = "classes, one row each; none: no class (models with a null class)")},
+    {.name = "class", .alias = "digit", .letter = 'd', .flags = OPT_DRAWN, .arg = "C,C,...|all|none",
+     OWN(FIELD_TEXT, classes, .help = "classes, one row each, by name or number; none: no class (models with a null class). "
+                                      "A comma in a name is written \\,")},
     {.name = "count", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_INT, n, .min = 1, .max = IMAGES_MAX,
          .help = "images of each class [64 of one class, 10 each of several]")},
@@ -32,7 +34,7 @@ static const Option OPTIONS[] = {
      OWN(FIELD_BOOL, compare, .help = "with --lora: one picture of the model without an adapter, then with each --lora on its own "
                                      "(they are not added up), the same noise in all")},
     {.name = "no-captions", .flags = OPT_DRAWN,
-     OWN(FIELD_BOOL, no_captions, .help = "with --compare: leave out what stands above the blocks")},
+     OWN(FIELD_BOOL, no_captions, .help = "leave out the names of classes beside rows, and with --compare what stands above the blocks")},
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
@@ -88,8 +90,9 @@ static const OptionTable TABLE = {
     .summary = "draw images",
     .text = "Prints the path of what it wrote.\n\n"
             "  sdlora sample                                  a grid, one row per class\n"
-            "  sdlora sample --digit 5                        a grid of fives\n"
-            "  sdlora sample --digit 5 --lora                 the same noise, with the adapter\n"
+            "  sdlora sample --class 5                        a grid of fives\n"
+            "  sdlora sample --class cat,dog                  where classes have names\n"
+            "  sdlora sample --class 5 --lora                 the same noise, with the adapter\n"
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
@@ -185,7 +188,7 @@ void sample_table(SampleTable *t)
 
 SampleArgs sample_args_default(void)
 {
-    SampleArgs a = {.model = DEFAULT_MODEL, .digit = "all", .scale = 2};
+    SampleArgs a = {.model = DEFAULT_MODEL, .classes = "all", .scale = 2};
     ModelConfig m = model_preset(PRESET_MNIST);
     a.config = sample_config_default(&m);
     return a;
@@ -195,8 +198,6 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
-    if (a->no_captions && !a->compare)
-        return err_set(e, ERR_USAGE, "--no-captions belongs to --compare");
     if (!a->init && (a->mask || options_given(g, "strength") || options_given(g, "fit")))
         return err_set(e, ERR_USAGE, "--%s belongs to --init-image",
                        a->mask                        ? "mask"
@@ -271,42 +272,6 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
     return 0;
 }
 
-/* "5", "0,3,none", "all" into ids; the number of them, or -1. */
-static int parse_classes(int ids[CLASSES_MAX], const SampleArgs *a, const ModelConfig *m, Err *e)
-{
-    int n = 0;
-    if (!strcmp(a->digit, "all")) {
-        for (n = 0; n < m->classes && n < CLASSES_MAX; n++)
-            ids[n] = n;
-        return n;
-    }
-    for (const char *p = a->digit;; p++) {
-        char item[24], *end;
-        size_t len = strcspn(p, ",");
-        long v;
-        snprintf(item, sizeof item, "%.*s", (int)len, p);
-        errno = 0;
-        v = strtol(item, &end, 10);
-        if (!strcmp(item, "none")) {
-            if (!m->null_class)
-                return err_set(e, ERR_USAGE,
-                               "--digit none needs a null class, and '%s' was trained without --cond-drop", a->model);
-            v = m->classes;
-        } else if (!len || len >= sizeof item || *end || item[0] < '0' || item[0] > '9' || errno) {
-            return err_set(e, ERR_USAGE, "--digit takes classes as 5 or 0,1,2, 'all' or 'none', got '%s'", a->digit);
-        } else if (v >= m->classes) {
-            return err_set(e, ERR_USAGE, "there is no class %s: the model '%s' knows 0 to %d", item, a->model,
-                           m->classes - 1);
-        }
-        if (n == CLASSES_MAX)
-            return err_set(e, ERR_USAGE, "--digit takes %d classes at most", CLASSES_MAX);
-        ids[n++] = (int)v;
-        p += len;
-        if (!*p)
-            return n;
-    }
-}
-
 /* Images per class, and columns. A grid has room for all of them, or it is refused. */
 static int layout(int *each, int *cols, int kinds, const SampleArgs *a, Err *e)
 {
@@ -344,11 +309,11 @@ static int layout(int *each, int *cols, int kinds, const SampleArgs *a, Err *e)
     return 0;
 }
 
-int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e)
+int sample_plan(Plan *p, const SampleArgs *a, const Model *m, Err *e)
 {
-    int ids[CLASSES_MAX] = {0}, each;
+    int ids[CLASS_LIST_MAX] = {0}, each;
     memset(p, 0, sizeof *p);
-    p->kinds = parse_classes(ids, a, m, e);
+    p->kinds = classes_parse(ids, a->classes, m, a->model, e);
     if (p->kinds < 1 || layout(&each, &p->cols, p->kinds, a, e))
         return -1;
     p->first_class = ids[0];
@@ -356,5 +321,6 @@ int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e)
     p->classes = mem_alloc((size_t)p->n, sizeof *p->classes, "the classes", e);
     for (int i = 0; p->classes && i < p->n; i++)
         p->classes[i] = ids[i / each];
-    return p->classes ? 0 : -1;
+    p->text = strcmp(a->classes, "all") ? classes_text(ids, p->kinds, m, e) : mem_strdup("all", e);
+    return p->classes && p->text ? 0 : -1;
 }

@@ -11,7 +11,7 @@
 typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX, FORMAT_NPY } SampleFormat;
 
 typedef struct SampleArgs {
-    const char *model, *digit, *output, *init, *mask;
+    const char *model, *classes, *output, *init, *mask;
     char model_file[FILE_PATH_MAX]; /* where the model lies, in a directory that was named */
     TextList loras;
     int sampler; /* place in the table's names; sample_args_settle makes config.sampler of it */
@@ -48,8 +48,9 @@ typedef struct Plan {
     int *classes;           /* (n) of each image; owned */
     int n, cols;            /* images, columns of the grid */
     int kinds, first_class; /* how many classes, the first of them */
+    char *text;             /* what --class says of them, by name where they have names; owned */
 } Plan;
 
-int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e);
+int sample_plan(Plan *p, const SampleArgs *a, const Model *m, Err *e);
 
 #endif
