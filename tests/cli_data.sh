@@ -37,7 +37,7 @@ expect 0 'odd\x1bname/train-images' data "$(printf 'odd\033name')"
 check 'no escape reaches the terminal' test "$(grep -c "$(printf '\033')" out.txt)" -eq 0
 mkdir empty
 refuse 3 "no data: 'nix' is not there: run 'scripts/get_data.sh mnist'" data nix
-refuse 3 "no 'train-images-idx3-ubyte' (or .gz) in 'empty', nor 'train_images.npy': run 'scripts/get_data.sh mnist'" data empty
+refuse 3 "no 'train-images-idx3-ubyte' (or .gz) in 'empty', nor 'emnist-*-train-images-idx3-ubyte', nor 'train_images.npy'" data empty
 refuse 3 "no data: 'wanted' is not a directory" data wanted
 cp -r src half && rm half/t10k-labels-idx1-ubyte
 refuse 3 "no 't10k-labels-idx1-ubyte' (or .gz) in 'half', but 'half/t10k-images-idx3-ubyte'" data half

@@ -325,6 +325,13 @@ static void test_damaged(void **state)
     refused(f->b, f->n, "a GIF without an image");
     make_jpeg(f, 8, 8, false);
     refused(f->b, f->n, "a JPEG without an image");
+    f->n = 2; /* a table of 16 x 17 codes */
+    put(f, "\xff\xc4", 2);
+    put_big(f, 2 + 17 + 272, 2);
+    for (int i = 0; i < 17 + 272; i++)
+        put_big(f, i > 0 && i < 17 ? 17 : 0, 1);
+    put(f, "\xff\xd9", 2);
+    refused(f->b, f->n, "a table of codes in it is impossible");
     free(f);
 }
 

@@ -84,7 +84,14 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *
  *   IDX    a directory of SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, SPLIT train or t10k, with .gz or without
  *          (also the spelling with a dot, train-images.idx3-ubyte); see idx.h
- *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test; see npy.h
+ *   EMNIST a directory of emnist-KIND-SPLIT-images-idx3-ubyte and so on, SPLIT train or test, or the beginning of
+ *          their names, DIR/emnist-KIND; turned upright, letters counted from 0
+ *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test, or of images.npy and labels.npy
+ *          to train with; see npy.h
+ *   NumPy archive
+ *          a .npz file of arrays of these names (MedMNIST's), or a directory with one
+ *   CIFAR  a directory of CIFAR-10's data_batch_1.bin ... (those that are there), test_batch.bin, batches.meta.txt; of
+ *          CIFAR-100's train.bin, test.bin, fine_label_names.txt; without the file of names the classes have none
  *   pictures
  *          a folder; its classes are the folders in it that hold pictures, deeper ones too, sorted by name (bytes); or
  *          it is one class, called after it, where only files are in it. A folder of train/ and one of val/, valid/ and
@@ -112,7 +119,8 @@ typedef struct DataFiles {
     DataSplit split;
 } DataFiles;
 
-/* Looked for, not opened. Nothing found is no error; images without labels are one. */
+/* Looked for, not opened (of an archive, its list is read). Nothing found is no error; images without labels are one.
+ */
 int dataset_files(DataFiles *out, const char *path, DataSplit split, Err *e);
 void data_files_free(DataFiles *f);
 

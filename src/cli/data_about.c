@@ -65,7 +65,7 @@ static json_t *take_split(About *a, Dataset *d, const DataFiles *files, Err *e)
             o = NULL;
         }
         a->train = *d;
-        a->c.channels = d->channels;
+        a->c.channels = d->report ? d->channels : a->c.channels; /* what others hold is shown as it is */
         a->c.class_name = d->class_name;
         a->c.classes = d->classes;
     } else {

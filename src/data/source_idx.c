@@ -36,7 +36,7 @@ static void take(Dataset *out, Idx *images, Idx *labels)
     images->data = labels->data = NULL;
 }
 
-static int read_pair(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
+int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
     (void)c;
     Idx images = {0}, labels = {0};
@@ -57,5 +57,5 @@ const DataSource IDX_SOURCE = {
     .name = "IDX",
     .wanted = {"'train-images-idx3-ubyte' (or .gz)", "'t10k-images-idx3-ubyte' (or .gz)"},
     .find = find,
-    .read = read_pair,
+    .read = source_read_idx,
 };

@@ -41,6 +41,7 @@
     {.name = "weight-decay", .flags = OPT_FIXED, TRAIN(WEIGHT_DECAY)}, \
     {.name = "grad-clip", .alias = "max-grad-norm", .flags = OPT_FIXED, TRAIN(GRAD_CLIP)}, \
     {.name = "ema", .flags = OPT_FIXED, TRAIN(EMA)}, \
+    {.name = "augment", .flags = OPT_FIXED, .arg = "NAME,..", TRAIN(AUGMENT)}, \
     {.name = "seed", .flags = OPT_FIXED, TRAIN(SEED)}, \
     {.name = "val-images", .flags = OPT_FIXED, TRAIN(VAL_IMAGES)}
 
