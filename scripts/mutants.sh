@@ -43,6 +43,9 @@ graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? 
 sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), u + c/rows, u + c/|test_conv
+conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : b, s/b, s/|test_conv
+conv of an image: gradients of one channel|src/backend/cpu/conv/conv_first.c|s/weight_row(sum + c \* s.co/weight_row(sum/|test_conv
 transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
 transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
 partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
@@ -268,7 +271,52 @@ npy: the header ends at a NUL|src/data/npy.c|s/strlen(text) < length .. //|test_
 npy: headers of any length|src/data/npy.c|s/if (\*length > HEADER_MAX)/if (0)/|test_npy
 npy: sizes run over|src/data/npy.c|s/\*out = SIZE_MAX; .*/break;/|test_npy
 npy: any number of channels|src/data/npy.c|s/h->d\[3\] != 1 \&\& h->d\[3\] != 3/0/|test_npy
-sources: the second one is not asked|src/data/dataset.c|s/{&IDX_SOURCE, &NPY_SOURCE}/{\&IDX_SOURCE}/|test_npy cli_data
+sources: NumPy's is not asked|src/data/dataset.c|s/&NPY_SOURCE,//|test_npy cli_data
+pictures: a JPEG needs no end|src/io/image_file.c|s/^    return cut_short(f, e);$/    return 0;/|test_image_read
+pictures: a PNG needs no end|src/io/image_file.c|s/length = big(chunk, 4)) > f->n - at - 12)/length = big(chunk, 4)) > f->n - at - 12) return 0; if (0)/|test_image_read
+pictures: a GIF needs no end|src/io/image_file.c|s/return gif_blocks_end(f, at) <= f->n ?/return 1 ?/|test_image_read
+pictures: a BMP needs no end|src/io/image_file.c|s/ + ((uint64_t)f->w \* bits + 7) \/ 8 > f->n)/ > f->n)/|test_image_read
+pictures: checksums are not looked at|src/io/image_file.c|s/if (crc32(0, chunk + 4/if (0 \&\& crc32(0, chunk + 4/|test_image_read
+pictures: tables of codes of any size|src/io/image_file.c|s/if (codes > 256 .. /if (/|test_image_read
+pictures: a JPEG without a scan|src/io/image_file.c|s/return scan ? 0/return 1 ? 0/|test_image_read
+pictures: any number of pixels|src/io/image_file.c|s/if (f->w > IMAGE_PIXELS_MAX/if (0 \&\& f->w > IMAGE_PIXELS_MAX/|test_image_read
+pictures: no pixels|src/io/image_file.c|s/    if (f->w < 1 .. f->h < 1)$/    if (0)/|test_image_read
+pictures: EXIF of the other byte order|src/io/image_file.c|s/p\[0\] == 'M' ? big : little/1 ? big : little/|test_image_read
+pictures: CMYK without Adobe's marker|src/io/image_read.c|s/    if (f.plain_cmyk) {/    if (0) {/|test_image_read
+pictures: unpacked to any size|src/io/image_read.c|s/return n <= block_max ?/return 1 ?/|test_image_read
+pictures: mirrored where they are turned|src/io/image_read.c|s/orientation == 2 .. orientation == 3 .. orientation == 7 .. orientation == 8/orientation == 2 \x7c\x7c orientation == 3 \x7c\x7c orientation == 6 \x7c\x7c orientation == 8/|test_image_read
+pictures: transparent parts on black|src/io/image_read.c|s/ + background \* (255 - alpha)//|test_image_read
+pictures: alpha cut, not rounded|src/io/image_read.c|s/ + 127) \/ 255/) \/ 255/|test_image_read
+pictures: colour shows through and is lost|src/io/image_read.c|s/(!alpha .. grey_ground)/true/|test_image_read
+fit: the beginning is kept|src/data/resize.c|s/p.x = round_even(p.w - size, 2);/p.x = 0;/|test_image_read
+fit: beside the middle|src/data/resize.c|s/p.y = round_even(size - p.h, 2);/p.y = 0;/|test_image_read
+fit: halves are rounded up|src/data/resize.c|s/ \&\& q % 2 == 1//|test_image_read
+fit: a picture vanishes|src/data/resize.c|s/shorter < 1 ? 1 : shorter/shorter/|test_image_read
+fit: grey is the first channel|src/data/resize.c|s/grey\[i\] = image_luma(in->px + 3 \* i)/grey[i] = in->px[3 * i]/|test_image_read
+EMNIST: on its side|src/data/source_emnist.c|s/one\[(size_t)x \* (size_t)h + (size_t)y\]/one[(size_t)y * (size_t)w + (size_t)x]/|test_sources
+EMNIST: letters from 1|src/data/source_emnist.c|s/d->labels\[i\]--;/;/|test_sources
+EMNIST: any letter|src/data/source_emnist.c|s/d->labels\[i\] < 1 .. d->labels\[i\] > 26/0/|test_sources
+EMNIST: the last of several kinds|src/data/source_emnist.c|s/if (one.n > 0 \&\& found)/if (0)/|test_sources
+CIFAR: the coarse label|src/data/source_cifar.c|s/out->labels\[out->n++\] = label\[c->labels - 1\]/out->labels[out->n++] = label[0]/|test_sources
+CIFAR: part of a record|src/data/source_cifar.c|s/size % record != 0/0/|test_sources
+CIFAR: any label|src/data/source_cifar.c|s/if (label\[c->labels - 1\] >= c->classes)/if (0)/|test_sources
+CIFAR: any number of names|src/data/source_cifar.c|s/if (result == 0 \&\& n != c->classes)/if (0)/|test_sources
+npz: packed in any way|src/data/npz.c|s/if (st.comp_method != ZIP_CM_STORE/if (0 \&\& st.comp_method != ZIP_CM_STORE/|test_sources
+npz: memory as the archive says|src/data/npz.c|s/st.size < most ? st.size : most/st.size/|test_sources
+npz: only the test arrays|src/data/source_npz.c|s/, {"val_images", "val_labels"}//|test_sources
+npz: the first of several|src/data/source_npz.c|s/if (result == 0 \&\& out->n > 1)/if (0)/|test_sources
+npz: counts that differ|src/data/source_npz.c|s/if (images.n != labels.n)/if (0)/|test_sources
+augment: always mirrored|src/train/augment.c|s/t.flip = rng_below(r, 2) == 1/t.flip = true/|test_augment
+augment: shifted one way|src/train/augment.c|s/(2 \* most + 1)) - most;/(most + 1));/|test_augment
+augment: all around comes back black|src/train/augment.c|s/return v < 0 ? 0 : v > most ? most : v/return v < 0 ? 0 : v > most ? 0 : v/|test_augment
+augment: turned too far|src/train/augment.c|s/#define TAN_HALF 0.1316/#define TAN_HALF 0.1716/|test_augment
+augment: turned about a corner|src/train/augment.c|s/centre = (size - 1) \/ 2.0/centre = 0/|test_augment
+augment: contrast about black|src/train/augment.c|s/j->mean + j->contrast \* (v\[c\] - j->mean)/j->contrast * v[c]/|test_augment
+augment: saturation forgotten|src/train/augment.c|s/g + j->saturation \* (v\[c\] - g)/v[c]/|test_augment
+augment: by the place in the batch|src/train/batch.c|s/rng_stream("augment", (uint64_t)s)/rng_stream("augment", (uint64_t)worker)/|test_augment
+augment: validation too|src/train/batch.c|s/t, image_at(&t->val, (size_t)image), timestep/t, training_image(t, (size_t)image, image, worker), timestep/|test_augment
+fields: a set of unknown names|src/base/fields_text.c|s/        if (bit < 0) {/        if (0) {/|test_fields
+fields: a set beyond its names|src/base/fields.c|s/value >= 0 \&\& value < (int64_t)1 << n/1/|test_fields
 sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|test_idx test_npy
 sources: counts that differ|src/data/dataset.c|s/if (images == labels)/if (1)/|test_idx test_npy
 balance: the last of each class|src/data/dataset.c|s/if (quota\[d->labels\[i\]\]-- > 0)/if (quota[d->labels[d->n - 1 - i]]-- > 0)/|test_transform
@@ -285,6 +333,7 @@ data: anybody's directory is replaced|src/cli/cmd_data.c|s/if (!is_copy(output))
 data: one that somebody added to|src/cli/cmd_data.c|s/ \&\& dir_holds_only(dir, names);/;/|cli_data
 data: replaced unasked|src/cli/cmd_data.c|s/return a->force ? 0 :/return 1 ? 0 :/|cli_data
 data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a->source, e))/if (0)/|cli_data
+data: a copy in colour as IDX files|src/data/dataset_write.c|s/d->channels == 1 ? write_idx/1 ? write_idx/|test_transform
 data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
 directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
 noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rc = d.channels == 1/rc = d.channels > 0/|cli_data
@@ -415,7 +464,7 @@ names: of an adapter of other classes|src/store/adapter_read.c|s/if (to->names.n
 names: lost in a copy of the model|src/model/model.c|s/(model_seal_blank(copy, e) .. names_copy(&copy->names, &m->names, e))/(model_seal_blank(copy, e))/|test_names
 names: lost with a lower rank|src/adapter/reduce.c|s/names_copy(&to->names, &a->names, e) ../0 \x7c\x7c/|cli_names
 names: fewer than labels|src/data/class_names.c|s/if (d->labels\[i\] >= names->n)/if (0)/|test_names
-names: lost in a copy of the data|src/data/source_idx.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
+names: lost in a copy of the data|src/data/dataset_write.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
 classes: labels stay as they were|src/cli/classes.c|s/d->labels\[i\] = (uint8_t)row\[d->labels\[i\]\]/(void)row/|cli_names
 classes: validation's labels stay as they were|src/cli/train_command.c|s/return run->val.n ? classes_match/return 0 ? classes_match/|cli_names
 classes: a number comes before a name|src/cli/classes.c|s/    if (named >= 0)$/    if (named >= 0 \&\& number < 0)/|cli_names

@@ -49,19 +49,23 @@ tr ' ' '\n' <pixels.txt >values.txt
     --out run/lora >out.txt 2>err.txt || fail 'no adapter'
 sample() { "$SDLORA" sample --model run/model.safetensors -q "$@" >out.txt 2>err.txt </dev/null; }
 values() { tail -c +129 "$1_images.npy" | od -An -v -tu1 -w1 | tr -d ' '; } # of the pixels, R G B
-size() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4 "x" $7 * 256 + $8 }'; }
-kind() { od -An -tu1 -j24 -N2 "$1" | tr -s ' '; } # bits, and 0 for grey, 2 for RGB
 
 # ---- everything that draws ----
-check 'a preview in colour' test "$(kind "$(find run/samples -name '*.png' | head -n 1)")" = ' 8 2'
+check 'a preview in colour' test "$(kind "$(find run/samples -name '*.png' | head -n 1)")" = '8 2'
 check 'a grid' sample -n 2 --scale 1 -o grid.png
-check 'in colour' test "$(kind grid.png) $(size grid.png)" = ' 8 2 22x32'
+check 'in colour' test "$(kind grid.png) $(size grid.png)" = '8 2 22x32'
 check 'a trajectory' sample --trajectory 4 --digit 1 --scale 1 -o way.png
-check 'in colour' test "$(kind way.png) $(size way.png)" = ' 8 2 42x12'
+check 'in colour' test "$(kind way.png) $(size way.png)" = '8 2 42x12'
+for way in '-o base' '--lora -o with' '--compare --lora --no-captions -o both'; do
+    # shellcheck disable=SC2086
+    check "drawn with $way" sample --digit 1 -n 4 --cols 2 $way.png
+done
+white() { pixels base.png | awk '{ for (i = 1; i < 24; i++) printf "255 "; print 255 }'; } # the 8 pixels between blocks
+check 'each block is the picture that is drawn alone' cmp <(pixels both.png) <(paste -d' ' <(pixels base.png) <(white) <(pixels with.png))
 check 'blocks with captions' sample --digit 1 --compare --lora --stretch -o compare.png
-check 'in colour' test "$(kind compare.png) $(size compare.png)" = ' 8 2 300x172'
+check 'in colour' test "$(kind compare.png) $(size compare.png)" = '8 2 300x172'
 expect 0 noise.png noise --data data --image-size 8 --cols 4 --rows 2 --scale 1
-check 'noise in colour' test "$(kind noise.png) $(size noise.png)" = ' 8 2 42x22'
+check 'noise in colour' test "$(kind noise.png) $(size noise.png)" = '8 2 42x22'
 COLORTERM='' sample -n 2 -o grid.png --show
 check 'on a terminal: the palette' grep -q $'\033\\[38;5;' err.txt
 COLORTERM=truecolor sample -n 2 -o grid.png --show
@@ -134,6 +138,18 @@ idx_data grey t10k 6
 "$SDLORA" train $SMALL --data grey --out grey-run --steps 2 --sample-every 0 >out.txt 2>err.txt || fail 'no grey model'
 "$SDLORA" sample --model grey-run/model.safetensors -q -n 1 --digit 0 --init-image photo.bmp --strength 0 --format npy -o g >out.txt
 check 'grey of colour' cmp <(values g) <(awk '{ print int((19595 * $1 + 38470 * $2 + 7471 * $3 + 32768) / 65536) }' pixels.txt)
+
+# ---- predict against PyTorch (scripts/make_golden.py): 5 images of 3 channels, 8x8 pixels ----
+floats() { # floats FILE TENSOR: the numbers of an F32 tensor of a safetensors file
+    local head span
+    head=$(od -An -tu8 -N8 "$1" | tr -d ' ')
+    span=$(tail -c +9 "$1" | head -c "$head" | grep -o "\"$2\": *{[^}]*}" | sed 's/.*\[\([0-9]*\), *\([0-9]*\)\].*/\1 \2/')
+    tail -c +$((head + 9 + ${span% *})) "$1" | head -c $((${span#* } - ${span% *})) | od -An -v -tf4 -w4
+}
+G=$TESTS/golden/unet_colour
+expect 0 eps.safetensors predict --model "$G.safetensors" --input "${G}_io.safetensors" --output eps.safetensors
+check 'answers of a network in colour' awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 5e-5)) bad = 1 } END { exit bad || NR != 960 }' \
+    <(paste <(floats eps.safetensors eps) <(floats "${G}_io.safetensors" eps))
 
 # ---- drawn again, and what a picture says of itself ----
 again() { # again NAME ARGS...

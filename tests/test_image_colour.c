@@ -68,7 +68,7 @@ static void test_planes(void **state)
     double low, high;
     (void)state;
     for (int i = 0; i < HW * C; i++)
-        x[i] = (float)((i * 5 % 21 - 10) * 0.12);
+        x[i] = (float)(((i * 5 + 2) % 21 - 10) * 0.12); /* the least is value 8, the most 12 */
     low = (double)(float)(-10 * 0.12);
     high = (double)(float)(10 * 0.12);
     px[HW * C] = 77;

@@ -12,37 +12,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/npy.h"
 #include "io_util.h"
-
-typedef struct Bytes {
-    unsigned char b[4096];
-    size_t n;
-} Bytes;
-
-static void add(Bytes *f, const void *data, size_t n)
-{
-    assert_true(f->n + n <= sizeof f->b);
-    memcpy(f->b + f->n, data, n);
-    f->n += n;
-}
-
-/* A file of version `major`: its dictionary filled with blanks and a newline to a multiple of 64, then the data. */
-static Bytes npy(int major, const char *dictionary, const void *data, size_t n)
-{
-    const size_t before = major == 1 ? 10 : 12, text = strlen(dictionary);
-    const size_t length = (before + text + 1 + 63) / 64 * 64 - before;
-    const unsigned char version[2] = {(unsigned char)major, 0};
-    const unsigned char size[4] = {length & 255, length >> 8, 0, 0};
-    Bytes f = {.n = 0};
-    add(&f, "\x93NUMPY", 6);
-    add(&f, version, 2);
-    add(&f, size, before - 8);
-    add(&f, dictionary, text);
-    while (f.n < before + length - 1)
-        add(&f, " ", 1);
-    add(&f, "\n", 1);
-    add(&f, data, n);
-    return f;
-}
+#include "npy_util.h"
 
 static const unsigned char twelve[] = {10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21};
 
@@ -344,7 +314,7 @@ static void test_directory(void **state)
     save(&t, "train_labels.npy", &labels);
     assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "no 't10k-images-idx3-ubyte' (or .gz) in '");
-    assert_says(e, "', nor 'test_images.npy': run 'scripts/get_data.sh mnist'");
+    assert_says(e, ", nor 'test_images.npy', nor ");
     assert_int_equal(dataset_files(&files, t.path, DATA_TRAIN, &e), 0);
     assert_string_equal(files.source, "NumPy");
     assert_int_equal(files.n, 2);

@@ -84,7 +84,14 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *
  *   IDX    a directory of SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, SPLIT train or t10k, with .gz or without
  *          (also the spelling with a dot, train-images.idx3-ubyte); see idx.h
- *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test; see npy.h
+ *   EMNIST a directory of emnist-KIND-SPLIT-images-idx3-ubyte and so on, SPLIT train or test, or the beginning of
+ *          their names, DIR/emnist-KIND; turned upright, letters counted from 0
+ *   NumPy  a directory of SPLIT_images.npy and SPLIT_labels.npy, SPLIT train or test, or of images.npy and labels.npy
+ *          to train with; see npy.h
+ *   NumPy archive
+ *          a .npz file of arrays of these names (MedMNIST's), or a directory with one
+ *   CIFAR  a directory of CIFAR-10's data_batch_1.bin ... (those that are there), test_batch.bin, batches.meta.txt; of
+ *          CIFAR-100's train.bin, test.bin, fine_label_names.txt; without the file of names the classes have none
  *   pictures
  *          a folder; its classes are the folders in it that hold pictures, deeper ones too, sorted by name (bytes); or
  *          it is one class, called after it, where only files are in it. A folder of train/ and one of val/, valid/ and
@@ -92,7 +99,7 @@ extern const DataConfig DATA_DEFAULTS; /* of size 0, channels 0, cropped, on whi
  *          from the folder on, so that new pictures do not move old ones. It leaves every class one picture to train
  *          on, and may be empty (n is 0). Names ending in png, jpg, jpeg, bmp, gif (and in what cannot be read yet, as
  *          webp) are looked at, hidden ones are not; what a file is, is told by content (image_read). Links are
- *          followed, and each folder is read once.
+ *          followed, each folder is read once, and one with a run.json, which is a run of this program, never.
  *
  * Beside the files of IDX or NumPy classes.txt may name the classes, in order, one on each line. ---- */
 
@@ -112,7 +119,8 @@ typedef struct DataFiles {
     DataSplit split;
 } DataFiles;
 
-/* Looked for, not opened. Nothing found is no error; images without labels are one. */
+/* Looked for, not opened (of an archive, its list is read). Nothing found is no error; images without labels are one.
+ */
 int dataset_files(DataFiles *out, const char *path, DataSplit split, Err *e);
 void data_files_free(DataFiles *f);
 
@@ -132,8 +140,8 @@ int dataset_check_labels(const Dataset *d, int classes, Err *e);
  * it has them. ERR_USAGE: fewer than there are classes. All where n is no less than there are. */
 int dataset_balance(Dataset *d, int n, Err *e);
 
-/* Grey images as IDX files, gzipped, and the names of classes as classes.txt, in a directory that is there; each
- * atomic, the same bytes each time. */
+/* Grey images as IDX files, gzipped, those of three channels as NumPy's, and the names of classes as classes.txt, in a
+ * directory that is there; each atomic, the same bytes each time. */
 int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e);
 extern const char *const DATASET_WRITTEN[]; /* all names that this gives to files, NULL-terminated */
 

@@ -11,6 +11,7 @@
 #include "sdlora/rng.h"
 
 #include "cli.h"
+#include "options/picture_args.h"
 
 enum { PAD = 2 };
 
@@ -137,6 +138,8 @@ static int check_output(const NoiseArgs *a, bool chosen, Err *e)
         if (rc)
             return -1;
     }
+    if (picture_args_check_output(a->output, a->data, e))
+        return -1;
     return (!chosen && cli_check_default(a->output, true, e)) || cli_check_output(a->output, e) ? -1 : 0;
 }
 
@@ -146,8 +149,13 @@ static int noise(NoiseArgs *a, bool chosen, Err *e)
     Diffusion diff;
     Image size;
     int rc;
-    if (check_output(a, chosen, e) || dataset_read(&d, a->data, DATA_TRAIN, &DATA_DEFAULTS, e))
+    const PictureArgs pictures = PICTURE_ARGS_DEFAULT;
+    DataConfig c;
+    if (check_output(a, chosen, e) || picture_args_config(&c, &pictures, a->model.image_size, 0, e) ||
+        picture_args_read(&d, a->data, DATA_TRAIN, &c, &pictures, PROGRESS_AUTO, a->quiet, e))
         return -1;
+    if (!a->quiet)
+        picture_args_say(&d, &c);
     a->model.in_channels = d.channels;
     rc = image_grid_size(&size, rows_of(a, &d) * a->cols, d.channels, a->model.image_size, a->model.image_size, a->cols,
                          a->scale, PAD, e);

@@ -1,5 +1,6 @@
 /* sdlora train: from images to a model. */
 #include <stdio.h>
+#include <string.h>
 
 #include "sdlora/mem.h"
 #include "sdlora/store.h"
@@ -27,6 +28,11 @@ static int new_model(Run *run, Err *e)
     return model_seal(run->loop.model, a->train.seed, e);
 }
 
+static bool is_of_network(const Option *o)
+{
+    return o->at == offsetof(TrainArgs, model) || !strcmp(o->name, "grey") || !strcmp(o->name, "rgb");
+}
+
 /* The classes of the model stay as many as they are; those that the data name otherwise get these names. */
 static int match_model(Run *run, Err *e)
 {
@@ -49,7 +55,7 @@ static int model_of_file(Run *run, Err *e)
     const Given *g = run->given;
     char file[FILE_PATH_MAX];
     for (int i = 0; i < g->n; i++)
-        if (g->items[i].option->at == offsetof(TrainArgs, model) && !run->remembered)
+        if (is_of_network(g->items[i].option) && !run->remembered)
             return err_set(e, ERR_USAGE, "with --init the network is that of '%s'; leave out --%s", a->init,
                            g->items[i].option->name);
     if (cli_model_file(file, a->init, e) || !(run->loop.model = model_load(file, true, e)))
@@ -82,6 +88,12 @@ static void describe(const Run *run)
     fprintf(stderr, ", %d timesteps\n", m->timesteps);
 }
 
+/* The one that fills in what no option says: where none is given, the data decide. */
+static Preset choose_preset(const TrainArgs *a, const Given *g)
+{
+    return options_given(g, "preset") ? a->preset : PRESET_MNIST;
+}
+
 int cmd_train(int argc, char **argv)
 {
     TrainArgs args = train_args_default(PRESET_MNIST);
@@ -92,7 +104,7 @@ int cmd_train(int argc, char **argv)
     if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
         return status;
     interrupt_outlive_readers();
-    args = train_args_default(args.preset);
+    args = train_args_default(choose_preset(&args, &given));
     run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
     if (!run || options_apply(&given, &args, &e)) {
         status = cli_fail(&e, &TRAIN_TABLE);

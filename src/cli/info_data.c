@@ -12,6 +12,7 @@
 
 #include "classes.h"
 #include "cli.h"
+#include "options/picture_args.h"
 
 /* The file as it is unpacked, header and all: what published checksums are of. */
 static void idx_sha256(char hex[65], const Idx *x, size_t bytes)
@@ -130,13 +131,17 @@ static json_t *split_rows(Report *r, const char *label, const Dataset *d)
 int info_data(Report *r, const char *dir, Err *e)
 {
     report_title(r, "data", "data", dir);
+    const PictureArgs pictures = PICTURE_ARGS_DEFAULT;
+    DataConfig c;
+    if (picture_args_config(&c, &pictures, 0, 0, e))
+        return -1;
     for (int i = 0; i < DATA_SPLITS; i++) {
         Dataset d;
         if (!has_split(dir, (DataSplit)i)) {
             report_row(r, SPLIT_LABELS[i], "none");
             continue;
         }
-        if (dataset_read(&d, dir, (DataSplit)i, &DATA_DEFAULTS, e))
+        if (picture_args_read(&d, dir, (DataSplit)i, &c, &pictures, PROGRESS_AUTO, true, e))
             return -1;
         report_set(r, DATA_SPLIT_NAMES[i], split_rows(r, SPLIT_LABELS[i], &d));
         dataset_free(&d);

@@ -150,10 +150,12 @@ static void describe(const Run *run)
 static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
 {
     const TrainArgs *a = run->args;
-    const char *inputs[4] = {a->data, NULL};
+    const char *inputs[5] = {a->data, NULL};
     const size_t cap = FILE_PATH_MAX + 256;
     char *about = mem_alloc(cap, 1, "a line about a run", e);
     int n = 1, rc;
+    if (a->pictures.val)
+        inputs[n++] = a->pictures.val;
     if (run->loop.adapter)
         inputs[n++] = a->model_path;
     if (run->checkpoint[0] && !rundir_owns(&run->dir, run->checkpoint))

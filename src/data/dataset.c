@@ -11,7 +11,8 @@
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
 /* The first one that finds something reads it: what is told by exact names stands before what takes any picture. */
-static const DataSource *const SOURCES[] = {&IDX_SOURCE, &NPY_SOURCE, &FOLDER_SOURCE};
+static const DataSource *const SOURCES[] = {&IDX_SOURCE,     &EMNIST_SOURCE,   &NPY_SOURCE,   &NPZ_SOURCE,
+                                            &CIFAR10_SOURCE, &CIFAR100_SOURCE, &FOLDER_SOURCE};
 enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
 
 const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};

@@ -34,6 +34,7 @@ typedef struct Folder {
     Lines left_out; /* folders, and why */
 } Folder;
 
+#define FOLDER_RUN_FILE "run.json"
 bool folder_is_picture(const char *name); /* by its ending */
 
 /* All pictures of a folder; none is no error. `name`: of the class that there is where only files are in it. */

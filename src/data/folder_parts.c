@@ -35,10 +35,12 @@ static bool look_at(const char *folder, const struct dirent *d, int depth, int *
 
 static bool look_into(const char *path, int depth, int *looks)
 {
-    DIR *dir = opendir(path);
+    char *run = mem_printf(NULL, "%s/" FOLDER_RUN_FILE, path);
+    DIR *dir = run && file_exists(run) ? NULL : opendir(path);
     const struct dirent *d;
     bool found = false;
 
+    mem_free(run);
     while (dir && !found && *looks > 0 && (d = readdir(dir))) {
         --*looks;
         if (d->d_name[0] != '.')

@@ -178,17 +178,27 @@ static int walk_name(Walk *w, const char *from, const char *name, int label)
     return rc;
 }
 
+/* A folder that 'run.json' is in is a run of this program: its pictures are drawn, not given. */
+static bool is_run(struct dirent **names, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(names[i]->d_name, FOLDER_RUN_FILE))
+            return true;
+    return false;
+}
+
 /* All of a folder that belongs to one class. */
 static int walk(Walk *w, const char *from, int label)
 {
     char *path = joined(w->f->root, from, w->e);
     struct dirent **names = NULL;
-    int n = path ? scandir(path, &names, is_shown, by_bytes) : 0, rc = path ? 0 : -1;
+    const int n = path ? scandir(path, &names, is_shown, by_bytes) : 0, wanted = is_run(names, n) ? 0 : n;
+    int rc = path ? 0 : -1;
 
     if (n < 0)
         rc = leave_out(w, path, strerror(errno));
     mem_free(path);
-    for (int i = 0; i < n && !rc; i++)
+    for (int i = 0; i < wanted && !rc; i++)
         rc = walk_name(w, from, names[i]->d_name, label);
     free_names(names, n);
     return rc;

@@ -4,6 +4,7 @@
 #define SDLORA_SOURCE_H
 
 #include "sdlora/data.h"
+#include "sdlora/npy.h"
 
 typedef struct DataSource {
     const char *name;                /* for people: "IDX" */
@@ -17,7 +18,8 @@ typedef struct DataSource {
     int (*read)(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e);
 } DataSource;
 
-extern const DataSource IDX_SOURCE, NPY_SOURCE, FOLDER_SOURCE;
+extern const DataSource IDX_SOURCE, EMNIST_SOURCE, NPY_SOURCE, NPZ_SOURCE, CIFAR10_SOURCE, CIFAR100_SOURCE,
+    FOLDER_SOURCE;
 
 /* Takes the path over, also on an error; NULL is one, already told. */
 int source_add(DataFiles *files, char *path, Err *e);
@@ -27,6 +29,11 @@ int source_add(DataFiles *files, char *path, Err *e);
 int source_find_pair(DataFiles *out, const char *dir, const char *const *images, const char *const *labels, Err *e);
 /* n images (n labels) in the files of such a pair. A third is CLASSES_FILE, where it is there. */
 int source_check_pair(const DataFiles *files, int images, int labels, Err *e);
+
+/* DataSource.read of two IDX files (source_idx.c). */
+int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e);
+/* The set of two arrays, whose data change owner (source_npy.c). */
+int source_take_arrays(Dataset *out, Npy *images, Npy *labels, const char *label_path, Err *e);
 
 extern const char CLASSES_FILE[]; /* "classes.txt": a name on each line, of class 0, 1, .. */
 /* d, of such files, gets the classes and names that the third says. ERR_INPUT: what is no name or is there twice, with

@@ -102,15 +102,16 @@ static int make_report(DataReport *r, Decoded *d, Folder *f, const DataConfig *c
     return report_lines(r, d, f, e) || report_sizes(r, d, e) ? -1 : 0;
 }
 
-static int check_report(const DataReport *r, const char *root, const DataConfig *c, Err *e)
+/* needed: it is more than what the hash set aside. */
+static int check_report(const DataReport *r, const char *root, bool needed, bool strict, Err *e)
 {
-    if (r->pictures > 0 && r->skipped == r->pictures)
+    if (needed && r->pictures > 0 && r->skipped == r->pictures)
         return err_set(e, ERR_INPUT, "none of the %d pictures in '%s' can be read: %s", r->pictures, root, r->line[0]);
-    if (c->strict && r->lines > 0)
-        return err_set(e, ERR_INPUT,
-                       "%d of %d pictures in '%s' cannot be read, or folders, and nothing may be left "
-                       "out: %s",
+    if (strict && r->skipped > 0)
+        return err_set(e, ERR_INPUT, "%d of %d pictures in '%s' cannot be read, and none may be left out: %s",
                        r->skipped, r->pictures, root, r->line[0]);
+    if (strict && r->lines > 0)
+        return err_set(e, ERR_INPUT, "nothing may be left out, but %s", r->line[0]);
     return 0;
 }
 
@@ -154,14 +155,14 @@ static int hand_over(Dataset *out, Decoded *d, Folder *f, Err *e)
     return 0;
 }
 
-static int read_scanned(Dataset *out, Folder *f, DataSplit split, const DataConfig *c, Err *e)
+static int read_scanned(Dataset *out, Folder *f, DataSplit split, bool needed, const DataConfig *c, Err *e)
 {
     Decoded d = {0};
     int rc = -1;
 
     out->report = mem_alloc(1, sizeof *out->report, "a report", e);
     if (out->report && !decode(&d, out->report, f, split, c, e) && !make_report(out->report, &d, f, c, e) &&
-        !check_report(out->report, f->root, c, e))
+        !check_report(out->report, f->root, needed, c->strict, e))
         rc = hand_over(out, &d, f, e);
     decoded_free(&d);
     return rc;
@@ -169,18 +170,19 @@ static int read_scanned(Dataset *out, Folder *f, DataSplit split, const DataConf
 
 static int read_folder(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
-    const bool other = files->split == DATA_TEST && c->val;
+    const DataSplit split = files->split;
     char *root = NULL, *name = name_of(files->from, e);
     Folder f = {0};
     bool whole;
     int rc = -1;
 
-    if (name && !folder_part(&root, &whole, files->from, files->split, e) && !folder_scan(&f, root, name, e) &&
+    if (name && !folder_part(&root, &whole, files->from, split, e) && !folder_scan(&f, root, name, e) &&
         !folder_name_classes(&f, c, e)) {
-        if (!whole && !other)
-            folder_split(&f, files->split, c->val ? 0 : c->val_split);
+        whole = whole || c->val;
+        if (!whole)
+            folder_split(&f, split, c->val_split);
         out->label_path = mem_strdup(root, e);
-        rc = out->label_path ? read_scanned(out, &f, files->split, c, e) : -1;
+        rc = out->label_path ? read_scanned(out, &f, split, whole || split == DATA_TRAIN, c, e) : -1;
     }
     folder_free(&f);
     mem_free(root);

@@ -77,8 +77,23 @@ static int look_png(ImageFile *f, Err *e)
     }
 }
 
-/* A marker's segment, `length` bytes after its length. */
-static void jpeg_segment(ImageFile *f, int marker, const uint8_t *p, size_t length)
+/* Tables of codes, each behind its class and sixteen counts, whose sum stb_image takes for no more than 256. */
+static bool huffman_tables_fit(const uint8_t *p, size_t length)
+{
+    while (length >= 17) {
+        size_t codes = 0;
+        for (int i = 1; i <= 16; i++)
+            codes += p[i];
+        if (codes > 256 || codes > length - 17)
+            return false;
+        p += 17 + codes;
+        length -= 17 + codes;
+    }
+    return length == 0;
+}
+
+/* A marker's segment, `length` bytes after its length. A length below 2 is stb_image's to refuse. */
+static int jpeg_segment(ImageFile *f, int marker, const uint8_t *p, size_t length, Err *e)
 {
     enum { SOF0 = 0xc0, DHT = 0xc4, SOF15 = 0xcf, JPG = 0xc8, DAC = 0xcc, APP1 = 0xe1, APP14 = 0xee };
     const bool frame = marker >= SOF0 && marker <= SOF15 && marker != DHT && marker != JPG && marker != DAC;
@@ -91,13 +106,17 @@ static void jpeg_segment(ImageFile *f, int marker, const uint8_t *p, size_t leng
         f->orientation = exif_orientation(p + 6, length - 6);
     } else if (marker == APP14 && length >= 12 && !memcmp(p, "Adobe", 5)) {
         f->plain_cmyk = false;
+    } else if (marker == DHT && !huffman_tables_fit(p, length)) {
+        return err_set(e, ERR_INPUT, "'%s' is damaged: a table of codes in it is impossible", f->name);
     }
+    return 0;
 }
 
 /* From marker to marker; between them compressed data, where FF is followed by 0 or is a restart. */
 static int look_jpeg(ImageFile *f, Err *e)
 {
-    enum { TEM = 0x01, RST0 = 0xd0, RST7 = 0xd7, EOI = 0xd9 };
+    enum { TEM = 0x01, RST0 = 0xd0, RST7 = 0xd7, EOI = 0xd9, SOS = 0xda };
+    bool scan = false;
     size_t at = 2;
 
     f->plain_cmyk = true; /* until something says otherwise */
@@ -109,11 +128,12 @@ static int look_jpeg(ImageFile *f, Err *e)
             continue;
         }
         if (marker == EOI)
-            return 0;
+            return scan ? 0 : err_set(e, ERR_INPUT, "'%s' is a JPEG without an image", f->name);
         if (f->n - at < 4 || (length = big(f->bytes + at + 2, 2)) > f->n - at - 2)
             break;
-        if (length >= 2)
-            jpeg_segment(f, marker, f->bytes + at + 4, length - 2);
+        if (length >= 2 && jpeg_segment(f, marker, f->bytes + at + 4, length - 2, e))
+            return -1;
+        scan = scan || marker == SOS;
         at += 2 + length;
     }
     return cut_short(f, e);
@@ -140,12 +160,12 @@ static int look_bmp(ImageFile *f, Err *e)
     return 0;
 }
 
-/* Past blocks of up to 255 bytes, each behind its length, the last of none; f->n where they do not end. */
+/* Past blocks of up to 255 bytes, each behind its length, the last of none; beyond f->n where they do not end. */
 static size_t gif_blocks_end(const ImageFile *f, size_t at)
 {
     while (at < f->n && f->bytes[at] > 0)
         at += 1 + (size_t)f->bytes[at];
-    return at < f->n ? at + 1 : f->n;
+    return at < f->n ? at + 1 : f->n + 1;
 }
 
 static size_t gif_palette(int flags)
@@ -169,7 +189,7 @@ static int look_gif(ImageFile *f, Err *e)
     if (f->bytes[at] != ',')
         return err_set(e, ERR_INPUT, "'%s' is a GIF without an image", f->name);
     at += 10 + gif_palette(f->bytes[at + 9]) + 1;
-    return gif_blocks_end(f, at) < f->n ? 0 : cut_short(f, e);
+    return gif_blocks_end(f, at) <= f->n ? 0 : cut_short(f, e);
 }
 
 /* ---- which one ---- */

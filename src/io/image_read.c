@@ -12,12 +12,18 @@
  * of no picture, so the largest block that this thread's picture may have is kept here. */
 static _Thread_local size_t block_max;
 
+/* Zeroed: of a JPEG that leaves out a part, what was not written is shown. */
+static void *bounded_calloc(size_t n)
+{
+    return n <= block_max ? calloc(n, 1) : NULL;
+}
+
 static void *bounded_realloc(void *p, size_t n)
 {
     return n <= block_max ? realloc(p, n) : NULL;
 }
 
-#define STBI_MALLOC(n)      bounded_realloc(NULL, n)
+#define STBI_MALLOC(n)      bounded_calloc(n)
 #define STBI_REALLOC(p, n)  bounded_realloc(p, n)
 #define STBI_FREE(p)        free(p)
 #define STBI_MAX_DIMENSIONS (1 << 26) /* image_file.c has checked them */
@@ -98,8 +104,12 @@ static int decode(Image *out, const ImageFile *f, const uint8_t background[3], E
      * with room for doubling; the compressed bytes in one piece, doubled too; stb_image's own tables. */
     block_max = 16 * (size_t)(f->w + 64) * (size_t)(f->h + 64) + 2 * f->n + 65536;
     px = stbi_load_from_memory(f->bytes, (int)f->n, &w, &h, &n, 0);
-    if (!px)
-        return err_set(e, ERR_INPUT, "'%s' cannot be decoded: %s", f->name, stbi_failure_reason());
+    if (!px) {
+        const char *why = stbi_failure_reason();
+        return err_set(e, ERR_INPUT, "'%s' cannot be decoded: %s", f->name,
+                       strcmp(why, "outofmem") == 0 ? "it unpacks to more than its size allows, or there is no memory"
+                                                    : why);
+    }
     if (w != f->w || h != f->h)
         err_set(e, ERR_INPUT, "'%s' is damaged: it announces pictures of different sizes", f->name);
     else

@@ -8,6 +8,7 @@
 
 #include "../cli.h"
 #include "../term/progress.h"
+#include "picture_args.h"
 
 typedef struct TrainArgs {
     Preset preset;
@@ -17,8 +18,8 @@ typedef struct TrainArgs {
     ModelConfig model;
     TrainConfig train;
     AdapterConfig adapter;
-    DataConfig pictures; /* but size and channels, which are the model's */
-    int limit;           /* training images used; 0: all */
+    PictureArgs pictures;
+    int limit; /* training images used; 0: all */
     LoopConfig loop;
     int threads;
     bool force, quiet, verbose, profile;
