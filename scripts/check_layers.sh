@@ -34,7 +34,7 @@ declare -A may_use=(
 # Foreign headers that only some layers may know.
 declare -A foreign=(
     [cblas.h]="backend" [omp.h]="base backend" [immintrin.h]="base backend" [xmmintrin.h]="base backend"
-    [arm_neon.h]="base backend" [zlib.h]="io data cli" [stb_image_write.h]="io" [stb_easy_font.h]="io"
+    [arm_neon.h]="base backend" [zlib.h]="io data cli" [zip.h]="data" [stb_image_write.h]="io" [stb_image.h]="io" [stb_easy_font.h]="io"
 )
 
 failures=0

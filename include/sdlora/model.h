@@ -5,6 +5,7 @@
 #include "sdlora/diffusion.h"
 #include "sdlora/facts.h"
 #include "sdlora/fields.h"
+#include "sdlora/names.h"
 #include "sdlora/nn.h"
 
 #define MODEL_MAX_LEVELS 8
@@ -76,6 +77,7 @@ typedef struct Model {
     ParamStore *params;
     Diffusion diffusion;
     Facts facts;
+    ClassNames names; /* of config.classes classes, or none */
 } Model;
 
 /* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */

@@ -40,6 +40,10 @@ const Field TRAIN_FIELDS[] = {
         .what = "the largest gradient norm", .help = "largest gradient norm; 0: no clipping"},
     [TRAIN_EMA] = {FIELD_REAL, "ema", FIELD(TrainConfig, ema), DECAY,
         .what = "the EMA decay", .help = "decay of the averaged weights, which are what is saved; 0: none"},
+    [TRAIN_AUGMENT] = {FIELD_SET, "augment", FIELD(TrainConfig, augment), .names = AUGMENT_NAMES,
+        .what = "the augmentation",
+        .help = "change training images each time: flip: mirrored or not; shift: up to 1/8 of the size; rotate: up to 15 "
+                "degrees; colour: brightness, contrast, saturation by up to 20 %"},
     [TRAIN_SEED] = {FIELD_SEED, "seed", FIELD(TrainConfig, seed),
         .what = "the seed", .help = "of everything random"},
     [TRAIN_VAL_IMAGES] = {FIELD_INT, "val_images", FIELD(TrainConfig, val_images), .min = 0, .max = 1e9,
