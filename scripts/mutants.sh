@@ -445,8 +445,8 @@ picture: a mask of another size|src/cli/sample_init.c|s/im.w == picture->w \&\& 
 picture: a mask not fitted as its picture|src/cli/sample_init.c|s/\&im, a->fit, BLACK/\&im, FIT_CROP, BLACK/|cli_image
 picture: written over|src/cli/sample_files.c|s/(a->init \&\& cli_check_apart(path, a->init, e))/0/|cli_image
 mask: written over|src/cli/sample_files.c|s/(a->mask \&\& cli_check_apart(path, a->mask, e))/0/|cli_image
-picture: its options stand alone|src/cli/options/sample_args.c|s/if (!a->init \&\& (a->mask/if (0 \&\& (a->mask/|cli_image
-recipe: strength of nothing|src/cli/recipe.c|s/return a->init != NULL;/return true;/|cli_image
+picture: its options stand alone|src/cli/options/sample_args.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
+recipe: strength of nothing|src/cli/recipe.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
 recipe: whole paths of pictures|src/cli/recipe.c|s/short_name(a->mask, e)/mem_strdup(a->mask, e)/|cli_image
 shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
 shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
