@@ -113,6 +113,7 @@ void dataset_free(Dataset *d);
 /* The files that a split is read from. */
 typedef struct DataFiles {
     const char *source; /* "IDX"; NULL: there is no such split */
+    bool pictures;      /* of anything, rather than glyphs and the like as MNIST's */
     char **path;        /* n, owned; of pictures their folder */
     int n;
     const char *from; /* what was asked for, borrowed: the path and the split */

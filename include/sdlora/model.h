@@ -59,7 +59,7 @@ typedef enum ModelField {
 } ModelField;
 extern const Field MODEL_FIELDS[];
 
-typedef enum Preset { PRESET_MNIST, PRESET_TINY, PRESET_SEED } Preset;
+typedef enum Preset { PRESET_MNIST, PRESET_TINY, PRESET_PHOTO, PRESET_SEED } Preset;
 extern const char *const PRESET_NAMES[];
 
 /* The table of presets (README, "Presets"); classes = 10. */

@@ -88,10 +88,18 @@ static void describe(const Run *run)
     fprintf(stderr, ", %d timesteps\n", m->timesteps);
 }
 
-/* The one that fills in what no option says: where none is given, the data decide. */
+/* The one that fills in what no option says: where none is given, the data decide. (What is wrong with them is told
+ * when they are read.) */
 static Preset choose_preset(const TrainArgs *a, const Given *g)
 {
-    return options_given(g, "preset") ? a->preset : PRESET_MNIST;
+    DataFiles files;
+    Preset p = a->preset;
+    if (options_given(g, "preset"))
+        return p;
+    if (!dataset_files(&files, a->data, DATA_TRAIN, NULL) && files.pictures)
+        p = PRESET_PHOTO;
+    data_files_free(&files);
+    return p;
 }
 
 int cmd_train(int argc, char **argv)

@@ -113,6 +113,7 @@ static int look(const DataSource **source, DataFiles *out, const char *path, Dat
         if (out->n > 0) {
             *source = SOURCES[i];
             out->source = SOURCES[i]->name;
+            out->pictures = SOURCES[i]->pictures;
             break;
         }
         if (has_other(SOURCES[i], path, split))

@@ -8,6 +8,7 @@
 
 typedef struct DataSource {
     const char *name;                /* for people: "IDX" */
+    bool pictures;                   /* DataFiles.pictures */
     const char *wanted[DATA_SPLITS]; /* what tells it, for the message that nothing was found: "'train_images.npy'" */
     /* The files that the split is read from, into *out, which is empty, by source_add; they are looked for, not
      * opened. None: the path holds no such split of this kind, which is no error. ERR_INPUT: only a part of it. */

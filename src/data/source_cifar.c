@@ -191,12 +191,14 @@ static int read_100(Dataset *out, const DataFiles *files, const DataConfig *c, E
 
 const DataSource CIFAR10_SOURCE = {
     .name = "CIFAR-10",
+    .pictures = true,
     .wanted = {"CIFAR-10's 'data_batch_1.bin'", "CIFAR-10's 'test_batch.bin'"},
     .find = find_10,
     .read = read_10,
 };
 const DataSource CIFAR100_SOURCE = {
     .name = "CIFAR-100",
+    .pictures = true,
     .wanted = {"CIFAR-100's 'train.bin'", "CIFAR-100's 'test.bin'"},
     .find = find_100,
     .read = read_100,

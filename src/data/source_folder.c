@@ -192,6 +192,7 @@ static int read_folder(Dataset *out, const DataFiles *files, const DataConfig *c
 
 const DataSource FOLDER_SOURCE = {
     .name = "pictures",
+    .pictures = true,
     .wanted = {"pictures (png, jpg, bmp, gif)", "pictures (png, jpg, bmp, gif)"},
     .find = find,
     .read = read_folder,

@@ -65,6 +65,11 @@ static const TrainConfig presets[] = {
         .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
         .val_images = 2000,
     },
+    [PRESET_PHOTO] = {
+        .batch = 64, .epochs = 10, .steps = 10000, .lr = 1e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
+        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
+        .val_images = 2000,
+    },
     [PRESET_SEED] = {
         .batch = 400, .epochs = 400, .lr = 1e-5, .lr_end = 1, .warmup = 0, .schedule = LR_CONSTANT,
         .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 0, .ema = 0, .l1 = true, .cond_drop = 0,
