@@ -38,7 +38,7 @@ static void save(const char *name, const void *bytes, size_t n)
 static Dataset read_set(const char *path, DataSplit split, const char *source)
 {
     DataFiles files;
-    Dataset d;
+    Dataset d = {0};
     Err e = {0};
 
     if (dataset_files(&files, path, split, &e) || dataset_read(&d, path, split, &DATA_DEFAULTS, &e))
