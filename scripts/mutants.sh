@@ -381,6 +381,7 @@ data: anybody's directory is replaced|src/cli/cmd_data.c|s/if (!is_copy(output))
 data: one that somebody added to|src/cli/cmd_data.c|s/ \&\& dir_holds_only(dir, names);/;/|cli_data
 data: replaced unasked|src/cli/cmd_data.c|s/return a->force ? 0 :/return 1 ? 0 :/|cli_data
 data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a->source, e))/if (0)/|cli_data
+data: a copy in colour as IDX files|src/data/dataset_write.c|s/d->channels == 1 ? write_idx/1 ? write_idx/|test_transform
 data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
 directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
 noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rc = d.channels == 1/rc = d.channels > 0/|cli_data
@@ -492,8 +493,8 @@ picture: a mask of another size|src/cli/sample_init.c|s/im.w == picture->w \&\& 
 picture: a mask not fitted as its picture|src/cli/sample_init.c|s/\&im, a->fit, BLACK/\&im, FIT_CROP, BLACK/|cli_image
 picture: written over|src/cli/sample_files.c|s/(a->init \&\& cli_check_apart(path, a->init, e))/0/|cli_image
 mask: written over|src/cli/sample_files.c|s/(a->mask \&\& cli_check_apart(path, a->mask, e))/0/|cli_image
-picture: its options stand alone|src/cli/options/sample_args.c|s/if (!a->init \&\& (a->mask/if (0 \&\& (a->mask/|cli_image
-recipe: strength of nothing|src/cli/recipe.c|s/return a->init != NULL;/return true;/|cli_image
+picture: its options stand alone|src/cli/options/sample_args.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
+recipe: strength of nothing|src/cli/recipe.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
 recipe: whole paths of pictures|src/cli/recipe.c|s/short_name(a->mask, e)/mem_strdup(a->mask, e)/|cli_image
 shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
 shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
@@ -511,7 +512,7 @@ names: of an adapter of other classes|src/store/adapter_read.c|s/if (to->names.n
 names: lost in a copy of the model|src/model/model.c|s/(model_seal_blank(copy, e) .. names_copy(&copy->names, &m->names, e))/(model_seal_blank(copy, e))/|test_names
 names: lost with a lower rank|src/adapter/reduce.c|s/names_copy(&to->names, &a->names, e) ../0 \x7c\x7c/|cli_names
 names: fewer than labels|src/data/class_names.c|s/if (d->labels\[i\] >= names->n)/if (0)/|test_names
-names: lost in a copy of the data|src/data/source_idx.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
+names: lost in a copy of the data|src/data/dataset_write.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
 classes: labels stay as they were|src/cli/classes.c|s/d->labels\[i\] = (uint8_t)row\[d->labels\[i\]\]/(void)row/|cli_names
 classes: validation's labels stay as they were|src/cli/train_command.c|s/return run->val.n ? classes_match/return 0 ? classes_match/|cli_names
 classes: a number comes before a name|src/cli/classes.c|s/    if (named >= 0)$/    if (named >= 0 \&\& number < 0)/|cli_names

@@ -69,9 +69,14 @@ cp -r np colour
 head -c 384 src/train-images-idx3-ubyte | npy '|u1' '(8, 4, 4, 3)' >colour/train_images.npy
 tail -c +9 src/train-labels-idx1-ubyte | head -c 8 | npy '|u1' '(8,)' >colour/train_labels.npy
 expect 0 'channels               3           1' data colour
-refuse 3 'these have 3 channels' data -t bold -o nothing colour
+expect 0 negative data -t invert -o negative colour
+check 'a copy in colour' cmp <(tail -c +129 negative/train_images.npy | od -An -v -tu1 -w1) \
+    <(tail -c +129 colour/train_images.npy | od -An -v -tu1 -w1 | awk '{ printf "%4d\n", 255 - $1 }')
+expect 0 'channels               3           3' data negative
 cp -r np bad && printf 'x' >>bad/train_images.npy
 refuse 3 "'bad/train_images.npy' goes on after the 1536 bytes" train --data bad
+cp np/train_images.npy bad && printf 'x' >>bad/test_labels.npy
+refuse 3 "'bad/test_labels.npy' goes on" data -t bold -o nothing bad
 check 'refusals wrote nothing' test ! -e nothing -a ! -e runs
 
 # ---- copies ----

@@ -60,9 +60,10 @@ mv photos plain-photos && ln -s plain-photos photos
 refuse 2 "would be one of the pictures" data photos --sheet plain-photos/x.png
 rm photos && mv plain-photos photos
 
-# ---- copies, which are grey ----
-expect 3 'these have 3 channels (--grey)' data -t bold -o copy photos
-check 'nothing is left of it' test ! -e copy
+# ---- copies ----
+expect 0 copy data -t bold -o copy --image-size 8 photos
+expect 0 'channels               3           3' data copy
+rm -r copy
 expect 0 copy data -t invert -o copy --grey --image-size 4 photos
 expect 0 '4x4         4x4' data copy
 refuse 2 'give --grey or --rgb, not both' data --grey --rgb photos

@@ -140,8 +140,8 @@ int dataset_check_labels(const Dataset *d, int classes, Err *e);
  * it has them. ERR_USAGE: fewer than there are classes. All where n is no less than there are. */
 int dataset_balance(Dataset *d, int n, Err *e);
 
-/* Grey images as IDX files, gzipped, and the names of classes as classes.txt, in a directory that is there; each
- * atomic, the same bytes each time. */
+/* Grey images as IDX files, gzipped, those of three channels as NumPy's, and the names of classes as classes.txt, in a
+ * directory that is there; each atomic, the same bytes each time. */
 int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e);
 extern const char *const DATASET_WRITTEN[]; /* all names that this gives to files, NULL-terminated */
 

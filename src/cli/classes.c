@@ -96,10 +96,11 @@ static int no_such(const char *word, const Model *m, const char *path, Err *e)
 /* 0..: a number and no more; -1: something else. What is too large for a class is CLASS_LIST_MAX. */
 static int number_of(const char *word)
 {
-    const size_t digits = strspn(word, "0123456789");
-    if (!digits || word[digits])
+    char *end;
+    const long n = strtol(word, &end, 10);
+    if (*end || word[0] < '0' || word[0] > '9')
         return -1;
-    return digits > 6 ? CLASS_LIST_MAX : atoi(word);
+    return n < CLASS_LIST_MAX ? (int)n : CLASS_LIST_MAX;
 }
 
 /* The class that the word means, or -1. */
@@ -196,15 +197,15 @@ static void note_other(int i, const char *name, const char *was, const char *lor
 
 int classes_join(Model *m, const Adapter *a, const char *lora, Err *e)
 {
-    const ClassNames none = {0}, *brought = &a->names;
+    const ClassNames *brought = &a->names;
     const bool names = brought->n > 0 && brought->n <= m->config.classes; /* more would be of another table */
-    char number[CLASS_NAME_MAX];
+    const int had = m->names.n;
     bool told = false;
     if ((names || m->names.n) && names_fill(&m->names, m->config.classes, e))
         return -1;
     for (int i = 0; names && i < brought->n; i++) {
         char *now = m->names.name[i];
-        if (!told && strcmp(now, brought->name[i]) != 0 && strcmp(now, names_at(number, &none, i)) != 0) {
+        if (!told && i < had && strcmp(now, brought->name[i]) != 0) {
             note_other(i, brought->name[i], now, lora);
             told = true;
         }

@@ -65,7 +65,9 @@ static const OptionTable TABLE = {
         "gzipped or\n"
         "not (IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
         "integers (n)).\n"
-        "A copy is IDX files, gzipped, for --data of the other commands. Prints the path written.\n\n"
+        "classes.txt beside IDX or NumPy's files names the classes, in order, one on each line.\n"
+        "A copy is IDX files, gzipped, or of colour NumPy's, for --data of the other commands. Prints the path "
+        "written.\n\n"
         "  sdlora data data/fashion-mnist\n"
         "  sdlora data photos --sheet photos.png\n"
         "  sdlora data --transform outline -n 500 -o data/outlines\n"
@@ -78,8 +80,10 @@ static const OptionTable TABLE = {
 
 /* ---- where the copy goes ---- */
 
+enum { COPY_NAMES = 12 };
+
 /* All names that a copy may have, into out. */
-static void copy_names(const char *out[8])
+static void copy_names(const char *out[COPY_NAMES])
 {
     int n = 0;
     for (; DATASET_WRITTEN[n]; n++)
@@ -91,7 +95,7 @@ static void copy_names(const char *out[8])
 /* Did this command make the directory, and is there nothing else in it? */
 static bool is_copy(const char *dir)
 {
-    const char *names[8], *made_by;
+    const char *names[COPY_NAMES], *made_by;
     char *path = mem_printf(NULL, "%s/" ABOUT, dir);
     json_t *about = path && file_exists(path) ? json_read_file(path, ABOUT_MAX, NULL) : NULL;
     bool ours;
@@ -125,19 +129,14 @@ static int check_output(const DataArgs *a, const char *output, Err *e)
 
 /* ---- the copy ---- */
 
-/* IDX files hold grey images; *c is left with what the other splits must be like. */
+/* *c is left with what the other splits must be like. */
 static int read_to_copy(Dataset *d, const DataArgs *a, DataSplit split, DataConfig *c, Err *e)
 {
     if (picture_args_read(d, a->source, split, c, &a->pictures, PROGRESS_AUTO, false, e))
         return -1;
     picture_args_say(d, c);
-    c->channels = 1;
-    if (d->channels == 1)
-        return 0;
-    err_set(e, ERR_INPUT, "a copy is IDX files, which hold grey images, and these have %d channels (--grey)",
-            d->channels);
-    dataset_free(d);
-    return -1;
+    c->channels = d->channels;
+    return 0;
 }
 
 static int copy_split(json_t *sums, const char *to, const DataArgs *a, DataSplit split, DataConfig *c, Err *e)
@@ -194,7 +193,7 @@ static int copy_in(const char *output, const char *parent, const DataArgs *a, Er
 {
     const size_t cap = strlen(parent) + 64;
     char *tmp = mem_alloc(cap, 1, "a path", e);
-    const char *names[8];
+    const char *names[COPY_NAMES];
     bool removed;
     int held, rc;
     copy_names(names);

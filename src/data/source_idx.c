@@ -1,11 +1,11 @@
-/* A source: a directory of IDX files, as MNIST comes; and what writes one. See source.h and idx.h. */
+/* A source: a directory of IDX files, as MNIST comes. See source.h and idx.h. */
 
 #include "sdlora/idx.h"
 #include "sdlora/mem.h"
 
 #include "source.h"
 
-/* In the order in which they are looked for; [1] is what dataset_write gives. */
+/* In the order in which they are looked for. */
 static const char *const IMAGES[DATA_SPLITS][5] = {
     [DATA_TRAIN] = {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte",
                     "train-images.idx3-ubyte.gz", NULL},
@@ -18,13 +18,6 @@ static const char *const LABELS[DATA_SPLITS][5] = {
     [DATA_TEST] = {"t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz", "t10k-labels.idx1-ubyte",
                    "t10k-labels.idx1-ubyte.gz", NULL},
 };
-
-const char *const DATASET_WRITTEN[] = {"train-images-idx3-ubyte.gz",
-                                       "train-labels-idx1-ubyte.gz",
-                                       "t10k-images-idx3-ubyte.gz",
-                                       "t10k-labels-idx1-ubyte.gz",
-                                       "classes.txt",
-                                       NULL};
 
 static int find(DataFiles *out, const char *path, DataSplit split, Err *e)
 {
@@ -66,26 +59,3 @@ const DataSource IDX_SOURCE = {
     .find = find,
     .read = source_read_idx,
 };
-
-static int write_one(const char *dir, const char *name, const Idx *idx, Err *e)
-{
-    char *path = mem_printf(e, "%s/%s", dir, name);
-    int result = path ? idx_write_gz(path, idx, e) : -1;
-
-    mem_free(path);
-    return result;
-}
-
-int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e)
-{
-    Idx images = {3, {(uint32_t)d->n, (uint32_t)d->h, (uint32_t)d->w}, d->images};
-    Idx labels = {1, {(uint32_t)d->n}, d->labels};
-
-    if (d->channels != 1)
-        return err_set(e, ERR_INPUT, "IDX files hold grey images, and these have %d channels", d->channels);
-    if (write_one(dir, IMAGES[split][1], &images, e))
-        return -1;
-    if (write_one(dir, LABELS[split][1], &labels, e))
-        return -1;
-    return d->class_name ? source_write_names(dir, d, e) : 0;
-}
