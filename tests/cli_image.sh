@@ -121,6 +121,8 @@ check 'crop' one --init-image wide.bmp --strength 0 -o w
 check 'is the middle' test "$(values w | sort -n | uniq -c | tr -s ' ' | tr '\n' ',')" = ' 192 10, 192 30, 192 200,'
 check 'pad' one --init-image wide.bmp --strength 0 --fit pad -o w
 check 'is white above' test "$(corner w)" = '255 255 255 '
+check 'pad with a colour' one --init-image wide.bmp --strength 0 --fit pad --background '#0a141e' -o w
+check 'has that above' test "$(corner w)" = '10 20 30 '
 check 'stretch' one --init-image wide.bmp --strength 0 --fit stretch -o w
 check 'is the whole' test "$(corner w)" = '250 0 90 '
 
@@ -157,11 +159,10 @@ again() { # again NAME ARGS...
     shift
     sample -o "$name.png" "$@"
     command=$("$SDLORA" info "$name.png" | sed -n 's/^ *draw it again *sdlora //p')
-    # shellcheck disable=SC2086
-    "$SDLORA" $command -q -o "$name-again.png" >out.txt 2>err.txt
+    eval "'$SDLORA' $command -q -o $name-again.png" >out.txt 2>err.txt
     check "drawn again by '$command'" cmp "$name.png" "$name-again.png"
 }
-again init --init-image "$WORK/photo.bmp" --strength 0.4 --fit pad -n 2 --trajectory 3
+again init --init-image "$WORK/photo.bmp" --strength 0.4 --fit pad --background '#102030' -n 2 --trajectory 3
 again mask --init-image photo.bmp --mask "$WORK/hole.bmp" --lora -n 2
 check 'no path of this machine' test "$(grep -c "$WORK" mask.png)" -eq 0
 expect 0 'photo.bmp, SHA-256 ' info mask.png
@@ -169,7 +170,7 @@ check 'it is the file' grep -q "mask  *hole.bmp, SHA-256 $(sha256sum hole.bmp | 
 cp all.bmp hole.bmp
 expect 0 'another file is here' info mask.png
 expect 0 '' info grid.png
-check 'nothing of pictures in others' test "$(grep -c -e strength -e '  fit' out.txt)" -eq 0
+check 'nothing of pictures in others' test "$(grep -c -e strength -e '  fit' -e background out.txt)" -eq 0
 
 # ---- refusals ----
 cold() { refuse "$1" "$2" sample --model run/model.safetensors --steps 5 -o x.png "${@:3}"; }
@@ -177,6 +178,8 @@ rm -f x.png
 cold 2 '--mask belongs to --init-image' --mask hole.bmp
 cold 2 '--strength belongs to --init-image' --strength 0.5
 cold 2 '--fit belongs to --init-image' --fit pad
+cold 2 '--background belongs to --init-image' --background black
+cold 2 'background' --init-image photo.bmp --background blue
 cold 2 '0 to 1' --init-image photo.bmp --strength 1.01
 cold 2 'needs a number' --init-image photo.bmp --strength nan
 cold 2 'more moments than the 2 steps taken' --init-image photo.bmp --strength 0.4 --trajectory 3

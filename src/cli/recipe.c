@@ -180,8 +180,9 @@ static bool says_something(const Option *o, const SampleArgs *a, const char *val
         return !d->all_steps;
     if (!strcmp(o->name, "eta"))
         return d->uses_eta;
-    if (!strcmp(o->name, "strength") || !strcmp(o->name, "fit"))
-        return a->init != NULL;
+    for (const char *const *of = OF_INIT; *of && !a->init; of++)
+        if (!strcmp(o->name, *of))
+            return false;
     return o->field->type != FIELD_INT || field_int((const char *)a + o->at, o->field) != 0;
 }
 

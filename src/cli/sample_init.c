@@ -4,18 +4,20 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 
-static const uint8_t WHITE[3] = {255, 255, 255}, BLACK[3] = {0, 0, 0};
+#include "options/picture_args.h"
 
 /* Planes of the model's size to values as the model has them, pixel by pixel. */
 static int read_picture(SampleJob *j, Image *im, const SampleArgs *a, Err *e)
 {
     const ModelConfig *m = &j->model->config;
+    const PictureArgs look = {.background = a->background};
     const size_t values = model_image_values(m), channels = (size_t)m->in_channels, hw = values / channels;
+    DataConfig c;
     uint8_t *planes = mem_alloc(values, 1, "a picture", e);
     int rc = -1;
     j->init = mem_alloc(values, sizeof *j->init, "a picture", e);
-    if (planes && j->init && !image_read(im, a->init, WHITE, e) &&
-        !image_fit(planes, m->in_channels, m->image_size, im, a->fit, WHITE, e)) {
+    if (planes && j->init && !picture_args_config(&c, &look, 0, 0, e) && !image_read(im, a->init, c.background, e) &&
+        !image_fit(planes, m->in_channels, m->image_size, im, a->fit, c.background, e)) {
         for (size_t i = 0; i < values; i++)
             j->init[i] = image_to_real(planes[i % channels * hw + i / channels]);
         rc = 0;
@@ -26,6 +28,7 @@ static int read_picture(SampleJob *j, Image *im, const SampleArgs *a, Err *e)
 
 static int read_mask(SampleJob *j, const Image *picture, const SampleArgs *a, Err *e)
 {
+    static const uint8_t BLACK[3] = {0, 0, 0};
     const int size = j->model->config.image_size;
     const size_t hw = (size_t)size * (size_t)size;
     Image im = {0};

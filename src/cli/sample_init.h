@@ -5,7 +5,7 @@
 #include "sample_files.h"
 
 /* Read what --init-image and --mask name, fitted to the model's images, into j->init and j->paint, and tell a->config.
- * What is transparent in a picture is white, in a mask black: kept. Does nothing without them. */
+ * What is transparent in a mask is black: kept. Does nothing without them. */
 int sample_init_read(SampleJob *j, SampleArgs *a, Err *e);
 
 #endif

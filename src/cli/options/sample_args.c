@@ -11,6 +11,7 @@
 
 enum { IMAGES_MAX = 10000000 };
 
+const char *const OF_INIT[] = {"mask", "strength", "fit", "background", NULL};
 static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
 #define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
@@ -48,6 +49,8 @@ static const Option OPTIONS[] = {
      OWN(FIELD_TEXT, mask, .help = "a picture of the same size: what is white is painted, what is black stays")},
     {.name = "fit", .flags = OPT_DRAWN,
      OWN(FIELD_ENUM, fit, .names = FIT_NAMES, .help = "how a picture that is not square becomes one")},
+    {.name = "background", .flags = OPT_DRAWN, .arg = "#RRGGBB",
+     OWN(FIELD_TEXT, background, .help = "what transparent pixels show, also white or black")},
     {.heading = "How to draw"},
     {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN}, /* these three: sample_table */
     {.name = "steps", .flags = OPT_DRAWN},
@@ -188,7 +191,7 @@ void sample_table(SampleTable *t)
 
 SampleArgs sample_args_default(void)
 {
-    SampleArgs a = {.model = DEFAULT_MODEL, .classes = "all", .scale = 2};
+    SampleArgs a = {.model = DEFAULT_MODEL, .classes = "all", .background = "white", .scale = 2};
     ModelConfig m = model_preset(PRESET_MNIST);
     a.config = sample_config_default(&m);
     return a;
@@ -198,11 +201,9 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
-    if (!a->init && (a->mask || options_given(g, "strength") || options_given(g, "fit")))
-        return err_set(e, ERR_USAGE, "--%s belongs to --init-image",
-                       a->mask                        ? "mask"
-                       : options_given(g, "strength") ? "strength"
-                                                      : "fit");
+    for (const char *const *of = OF_INIT; *of && !a->init; of++)
+        if (options_given(g, *of))
+            return err_set(e, ERR_USAGE, "--%s belongs to --init-image", *of);
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");

@@ -11,7 +11,7 @@
 typedef enum SampleFormat { FORMAT_PNG, FORMAT_IDX, FORMAT_NPY } SampleFormat;
 
 typedef struct SampleArgs {
-    const char *model, *classes, *output, *init, *mask;
+    const char *model, *classes, *output, *init, *mask, *background;
     char model_file[FILE_PATH_MAX]; /* where the model lies, in a directory that was named */
     TextList loras;
     int sampler; /* place in the table's names; sample_args_settle makes config.sampler of it */
@@ -37,6 +37,8 @@ typedef struct SampleTable {
 void sample_table(SampleTable *t);
 
 SampleArgs sample_args_default(void);
+
+extern const char *const OF_INIT[]; /* options that belong to --init-image, NULL-terminated */
 
 /* What needs no model: contradictions between options (ERR_USAGE). */
 int sample_args_check(const SampleArgs *a, const Given *g, Err *e);
