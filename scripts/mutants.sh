@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
+chmod 755 "$root" # for tests that give up the rights of root
 export TMPDIR=$root # failing tests leave their files
 trap 'rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
@@ -293,6 +294,53 @@ fit: beside the middle|src/data/resize.c|s/p.y = round_even(size - p.h, 2);/p.y 
 fit: halves are rounded up|src/data/resize.c|s/ \&\& q % 2 == 1//|test_image_read
 fit: a picture vanishes|src/data/resize.c|s/shorter < 1 ? 1 : shorter/shorter/|test_image_read
 fit: grey is the first channel|src/data/resize.c|s/grey\[i\] = image_luma(in->px + 3 \* i)/grey[i] = in->px[3 * i]/|test_image_read
+folder: in the order of the disk|src/data/folder_scan.c|s/return strcmp((\*a)->d_name, (\*b)->d_name)/return strcmp((*b)->d_name, (*a)->d_name)/|test_folder
+folder: hidden files|src/data/folder_scan.c|s/return d->d_name\[0\] != '.'/return strcmp(d->d_name, ".") \&\& strcmp(d->d_name, "..")/|test_folder
+folder: endings in one case|src/data/folder_scan.c|s/!strcasecmp(dot + 1, ENDINGS\[i\])/!strcmp(dot + 1, ENDINGS[i])/|test_folder
+folder: read twice|src/data/folder_scan.c|s/return see(w, st) ? walk/return see(w, st) \x7c\x7c w->f->n < 100 ? walk/|test_folder
+folder: links mix classes|src/data/folder_scan.c|s/first = folder \&\& see(w, \&st)/first = folder/|test_folder
+folder: classes that differ in case|src/data/folder_scan.c|s/if (!strcasecmp(f->class_name\[c\], name))/if (0)/|test_folder
+folder: any number of classes|src/data/folder_scan.c|s/if (f->classes == DATA_CLASSES_MAX)/if (f->classes == DATA_CLASSES_MAX - 1)/|test_folder
+folder: a class without pictures|src/data/folder_scan.c|s/if (w->f->n > before \&\& add_class/if (add_class/|test_folder
+folder: runs are data|src/data/folder_scan.c|s/wanted = is_run(names, n) ? 0 : n/wanted = n/|test_folder
+folder: loose pictures are not told|src/data/folder_scan.c|s/if (rc .. loose == 0)/if (1)/|test_folder
+folder: folders that cannot be read are not told|src/data/folder_scan.c|s/rc = leave_out(w, path, strerror(errno))/rc = 0/|test_folder
+folder: test comes before val|src/data/folder_parts.c|s/{"val", "valid", "test", NULL}/{"test", "val", "valid", NULL}/|test_folder
+folder: train among other classes|src/data/folder_parts.c|s/return train \&\& !others/return train/|test_folder
+folder: a part that has its own is split|src/data/source_folder.c|s/        if (!whole)$/        if (1)/|test_folder
+folder: another set is split|src/data/source_folder.c|s/whole = whole .. c->val;/;/|test_folder
+folder: split by place|src/data/folder_parts.c|s/file_sha256(hex, path, strlen(path))/file_sha256(hex, path, strlen(path) - 1)/|test_folder
+folder: a class is not trained on|src/data/folder_parts.c|s/trains\[f->item\[i\].label\] > 0 \&\& //|test_folder
+folder: classes by their place|src/data/folder_parts.c|s/            if (!strcmp(f->class_name\[i\], c->class_name\[k\]))/            if (k == i)/|test_folder
+folder: any class for testing|src/data/folder_parts.c|s/        if (label\[i\] < 0)/        if (0)/|test_folder
+folder: grey until proven|src/data/folder_decode.c|s/    return c->channels > 0 ? c->channels : 3;/    return c->channels > 0 ? c->channels : 1;/|test_folder
+folder: two channels are enough|src/data/folder_decode.c|s/memcmp(px, px + hw, hw) != 0 .. //|test_folder
+folder: what is not read stays|src/data/folder_decode.c|s/        if (d->facts\[i\].read)$/        if (1)/|test_folder
+folder: none can be read|src/data/source_folder.c|s/r->pictures > 0 \&\& r->skipped == r->pictures/0/|test_folder
+folder: strict does nothing|src/data/source_folder.c|s/strict \&\& r->skipped > 0/0/|test_folder
+folder: strict of pictures only|src/data/source_folder.c|s/strict \&\& r->lines > 0/0/|test_folder
+folder: the size of the last|src/data/source_folder.c|s/if (pixels > most)/if (pixels >= most)/|test_folder
+sources: pictures beside IDX files|src/data/dataset.c|s/        if (has_other(SOURCES\[i\], path, split))/        if (0)/|test_folder
+cache: for any background|src/data/folder_cache.c|s/c->background\[1\], c->background\[2\]/c->background[1], 0/|test_folder_cache
+cache: for any fit|src/data/folder_cache.c|s/(int)c->fit/0/|test_folder_cache
+cache: for any part|src/data/folder_cache.c|s/memcmp(head->key, want.key, sizeof want.key) ../0 \x7c\x7c/|test_folder_cache
+cache: times are not asked|src/data/folder_cache.c|s/(FileSpan){&p->stamp, sizeof p->stamp}/(FileSpan){\&p->stamp.size, 8}/|test_folder_cache
+cache: a time set back|src/data/folder_cache.c|s/(FileSpan){&p->stamp, sizeof p->stamp}/(FileSpan){\&p->stamp, 16}/|test_folder_cache
+cache: names are not asked|src/data/folder_cache.c|s/(FileSpan){p->path, strlen(p->path) + 1}/(FileSpan){"", 1}/|test_folder_cache
+cache: not checked|src/data/folder_cache.c|s/checksum(&head, d) == head.crc/1/|test_folder_cache
+cache: longer than it says|src/data/folder_cache.c|s/           file_size(in) == /           file_size(in) >= /|test_folder_cache
+cache: more than there are|src/data/folder_cache.c|s/return read == d->read/return true/|test_folder_cache
+cache: facts of any kind|src/data/folder_cache.c|s/ \&\& are_facts(d)//|test_folder_cache
+cache: what was broken stays so|src/data/folder_decode.c|s/same = same \&\& !d->facts\[i\].read/;/|test_folder_cache
+cache: no place is an error|src/data/source_folder.c|s/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) {/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) return -1; else {/|test_folder_cache
+channels: grey is red|src/data/dataset.c|s/out\[k\] = image_luma(.*;/out[k] = in[k];/|test_folder
+data: a picture over the data|src/cli/options/picture_args.c|s/return within ? err_set/return 0 ? err_set/|cli_folder
+data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& a->rgb)/if (0)/|cli_folder
+data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder
+data: all that is left out is told|src/cli/options/picture_args.c|s/i < r->lines \&\& i < LINES_MAX/i < r->lines/|cli_folder
+data: a cache where a relative path says|src/cli/options/picture_args.c|s/if (xdg \&\& \*xdg == '.')/if (xdg)/|cli_folder
+train: the first class only|src/cli/options/train_args.c|s/    if (d->report)$/    if (0)/|cli_folder
+train: validated in other channels|src/cli/options/train_args.c|s/c->channels = train->channels;/;/|cli_folder
 EMNIST: on its side|src/data/source_emnist.c|s/one\[(size_t)x \* (size_t)h + (size_t)y\]/one[(size_t)y * (size_t)w + (size_t)x]/|test_sources
 EMNIST: letters from 1|src/data/source_emnist.c|s/d->labels\[i\]--;/;/|test_sources
 EMNIST: any letter|src/data/source_emnist.c|s/d->labels\[i\] < 1 .. d->labels\[i\] > 26/0/|test_sources

@@ -115,6 +115,12 @@ mv val/'red cats' val/dogs
 expect 3 "class 'dogs'" train --data photos --val val --out x
 check 'some of each class' train --data photos --limit 8 --val-split 0 --out i
 check 'as many' said '8 images, 2 classes'
+mkdir few few/blüe 'few/red cats'
+for i in 1 2 3 4; do
+    cp "photos/blüe/$i.bmp" few/blüe && cp "photos/red cats/$i.bmp" 'few/red cats'
+done
+check 'alone' train --data few --val-split 0 --out few-run
+check 'are the first ones' cmp -s <(losses i) <(losses few-run)
 
 # ---- an adapter: size and channels are the model's ----
 expect 0 l finetune --model a --data grey --rank 1 --steps 1 --batch-size 4 --out l

@@ -182,6 +182,13 @@ check 'a model that goes on takes them' "$SDLORA" train --init plain.run --data 
 check 'in place of its numbers' test "$(names_in init.named/model.safetensors)" = '"class_names": [ "bird", "cat", "fish" ]'
 printf '%s\n' bird cat fish ant >more/classes.txt
 refuse 2 "the data have 4 classes, and 'run' knows 3" train --init run --data more --out x
+printf '%s\n' 1 2 0 >numbers/classes.txt
+check 'a model whose names are numbers' train --data numbers --out numbers.run --steps 1
+printf '%s\n' 3 2 4 >numbers/classes.txt
+check 'and an adapter of others' tune numbers.run others --data numbers --steps 1 --target w_v
+check 'has those' test "$(names_in others/adapter_model.safetensors)" = '"class_names": [ "1", "2", "0", "3", "4" ]'
+"$SDLORA" sample --model numbers.run --lora others --steps 1 -q -n 1 --format idx -o n --class 4,3,1 >out.txt 2>err.txt
+check 'which are drawn, and nothing to tell' test "$(labels n) $(cat err.txt)" = '430 '
 
 # ---- adapters that disagree ----
 check 'an adapter without names' tune plain.run bare --data plain --steps 1

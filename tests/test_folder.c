@@ -361,6 +361,13 @@ static void test_channels(void **state)
     d = read_part(t.path, DATA_TRAIN, &c);
     assert_true(d.channels == 1 && d.images[0] == 50 && d.images[16] == 90 && !d.report->colour);
     dataset_free(&d);
+    for (int i = 0; i < 3; i++) { /* one channel apart is colour, whichever */
+        put_bmp(tmpdir_name(&t, "a/2.bmp"), 4, 4, i == 0 ? 91 : 90, i == 1 ? 91 : 90, i == 2 ? 91 : 90);
+        d = read_part(t.path, DATA_TRAIN, &c);
+        assert_true(d.channels == 3 && !strcmp(d.report->colour, "a/2.bmp"));
+        dataset_free(&d);
+    }
+    put_bmp(tmpdir_name(&t, "a/2.bmp"), 4, 4, 90, 90, 90);
     c.channels = 3;
     d = read_part(t.path, DATA_TRAIN, &c);
     assert_true(d.channels == 3 && d.images[47] == 50 && d.images[48] == 90 && !d.report->colour);
@@ -413,7 +420,7 @@ static void test_report(void **state)
     tmpdir_make(&t);
     put_bmp(tmpdir_name(&t, "1.bmp"), 8, 4, 1, 2, 3);
     put_bmp(tmpdir_name(&t, "2.bmp"), 4, 8, 1, 2, 3);
-    put_bmp(tmpdir_name(&t, "3.bmp"), 8, 4, 1, 2, 3);
+    put_bmp(tmpdir_name(&t, "3.bmp"), 4, 8, 1, 2, 3);
     put_bmp(tmpdir_name(&t, "4.bmp"), 4, 4, 1, 2, 3);
     for (int i = 0; i < 4; i++) {
         const char *const from[] = {"grey", "grey_alpha", "rgba", "palette"};
@@ -532,6 +539,11 @@ static void test_unreadable(void **state)
     chmod(tmpdir_name(&t, "c/locked"), 0);
     chmod(t.path, 0755);
     assert_true(!root || !seteuid(65534)); /* whom root's rights do not help */
+    if (euidaccess(t.path, R_OK | X_OK)) { /* nor lets anybody in */
+        assert_true(!root || !seteuid(0));
+        tmpdir_remove(&t);
+        skip();
+    }
     d = read_part(t.path, DATA_TRAIN, &c);
     assert_true(!root || !seteuid(0));
     assert_int_equal(d.n, 1);

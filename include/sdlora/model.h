@@ -88,8 +88,8 @@ int model_seal_blank(Model *m, Err *e);
 /* A model of its own with the same weights, not trainable. */
 Model *model_copy(const Model *m, Err *e);
 int model_seal(Model *m, uint64_t seed, Err *e); /* or weights initialised from seed, as model_new's */
-/* More classes for a frozen model: the class table's new rows are zero, and the null class comes after them. Networks
- * and adapters are made afterwards. */
+/* More classes, whose names are the caller's, for a frozen model: the class table's new rows are zero, and the null
+ * class comes after them. Networks and adapters are made afterwards. */
 int model_grow_classes(Model *m, int classes, Err *e);
 void model_free(Model *m);
 

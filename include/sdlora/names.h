@@ -22,7 +22,8 @@ bool name_is_good(const char *name);
 int names_find(const ClassNames *c, const char *name);
 /* One more. ERR_USAGE: not good, called so already, or too many. */
 int names_add(ClassNames *c, const char *name, Err *e);
-/* Those up to class n-1 that have none are called by their numbers; errors as names_add's. */
+/* Those up to class n-1 that have none are called by their numbers, or "class 3" where another one is called "3";
+ * errors as names_add's. */
 int names_fill(ClassNames *c, int n, Err *e);
 /* Of a text of one on each line, which may end in \r\n; empty lines may follow. ERR_INPUT: "LABEL, line 3: ...", as
  * names_add; there is none, or a zero byte. *c is empty, and needs names_free also after an error. */

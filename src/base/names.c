@@ -60,11 +60,13 @@ int names_add(ClassNames *c, const char *name, Err *e)
 
 int names_fill(ClassNames *c, int n, Err *e)
 {
-    char number[16];
+    char name[32];
 
     while (c->n < n) {
-        snprintf(number, sizeof number, "%d", c->n);
-        if (names_add(c, number, e))
+        snprintf(name, sizeof name, "%d", c->n);
+        if (names_find(c, name) >= 0)
+            snprintf(name, sizeof name, "class %d", c->n);
+        if (names_add(c, name, e))
             return -1;
     }
     return 0;

@@ -197,15 +197,15 @@ static void note_other(int i, const char *name, const char *was, const char *lor
 
 int classes_join(Model *m, const Adapter *a, const char *lora, Err *e)
 {
-    const ClassNames none = {0}, *brought = &a->names;
+    const ClassNames *brought = &a->names;
     const bool names = brought->n > 0 && brought->n <= m->config.classes; /* more would be of another table */
-    char number[CLASS_NAME_MAX];
+    const int had = m->names.n;
     bool told = false;
     if ((names || m->names.n) && names_fill(&m->names, m->config.classes, e))
         return -1;
     for (int i = 0; names && i < brought->n; i++) {
         char *now = m->names.name[i];
-        if (!told && strcmp(now, brought->name[i]) != 0 && strcmp(now, names_at(number, &none, i)) != 0) {
+        if (!told && i < had && strcmp(now, brought->name[i]) != 0) {
             note_other(i, brought->name[i], now, lora);
             told = true;
         }

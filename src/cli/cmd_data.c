@@ -65,6 +65,7 @@ static const OptionTable TABLE = {
         "gzipped or\n"
         "not (IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
         "integers (n)).\n"
+        "classes.txt beside IDX or NumPy's files names the classes, in order, one on each line.\n"
         "A copy is IDX files, gzipped, or of colour NumPy's, for --data of the other commands. Prints the path "
         "written.\n\n"
         "  sdlora data data/fashion-mnist\n"

@@ -39,7 +39,10 @@ static int settle_classes(Run *run, Err *e)
     c->embedding = true;
     c->known_classes = known;
     c->classes = wanted;
-    return model_grow_classes(m, wanted, e);
+    if (model_grow_classes(m, wanted, e))
+        return -1;
+    names_free(&m->names);
+    return names_copy(&m->names, &run->names, e);
 }
 
 /* Where no convolution is adapted, fewer weights have all the work, and larger steps are better (README, "Adapters").

@@ -17,8 +17,8 @@ typedef struct CacheHead {
     char magic[16];
     uint32_t order, crc; /* of all that follows */
     char key[64], sha256[64];
-    int32_t n, read, channels, size;
-} CacheHead;
+    int32_t read, channels;
+} CacheHead; /* then the facts of each picture of the folder, then the pixels of those that were read */
 
 enum { CHECKED_FROM = offsetof(CacheHead, key) };
 
@@ -74,8 +74,6 @@ static int make_head(CacheHead *head, const Folder *f, const DataConfig *c)
     memset(head, 0, sizeof *head);
     memcpy(head->magic, MAGIC, sizeof head->magic);
     head->order = ORDER;
-    head->n = f->n;
-    head->size = folder_size(c);
     return make_key(head, f, c);
 }
 
@@ -103,14 +101,14 @@ static bool take_head(CacheHead *head, Decoded *d, FileIn *in, const Folder *f, 
     size_t bytes;
 
     if (make_head(&want, f, c) || !take(head, sizeof *head, in) || memcmp(head->magic, want.magic, sizeof want.magic) ||
-        head->order != want.order || memcmp(head->key, want.key, sizeof want.key) || head->n != want.n ||
-        head->size != want.size || head->read < 0 || head->read > head->n ||
-        (head->channels != 1 && head->channels != 3) || (c->channels > 0 && head->channels != c->channels))
+        head->order != want.order || memcmp(head->key, want.key, sizeof want.key) || head->read < 0 ||
+        head->read > f->n || (head->channels != 1 && head->channels != 3) ||
+        (c->channels > 0 && head->channels != c->channels))
         return false;
-    d->n = head->n;
+    d->n = f->n;
     d->read = head->read;
     d->channels = head->channels;
-    d->size = head->size;
+    d->size = folder_size(c);
     memcpy(d->sha256, head->sha256, sizeof head->sha256);
     return mem_mul(&bytes, (size_t)d->read, decoded_image_bytes(d)) &&
            file_size(in) == sizeof *head + (uint64_t)d->n * sizeof *d->facts + bytes;
