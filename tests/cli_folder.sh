@@ -50,7 +50,7 @@ check 'grey is one channel' grep -q '^channels  *1  *1$' out.txt
 expect 0 '16x16' data --image-size 16 photos
 expect 0 'channels               3' data --rgb --val-split 0 grey
 expect 0 "sheet.png" data photos --sheet sheet.png
-expect 0 '662 x 134' info sheet.png
+expect 0 'x 134 pixels' info sheet.png
 refuse 2 "'photos/sheet.png' would be one of the pictures in 'photos'" data photos --sheet photos/sheet.png
 refuse 2 "'photos/blüe/sheet.png' would be one" data photos --sheet photos/blüe/sheet.png
 refuse 2 "'grey/noise.png' would be one" noise --data grey -o grey/noise.png

@@ -8,6 +8,7 @@ export OMP_WAIT_POLICY=passive # tests share their processors with others
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
+export XDG_CACHE_HOME=$WORK/.cache # not the home of whoever tests
 passed=0
 failed=0
 

@@ -6,7 +6,7 @@
 
 /* Refuse what cannot be written, or would replace or join the data at `source`, before anything is read. */
 int data_sheet_check(const char *path, const char *source, Err *e);
-/* A row for each class. ERR_INPUT: neither grey nor of three channels. */
+/* A row for each class, with its name where it has one. ERR_INPUT: neither grey nor of three channels. */
 int data_sheet_write(const char *path, const Dataset *d, Err *e);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "source.h"
 #include "sdlora/file.h"
@@ -137,6 +138,8 @@ static int nothing_found(const char *path, DataSplit split, Err *e)
     if (!file_is_dir(path))
         return err_set(e, ERR_INPUT, "no data: '%s' is %s: %s", path,
                        file_exists(path) ? "not a directory" : "not there", get_data);
+    if (euidaccess(path, R_OK | X_OK))
+        return err_errno(e, ERR_FAILED, "cannot read '%s'", path);
     for (int i = 1; i < N_SOURCES && used < sizeof others; i++)
         used += (size_t)snprintf(others + used, sizeof others - used, ", nor %s", SOURCES[i]->wanted[split]);
     return err_set(e, ERR_INPUT, "no %s in '%s'%s: %s", SOURCES[0]->wanted[split], path, others, get_data);

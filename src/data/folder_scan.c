@@ -321,7 +321,7 @@ void folder_free(Folder *f)
 {
     for (int i = 0; i < f->n; i++)
         mem_free(f->item[i].path);
-    for (int i = 0; i < f->classes; i++)
+    for (int i = 0; f->class_name && i < f->classes; i++)
         mem_free(f->class_name[i]);
     for (int i = 0; i < f->left_out.n; i++)
         mem_free(f->left_out.item[i]);
