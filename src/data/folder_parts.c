@@ -143,6 +143,8 @@ void folder_split(Folder *f, DataSplit split, double part)
             mem_free(f->item[i].path);
     }
     f->n = kept;
+    if (split == DATA_TEST)
+        lines_free(&f->left_out); /* told with the other part */
 }
 
 /* ---- classes that are wanted ---- */

@@ -76,6 +76,14 @@ int lines_add(Lines *l, char *text, Err *e)
     return 0;
 }
 
+void lines_free(Lines *l)
+{
+    for (int i = 0; i < l->n; i++)
+        mem_free(l->item[i]);
+    mem_free(l->item);
+    *l = (Lines){0};
+}
+
 /* ---- reading a folder ---- */
 
 static int by_bytes(const struct dirent **a, const struct dirent **b)
@@ -243,6 +251,16 @@ static int add_class(Folder *f, const char *name, Err *e)
     return f->class_name[f->classes++] ? 0 : -1;
 }
 
+/* Also where it may be called as a picture. */
+static bool is_folder(const Folder *f, const char *name)
+{
+    char *path = joined(f->root, name, NULL);
+    const bool folder = path && file_is_dir(path);
+
+    mem_free(path);
+    return folder;
+}
+
 /* The pictures that lie in the root itself: all there are, or some that are told, as they are of no class. */
 static int take_loose(Walk *w, struct dirent **names, int n, const char *name)
 {
@@ -251,7 +269,7 @@ static int take_loose(Walk *w, struct dirent **names, int n, const char *name)
     int loose = 0, rc = 0;
 
     for (int i = 0; i < n && !rc; i++) {
-        if (!folder_is_picture(names[i]->d_name))
+        if (!folder_is_picture(names[i]->d_name) || is_folder(f, names[i]->d_name))
             continue;
         first = first ? first : names[i]->d_name;
         loose++;
@@ -323,9 +341,7 @@ void folder_free(Folder *f)
         mem_free(f->item[i].path);
     for (int i = 0; f->class_name && i < f->classes; i++)
         mem_free(f->class_name[i]);
-    for (int i = 0; i < f->left_out.n; i++)
-        mem_free(f->left_out.item[i]);
-    mem_free(f->left_out.item);
+    lines_free(&f->left_out);
     mem_free(f->item);
     mem_free(f->class_name);
     mem_free(f->root);
