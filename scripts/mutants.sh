@@ -342,6 +342,7 @@ data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& 
 data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder
 data: all that is left out is told|src/cli/options/picture_args.c|s/i < r->lines \&\& i < LINES_MAX/i < r->lines/|cli_folder
 data: a cache where a relative path says|src/cli/options/picture_args.c|s/if (xdg \&\& \*xdg == '.')/if (xdg)/|cli_folder
+train: a batch larger than the data|src/cli/train_command.c|s/    a->train.batch = run->train.n;/    ;/|cli_folder
 train: the first class only|src/cli/options/train_args.c|s/    if (d->report)$/    if (0)/|cli_folder
 train: validated in other channels|src/cli/options/train_args.c|s/c->channels = train->channels;/;/|cli_folder
 EMNIST: on its side|src/data/source_emnist.c|s/one\[(size_t)x \* (size_t)h + (size_t)y\]/one[(size_t)y * (size_t)w + (size_t)x]/|test_sources

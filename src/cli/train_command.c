@@ -232,6 +232,17 @@ static int start_from(Run *run, bool *complete, Err *e)
     return rundir_checkpoint_saved(&run->dir, step, logged == step ? val_loss : (double)NAN, run->args->loop.keep, e);
 }
 
+/* A batch that nobody asked for is no larger than the data. */
+static void settle_batch(Run *run)
+{
+    TrainArgs *a = run->args;
+    if (run->remembered || options_given(run->given, "batch-size") || a->train.batch <= run->train.n)
+        return;
+    a->train.batch = run->train.n;
+    if (!a->quiet)
+        fprintf(stderr, "note: batches of %d, as the data have no more images\n", a->train.batch);
+}
+
 static int start(Run *run, bool *complete, Err *e)
 {
     Loop *l = &run->loop;
@@ -287,7 +298,10 @@ static int run_all(Run *run, Err *e)
     bool complete;
     int rc;
     cli_threads(run->args->threads);
-    if (find_past(run, e) || run->build(run, e) || check_base(run, e) || start(run, &complete, e))
+    if (find_past(run, e) || run->build(run, e))
+        return -1;
+    settle_batch(run);
+    if (check_base(run, e) || start(run, &complete, e))
         return -1;
     if (complete) {
         if (!run->args->quiet)
