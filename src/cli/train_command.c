@@ -131,8 +131,8 @@ static void describe(const Run *run)
     run->describe(run);
     fputs("data: '", stderr); /* of a resumed run a text out of run.json */
     cli_put(stderr, a->data);
-    fprintf(stderr, "', %s images, %d class%s, %s for validation\n", text_count(n, run->train.n), run->train.classes,
-            run->train.classes == 1 ? "" : "es",
+    fprintf(stderr, "', %s image%s, %d class%s, %s for validation\n", text_count(n, run->train.n),
+            run->train.n == 1 ? "" : "s", run->train.classes, run->train.classes == 1 ? "" : "es",
             text_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
     describe_classes(&run->train);
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
