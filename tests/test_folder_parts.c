@@ -187,12 +187,8 @@ static void test_other_source(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_two_folders),
-        cmocka_unit_test(test_other_set),
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_split_leaves_one),
-        cmocka_unit_test(test_told_once),
-        cmocka_unit_test(test_other_source),
+        cmocka_unit_test(test_two_folders),      cmocka_unit_test(test_other_set), cmocka_unit_test(test_split),
+        cmocka_unit_test(test_split_leaves_one), cmocka_unit_test(test_told_once), cmocka_unit_test(test_other_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,14 +60,16 @@ static const OptionTable TABLE = {
     .operand = "[DIR]",
     .text =
         "DIR, data/mnist if none is named, holds one of these:\n"
-        "  pictures  PNG, JPEG, BMP, GIF (its first image), in a folder for each class, which is called as it is; or in\n"
+        "  pictures  PNG, JPEG, BMP, GIF (its first image), in a folder for each class, which is called as it is; or "
+        "in\n"
         "            DIR itself, which then is the only class; or such folders in train/ and in val/ or test/\n"
         "  IDX       train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., also .gz: MNIST; EMNIST by its names\n"
         "  NumPy     train_images.npy (bytes, (n,h,w) or (n,h,w,c)), train_labels.npy (integers, (n)), test_...; or a\n"
         "            .npz with such arrays, which DIR may also be itself: MedMNIST\n"
         "  CIFAR     data_batch_1.bin, ..., test_batch.bin, or train.bin, test.bin: CIFAR-10, CIFAR-100\n"
         "classes.txt beside IDX or NumPy's files names the classes, in order, one on each line.\n"
-        "A copy, for --data of the other commands, is IDX files, gzipped, or NumPy's where there is colour. Prints the\n"
+        "A copy, for --data of the other commands, is IDX files, gzipped, or NumPy's where there is colour. Prints "
+        "the\n"
         "path of what it wrote.\n\n"
         "  sdlora data data/fashion-mnist\n"
         "  sdlora data photos --sheet photos.png\n"
