@@ -35,6 +35,8 @@ typedef struct Folder {
     Lines left_out; /* folders, and why */
 } Folder;
 
+/* "a/b", or "b" where a is ""; the caller's. */
+char *folder_path(const char *a, const char *b, Err *e);
 #define FOLDER_RUN_FILE "run.json"
 bool folder_is_picture(const char *name); /* by its ending */
 
