@@ -90,20 +90,6 @@ static void test_as_pillow(void **state)
     fclose(pixels);
 }
 
-static void test_is_grey(void **state)
-{
-    uint8_t px[6] = {1, 1, 1, 7, 7, 7};
-    const Image colour = {2, 1, 3, px}, grey = {6, 1, 1, px};
-
-    (void)state;
-    assert_true(image_is_grey(&colour) && image_is_grey(&grey));
-    px[5] = 8;
-    assert_true(!image_is_grey(&colour) && image_is_grey(&grey));
-    px[5] = 7;
-    px[3] = 8;
-    assert_true(!image_is_grey(&colour));
-}
-
 /* A line of 1 x 300,000: what is cut off is never made, nor a row of it too many. */
 static void test_fit_line(void **state)
 {
@@ -364,9 +350,9 @@ static void test_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_pillow), cmocka_unit_test(test_is_grey), cmocka_unit_test(test_fit_line),
-        cmocka_unit_test(test_cut_short), cmocka_unit_test(test_sizes),   cmocka_unit_test(test_bomb),
-        cmocka_unit_test(test_damaged),   cmocka_unit_test(test_files),
+        cmocka_unit_test(test_as_pillow), cmocka_unit_test(test_fit_line), cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_sizes),     cmocka_unit_test(test_bomb),     cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,8 +33,6 @@ int image_read(Image *out, const char *path, const uint8_t background[3], Err *e
 int image_decode(Image *out, const void *bytes, size_t n, const char *name, const uint8_t background[3], Err *e);
 void image_free(Image *im);
 
-bool image_is_grey(const Image *im); /* every pixel has R = G = B */
-
 /* Grey from a colour, as Pillow's convert("L") has it (ITU-R 601): (19595 r + 38470 g + 7471 b + 2^15) / 2^16. */
 static inline uint8_t image_luma(const uint8_t rgb[3])
 {

@@ -155,13 +155,3 @@ int image_read(Image *out, const char *path, const uint8_t background[3], Err *e
     mem_free(bytes);
     return result;
 }
-
-bool image_is_grey(const Image *im)
-{
-    const size_t pixels = (size_t)im->w * (size_t)im->h;
-
-    for (size_t i = 0; im->channels == 3 && i < pixels; i++)
-        if (im->px[3 * i] != im->px[3 * i + 1] || im->px[3 * i] != im->px[3 * i + 2])
-            return false;
-    return true;
-}
