@@ -264,6 +264,7 @@ static void test_frozen_base_stays(void **state)
         Job j;
         real *a;
 
+        mc.in_channels = 1; /* as the bars */
         c.cond_drop = 0;
         c.micro_batch = 4; /* also with BatchNorm: its statistics are frozen */
         j = job_new(&mc, "w_v", &c, &d, NULL, 1);
