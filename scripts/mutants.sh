@@ -338,6 +338,7 @@ cache: facts of any kind|src/data/folder_cache.c|s/ \&\& are_facts(d)//|test_fol
 cache: what was broken stays so|src/data/folder_decode.c|s/same = same \&\& !d->facts\[i\].read/;/|test_folder_cache
 cache: no place is an error|src/data/source_folder.c|s/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) {/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) return -1; else {/|test_folder_cache
 channels: grey is red|src/data/dataset.c|s/out\[k\] = image_luma(.*;/out[k] = in[k];/|test_folder
+data: names of bytes on the sheet|src/cli/data_sheet.c|s/                   text_ascii(name, sizeof name, d->class_name\[c\]), 1, 0);/                   d->class_name[c], 1, 0);/|cli_folder
 data: a picture over the data|src/cli/options/picture_args.c|s/return within ? err_set/return 0 ? err_set/|cli_folder
 data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& a->rgb)/if (0)/|cli_folder
 data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder
