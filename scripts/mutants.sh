@@ -284,7 +284,7 @@ pictures: any number of pixels|src/io/image_file.c|s/if (f->w > IMAGE_PIXELS_MAX
 pictures: no pixels|src/io/image_file.c|s/    if (f->w < 1 .. f->h < 1)$/    if (0)/|test_image_read
 pictures: EXIF of the other byte order|src/io/image_file.c|s/p\[0\] == 'M' ? big : little/1 ? big : little/|test_image_read
 pictures: CMYK without Adobe's marker|src/io/image_file.c|s/    f->plain_cmyk = true;/    ;/|test_image_read
-pictures: a GIF's background|src/io/image_file.c|s/f->gif_ground = f->bytes/f->gif_ground = 0 \&\& f->bytes/|test_image_read
+pictures: a GIF's background|src/io/image_file.c|s/    f->gif_ground =$/    f->gif_ground = 0 \&\&/|test_image_read
 pictures: unpacked to any size|src/io/image_read.c|s/return n <= block_max ?/return 1 ?/|test_image_read
 pictures: mirrored where they are turned|src/io/image_read.c|s/orientation == 2 .. orientation == 3 .. orientation == 7 .. orientation == 8/orientation == 2 \x7c\x7c orientation == 3 \x7c\x7c orientation == 6 \x7c\x7c orientation == 8/|test_image_read
 pictures: transparent parts on black|src/io/image_read.c|s/ + background \* (255 - alpha)//|test_image_read
