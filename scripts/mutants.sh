@@ -284,7 +284,7 @@ pictures: any number of pixels|src/io/image_file.c|s/if (f->w > IMAGE_PIXELS_MAX
 pictures: no pixels|src/io/image_file.c|s/    if (f->w < 1 .. f->h < 1)$/    if (0)/|test_image_read
 pictures: EXIF of the other byte order|src/io/image_file.c|s/p\[0\] == 'M' ? big : little/1 ? big : little/|test_image_read
 pictures: CMYK without Adobe's marker|src/io/image_file.c|s/    f->plain_cmyk = true;/    ;/|test_image_read
-pictures: a GIF's background|src/io/image_file.c|s/f->gif_ground = f->bytes/f->gif_ground = 0 \&\& f->bytes/|test_image_read
+pictures: a GIF's background|src/io/image_file.c|s/    f->gif_ground =$/    f->gif_ground = 0 \&\&/|test_image_read
 pictures: unpacked to any size|src/io/image_read.c|s/return n <= block_max ?/return 1 ?/|test_image_read
 pictures: mirrored where they are turned|src/io/image_read.c|s/orientation == 2 .. orientation == 3 .. orientation == 7 .. orientation == 8/orientation == 2 \x7c\x7c orientation == 3 \x7c\x7c orientation == 6 \x7c\x7c orientation == 8/|test_image_read
 pictures: transparent parts on black|src/io/image_read.c|s/ + background \* (255 - alpha)//|test_image_read
@@ -338,6 +338,7 @@ cache: facts of any kind|src/data/folder_cache.c|s/ \&\& are_facts(d)//|test_fol
 cache: what was broken stays so|src/data/folder_decode.c|s/same = same \&\& !d->facts\[i\].read/;/|test_folder_cache
 cache: no place is an error|src/data/source_folder.c|s/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) {/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) return -1; else {/|test_folder_cache
 channels: grey is red|src/data/dataset.c|s/out\[k\] = image_luma(.*;/out[k] = in[k];/|test_folder
+data: names of bytes on the sheet|src/cli/data_sheet.c|s/                   text_ascii(name, sizeof name, d->class_name\[c\]), 1, 0);/                   d->class_name[c], 1, 0);/|cli_folder
 data: a picture over the data|src/cli/options/picture_args.c|s/return within ? err_set/return 0 ? err_set/|cli_folder
 data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& a->rgb)/if (0)/|cli_folder
 data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder

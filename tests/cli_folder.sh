@@ -51,6 +51,10 @@ expect 0 '16x16' data --image-size 16 photos
 expect 0 'channels               3' data --rgb --val-split 0 grey
 expect 0 "sheet.png" data photos --sheet sheet.png
 expect 0 'x 134 pixels' info sheet.png
+mkdir asked && cp -r photos/blüe 'asked/bl?e' && cp -r 'photos/red cats' asked
+expect 0 '' data asked --sheet asked.png --val-split 0
+expect 0 '' data photos --sheet sheet.png --val-split 0
+check 'a letter that cannot be drawn is one question mark' cmp -s asked.png sheet.png
 refuse 2 "'photos/sheet.png' would be one of the pictures in 'photos'" data photos --sheet photos/sheet.png
 refuse 2 "'photos/blüe/sheet.png' would be one" data photos --sheet photos/blüe/sheet.png
 refuse 2 "'grey/noise.png' would be one" noise --data grey -o grey/noise.png

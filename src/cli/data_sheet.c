@@ -5,12 +5,13 @@
 
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "cli.h"
 #include "options/picture_args.h"
 
 /* Small images are magnified to about CELL pixels. */
-enum { COLUMNS = 10, CELL = 64, PAD = 2, BACKGROUND = 160, NAME_PIXELS = 240 };
+enum { COLUMNS = 10, CELL = 64, PAD = 2, BACKGROUND = 160, NAME_PIXELS = 240, NAME_LETTERS = 128 };
 
 int data_sheet_check(const char *path, const char *source, Err *e)
 {
@@ -65,9 +66,10 @@ static int add_names(Image *im, const Dataset *d, int scale, Err *e)
     const int pitch = d->h * scale + PAD;
     size_t wide;
     Image all = {.h = im->h, .channels = im->channels};
+    char name[NAME_LETTERS];
     int most = 0;
     for (int c = 0; c < d->classes; c++) {
-        const int width = image_text_width(d->class_name[c], 1);
+        const int width = image_text_width(text_ascii(name, sizeof name, d->class_name[c]), 1);
         most = width > most ? width : most;
     }
     all.w = im->w + (most < NAME_PIXELS ? most : NAME_PIXELS) + 4 * PAD;
@@ -76,7 +78,8 @@ static int add_names(Image *im, const Dataset *d, int scale, Err *e)
         return -1;
     memset(all.px, BACKGROUND, (size_t)all.h * wide);
     for (int c = 0; c < d->classes; c++)
-        image_text(&all, 2 * PAD, PAD + c * pitch + (pitch - IMAGE_TEXT_HEIGHT) / 2, d->class_name[c], 1, 0);
+        image_text(&all, 2 * PAD, PAD + c * pitch + (pitch - IMAGE_TEXT_HEIGHT) / 2,
+                   text_ascii(name, sizeof name, d->class_name[c]), 1, 0);
     for (int y = 0; y < im->h; y++) /* over a name that is too long */
         memcpy(all.px + (size_t)(y + 1) * wide - row, im->px + (size_t)y * row, row);
     image_free(im);

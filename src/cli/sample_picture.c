@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "row_labels.h"
 
@@ -45,14 +46,11 @@ static void telling_part(char out[CAPTION_MAX], const char *path, size_t len)
     }
 }
 
-/* One '?' for each character that is not ASCII, and no ending of a file's name. */
-static void make_ascii(char *text)
+/* In letters that can be drawn, without the ending of a file's name. */
+static void make_ascii(char text[CAPTION_MAX])
 {
-    char *to = text, *dot;
-    for (const char *from = text; *from; from++)
-        if (((unsigned char)*from & 0xc0) != 0x80) /* the second byte and later ones in UTF-8 */
-            *to++ = (char)(*from >= ' ' && *from <= '~' ? *from : '?');
-    *to = '\0';
+    char *dot;
+    text_ascii(text, CAPTION_MAX, text); /* in place: it gets no longer */
     if ((dot = strrchr(text, '.')) && dot > text && !strcmp(dot, ".safetensors"))
         *dot = '\0';
 }

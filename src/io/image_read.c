@@ -35,7 +35,14 @@ static void *bounded_realloc(void *p, size_t n)
 #define STBI_NO_HDR
 #define STBI_NO_STDIO
 #define STB_IMAGE_IMPLEMENTATION
+#ifdef __clang__ /* which warns of headers of the system, too: a GIF's tables of 34 KB lie on the stack */
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wframe-larger-than"
+#endif
 #include <stb_image.h>
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 /* Where a pixel of the turned picture comes from, (w,h) being the file's: EXIF 2.3, 4.6.4 A. */
 static size_t source_of(int x, int y, int w, int h, int orientation)
