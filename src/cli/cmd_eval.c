@@ -1,0 +1,209 @@
+/* sdlora eval: how good images are, by a judge that learned from real ones. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sdlora/mem.h"
+#include "sdlora/text.h"
+
+#include "eval.h"
+
+#define OWN(kind, member, ...) OPTION_OWN(EvalArgs, kind, member, __VA_ARGS__)
+
+/* clang-format off */
+static const Option OPTIONS[] = {
+    {.heading = "What is scored"},
+    {.name = "data", .arg = "DIR", OWN(FIELD_TEXT, data, .help = DATA_HELP)},
+    {.name = "count", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT,
+     OWN(FIELD_INT, sample.n, .min = 1, .max = 10000000, .what = "the number of images",
+         .help = "images in all, of all classes alike [10000 of a model, all that files hold]")},
+    {.name = "lora"}, /* these are sample's: eval_table */
+    {.name = "sampler"}, {.name = "steps"}, {.name = "eta"}, {.name = "cfg-scale"}, {.name = "clip"}, {.name = "bn"},
+    {.name = "seed"},
+    {.heading = "How"},
+    {.name = "cas",
+     OWN(FIELD_BOOL, cas, .help = "also train a judge on these images only, and test it on real ones; and one on as many "
+                                  "real ones")},
+    {.name = "neighbours", .alias = "neighbors",
+     OWN(FIELD_INT, neighbours, .max = 1000000,
+         .help = "of so many images, evenly spread, search the nearest training images; 0: of none")},
+    {.name = "judge-epochs",
+     OWN(FIELD_INT, judge_epochs, .min = 1, .max = 1000, .what = "the judge's epochs",
+         .help = "passes of the judge over its training images")},
+    {.name = "cache", OWN(FIELD_BOOL, cache, .help = "keep the judge in ~/.cache/sdlora for the next time")},
+    {.heading = "Where to"},
+    {.name = "output", .alias = "out", .letter = 'o', .arg = "DIR",
+     OWN(FIELD_TEXT, sample.output,
+         .help = "also draw confusion.png, worst.png and neighbours.png there")},
+    {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
+    {.heading = "Machine"},
+    {.name = "batch-size"}, {.name = "conv"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
+    {.name = "quiet"},
+    {0},
+};
+/* clang-format on */
+
+static const OptionTable TABLE = {
+    .command = "eval",
+    .summary = "score a model, or images, against real ones",
+    .operand = "[MODEL|IMAGES]",
+    .text =
+        "MODEL is a file or the directory of a run. IMAGES are what anything has drawn: PREFIX of "
+        "PREFIX-images-idx3-ubyte.gz\n"
+        "and PREFIX-labels-idx1-ubyte.gz, as sample --format idx writes them; a directory of a data set; one file of "
+        "images\n"
+        "(IDX or NumPy) without labels. They are compared with the test images of --data by a small network, the "
+        "judge, "
+        "that\n"
+        "is trained on five sixths of its training images, once: it is kept. Beside each figure stands the same for as "
+        "many\n"
+        "of the other training images, which is what real ones get.\n\n"
+        "  sdlora eval                                    the model of the last run, 10,000 images\n"
+        "  sdlora eval runs/mnist -n 2000 --steps 20\n"
+        "  sdlora eval fake --data data/mnist -o report   fake-images-idx3-ubyte.gz, with pictures\n",
+    .options = OPTIONS,
+};
+
+/* ---- options ---- */
+
+typedef struct EvalTable {
+    SampleTable sample;
+    Option options[sizeof OPTIONS / sizeof *OPTIONS];
+    OptionTable table;
+} EvalTable;
+
+/* Where a row has a name only, the option is sample's; its struct is the first in ours. */
+static void eval_table(EvalTable *t)
+{
+    sample_table(&t->sample);
+    memcpy(t->options, OPTIONS, sizeof OPTIONS);
+    for (Option *o = t->options; !option_ends(o); o++)
+        if (o->name && !o->field)
+            *o = *options_find(&t->sample.table, o->name);
+    t->table = TABLE;
+    t->table.options = t->options;
+}
+
+_Static_assert(offsetof(EvalArgs, sample) == 0, "sample's options count from there");
+
+/* ---- the work ---- */
+
+static int read_data(EvalJob *j, Err *e)
+{
+    const char *path = j->args->data;
+    if (dataset_read(&j->train, path, DATA_TRAIN, e) || dataset_read(&j->test, path, DATA_TEST, e))
+        return -1;
+    if (j->train.channels != j->test.channels || j->train.h != j->test.h || j->train.w != j->test.w)
+        return err_set(e, ERR_INPUT, "the training and the test images of '%s' differ in size", path);
+    if (j->test.n < 2 || dataset_check_labels(&j->test, j->train.classes, e))
+        return j->test.n < 2 ? err_set(e, ERR_INPUT, "'%s' has fewer than two test images", path) : -1;
+    return scores_split(&j->judged, &j->n_judged, &j->kept, &j->n_kept, &j->train, e);
+}
+
+static void on_search(void *ctx, int more)
+{
+    EvalJob *j = ctx;
+    j->done += more;
+    progress_update(&j->progress, j->done, "neighbours", "", false);
+}
+
+static int look(EvalJob *j, Err *e)
+{
+    const ImageSet images = eval_image_set(j);
+    j->real = (Real){.train = &j->train, .test = &j->test};
+    return real_look(&j->real, j->judge, j->args->neighbours > 0, e) || judge_look(&j->seen, j->judge, &images, e) ? -1
+                                                                                                                   : 0;
+}
+
+static int score(EvalJob *j, Err *e)
+{
+    const EvalArgs *a = j->args;
+    const ImageSet images = eval_image_set(j), floor = eval_floor_set(j);
+    const int searched = images.n < a->neighbours ? images.n : a->neighbours;
+    const int searched_floor = floor.n < searched ? floor.n : searched;
+    Seen seen;
+    int rc;
+    if (judge_look(&seen, j->judge, &floor, e))
+        return -1;
+    if (searched)
+        progress_begin(&j->progress, a->sample.progress, a->sample.quiet, "images", 0,
+                       2 * (int64_t)searched + 2 * (int64_t)searched_floor, 0.5);
+    j->done = 0;
+    rc = scores_make(&j->scores, &images, &j->seen, j->labelled, &j->real, searched, false, on_search, j, e) ||
+                 scores_make(&j->floor, &floor, &seen, true, &j->real, searched_floor, true, on_search, j, e)
+             ? -1
+             : 0;
+    if (searched)
+        progress_end(&j->progress);
+    seen_free(&seen);
+    if (!rc && a->cas)
+        rc = eval_cas(&j->scores.cas, j, &images, "CAS", e) || eval_cas(&j->floor.cas, j, &floor, "CAS, real", e) ? -1
+                                                                                                                  : 0;
+    return rc;
+}
+
+/* As many real images as there are others; of each class as many, where those have classes. */
+static void thin_floor(EvalJob *j)
+{
+    int count[DATA_CLASSES_MAX];
+    if (j->labelled) {
+        dataset_count(count, &j->images);
+        j->n_kept = scores_thin_classes(j->kept, j->n_kept, &j->train, count);
+    } else {
+        j->n_kept = scores_thin(j->kept, j->n_kept, j->images.n);
+    }
+}
+
+/* What can be refused is, before anything takes long. */
+static int eval(EvalJob *j, const Given *g, Err *e)
+{
+    EvalArgs *a = j->args;
+    cli_threads(a->sample.threads);
+    if (!a->source) {
+        a->source = DEFAULT_MODEL;
+        cli_default_model(&a->source, g, a->sample.quiet);
+    }
+    if (sample_args_check(&a->sample, g, e) || eval_pictures_check(j, e) || read_data(j, e) || eval_open(j, g, e))
+        return -1;
+    if (a->cas && !j->labelled && j->kind == EVAL_IMAGES)
+        return err_set(e, ERR_USAGE, "--cas needs images with labels, and '%s' has none", a->source);
+    if (eval_judge(j, e) || eval_draw(j, e))
+        return -1;
+    thin_floor(j);
+    if (look(j, e) || score(j, e) || (a->sample.output && eval_pictures_write(j, e)))
+        return -1;
+    return eval_report(j, e);
+}
+
+int cmd_eval(int argc, char **argv)
+{
+    EvalArgs args = {.sample = sample_args_default(),
+                     .data = DEFAULT_DATA,
+                     .judge_epochs = JUDGE_EPOCHS,
+                     .neighbours = 2000,
+                     .cache = true};
+    EvalJob job = {.args = &args};
+    EvalTable table;
+    Given given;
+    Err e = {0};
+    int status;
+    eval_table(&table);
+    if (!cli_options(&given, &table.table, &args, argc, argv, &status))
+        return status;
+    args.source = given.operand;
+    status = eval(&job, &given, &e) ? cli_fail(&e, &table.table) : 0;
+    options_free(&given);
+    scores_free(&job.scores);
+    scores_free(&job.floor);
+    seen_free(&job.seen);
+    real_free(&job.real);
+    judge_free(job.judge);
+    cli_free_adapters(&job.loras);
+    model_free(job.model);
+    dataset_free(&job.images);
+    dataset_free(&job.train);
+    dataset_free(&job.test);
+    mem_free(job.judged);
+    mem_free(job.kept);
+    return status;
+}
