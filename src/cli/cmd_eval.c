@@ -183,16 +183,21 @@ int cmd_eval(int argc, char **argv)
                      .neighbours = 2000,
                      .cache = true};
     EvalJob job = {.args = &args};
-    EvalTable table;
-    Given given;
     Err e = {0};
+    EvalTable *table = mem_alloc(1, sizeof *table, "the options", &e);
+    Given given;
     int status;
-    eval_table(&table);
-    if (!cli_options(&given, &table.table, &args, argc, argv, &status))
+    if (!table)
+        return cli_fail(&e, NULL);
+    eval_table(table);
+    if (!cli_options(&given, &table->table, &args, argc, argv, &status)) {
+        mem_free(table);
         return status;
+    }
     args.source = given.operand;
-    status = eval(&job, &given, &e) ? cli_fail(&e, &table.table) : 0;
+    status = eval(&job, &given, &e) ? cli_fail(&e, &table->table) : 0;
     options_free(&given);
+    mem_free(table);
     scores_free(&job.scores);
     scores_free(&job.floor);
     seen_free(&job.seen);
