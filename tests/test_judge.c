@@ -359,13 +359,15 @@ static void test_split(void **state)
     assert_int_equal(n_judged, 17);
     assert_int_equal(n_kept, 3);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(kept[i], 5 + 6 * i);
-    assert_int_equal(judged[5], 6);
+        assert_int_equal(kept[i], 15 + i); /* the sixth of each class */
+    assert_int_equal(judged[15], 18);
     mem_free(judged);
     mem_free(kept);
-    d.n = 5;
+    d.n = 16; /* the sixth of one class alone */
     assert_int_equal(scores_split(&judged, &n_judged, &kept, &n_kept, &d, &err), -1);
     assert_int_equal(err.code, ERR_INPUT);
+    mem_free(judged);
+    mem_free(kept);
     d.n = 20;
     /* labels 1 2 0 1 2 0 1 2: one of class 0's two, all three of class 1, none of class 2 */
     assert_int_equal(scores_thin_classes(row, 8, &d, want), 4);

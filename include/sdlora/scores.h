@@ -9,9 +9,9 @@
 
 #define SCORES_K 3 /* neighbours by which precision and recall reach (Kynkaanniemi et al. 2019) */
 
-/* Every sixth training image of a data set (5, 11, 17, ...) is kept from the judge. As many of these as are scored are
- * scored too, as if they had been drawn, and their figures are the floor of all others. *judged, *kept: the numbers of
- * the two parts; owned by the caller (mem_free). ERR_INPUT: fewer than 6 images. */
+/* Every sixth training image of each class is kept from the judge. As many of these as are scored are scored too, as if
+ * they had been drawn, and their figures are the floor of all others. *judged, *kept: the numbers of the two parts;
+ * owned by the caller (mem_free), also after an error. ERR_INPUT: fewer than two are kept. */
 int scores_split(int **judged, int *n_judged, int **kept, int *n_kept, const Dataset *train, Err *e);
 
 /* In place, evenly spread: `want` of n rows; of each class (by d->labels) want[class], or all that there are. Returns

@@ -11,24 +11,23 @@ enum { KEPT_EACH = 6, COMPARED_MAX = 10000 };
 
 int scores_split(int **judged, int *n_judged, int **kept, int *n_kept, const Dataset *train, Err *e)
 {
+    int seen[DATA_CLASSES_MAX] = {0};
+
     *n_judged = *n_kept = 0;
-    *judged = *kept = NULL;
-    if (train->n < KEPT_EACH)
-        return err_set(e, ERR_INPUT, "%d training images are too few to judge by: %d are needed", train->n, KEPT_EACH);
     *judged = mem_alloc((size_t)train->n, sizeof **judged, "the images", e);
     *kept = mem_alloc((size_t)train->n, sizeof **kept, "the images", e);
-    if (!*judged || !*kept) {
-        mem_free(*judged);
-        mem_free(*kept);
-        *judged = *kept = NULL;
+    if (!*judged || !*kept)
         return -1;
-    }
     for (int i = 0; i < train->n; i++)
-        if (i % KEPT_EACH == KEPT_EACH - 1)
+        if (++seen[train->labels[i]] % KEPT_EACH == 0)
             (*kept)[(*n_kept)++] = i;
         else
             (*judged)[(*n_judged)++] = i;
-    return 0;
+    return *n_kept >= 2 ? 0
+                        : err_set(e, ERR_INPUT,
+                                  "the training images are too few to judge by: every %dth of each class is kept from "
+                                  "the judge, and of %d that leaves %d",
+                                  KEPT_EACH, train->n, *n_kept);
 }
 
 /* Is number i of n among `want` of them that are evenly spread? */
