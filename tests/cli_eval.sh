@@ -121,9 +121,7 @@ sed 's/\x02/\x01/g' two/train-labels-idx1-ubyte >l && mv l two/train-labels-idx1
 refuse 3 "label 2, of image 2" eval drawn --data two
 printf '\000\000\010\001\000\000\000\003\001\001\001' >wrong-labels-idx1-ubyte
 refuse 3 "has 30 images, but 'wrong-labels-idx1-ubyte' has 3 labels" eval wrong --data data
-for d in two; do
-    printf '\000\000\010\001\000\000\000\014' && printf '\000\001\000\001\000\001\000\001\000\001\000\001'
-done >two/t10k-labels-idx1-ubyte
+printf '\000\000\010\001\000\000\000\014\000\001\000\001\000\001\000\001\000\001\000\001' >two/t10k-labels-idx1-ubyte
 refuse 3 "draws 3 classes, and 'two' has 2" eval run --data two
 refuse 3 'label 2' eval drawn --data two
 refuse 2 "must be 1 to 1000" eval drawn --judge-epochs 0

@@ -119,11 +119,12 @@ double ref_cross_entropy(Grad dx, const real *x, const int *label, int n, int cl
     for (int i = 0; i < n; i++) {
         const real *row = x + (size_t)i * (size_t)classes;
         const bool known = label[i] >= 0 && label[i] < classes;
-        double most = (double)row[0], all = 0, log_all;
+        double most = (double)row[0], all, log_all;
         for (int k = 1; k < classes; k++)
             most = (double)row[k] > most ? (double)row[k] : most;
-        for (int k = 0; k < classes; k++)
-            all += exp((double)row[k] - most); /* NaN stays NaN */
+        all = exp((double)row[0] - most); /* NaN stays NaN */
+        for (int k = 1; k < classes; k++)
+            all += exp((double)row[k] - most);
         log_all = log(all) + most;
         sum += known ? log_all - (double)row[label[i]] : (double)NAN;
         for (int k = 0; k < classes; k++)
