@@ -1,6 +1,7 @@
 /* The judge's network: convolutions, each with max-pooling until images are at most 8 pixels wide and high, and with
  * BatchNorm; a linear layer makes the features, another one the classes. 28x28: 16 channels, 14x14: 64, 7x7: 128. */
 #include "judge_private.h"
+#include "sdlora/mem.h"
 #include "sdlora/nn.h"
 
 enum { STAGES = 3, SMALL = 8 };                  /* stages at least */
@@ -59,5 +60,5 @@ int judge_net_build(JudgeNet *net, const Judge *j, int n, bool train, Err *e)
         graph_keep(net->features);
         graph_keep(net->logits);
     }
-    return !j->params->sealed && !g->err.code ? 0 : graph_plan(g, loss, 0, false, e);
+    return !j->params->sealed && !g->err.code ? 0 : graph_plan(g, loss, mem_bound(0), false, e);
 }
