@@ -381,7 +381,6 @@ shipped model: its name in a picture|src/cli/recipe.c|s/!(from = from_shipped(wh
 cross entropy: the label is not taken off|src/backend/cpu/loss.c|s/ - (k == label\[i\])//|test_kernels_optim grad_ops
 cross entropy: any label goes|src/backend/cpu/loss.c|s/label\[i\] >= 0 \&\& label\[i\] < classes/1/|test_kernels_optim
 cross entropy: numbers overflow|src/backend/cpu/loss.c|s/            most = (double)x\[k\] > most ? (double)x\[k\] : most;/            most = 0;/|test_kernels_optim
-cross entropy: labels are thought fixed|src/core/op_loss.c|s/    n->fixed = false; .. the labels.*/    n->attr.cross.scale = 1;/|grad_ops
 judge: labels are not looked at|src/judge/judge.c|s/if (check_labels(s, classes, e) ../if (0 \x7c\x7c/|test_judge
 judge: training cannot be stopped|src/judge/judge.c|s/rc = err_set(e, ERR_NONE, "stopped")/rc = 0/|test_judge
 judge: rows of a set are not heeded|src/judge/judge.c|s/image_set_row(s, i) \* dataset_image_bytes/(size_t)i * dataset_image_bytes/|test_judge

@@ -9,7 +9,7 @@
 
 #include "eval.h"
 
-enum { PAD = 2, SCALE = 2, WORST = 64, WORST_COLS = 8, PAIRS = 32, PAIRS_COLS = 4, CELL = 32, COUNTED = 20 };
+enum { PAD = 14, SCALE = 2, WORST = 64, WORST_COLS = 8, PAIRS = 32, PAIRS_COLS = 4, CELL = 32, COUNTED = 20 };
 
 enum { CONFUSION, WORST_IMAGES, NEIGHBOURS };
 const char *const EVAL_PICTURES[] = {"confusion.png", "worst.png", "neighbours.png", NULL};
@@ -49,14 +49,16 @@ static int write_png(const EvalJob *j, int which, Image *im, Err *e)
     return rc;
 }
 
-/* n images of the data's size in a grid. */
-static int write_grid(const EvalJob *j, int which, const uint8_t *px, int n, int cols, Err *e)
+/* n images of the data's size in a grid, with room for a line of text below each. */
+static int make_grid(Image *im, const EvalJob *j, const uint8_t *px, int n, int cols, Err *e)
 {
-    const Dataset *d = &j->images;
-    Image im;
-    if (image_grid(&im, px, n, d->h, d->w, cols, SCALE, PAD, 64, e))
-        return -1;
-    return write_png(j, which, &im, e);
+    return image_grid(im, px, n, j->images.h, j->images.w, cols, SCALE, PAD, 0, e);
+}
+
+static void caption(Image *im, const EvalJob *j, int place, int cols, const char *text)
+{
+    const int row = place / cols, col = place % cols;
+    image_text(im, PAD + col * (j->images.w * SCALE + PAD), (row + 1) * (j->images.h * SCALE + PAD) + 2, text, 1, 200);
 }
 
 /* ---- the worst ---- */
@@ -86,17 +88,32 @@ static Ranked *rank(const EvalJob *j, Err *e)
     return r;
 }
 
+/* "4: 9", what was asked for and what is seen */
+static void caption_worst(Image *im, const EvalJob *j, int place, int image)
+{
+    char text[32];
+    if (j->labelled)
+        snprintf(text, sizeof text, "%d: %d", j->images.labels[image], seen_class(&j->seen, image));
+    else
+        snprintf(text, sizeof text, "%d", seen_class(&j->seen, image));
+    caption(im, j, place, WORST_COLS, text);
+}
+
 static int write_worst(const EvalJob *j, Err *e)
 {
     const size_t bytes = dataset_image_bytes(&j->images);
     const int n = j->images.n < WORST ? j->images.n : WORST;
     Ranked *r = rank(j, e);
     uint8_t *px = r ? mem_alloc((size_t)n, bytes, "a picture", e) : NULL;
+    Image im;
     int rc = -1;
     for (int i = 0; px && i < n; i++)
         memcpy(px + (size_t)i * bytes, j->images.images + (size_t)r[i].i * bytes, bytes);
-    if (px)
-        rc = write_grid(j, WORST_IMAGES, px, n, WORST_COLS, e);
+    if (px && !make_grid(&im, j, px, n, WORST_COLS, e)) {
+        for (int i = 0; i < n; i++)
+            caption_worst(&im, j, i, r[i].i);
+        rc = write_png(j, WORST_IMAGES, &im, e);
+    }
     mem_free(px);
     mem_free(r);
     return rc;
@@ -113,6 +130,7 @@ static int write_neighbours(const EvalJob *j, Err *e)
     const int n = s->searched < PAIRS ? s->searched : PAIRS;
     Ranked *r = mem_alloc((size_t)s->searched, sizeof *r, "a picture", e);
     uint8_t *px = r ? mem_alloc(3 * (size_t)n, bytes, "a picture", e) : NULL;
+    Image im;
     int rc = -1;
     for (int i = 0; px && i < s->searched; i++)
         r[i] = (Ranked){s->px[i].distance > 0 ? s->px[i].distance / s->px[i].second : 0, i};
@@ -126,8 +144,13 @@ static int write_neighbours(const EvalJob *j, Err *e)
         for (int k = 0; k < 3; k++)
             memcpy(px + (size_t)(3 * i + k) * bytes, three[k], bytes);
     }
-    if (px)
-        rc = write_grid(j, NEIGHBOURS, px, 3 * n, 3 * PAIRS_COLS, e);
+    if (px && !make_grid(&im, j, px, 3 * n, 3 * PAIRS_COLS, e)) {
+        for (int i = 0; i < n; i++) {
+            caption(&im, j, 3 * i + 1, 3 * PAIRS_COLS, "pixels");
+            caption(&im, j, 3 * i + 2, 3 * PAIRS_COLS, "features");
+        }
+        rc = write_png(j, NEIGHBOURS, &im, e);
+    }
     mem_free(px);
     mem_free(r);
     return rc;
