@@ -15,7 +15,7 @@ prefix ?= /usr/local
 bindir ?= $(prefix)/bin
 BUILD ?= build
 
-PKGS := openblas zlib jansson libmd libpcre2-8
+PKGS := openblas zlib jansson libmd libpcre2-8 libzip
 STD := -std=c11 -ffp-contract=fast -fno-math-errno -fno-trapping-math
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
 INCL := -Iinclude -DSDLORA_VERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell $(PKG_CONFIG) --cflags $(PKGS)) \

@@ -17,7 +17,7 @@ command -v "${cc%% *}" >/dev/null || {
 # only these headers: the others of /usr/include belong to this machine's libc
 mkdir -p "$build/include" "$build/lib"
 for header in "$(pkg-config --variable=includedir openblas)"/{cblas,openblas_config}.h \
-    /usr/include/{jansson,jansson_config,zlib,zconf,sha2,pcre2,cmocka}.h; do
+    /usr/include/{jansson,jansson_config,zlib,zconf,sha2,pcre2,zip,zipconf,cmocka}.h; do
     ln -sf "$header" "$build/include/"
 done
 for lib in cmocka omp; do

@@ -26,8 +26,8 @@ for target in "$@"; do
     [ -f "$source" ] || { echo "fuzz: no target '$target'" >&2; exit 2; }
     # shellcheck disable=SC2046
     "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fopenmp -D_GNU_SOURCE \
-        -Iinclude $(pkg-config --cflags zlib jansson libmd) "$source" "$lib" \
-        $(pkg-config --libs openblas zlib jansson libmd libpcre2-8) -lm -o "$dir/$target" || exit 1
+        -Iinclude $(pkg-config --cflags zlib jansson libmd libzip) "$source" "$lib" \
+        $(pkg-config --libs openblas zlib jansson libmd libpcre2-8 libzip) -lm -o "$dir/$target" || exit 1
     mkdir -p "$dir/corpus/$target"
     seeds=tests/fuzz/seeds/$target
     [ "$target" = safetensors ] && seeds="$seeds tests/badfiles"

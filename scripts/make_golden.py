@@ -198,7 +198,7 @@ def clone(model, dtype):
 
 def batch_for(c, n, seed, scale):
     gen = seeded(seed)
-    shape = (n, 1, c.image_size, c.image_size)
+    shape = (n, c.in_channels, c.image_size, c.image_size)
     classes = c.classes + int(c.null_class)
     return dict(x=normal(gen, *shape), t=torch.randint(0, c.timesteps, (n,), generator=gen),
                 y=torch.arange(n) * 3 % classes, target=normal(gen, *shape, scale=scale))
@@ -423,8 +423,8 @@ def make_lora(write, folder, mnist, mnist_data, seed, seed_data):
 # ---- all ----
 
 def config_json(c):
-    """The configuration as sdlora writes it into the metadata of a model."""
-    fields = {k: v for k, v in vars(c).items() if k != "loss"}
+    """The configuration as sdlora writes it into the metadata of a model: one channel is not said."""
+    fields = {k: v for k, v in vars(c).items() if k != "loss" and (k, v) != ("in_channels", 1)}
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -454,6 +454,9 @@ def main():
         make_unet(write, write_state, name, model, data)
         make_steps(write, name, model, data)
     make_lora(write, folder, mnist, mnist_data, seed, seed_data)
+    colour = random_model(ref.preset("mnist", channels=(8, 16), image_size=8, in_channels=3, context_dim=10, qsize=6,
+                                     vsize=5, fsize=12, **small), seed=4)
+    make_unet(write, write_state, "colour", colour, batch_for(colour.config, 5, seed=23, scale=1.0))
     for path in sorted(folder.rglob("*.*")):
         print(f"{path.stat().st_size:9,} {path.relative_to(folder)}")
 

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.." || exit 1
 export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
+chmod 755 "$root" # for tests that give up the rights of root
 export TMPDIR=$root # failing tests leave their files
 trap 'rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
@@ -43,6 +44,9 @@ graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? 
 sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
+conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), u + c/rows, u + c/|test_conv
+conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : b, s/b, s/|test_conv
+conv of an image: gradients of one channel|src/backend/cpu/conv/conv_first.c|s/weight_row(sum + c \* s.co/weight_row(sum/|test_conv
 transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
 transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
 partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
@@ -268,7 +272,99 @@ npy: the header ends at a NUL|src/data/npy.c|s/strlen(text) < length .. //|test_
 npy: headers of any length|src/data/npy.c|s/if (\*length > HEADER_MAX)/if (0)/|test_npy
 npy: sizes run over|src/data/npy.c|s/\*out = SIZE_MAX; .*/break;/|test_npy
 npy: any number of channels|src/data/npy.c|s/h->d\[3\] != 1 \&\& h->d\[3\] != 3/0/|test_npy
-sources: the second one is not asked|src/data/dataset.c|s/{&IDX_SOURCE, &NPY_SOURCE}/{\&IDX_SOURCE}/|test_npy cli_data
+sources: NumPy's is not asked|src/data/dataset.c|s/&NPY_SOURCE,//|test_npy cli_data
+pictures: a JPEG needs no end|src/io/image_file.c|s/^    return cut_short(f, e);$/    return 0;/|test_image_read
+pictures: a PNG needs no end|src/io/image_file.c|s/length = big(chunk, 4)) > f->n - at - 12)/length = big(chunk, 4)) > f->n - at - 12) return 0; if (0)/|test_image_read
+pictures: a GIF needs no end|src/io/image_file.c|s/return gif_blocks_end(f, at) <= f->n ?/return 1 ?/|test_image_read
+pictures: a BMP needs no end|src/io/image_file.c|s/ + ((uint64_t)f->w \* bits + 7) \/ 8 > f->n)/ > f->n)/|test_image_read
+pictures: checksums are not looked at|src/io/image_file.c|s/if (crc32(0, chunk + 4/if (0 \&\& crc32(0, chunk + 4/|test_image_read
+pictures: tables of codes of any size|src/io/image_file.c|s/if (codes > 256 .. /if (/|test_image_read
+pictures: a JPEG without a scan|src/io/image_file.c|s/return scan ? 0/return 1 ? 0/|test_image_read
+pictures: any number of pixels|src/io/image_file.c|s/if (f->w > IMAGE_PIXELS_MAX/if (0 \&\& f->w > IMAGE_PIXELS_MAX/|test_image_read
+pictures: no pixels|src/io/image_file.c|s/    if (f->w < 1 .. f->h < 1)$/    if (0)/|test_image_read
+pictures: EXIF of the other byte order|src/io/image_file.c|s/p\[0\] == 'M' ? big : little/1 ? big : little/|test_image_read
+pictures: CMYK without Adobe's marker|src/io/image_read.c|s/    if (f.plain_cmyk) {/    if (0) {/|test_image_read
+pictures: unpacked to any size|src/io/image_read.c|s/return n <= block_max ?/return 1 ?/|test_image_read
+pictures: mirrored where they are turned|src/io/image_read.c|s/orientation == 2 .. orientation == 3 .. orientation == 7 .. orientation == 8/orientation == 2 \x7c\x7c orientation == 3 \x7c\x7c orientation == 6 \x7c\x7c orientation == 8/|test_image_read
+pictures: transparent parts on black|src/io/image_read.c|s/ + background \* (255 - alpha)//|test_image_read
+pictures: alpha cut, not rounded|src/io/image_read.c|s/ + 127) \/ 255/) \/ 255/|test_image_read
+pictures: colour shows through and is lost|src/io/image_read.c|s/(!alpha .. grey_ground)/true/|test_image_read
+fit: the beginning is kept|src/data/resize.c|s/p.x = round_even(p.w - size, 2);/p.x = 0;/|test_image_read
+fit: beside the middle|src/data/resize.c|s/p.y = round_even(size - p.h, 2);/p.y = 0;/|test_image_read
+fit: halves are rounded up|src/data/resize.c|s/ \&\& q % 2 == 1//|test_image_read
+fit: a picture vanishes|src/data/resize.c|s/shorter < 1 ? 1 : shorter/shorter/|test_image_read
+fit: grey is the first channel|src/data/resize.c|s/grey\[i\] = image_luma(in->px + 3 \* i)/grey[i] = in->px[3 * i]/|test_image_read
+folder: in the order of the disk|src/data/folder_scan.c|s/return strcmp((\*a)->d_name, (\*b)->d_name)/return strcmp((*b)->d_name, (*a)->d_name)/|test_folder
+folder: hidden files|src/data/folder_scan.c|s/return d->d_name\[0\] != '.'/return strcmp(d->d_name, ".") \&\& strcmp(d->d_name, "..")/|test_folder
+folder: endings in one case|src/data/folder_scan.c|s/!strcasecmp(dot + 1, ENDINGS\[i\])/!strcmp(dot + 1, ENDINGS[i])/|test_folder
+folder: read twice|src/data/folder_scan.c|s/return see(w, st) ? walk/return see(w, st) \x7c\x7c w->f->n < 100 ? walk/|test_folder
+folder: links mix classes|src/data/folder_scan.c|s/first = folder \&\& see(w, \&st)/first = folder/|test_folder
+folder: classes that differ in case|src/data/folder_scan.c|s/if (!strcasecmp(f->class_name\[c\], name))/if (0)/|test_folder
+folder: any number of classes|src/data/folder_scan.c|s/if (f->classes == DATA_CLASSES_MAX)/if (f->classes == DATA_CLASSES_MAX - 1)/|test_folder
+folder: a class without pictures|src/data/folder_scan.c|s/if (w->f->n > before \&\& add_class/if (add_class/|test_folder
+folder: runs are data|src/data/folder_scan.c|s/wanted = is_run(names, n) ? 0 : n/wanted = n/|test_folder
+folder: loose pictures are not told|src/data/folder_scan.c|s/if (rc .. loose == 0)/if (1)/|test_folder
+folder: folders that cannot be read are not told|src/data/folder_scan.c|s/rc = leave_out(w, path, strerror(errno))/rc = 0/|test_folder
+folder: test comes before val|src/data/folder_parts.c|s/{"val", "valid", "test", NULL}/{"test", "val", "valid", NULL}/|test_folder
+folder: train among other classes|src/data/folder_parts.c|s/return train \&\& !others/return train/|test_folder
+folder: a part that has its own is split|src/data/source_folder.c|s/        if (!whole)$/        if (1)/|test_folder
+folder: another set is split|src/data/source_folder.c|s/whole = whole .. c->val;/;/|test_folder
+folder: split by place|src/data/folder_parts.c|s/file_sha256(hex, path, strlen(path))/file_sha256(hex, path, strlen(path) - 1)/|test_folder
+folder: a class is not trained on|src/data/folder_parts.c|s/trains\[f->item\[i\].label\] > 0 \&\& //|test_folder
+folder: classes by their place|src/data/folder_parts.c|s/            if (!strcmp(f->class_name\[i\], c->class_name\[k\]))/            if (k == i)/|test_folder
+folder: any class for testing|src/data/folder_parts.c|s/        if (label\[i\] < 0)/        if (0)/|test_folder
+folder: grey until proven|src/data/folder_decode.c|s/    return c->channels > 0 ? c->channels : 3;/    return c->channels > 0 ? c->channels : 1;/|test_folder
+folder: two channels are enough|src/data/folder_decode.c|s/memcmp(px, px + hw, hw) != 0 .. //|test_folder
+folder: what is not read stays|src/data/folder_decode.c|s/        if (d->facts\[i\].read)$/        if (1)/|test_folder
+folder: none can be read|src/data/source_folder.c|s/r->pictures > 0 \&\& r->skipped == r->pictures/0/|test_folder
+folder: strict does nothing|src/data/source_folder.c|s/strict \&\& r->skipped > 0/0/|test_folder
+folder: strict of pictures only|src/data/source_folder.c|s/strict \&\& r->lines > 0/0/|test_folder
+folder: the size of the last|src/data/source_folder.c|s/if (pixels > most)/if (pixels >= most)/|test_folder
+sources: pictures beside IDX files|src/data/dataset.c|s/        if (has_other(SOURCES\[i\], path, split))/        if (0)/|test_folder
+cache: for any background|src/data/folder_cache.c|s/c->background\[1\], c->background\[2\]/c->background[1], 0/|test_folder_cache
+cache: for any fit|src/data/folder_cache.c|s/(int)c->fit/0/|test_folder_cache
+cache: for any part|src/data/folder_cache.c|s/memcmp(head->key, want.key, sizeof want.key) ../0 \x7c\x7c/|test_folder_cache
+cache: times are not asked|src/data/folder_cache.c|s/(FileSpan){&p->stamp, sizeof p->stamp}/(FileSpan){\&p->stamp.size, 8}/|test_folder_cache
+cache: a time set back|src/data/folder_cache.c|s/(FileSpan){&p->stamp, sizeof p->stamp}/(FileSpan){\&p->stamp, 16}/|test_folder_cache
+cache: names are not asked|src/data/folder_cache.c|s/(FileSpan){p->path, strlen(p->path) + 1}/(FileSpan){"", 1}/|test_folder_cache
+cache: not checked|src/data/folder_cache.c|s/checksum(&head, d) == head.crc/1/|test_folder_cache
+cache: longer than it says|src/data/folder_cache.c|s/           file_size(in) == /           file_size(in) >= /|test_folder_cache
+cache: more than there are|src/data/folder_cache.c|s/return read == d->read/return true/|test_folder_cache
+cache: facts of any kind|src/data/folder_cache.c|s/ \&\& are_facts(d)//|test_folder_cache
+cache: what was broken stays so|src/data/folder_decode.c|s/same = same \&\& !d->facts\[i\].read/;/|test_folder_cache
+cache: no place is an error|src/data/source_folder.c|s/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) {/if (r->cache \&\& !folder_cache_save(r->cache, d, f, c)) return -1; else {/|test_folder_cache
+channels: grey is red|src/data/dataset.c|s/out\[k\] = image_luma(.*;/out[k] = in[k];/|test_folder
+data: a picture over the data|src/cli/options/picture_args.c|s/return within ? err_set/return 0 ? err_set/|cli_folder
+data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& a->rgb)/if (0)/|cli_folder
+data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder
+data: all that is left out is told|src/cli/options/picture_args.c|s/i < r->lines \&\& i < LINES_MAX/i < r->lines/|cli_folder
+data: a cache where a relative path says|src/cli/options/picture_args.c|s/if (xdg \&\& \*xdg == '.')/if (xdg)/|cli_folder
+train: the first class only|src/cli/options/train_args.c|s/    if (d->report)$/    if (0)/|cli_folder
+train: validated in other channels|src/cli/options/train_args.c|s/c->channels = train->channels;/;/|cli_folder
+EMNIST: on its side|src/data/source_emnist.c|s/one\[(size_t)x \* (size_t)h + (size_t)y\]/one[(size_t)y * (size_t)w + (size_t)x]/|test_sources
+EMNIST: letters from 1|src/data/source_emnist.c|s/d->labels\[i\]--;/;/|test_sources
+EMNIST: any letter|src/data/source_emnist.c|s/d->labels\[i\] < 1 .. d->labels\[i\] > 26/0/|test_sources
+EMNIST: the last of several kinds|src/data/source_emnist.c|s/if (one.n > 0 \&\& found)/if (0)/|test_sources
+CIFAR: the coarse label|src/data/source_cifar.c|s/out->labels\[out->n++\] = label\[c->labels - 1\]/out->labels[out->n++] = label[0]/|test_sources
+CIFAR: part of a record|src/data/source_cifar.c|s/size % record != 0/0/|test_sources
+CIFAR: any label|src/data/source_cifar.c|s/if (label\[c->labels - 1\] >= c->classes)/if (0)/|test_sources
+CIFAR: any number of names|src/data/source_cifar.c|s/if (result == 0 \&\& n != c->classes)/if (0)/|test_sources
+npz: packed in any way|src/data/npz.c|s/if (st.comp_method != ZIP_CM_STORE/if (0 \&\& st.comp_method != ZIP_CM_STORE/|test_sources
+npz: memory as the archive says|src/data/npz.c|s/st.size < most ? st.size : most/st.size/|test_sources
+npz: only the test arrays|src/data/source_npz.c|s/, {"val_images", "val_labels"}//|test_sources
+npz: the first of several|src/data/source_npz.c|s/if (result == 0 \&\& out->n > 1)/if (0)/|test_sources
+npz: counts that differ|src/data/source_npz.c|s/if (images.n != labels.n)/if (0)/|test_sources
+augment: always mirrored|src/train/augment.c|s/t.flip = rng_below(r, 2) == 1/t.flip = true/|test_augment
+augment: shifted one way|src/train/augment.c|s/(2 \* most + 1)) - most;/(most + 1));/|test_augment
+augment: all around comes back black|src/train/augment.c|s/return v < 0 ? 0 : v > most ? most : v/return v < 0 ? 0 : v > most ? 0 : v/|test_augment
+augment: turned too far|src/train/augment.c|s/#define TAN_HALF 0.1316/#define TAN_HALF 0.1716/|test_augment
+augment: turned about a corner|src/train/augment.c|s/centre = (size - 1) \/ 2.0/centre = 0/|test_augment
+augment: contrast about black|src/train/augment.c|s/j->mean + j->contrast \* (v\[c\] - j->mean)/j->contrast * v[c]/|test_augment
+augment: saturation forgotten|src/train/augment.c|s/g + j->saturation \* (v\[c\] - g)/v[c]/|test_augment
+augment: by the place in the batch|src/train/batch.c|s/rng_stream("augment", (uint64_t)s)/rng_stream("augment", (uint64_t)worker)/|test_augment
+augment: validation too|src/train/batch.c|s/t, image_at(&t->val, (size_t)image), timestep/t, training_image(t, (size_t)image, image, worker), timestep/|test_augment
+fields: a set of unknown names|src/base/fields_text.c|s/        if (bit < 0) {/        if (0) {/|test_fields
+fields: a set beyond its names|src/base/fields.c|s/value >= 0 \&\& value < (int64_t)1 << n/1/|test_fields
 sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|test_idx test_npy
 sources: counts that differ|src/data/dataset.c|s/if (images == labels)/if (1)/|test_idx test_npy
 balance: the last of each class|src/data/dataset.c|s/if (quota\[d->labels\[i\]\]-- > 0)/if (quota[d->labels[d->n - 1 - i]]-- > 0)/|test_transform
@@ -285,6 +381,7 @@ data: anybody's directory is replaced|src/cli/cmd_data.c|s/if (!is_copy(output))
 data: one that somebody added to|src/cli/cmd_data.c|s/ \&\& dir_holds_only(dir, names);/;/|cli_data
 data: replaced unasked|src/cli/cmd_data.c|s/return a->force ? 0 :/return 1 ? 0 :/|cli_data
 data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a->source, e))/if (0)/|cli_data
+data: a copy in colour as IDX files|src/data/dataset_write.c|s/d->channels == 1 ? write_idx/1 ? write_idx/|test_transform
 data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
 directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
 noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rc = d.channels == 1/rc = d.channels > 0/|cli_data
@@ -361,18 +458,44 @@ loop: an epoch of just so many steps is too short|src/run/loop.c|s/return least 
 loop: epochs passed over are forgotten|src/run/loop.c|s/r->epoch . n > (r->epoch - together) . n/r->epoch % n == 0/|test_loop
 milestones: what is asked for by epochs waits|src/cli/options/train_args.c|s/if ((saves .. draws) \&\& /if (0 \&\& /|cli_train
 milestones: no pictures taken for a wish|src/cli/options/train_args.c|s/ \&\& a->loop.sample_every > 0;/;/|cli_train
-stretch: the range of all images|src/cli/cmd_sample.c|s/image_stretch(px + i \* hw, x + i \* hw, hw)/image_stretch(px, x, n * hw)/|cli_compare
+stretch: the range of the first pixels|src/io/image.c|s/i < hw \* (size_t)channels; i++/i < hw; i++/|test_image_colour
 stretch: rounded|src/io/image.c|s/(v >= 255 ? 255 : v > 0 ? v : 0)/(v >= 255 ? 255 : v > 0 ? v + 0.5 : 0)/|test_image
 text: letters that there are not|src/io/image_text.c|s/c >= . . \&\& c <= .~. ? c : .?./c/|test_image
 text: over the edge|src/io/image_text.c|s/x1 = x1 < im->w ? x1 : im->w;//|test_image
 compare: adapters are added up|src/cli/cmd_sample.c|s/memcpy(s->values, kept, s->n_values \* sizeof .kept);/(void)kept;/|cli_compare
 compare: every adapter at full strength|src/cli/cmd_sample.c|s/.scale = {loras->scale\[i\]}/.scale = {1}/|cli_compare
 compare: the first adapter in all blocks|src/cli/cmd_sample.c|s/.item = {loras->item\[i\]}/.item = {loras->item[0]}/|cli_compare
-compare: blocks that are not counted|src/cli/sample_picture.c|s/l.all.w \* (size_t)l.all.h \* 4/l.one.w * (size_t)l.one.h * 4/|cli_compare
+compare: blocks that are not counted|src/cli/sample_picture.c|s/image_bytes(&l.all) \* 4/image_bytes(\&l.one) * 4/|cli_compare
 captions: the scale is left out|src/cli/sample_picture.c|s/if (loras->scale\[block - 1\] != 1)/if (0)/|cli_compare
 captions: a path that says nothing|src/cli/sample_picture.c|s/"", "lora", "runs"/"", "runs"/|cli_compare
 captions: not in the recipe|src/cli/options/sample_args.c|s/.name = "no-captions", .flags = OPT_DRAWN/.name = "no-captions"/|cli_compare
 stretch: not in the recipe|src/cli/options/sample_args.c|s/.name = "stretch", .flags = OPT_DRAWN/.name = "stretch"/|cli_compare
+colour: values of the model taken as planes|src/io/image.c|s/image_from_real((double)x\[i \* (size_t)channels + (size_t)c\])/image_from_real((double)x[(size_t)c * hw + i])/|test_image_colour
+colour: one plane for all in a grid|src/io/image.c|s/c++, px += (size_t)h \* (size_t)w)/c++)/|test_image_colour
+colour: a line that is a third too short|src/io/image_text.c|s/(size_t)(x1 - x0) \* (size_t)im->channels/(size_t)(x1 - x0)/|test_image_colour
+colour: pictures three times too large|src/io/image.c|s/mem_mul(&row, (size_t)w, (size_t)channels)/mem_mul(\&row, (size_t)w, 1)/|test_image_colour
+colour: red for green in the palette|src/io/image.c|s/steps\[(i - 16) \/ 36\]/steps[(i - 16) \/ 6 % 6]/|test_image_colour
+colour: every terminal has all colours|src/cli/term/term.c|s/!strcmp(colours, "truecolor")/1/|cli_image
+colour: blocks of one channel|src/cli/sample_picture.c|s/(size_t)from->w \* pixel/(size_t)from->w/|cli_image cli_compare
+colour: noise of one channel|src/cli/cmd_noise.c|s/a->model.in_channels = d.channels/(void)d.channels/|cli_image
+colour: IDX of three channels|src/cli/options/sample_args.c|s/m->in_channels != 1 \&\& a->format == FORMAT_IDX/0/|cli_image
+npy: planes written as they are|src/data/npy_write.c|s/image\[p % c \* hw + p \/ c\]/image[p]/|test_npy
+picture: strength turned round|src/model/sampler_plan.c|s/lround(c->strength \* steps)/lround((1 - c->strength) * steps)/|test_sampler_picture
+picture: a noise of its own|src/model/sampler.c|s/image_noise(k->noise + at, k, i, 0);/image_noise(k->noise + at, k, i, 99);/|test_sampler_picture
+picture: kept pixels in the end|src/model/sampler.c|s/t >= 0 ? (float)noised\[v\] : k->c->init\[v\]/(float)noised[v]/|test_sampler_picture
+picture: a mask of values|src/model/sampler.c|s/paint\[v \/ channels\]/paint[v % (k->values \/ channels)]/|test_sampler_picture
+picture: kept only after the first step|src/model/sampler.c|s/else if (k->c->paint)/else if (0)/|test_sampler_picture
+picture: steps that were not taken, looked back at|src/model/sampler.c|s/back <= s - k->begin/back <= s/|test_sampler_picture
+picture: any strength|src/model/sampler_plan.c|s/if (c->init \&\& !(c->strength >= 0 \&\& c->strength <= 1))/if (0)/|test_sampler_picture
+picture: a mask of nothing|src/model/sampler_plan.c|s/if (c->paint \&\& !c->init)/if (0)/|test_sampler_picture
+picture: channels exchanged|src/cli/sample_init.c|s/planes\[i % channels \* hw + i \/ channels\]/planes[i]/|cli_image
+picture: a mask of another size|src/cli/sample_init.c|s/im.w == picture->w \&\& im.h == picture->h/1/|cli_image
+picture: a mask not fitted as its picture|src/cli/sample_init.c|s/\&im, a->fit, BLACK/\&im, FIT_CROP, BLACK/|cli_image
+picture: written over|src/cli/sample_files.c|s/(a->init \&\& cli_check_apart(path, a->init, e))/0/|cli_image
+mask: written over|src/cli/sample_files.c|s/(a->mask \&\& cli_check_apart(path, a->mask, e))/0/|cli_image
+picture: its options stand alone|src/cli/options/sample_args.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
+recipe: strength of nothing|src/cli/recipe.c|s/\*of \&\& !a->init/*of \&\& 0/|cli_image
+recipe: whole paths of pictures|src/cli/recipe.c|s/short_name(a->mask, e)/mem_strdup(a->mask, e)/|cli_image
 shipped model: in place of a run's own|src/cli/cli.c|s/file_exists(DEFAULT_MODEL) .. //|cli_shipped
 shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "model") .. //|cli_shipped
 shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped
@@ -405,6 +528,31 @@ eval: labels need not be known|src/cli/eval_images.c|s/if (j->labelled \&\& data
 eval: somebody's picture is written over|src/cli/eval_pictures.c|s/cli_check_default(path, true, e) ..//|cli_eval
 eval: a cache that nobody wanted|src/cli/eval_judge.c|s/char \*dir = j->args->cache ? cache_directory() : NULL/char *dir = cache_directory()/|cli_eval
 eval: CAS without labels|src/cli/cmd_eval.c|s/if (a->cas \&\& !j->labelled \&\& j->kind == EVAL_IMAGES)/if (0)/|cli_eval
+names: one twice|src/base/names.c|s/if (names_find(c, name) >= 0)/if (0)/|test_names
+names: of any characters|src/base/names.c|s/        if (!u.plain)/        if (0)/|test_names
+names: none is none|src/base/names.c|s/return len > 0 \&\& len/return len/|test_names
+names: a carriage return stays|src/base/names.c|s/if (stop > text \&\& stop\[-1\] == '.r')/if (0)/|test_names
+names: what follows a zero byte is lost|src/base/names.c|s/if (memchr(text, 0, size))/if (0)/|test_names
+names: those before a wrong one stay|src/store/facts.c|s/            names_free(names);/            (void)0;/|test_names
+names: of a model of other classes|src/store/model_file.c|s/if (m->names.n != m->config.classes)/if (0)/|test_names
+names: of an adapter of other classes|src/store/adapter_read.c|s/if (to->names.n != to->facts.classes)/if (0)/|test_names
+names: lost in a copy of the model|src/model/model.c|s/(model_seal_blank(copy, e) .. names_copy(&copy->names, &m->names, e))/(model_seal_blank(copy, e))/|test_names
+names: lost with a lower rank|src/adapter/reduce.c|s/names_copy(&to->names, &a->names, e) ../0 \x7c\x7c/|cli_names
+names: fewer than labels|src/data/class_names.c|s/if (d->labels\[i\] >= names->n)/if (0)/|test_names
+names: lost in a copy of the data|src/data/dataset_write.c|s/return d->class_name ? source_write_names(dir, d, e) : 0/return 0/|test_names
+classes: labels stay as they were|src/cli/classes.c|s/d->labels\[i\] = (uint8_t)row\[d->labels\[i\]\]/(void)row/|cli_names
+classes: validation's labels stay as they were|src/cli/train_command.c|s/return run->val.n ? classes_match/return 0 ? classes_match/|cli_names
+classes: a number comes before a name|src/cli/classes.c|s/    if (named >= 0)$/    if (named >= 0 \&\& number < 0)/|cli_names
+classes: a backslash changes nothing|src/cli/classes.c|s/number = w->literal ? -1 : number_of/number = number_of/|cli_names
+classes: a comma always ends a name|src/cli/classes.c|s/if (\*p == '..' \&\& p\[1\])/if (0)/|cli_names
+classes: the first of two that are called the same|src/cli/classes.c|s/for (int i = named + 1; named >= 0/for (int i = named + 1; 0/|cli_names
+classes: a recipe cannot be read again|src/cli/classes.c|s/fprintf(f, \*name == ',' .*$/fputc(*name, f);/|cli_names
+classes: an adapter's names are not taken|src/cli/classes.c|s/memcpy(now, brought->name\[i\], CLASS_NAME_MAX)/(void)now/|cli_names
+classes: a flat folder is a class of its own|src/cli/classes.c|s/return known->n == 1 \&\& d->report/return 0 \&\& d->report/|cli_names
+classes: a file called after anything|src/cli/sample_files.c|s/u.bytes > 1 .. strchr(plain, \*name)/1/|cli_names
+rows: one of two classes is named after the first|src/cli/row_labels.c|s/return \*class_id == class_of\[(end - 1) . each\] \&\&/return/|cli_names
+rows: without captions|src/cli/row_labels.c|s/ .. j->args->no_captions)/)/|cli_names
+resume: classes of other names|src/train/checkpoint.c|s/compare_value(&d, "class_names", saved, now)/(void)0/|cli_names
 END
 )
 

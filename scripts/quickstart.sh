@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 run=runs/quickstart
 model=data/models/mnist.safetensors
 figure=$run/adapters.png
-apt=(build-essential pkg-config libopenblas-dev zlib1g-dev libstb-dev libjansson-dev libmd-dev libpcre2-dev)
+apt=(build-essential pkg-config libopenblas-dev zlib1g-dev libstb-dev libjansson-dev libmd-dev libpcre2-dev libzip-dev)
 
 say() {
     printf '\n== %s\n' "$*" >&2
@@ -28,14 +28,14 @@ missing() {
         echo "a C compiler"
     else
         # shellcheck disable=SC2086  # CPPFLAGS may be several flags
-        printf '#include <%s>\n' stb_image_write.h stb_easy_font.h | "$cc" -E -isystem /usr/include/stb ${CPPFLAGS-} - >/dev/null 2>&1 ||
-            echo "stb_image_write.h and stb_easy_font.h"
+        printf '#include <%s>\n' stb_image.h stb_image_write.h stb_easy_font.h | "$cc" -E -isystem /usr/include/stb ${CPPFLAGS-} - >/dev/null 2>&1 ||
+            echo "stb_image.h, stb_image_write.h and stb_easy_font.h"
     fi
     if ! have pkg-config; then
         echo "pkg-config"
         return
     fi
-    for lib in openblas zlib jansson libmd libpcre2-8; do
+    for lib in openblas zlib jansson libmd libpcre2-8 libzip; do
         pkg-config --exists "$lib" || echo "$lib"
     done
 }

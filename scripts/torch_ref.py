@@ -16,6 +16,7 @@ class Config:
     """Network and diffusion; the fields are those of ModelConfig in include/sdlora/model.h."""
     channels: tuple = (32, 64, 128)
     image_size: int = 28
+    in_channels: int = 1
     time_dim: int = 256
     qsize: int = 16
     vsize: int = 16
@@ -140,7 +141,7 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """x (N,1,H,W), t (N), y (N) class ids (`classes` is the null class) -> (N,1,H,W)."""
+    """x (N,C,H,W), C = in_channels, t (N), y (N) class ids (`classes` is the null class) -> (N,C,H,W)."""
 
     def __init__(self, c):
         super().__init__()
@@ -148,11 +149,11 @@ class UNet(nn.Module):
         ch = list(c.channels)
         self.time_embedding = nn.Sequential(SinusoidalTime(c.time_dim), nn.Linear(c.time_dim, c.time_dim), activation(c))
         self.class_embedding = nn.Embedding(c.classes + int(c.null_class), c.context_tokens * c.context_dim)
-        self.encoder_convs = nn.ModuleList([Block(c, a, b) for a, b in zip([1] + ch[:-1], ch)])
+        self.encoder_convs = nn.ModuleList([Block(c, a, b) for a, b in zip([c.in_channels] + ch[:-1], ch)])
         down = list(zip(ch[:0:-1], ch[-2::-1]))  # (1024,512), (512,256), ...
         self.deconvs = nn.ModuleList([nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in down])
         self.decoder_convs = nn.ModuleList([Block(c, 2 * b, b) for _, b in down])
-        self.output = nn.Conv2d(ch[0], 1, 1)
+        self.output = nn.Conv2d(ch[0], c.in_channels, 1)
 
     def forward(self, x, t, y):
         c = self.config

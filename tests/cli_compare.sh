@@ -11,30 +11,6 @@ for name in dots lines; do
 done
 
 sample() { "$SDLORA" sample --model run/model.safetensors --steps 2 --digit 1 -q "$@" >out.txt 2>err.txt </dev/null; }
-size() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4 "x" $7 * 256 + $8 }'; } # of a PNG
-# pixels FILE: its rows, numbers with spaces between. The stream of the one IDAT chunk is gzip's but for its header; the
-# filters are those of the PNG specification, 9.2.
-pixels() {
-    local at width
-    at=$(grep -abo IDAT "$1" | head -n 1 | cut -d: -f1)
-    width=$(size "$1")
-    { printf '\037\213\010\0\0\0\0\0\0\0' && tail -c +$((at + 7)) "$1"; } | gzip -dc 2>/dev/null | od -An -v -tu1 -w1 |
-        awk -v w="${width%x*}" -v h="${width#*x}" '
-            function abs(v) { return v < 0 ? -v : v }
-            NR > (w + 1) * h { exit }
-            (NR - 1) % (w + 1) == 0 { filter = $1; x = 0; left = corner = 0; row = ""; next }
-            {
-                x++
-                up = above[x] + 0; p = left + up - corner
-                a = abs(p - left); b = abs(p - up); c = abs(p - corner)
-                guess = filter == 1 ? left : filter == 2 ? up : filter == 3 ? int((left + up) / 2) : \
-                        filter == 4 ? (a <= b && a <= c ? left : b <= c ? up : corner) : 0
-                v = ($1 + guess) % 256
-                corner = up; left = v; above[x] = v
-                row = row (x > 1 ? " " : "") v
-                if (x == w) print row
-            }'
-}
 columns() { cut -d' ' -f"$1"; }
 
 # ---- blocks: 3 images across, 56 pixels wide and 38 high; 8 between them ----
@@ -80,7 +56,6 @@ cp -r other/data deep/lora
 check 'a path that says nothing' sample -n 64 --compare --lora deep/lora -o fact.png
 check 'one that says what the data are called' sample -n 64 --compare --lora other/data -o data.png
 check 'the data, out of the file, are the name' cmp <(pixels fact.png) <(pixels data.png)
-refuse 2 '--no-captions belongs to --compare' sample --model run/model.safetensors --no-captions
 expect 0 'they are not added up' sample --help
 
 # ---- drawn again ----

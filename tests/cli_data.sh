@@ -37,7 +37,7 @@ expect 0 'odd\x1bname/train-images' data "$(printf 'odd\033name')"
 check 'no escape reaches the terminal' test "$(grep -c "$(printf '\033')" out.txt)" -eq 0
 mkdir empty
 refuse 3 "no data: 'nix' is not there: run 'scripts/get_data.sh mnist'" data nix
-refuse 3 "no 'train-images-idx3-ubyte' (or .gz) in 'empty', nor 'train_images.npy': run 'scripts/get_data.sh mnist'" data empty
+refuse 3 "no 'train-images-idx3-ubyte' (or .gz) in 'empty', nor 'emnist-*-train-images-idx3-ubyte', nor 'train_images.npy'" data empty
 refuse 3 "no data: 'wanted' is not a directory" data wanted
 cp -r src half && rm half/t10k-labels-idx1-ubyte
 refuse 3 "no 't10k-labels-idx1-ubyte' (or .gz) in 'half', but 'half/t10k-images-idx3-ubyte'" data half
@@ -69,13 +69,15 @@ cp -r np colour
 head -c 384 src/train-images-idx3-ubyte | npy '|u1' '(8, 4, 4, 3)' >colour/train_images.npy
 tail -c +9 src/train-labels-idx1-ubyte | head -c 8 | npy '|u1' '(8,)' >colour/train_labels.npy
 expect 0 'channels               3           1' data colour
-refuse 3 "grey images, and those in 'colour' have 3 channels" noise --data colour -o colour.png
-refuse 3 'these have 3 channels' data -t bold -o nothing colour
-# shellcheck disable=SC2086
-refuse 2 "images of 1 channels, and the data's have 3" train $SMALL --data colour --out nothing
+expect 0 negative data -t invert -o negative colour
+check 'a copy in colour' cmp <(tail -c +129 negative/train_images.npy | od -An -v -tu1 -w1) \
+    <(tail -c +129 colour/train_images.npy | od -An -v -tu1 -w1 | awk '{ printf "%4d\n", 255 - $1 }')
+expect 0 'channels               3           3' data negative
 cp -r np bad && printf 'x' >>bad/train_images.npy
 refuse 3 "'bad/train_images.npy' goes on after the 1536 bytes" train --data bad
-check 'refusals wrote nothing' test ! -e nothing -a ! -e colour.png -a ! -e runs
+cp np/train_images.npy bad && printf 'x' >>bad/test_labels.npy
+refuse 3 "'bad/test_labels.npy' goes on" data -t bold -o nothing bad
+check 'refusals wrote nothing' test ! -e nothing -a ! -e runs
 
 # ---- copies ----
 expect 0 '' data src --transform invert -o copies/inverted/

@@ -37,7 +37,7 @@ M=runs/good/model.safetensors
 check 'no data beyond standard output' test "$(cat out.txt)" = "$M"
 refuse 2 "there is no class 3: the model '$M' knows 0 to 2" sample --model $M --digit 3
 for bad in x 1,,2 '1,' -1 1x ''; do
-    refuse 2 '--digit' sample --model $M --digit="$bad"
+    refuse 2 '--class' sample --model $M --digit="$bad"
 done
 refuse 2 '--steps must lie in 1..20' sample --model $M --steps 21
 refuse 2 'no room' sample --model $M --rows 2 --cols 2 -n 5

@@ -83,6 +83,9 @@ check 'pissa as plain LoRA of twice the rank' config pissa r 4
 kind gaussian --init gaussian --target conv
 kind dropout --dropout 0.4 --target all-linear
 check 'dropout is written' config dropout lora_dropout 0.4
+kind augmented --augment shift,rotate,flip,colour --target w_v
+check 'the augmentation is remembered' grep -q '"flip,shift,rotate,colour"' augmented/run.json
+refuse 2 "--augment was flip,shift,rotate,colour, now none" finetune --model $B --out augmented --resume --steps 8 --augment none
 kind biases --train-bias all --target w_v
 check 'biases are written' config biases bias '"all"'
 kind own --train-bias lora_only --train-embedding --target w_v

@@ -255,7 +255,7 @@ png() { # png KEY VALUE...
     : | png_chunk IEND
 }
 png model '$(touch hacked) `id`' model-sha256 0123456789ab output /etc/passwd digit "5'; touch hacked" threads 9 >evil.png
-expect 0 "sdlora sample --model '\$(touch hacked) \`id\`' --digit '5'\\''; touch hacked'" info evil.png
+expect 0 "sdlora sample --model '\$(touch hacked) \`id\`' --class '5'\\''; touch hacked'" info evil.png
 check 'nothing that writes' test "$(grep 'draw it again' out.txt | grep -c -- '--output\|--threads')" -eq 0
 png model m model-sha256 0123456789ab seed -7 >evil.png
 expect 0 'seed' info evil.png

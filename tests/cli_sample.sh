@@ -10,7 +10,6 @@ idx_data data t10k 6
 
 sample() { "$SDLORA" sample --model run/model.safetensors "$@" >out.txt 2>err.txt </dev/null; }
 pixels() { gzip -dc "$1-images-idx3-ubyte.gz" | tail -c +17 | cksum; }
-size() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4 "x" $7 * 256 + $8 }'; } # of a PNG
 
 # names and sizes: two pixels around and between images
 check 'the default grid' sample --steps 2

@@ -57,7 +57,7 @@ refuse 2 "'--save-every' needs a number of steps or epochs" train --save-every 5
 refuse 2 "'--channels' needs a whole number" train --channels 32,,64
 refuse 2 "'--channels' takes at most 8" train --channels 1,2,3,4,5,6,7,8,9
 refuse 2 "'--norm' must be one of group, batch, got 'layer'" train --norm layer
-refuse 2 "'--preset' must be one of mnist, tiny, seed" train --preset huge
+refuse 2 "'--preset' must be one of mnist, tiny, photo, seed" train --preset huge
 refuse 2 "'--eta' must be 0 to 1" sample --eta 1.5
 
 # Both ends of each range, and what lies beyond: what is accepted goes on to the data, which is not there.

@@ -151,9 +151,12 @@ static inline Unet golden_unet(Model *m, const StFile *io, bool train)
     o.l1 = m->config.norm == NORM_BATCH; /* model seed; see make_golden.py */
     o.loss_scale = 1.0 / (double)x->numel;
     check_ok(unet_build(&u, m, &o, &err), err);
-    check_ok(st_read_f32(u.x->val.data, io, x, &err), err); /* one channel: (n,1,h,w) is (n,h,w,1) */
-    if (train)
+    check_ok(st_read_f32(u.x->val.data, io, x, &err), err);
+    swap_layout(u.x->val.data, n, m->config.in_channels, size * size);
+    if (train) {
         check_ok(st_read_f32(u.target->val.data, io, golden_tensor(io, "target"), &err), err);
+        swap_layout(u.target->val.data, n, m->config.in_channels, size * size);
+    }
     memcpy(u.y, y, (size_t)n * sizeof(int));
     unet_set_time(&u, t);
     free(t);
@@ -164,8 +167,10 @@ static inline Unet golden_unet(Model *m, const StFile *io, bool train)
 /* Run the network and compare its output with the tensor NAME. */
 static inline void check_output(Unet *u, const StFile *f, const char *name, double tol)
 {
+    const Shape s = u->out->val.shape; /* (n,h,w,c) */
     float *want = golden_f32(f, name);
 
+    swap_layout(want, s.d[0], s.d[3], s.d[1] * s.d[2]);
     graph_forward(u->g);
     check_array(u->out->val.data, want, u->out->val.numel, tol, 0, name);
     free(want);

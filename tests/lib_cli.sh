@@ -8,6 +8,7 @@ export OMP_WAIT_POLICY=passive # tests share their processors with others
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
+export XDG_CACHE_HOME=$WORK/.cache # not the home of whoever tests
 passed=0
 failed=0
 
@@ -52,6 +53,35 @@ refuse() {
 finite() {
     local text
     text=$("$SDLORA" info --tensors "$1") && [[ $text == *'tensors:'* && $text != *'not finite'* ]]
+}
+
+# size FILE: of a PNG, as 28x28. kind FILE: bits a channel, and 0 for grey, 2 for RGB.
+size() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4 "x" $7 * 256 + $8 }'; }
+kind() { od -An -tu1 -j24 -N2 "$1" | awk '{ print $1, $2 }'; }
+# pixels FILE: rows of a PNG, numbers with spaces between, three for a pixel in colour. The stream of the one IDAT chunk is
+# gzip's but for its header; the filters are those of the PNG specification, 9.2.
+pixels() {
+    local at width
+    at=$(grep -abo IDAT "$1" | head -n 1 | cut -d: -f1)
+    width=$(size "$1")
+    { printf '\037\213\010\0\0\0\0\0\0\0' && tail -c +$((at + 7)) "$1"; } | gzip -dc 2>/dev/null | od -An -v -tu1 -w1 |
+        awk -v w="${width%x*}" -v h="${width#*x}" -v kind="$(kind "$1")" '
+            function abs(v) { return v < 0 ? -v : v }
+            BEGIN { step = kind == "8 2" ? 3 : 1; w *= step }
+            NR > (w + 1) * h { exit }
+            (NR - 1) % (w + 1) == 0 { filter = $1; x = 0; row = ""; next }
+            {
+                x++
+                left = x > step ? now[x - step] : 0; corner = x > step ? before[x - step] + 0 : 0; up = now[x] + 0
+                p = left + up - corner
+                a = abs(p - left); b = abs(p - up); c = abs(p - corner)
+                guess = filter == 1 ? left : filter == 2 ? up : filter == 3 ? int((left + up) / 2) : \
+                        filter == 4 ? (a <= b && a <= c ? left : b <= c ? up : corner) : 0
+                v = ($1 + guess) % 256
+                before[x] = up; now[x] = v
+                row = row (x > 1 ? " " : "") v
+                if (x == w) print row
+            }'
 }
 
 be32() { # a big-endian u32

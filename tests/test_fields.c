@@ -225,6 +225,10 @@ static const Name names[] = {
     {1, "conv", offsetof(TrainConfig, conv), "auto", CONV_AUTO},
     {1, "conv", offsetof(TrainConfig, conv), "im2col", CONV_IM2COL},
     {1, "conv", offsetof(TrainConfig, conv), "winograd", CONV_WINOGRAD},
+    {1, "augment", offsetof(TrainConfig, augment), "flip", AUGMENT_FLIP},
+    {1, "augment", offsetof(TrainConfig, augment), "shift", AUGMENT_SHIFT},
+    {1, "augment", offsetof(TrainConfig, augment), "rotate", AUGMENT_ROTATE},
+    {1, "augment", offsetof(TrainConfig, augment), "colour", AUGMENT_COLOUR},
     {2, "init", offsetof(AdapterConfig, init), "default", ADAPTER_INIT_DEFAULT},
     {2, "init", offsetof(AdapterConfig, init), "gaussian", ADAPTER_INIT_GAUSSIAN},
     {2, "init", offsetof(AdapterConfig, init), "pissa", ADAPTER_INIT_PISSA},
@@ -293,6 +297,43 @@ static void test_no_name(void **state)
             if (t == 0)
                 assert_int_equal(model_config_from_json(&c.model, json, "here", &e), -1);
         }
+}
+
+/* Several names, or none. */
+static void test_sets(void **state)
+{
+    static const struct {
+        const char *text;
+        int value;
+        const char *back;
+    } good_ones[] = {{"none", 0, "none"},
+                     {"colour,flip", AUGMENT_COLOUR | AUGMENT_FLIP, "flip,colour"},
+                     {"shift,shift", AUGMENT_SHIFT, "shift"},
+                     {"flip,shift,rotate,colour", 15, "flip,shift,rotate,colour"}};
+    static const char *const bad[] = {
+        "",           ",",         "flip,",
+        ",flip",      "flip,none", "Flip",
+        "flip shift", "3",         "a name that is longer than any of those that there are"};
+    const Field *f = &TRAIN_FIELDS[TRAIN_AUGMENT];
+    TrainConfig c = train_preset(PRESET_MNIST);
+    char text[64];
+    Err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good_ones / sizeof *good_ones; i++) {
+        check_ok(field_read(&c, f, "x", good_ones[i].text, &e), e);
+        assert_int_equal(c.augment, good_ones[i].value);
+        assert_string_equal(field_text(text, sizeof text, f, &c), good_ones[i].back);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(field_read(&c, f, "option '--augment'", bad[i], &e), -1);
+        assert_says(e, "option '--augment' must be none or, separated by commas, some of flip, shift, rotate, colour");
+        assert_int_equal(c.augment, 15);
+    }
+    for (c.augment = -1; c.augment <= 16; c.augment += 17) {
+        assert_int_equal(train_config_check(&c, &e), -1);
+        assert_says(e, "the augmentation must be none or some of flip, shift, rotate, colour, not number ");
+    }
 }
 
 /* ---- all of them ---- */
@@ -387,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_no_number),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_no_name),
+        cmocka_unit_test(test_sets),
         cmocka_unit_test(test_complete),
         cmocka_unit_test(test_presets_are_possible),
         cmocka_unit_test(test_tiny_is_a_narrow_mnist),

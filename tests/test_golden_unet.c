@@ -1,4 +1,4 @@
-/* Two whole networks against PyTorch (tests/golden/unet_*.safetensors), and their files. */
+/* Whole networks, grey and in colour, against PyTorch (tests/golden/unet_*.safetensors), and their files. */
 #include "golden_util.h"
 #include "io_util.h"
 
@@ -11,12 +11,13 @@ static const double eps_tol = 5e-6, train_tol = 2e-5;
 
 static const struct {
     const char *model, *io;
-} nets[] = {{"unet_mnist", "unet_mnist_io"}, {"unet_seed", "unet_seed_io"}};
+} nets[] = {{"unet_mnist", "unet_mnist_io"}, {"unet_seed", "unet_seed_io"}, {"unet_colour", "unet_colour_io"}};
+enum { NETS = sizeof nets / sizeof *nets };
 
 static void test_eval(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < NETS; i++) {
         StFile *io = golden_open(nets[i].io);
         Model *m = golden_model(nets[i].model, false);
         Unet u = golden_unet(m, io, false);
@@ -65,7 +66,7 @@ static void check_gradients(const Model *m, const StFile *io)
 static void test_train(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < NETS; i++) {
         StFile *io = golden_open(nets[i].io);
         Model *m = golden_model(nets[i].model, true);
         Unet u = golden_unet(m, io, true);
@@ -171,7 +172,7 @@ static void test_save_gives_back_the_file(void **state)
 
     (void)state;
     tmpdir_make(&tmp);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < NETS; i++) {
         StFile *f = golden_open(nets[i].model), *g, *h;
         Model *m = golden_model(nets[i].model, i == 0), *again;
         const char *path = tmpdir_name(&tmp, "m.safetensors"), *second = tmpdir_name(&tmp, "n.safetensors");

@@ -316,7 +316,7 @@ static void test_dataset(void **state)
         tmpdir_make(&t);
         save(&t, spelled[i][0], images, sizeof images);
         save(&t, spelled[i][1], labels, sizeof labels);
-        if (dataset_read(&d, t.path, DATA_TRAIN, &e) != 0)
+        if (dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e) != 0)
             fail_msg("%s", e.msg);
         assert_int_equal(d.n, 2);
         assert_int_equal(d.h, 2);
@@ -327,7 +327,7 @@ static void test_dataset(void **state)
         assert_string_equal(d.sha256, hex);
         dataset_free(&d);
         assert_null(d.images);
-        assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), -1);
+        assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
         assert_says(e, "no 't10k-images-idx3-ubyte'");
         tmpdir_remove(&t);
     }
@@ -341,27 +341,27 @@ static void test_dataset_errors(void **state)
     Err e = {0};
     (void)state;
     tmpdir_make(&t);
-    assert_int_equal(dataset_read(&d, "no/such/directory", DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, "no/such/directory", DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_says(e, "'no/such/directory' is not there");
     assert_says(e, "scripts/get_data.sh");
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_says(e, "no 'train-images-idx3-ubyte' (or .gz) in '");
     assert_says(e, "scripts/get_data.sh");
     save(&t, "train-images-idx3-ubyte", images, sizeof images);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "no 'train-labels-idx1-ubyte'");
     save(&t, "train-labels-idx1-ubyte.gz", three, sizeof three);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_says(e, "train-images-idx3-ubyte' has 2 images");
     assert_says(e, "train-labels-idx1-ubyte.gz' has 3 labels");
     assert_null(d.images);
     save(&t, "train-labels-idx1-ubyte", "<html>", 6);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "train-labels-idx1-ubyte' is a text or HTML page");
-    assert_int_equal(dataset_read(&d, tmpdir_name(&t, "train-labels-idx1-ubyte"), DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, tmpdir_name(&t, "train-labels-idx1-ubyte"), DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "not a directory");
     tmpdir_remove(&t);
 }

@@ -82,14 +82,14 @@ static void test_stretch(void **state)
     (void)state;
     for (int i = 0; i < 1000; i++)
         x[i] = (float)i * 0.003f - 1.7f;
-    image_stretch(px, x, 1000);
+    image_stretch(px, x, 1000, 1);
     for (int i = 0; i < 1000; i++) {
         double v = ((double)x[i] - (double)x[0]) / ((double)x[999] - (double)x[0]);
         assert_int_equal(px[i], i == 999 ? 255 : (int)(v * 256));
     }
-    image_stretch(px, constant, 3);
+    image_stretch(px, constant, 3, 1);
     assert_memory_equal(px, "\0\0\0", 3);
-    image_stretch(px, holes, 4);
+    image_stretch(px, holes, 4, 1);
     assert_memory_equal(px, "\0\0\xff\x40", 4); /* 256 * 2 / 8 = 64 */
 }
 
@@ -150,7 +150,7 @@ static void test_grid(void **state)
     (void)state;
     for (i = 0; i < N * H * W; i++)
         px[i] = (uint8_t)(10 + i);
-    assert_int_equal(image_grid(&im, px, N, H, W, COLS, SCALE, PAD, 200, &e), 0);
+    assert_int_equal(image_grid(&im, px, N, 1, H, W, COLS, SCALE, PAD, 200, &e), 0);
     assert_int_equal(im.w, 4 + 9 + 4 + 9 + 4);
     assert_int_equal(im.h, 4 + 6 + 4 + 6 + 4 + 6 + 4);
     for (y = 0; y < im.h; y++)
@@ -165,9 +165,9 @@ static void test_grid(void **state)
     assert_int_equal(cells, N * 54);
     image_free(&im);
     assert_null(im.px);
-    assert_int_equal(image_grid(&im, px, 1, 2, 3, 1, 1000000000, 0, 0, &e), -1);
+    assert_int_equal(image_grid(&im, px, 1, 1, 2, 3, 1, 1000000000, 0, 0, &e), -1);
     assert_says(e, "too large");
-    assert_int_equal(image_grid(&im, px, 0, 2, 3, 1, 1, 0, 0, &e), -1);
+    assert_int_equal(image_grid(&im, px, 0, 1, 2, 3, 1, 1, 0, 0, &e), -1);
 }
 
 static uint32_t get_u32(const uint8_t *p)
@@ -175,14 +175,14 @@ static uint32_t get_u32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* The filters of the PNG specification, 9.2, undone in place; rows of w+1 bytes. */
-static void unfilter(uint8_t *rows, int w, int h)
+/* The filters of the PNG specification, 9.2, undone in place; rows of w+1 bytes, `pixel` of them each. */
+static void unfilter(uint8_t *rows, int w, int h, int pixel)
 {
     int x, y;
     for (y = 0; y < h; y++) {
         uint8_t *p = rows + (size_t)y * (size_t)(w + 1) + 1, *up = p - (w + 1);
         for (x = 0; x < w; x++) {
-            int a = x ? p[x - 1] : 0, b = y ? up[x] : 0, c = x && y ? up[x - 1] : 0, paeth;
+            int a = x >= pixel ? p[x - pixel] : 0, b = y ? up[x] : 0, c = x >= pixel && y ? up[x - pixel] : 0, paeth;
             int pa = abs(b - c), pb = abs(a - c), pc = abs(a + b - 2 * c);
             paeth = pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
             switch (p[-1]) {
@@ -205,22 +205,22 @@ static void unfilter(uint8_t *rows, int w, int h)
     }
 }
 
-static void test_png(void **state)
+static void check_png(int channels)
 {
-    enum { W = 61, H = 47 };
+    enum { W = 61, H = 47, MOST = 3 * W };
     static const char *const text[] = {"seed", "7", "Title", "gr\xc3\xbc\xc3\x9f", NULL};
     static const char *const order[] = {"IHDR", "tEXt", "iTXt", "IDAT", "IEND"};
-    static uint8_t px[W * H], rows[(W + 1) * H];
-    Image im = {W, H, 1, px};
+    static uint8_t px[MOST * H], rows[(MOST + 1) * H];
+    const int row = W * channels;
+    Image im = {W, H, channels, px};
     TmpDir t;
     Err e = {0};
     const char *path;
     char *file;
     size_t n, at = 8;
     int i, chunk;
-    (void)state;
-    for (i = 0; i < W * H; i++)
-        px[i] = (uint8_t)(i % W * 4 + i / W * i / 97);
+    for (i = 0; i < row * H; i++)
+        px[i] = (uint8_t)(i % row * 4 + i / row * i / 97);
     tmpdir_make(&t);
     path = tmpdir_name(&t, "a.png");
     if (image_write_png(path, &im, text, &e) != 0)
@@ -236,7 +236,7 @@ static void test_png(void **state)
         if (chunk == 0) {
             assert_int_equal(get_u32(p + 8), W);
             assert_int_equal(get_u32(p + 12), H);
-            assert_memory_equal(p + 16, "\x08\0\0\0\0", 5); /* 8 bits, grey */
+            assert_memory_equal(p + 16, channels == 1 ? "\x08\0\0\0\0" : "\x08\2\0\0\0", 5); /* 8 bits; grey, RGB */
         } else if (chunk == 1) {
             assert_int_equal(size, 6);
             assert_memory_equal(p + 8, "seed\0007", 6);
@@ -246,16 +246,23 @@ static void test_png(void **state)
         } else if (chunk == 3) {
             uLongf got = sizeof rows;
             assert_int_equal(uncompress(rows, &got, p + 8, size), Z_OK);
-            assert_int_equal(got, sizeof rows);
+            assert_int_equal(got, (row + 1) * H);
         }
         at += 12 + size;
     }
     assert_int_equal(at, n);
     mem_free(file);
-    unfilter(rows, W, H);
+    unfilter(rows, row, H, channels);
     for (i = 0; i < H; i++)
-        assert_memory_equal(rows + i * (W + 1) + 1, px + i * W, W);
+        assert_memory_equal(rows + i * (row + 1) + 1, px + i * row, row);
     tmpdir_remove(&t);
+}
+
+static void test_png(void **state)
+{
+    (void)state;
+    check_png(1);
+    check_png(3);
 }
 
 /* (w+1) h bytes go to the compressor, at most 2^30 - 1. */
@@ -268,20 +275,20 @@ static void test_sizes(void **state)
     Err e = {0};
     (void)state;
     for (int i = 0; i < 4; i++)
-        assert_int_equal(image_check_size(fits[i][0], fits[i][1], &e), 0);
+        assert_int_equal(image_check_size(fits[i][0], fits[i][1], 1, &e), 0);
     for (int i = 0; i < 8; i++) {
         e.code = ERR_NONE;
-        assert_int_equal(image_check_size(large[i][0], large[i][1], &e), -1);
+        assert_int_equal(image_check_size(large[i][0], large[i][1], 1, &e), -1);
         assert_int_equal(e.code, ERR_USAGE);
     }
-    assert_int_equal(image_grid_size(&im, 7, 10, 20, 3, 2, 5, &e), 0);
+    assert_int_equal(image_grid_size(&im, 7, 1, 10, 20, 3, 2, 5, &e), 0);
     assert_true(im.w == 5 + 3 * 45 && im.h == 5 + 3 * 25 && !im.px);
     /* 4 + 2 pixels each, and 2: (6 n + 3) * 8 bytes for n in a row */
-    assert_int_equal(image_grid_size(&im, 22369620, 6, 4, 22369620, 1, 2, &e), -1);
+    assert_int_equal(image_grid_size(&im, 22369620, 1, 6, 4, 22369620, 1, 2, &e), -1);
     assert_says(e, "too large");
-    assert_int_equal(image_grid_size(&im, 17895696, 6, 4, 17895696, 1, 2, &e), 0);
-    assert_int_equal(image_grid_size(&im, 17895697, 6, 4, 17895697, 1, 2, &e), -1);
-    assert_int_equal(image_grid_size(&im, 1 << 30, 1024, 1024, 1, INT32_MAX, INT32_MAX, &e), -1);
+    assert_int_equal(image_grid_size(&im, 17895696, 1, 6, 4, 17895696, 1, 2, &e), 0);
+    assert_int_equal(image_grid_size(&im, 17895697, 1, 6, 4, 17895697, 1, 2, &e), -1);
+    assert_int_equal(image_grid_size(&im, 1 << 30, 1, 1024, 1024, 1, INT32_MAX, INT32_MAX, &e), -1);
 }
 
 static void test_made_by(void **state)
@@ -326,7 +333,7 @@ static void test_made_by(void **state)
 static void test_png_errors(void **state)
 {
     uint8_t px[1] = {0};
-    Image none = {0, 1, 1, px}, huge = {100000, 100000, 1, px}, one = {1, 1, 1, px};
+    Image none = {0, 1, 1, px}, huge = {100000, 100000, 1, px}, one = {1, 1, 1, px}, two = {1, 1, 2, px};
     static const char *const bad_key[] = {"", "x", NULL};
     Err e = {0};
     int saved, result;
@@ -335,6 +342,8 @@ static void test_png_errors(void **state)
     assert_says(e, "'no/such/a.png'");
     assert_int_equal(image_write_png("no/such/a.png", &huge, NULL, &e), -1);
     assert_says(e, "too many");
+    assert_int_equal(image_write_png("no/such/a.png", &two, NULL, &e), -1);
+    assert_says(e, "2 channels");
     assert_int_equal(image_write_png("no/such/a.png", &one, bad_key, &e), -1);
     assert_says(e, "key or value");
     assert_int_equal(image_write_png("no/such/directory/a.png", &one, NULL, &e), -1);
@@ -354,17 +363,17 @@ static void test_half_blocks(void **state)
     uint8_t big[] = {0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 128, 128}; /* 6x2: two blocks of 3x2 */
     Image im = {3, 3, 1, px}, wide = {6, 2, 1, big};
     Err e = {0};
-    char *s = image_half_blocks(&im, 3, &e);
+    char *s = image_half_blocks(&im, 3, false, &e);
     (void)state;
     assert_non_null(s);
     assert_string_equal(s, "\033[38;5;16m\033[48;5;231m" UP "\033[48;5;244m" UP "\033[38;5;231m" UP "\033[0m\n"
                            "\033[38;5;231m" UP "\033[38;5;16m" UP UP "\033[0m\n");
     mem_free(s);
-    s = image_half_blocks(&wide, 2, &e); /* means 0 and 384/6 = 64: the grey 8 + 10*6 = 68 is nearer than 58 */
+    s = image_half_blocks(&wide, 2, false, &e); /* means 0 and 384/6 = 64: the grey 8 + 10*6 = 68 is nearer than 58 */
     assert_non_null(s);
     assert_string_equal(s, "\033[38;5;16m" UP "\033[38;5;238m" UP "\033[0m\n");
     mem_free(s);
-    assert_null(image_half_blocks(&im, 0, &e));
+    assert_null(image_half_blocks(&im, 0, false, &e));
     assert_says(e, "0 columns");
 }
 

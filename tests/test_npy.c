@@ -12,37 +12,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/npy.h"
 #include "io_util.h"
-
-typedef struct Bytes {
-    unsigned char b[4096];
-    size_t n;
-} Bytes;
-
-static void add(Bytes *f, const void *data, size_t n)
-{
-    assert_true(f->n + n <= sizeof f->b);
-    memcpy(f->b + f->n, data, n);
-    f->n += n;
-}
-
-/* A file of version `major`: its dictionary filled with blanks and a newline to a multiple of 64, then the data. */
-static Bytes npy(int major, const char *dictionary, const void *data, size_t n)
-{
-    const size_t before = major == 1 ? 10 : 12, text = strlen(dictionary);
-    const size_t length = (before + text + 1 + 63) / 64 * 64 - before;
-    const unsigned char version[2] = {(unsigned char)major, 0};
-    const unsigned char size[4] = {length & 255, length >> 8, 0, 0};
-    Bytes f = {.n = 0};
-    add(&f, "\x93NUMPY", 6);
-    add(&f, version, 2);
-    add(&f, size, before - 8);
-    add(&f, dictionary, text);
-    while (f.n < before + length - 1)
-        add(&f, " ", 1);
-    add(&f, "\n", 1);
-    add(&f, data, n);
-    return f;
-}
+#include "npy_util.h"
 
 static const unsigned char twelve[] = {10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21};
 
@@ -333,7 +303,7 @@ static void test_directory(void **state)
     (void)state;
     tmpdir_make(&t);
     save(&t, "train_images.npy", &images);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_says(e, "no 'train_labels.npy' in '");
     assert_says(e, "/train_images.npy': run 'scripts/get_data.sh");
@@ -342,16 +312,16 @@ static void test_directory(void **state)
     assert_int_equal(files.n, 0);
     assert_null(files.source);
     save(&t, "train_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "no 't10k-images-idx3-ubyte' (or .gz) in '");
-    assert_says(e, "', nor 'test_images.npy': run 'scripts/get_data.sh mnist'");
+    assert_says(e, ", nor 'test_images.npy', nor ");
     assert_int_equal(dataset_files(&files, t.path, DATA_TRAIN, &e), 0);
     assert_string_equal(files.source, "NumPy");
     assert_int_equal(files.n, 2);
     assert_string_equal(files.path[0], tmpdir_name(&t, "train_images.npy"));
     assert_string_equal(files.path[1], tmpdir_name(&t, "train_labels.npy"));
     data_files_free(&files);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &e), 0);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TRAIN, &DATA_DEFAULTS, &e), 0);
     assert_int_equal(d.n, 2);
     assert_int_equal(d.channels, 1);
     assert_int_equal(d.h, 2);
@@ -364,7 +334,7 @@ static void test_directory(void **state)
     dataset_free(&d);
     save(&t, "test_images.npy", &colour);
     save(&t, "test_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), 0);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), 0);
     assert_int_equal(d.channels, 3);
     assert_int_equal(d.h, 1);
     assert_int_equal(d.w, 2);
@@ -372,11 +342,56 @@ static void test_directory(void **state)
     dataset_free(&d);
     labels = npy(1, "{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", twelve, 3);
     save(&t, "test_labels.npy", &labels);
-    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &e), -1);
+    assert_int_equal(dataset_read(&d, t.path, DATA_TEST, &DATA_DEFAULTS, &e), -1);
     assert_says(e, "test_images.npy' has 2 images");
     assert_says(e, "test_labels.npy' has 3 labels");
     assert_null(d.images);
     tmpdir_remove(&t);
+}
+
+/* What is written is what np.save writes, byte by byte, and is read back. */
+static void check_written(const Npy *in, NpyUse use, const char *shape, const void *data, size_t n)
+{
+    char dictionary[128];
+    TmpDir t;
+    Err e = {0};
+    Npy back;
+    char *file;
+    size_t size;
+    Bytes want;
+    tmpdir_make(&t);
+    snprintf(dictionary, sizeof dictionary, "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }", shape);
+    want = npy(1, dictionary, data, n);
+    assert_int_equal(npy_write(tmpdir_name(&t, "a.npy"), in, use, &e), 0);
+    assert_int_equal(file_load(&file, &size, tmpdir_name(&t, "a.npy"), 1 << 20, &e), 0);
+    assert_int_equal(size, want.n);
+    assert_memory_equal(file, want.b, size);
+    assert_int_equal(npy_read(&back, tmpdir_name(&t, "a.npy"), use, &e), 0);
+    assert_true(back.n == in->n && back.channels == in->channels && back.h == in->h && back.w == in->w);
+    assert_memory_equal(back.data, in->data, n);
+    npy_free(&back);
+    mem_free(file);
+    tmpdir_remove(&t);
+}
+
+static void test_written(void **state)
+{
+    enum { N = 2, C = 3, H = 3, W = 5 };
+    uint8_t planes[N * C * H * W], pixels[N * C * H * W];
+    const Npy colour = {.n = N, .channels = C, .h = H, .w = W, .data = planes};
+    const Npy grey = {.n = N * C, .channels = 1, .h = H, .w = W, .data = planes};
+    const Npy labels = {.n = N * C * H * W, .channels = 1, .h = 1, .w = 1, .data = planes};
+    Err e = {0};
+    (void)state;
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < C; c++)
+            for (int p = 0; p < H * W; p++)
+                pixels[(i * H * W + p) * C + c] = planes[(i * C + c) * H * W + p] = (uint8_t)(i * 100 + c * 31 + p);
+    check_written(&colour, NPY_IMAGES, "2, 3, 5, 3", pixels, sizeof pixels);
+    check_written(&grey, NPY_IMAGES, "6, 3, 5", planes, sizeof planes);
+    check_written(&labels, NPY_LABELS, "90,", planes, sizeof planes);
+    assert_int_equal(npy_write("no/such/a.npy", &grey, NPY_IMAGES, &e), -1);
+    assert_says(e, "no/such");
 }
 
 int main(void)
@@ -384,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_images),          cmocka_unit_test(test_colour),        cmocka_unit_test(test_labels),
         cmocka_unit_test(test_headers_refused), cmocka_unit_test(test_files_refused), cmocka_unit_test(test_directory),
+        cmocka_unit_test(test_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

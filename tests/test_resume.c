@@ -9,13 +9,14 @@ typedef struct Case {
     const char *targets;
     int batch, micro;
     double ema;
+    int augment;
 } Case;
 
 /* Of 20 images: batches of 8 are two steps an epoch, so step 3 is in the middle of one. */
 static const Case cases[] = {
-    {"mnist", PRESET_MNIST, NULL, 8, 0, 0.99},     {"seed", PRESET_SEED, NULL, 8, 0, 0},
-    {"lora", PRESET_MNIST, "w_q,w_v", 8, 3, 0.99}, {"micro", PRESET_MNIST, NULL, 7, 3, 0},
-    {"lora on seed", PRESET_SEED, "w_v", 8, 5, 0},
+    {"mnist", PRESET_MNIST, NULL, 8, 0, 0.99, 0},     {"seed", PRESET_SEED, NULL, 8, 0, 0, 0},
+    {"lora", PRESET_MNIST, "w_q,w_v", 8, 3, 0.99, 0}, {"micro", PRESET_MNIST, NULL, 7, 3, 0, 0},
+    {"lora on seed", PRESET_SEED, "w_v", 8, 5, 0, 0}, {"augmented", PRESET_MNIST, NULL, 8, 3, 0, 15},
 };
 
 static TrainConfig config_for(const Case *k)
@@ -25,6 +26,7 @@ static TrainConfig config_for(const Case *k)
     c.batch = k->batch;
     c.micro_batch = k->micro;
     c.ema = k->ema;
+    c.augment = k->augment;
     c.cond_drop = k->preset == PRESET_SEED ? 0 : 0.2;
     return c;
 }

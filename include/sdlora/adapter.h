@@ -21,6 +21,7 @@
 
 #include "sdlora/facts.h"
 #include "sdlora/fields.h"
+#include "sdlora/names.h"
 #include "sdlora/param.h"
 
 #define ADAPTER_RANK_MAX    65536
@@ -81,7 +82,8 @@ typedef struct Adapter {
     int n, cap;
     AdapterConfig config; /* of one to be trained; one that was read has rslora, and for the record dropout */
     Facts facts;
-    bool silent; /* of a file of PEFT's that says no alpha, as one without its configuration: scales are 1 */
+    ClassNames names; /* of the facts.classes classes that its model has with it, or none */
+    bool silent;      /* of a file of PEFT's that says no alpha, as one without its configuration: scales are 1 */
     /* attached */
     ParamStore *model;
     real *base;

@@ -20,6 +20,7 @@ typedef enum FieldType {
     FIELD_SEED,  /* uint64_t, all of it */
     FIELD_REAL,  /* double */
     FIELD_ENUM,  /* an enum: one of .names, from .min on */
+    FIELD_SET,   /* int, bit k is .names[k]; in text separated by commas, or "none" */
     FIELD_INTS,  /* int[], 1 to .limit of them; their number is the int at .count_offset */
     FIELD_BYTES, /* size_t: 512MB, 1.5GB; 0: not said */
     FIELD_TEXT,  /* const char *, borrowed; NULL: not said */
@@ -45,7 +46,7 @@ typedef struct Field {
     size_t count_offset;      /* FIELD_INTS */
     int limit;                /* FIELD_INTS */
     double min, max;          /* FIELD_INT, FIELD_REAL, every item of FIELD_INTS: both inclusive */
-    const char *const *names; /* FIELD_ENUM, FIELD_BOOL: by value, NULL-terminated */
+    const char *const *names; /* FIELD_ENUM, FIELD_BOOL, FIELD_SET: by value, NULL-terminated */
     const char *what;         /* the fact, for messages: "the batch size" */
     const char *help;         /* what it does, without the default: "images per step" */
 } Field;
@@ -69,7 +70,7 @@ const char *field_text(char *buf, size_t cap, const Field *f, const void *base);
 /* The same for people: a bool without names is yes or no. */
 const char *field_words(char *buf, size_t cap, const Field *f, const void *base);
 
-/* The value of a FIELD_BOOL, FIELD_INT or FIELD_ENUM. */
+/* The value of a FIELD_BOOL, FIELD_INT, FIELD_ENUM or FIELD_SET. */
 int64_t field_int(const void *base, const Field *f);
 void field_set_int(void *base, const Field *f, int64_t value);
 

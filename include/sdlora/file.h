@@ -24,9 +24,13 @@ typedef struct FileIn FileIn;
 
 FileIn *file_open(const char *path, Err *e);                                     /* NULL on error */
 FileIn *file_open_bytes(const void *bytes, size_t n, const char *label, Err *e); /* memory that outlives the result */
-void file_close(FileIn *f);                                                      /* NULL is allowed */
-const char *file_label(const FileIn *f);                                         /* the path, for messages */
-uint64_t file_size(const FileIn *f); /* of the whole file, or FILE_SIZE_UNKNOWN */
+/* What `pull` gives: the next bytes, n at most, into buf; none at the end. `size` is how many there are, or no fewer.
+ */
+typedef int FilePull(void *ctx, void *buf, size_t *got, size_t n, Err *e);
+FileIn *file_open_stream(FilePull *pull, void *ctx, uint64_t size, const char *label, Err *e);
+void file_close(FileIn *f);              /* NULL is allowed */
+const char *file_label(const FileIn *f); /* the path, for messages */
+uint64_t file_size(const FileIn *f);     /* of the whole file, or FILE_SIZE_UNKNOWN */
 /* The next n bytes into buf; *got < n only at the end. */
 int file_read(void *buf, size_t *got, FileIn *f, size_t n, Err *e);
 /* The next n bytes into a block of its own (caller: mem_free), with a NUL after them that does not count; *got < n only

@@ -1,4 +1,4 @@
-/* Images, grey or in colour: grids, PNG. */
+/* Images, grey or in colour: grids, PNG; pictures from files. */
 #ifndef SDLORA_IMAGE_H
 #define SDLORA_IMAGE_H
 
@@ -14,6 +14,35 @@ typedef struct Image {
     uint8_t *px;        /* (h,w,channels), owned */
 } Image;
 
+/* ---- reading (image_read.c) ----
+ *
+ * One file of PNG, JPEG, BMP or GIF (its first image), told by content, as 8 bits a channel: of 16 the high byte; CMYK
+ * as Adobe's programs write it, inverted; palettes looked up. What is transparent is composed on `background` (red,
+ * green, blue): round((a p + (255 - a) background) / 255). It is turned as its EXIF orientation says (JPEG, PNG). One
+ * channel where the file's own model is grey and so is what shows through, else three.
+ *
+ * Errors (ERR_INPUT), each naming the file: none of the four, cut short (found before decoding), damaged (PNG: by its
+ * checksums), a kind that is not known, no pixels, more of them than IMAGE_PIXELS_MAX or a file of more bytes than
+ * IMAGE_FILE_MAX. All is checked in the header before memory is taken; no file makes decoding take more than about
+ * 36 bytes for each pixel that its header announces and three times its size. */
+#define IMAGE_PIXELS_MAX ((int64_t)1 << 26) /* 67 million: 8192 x 8192 */
+#define IMAGE_FILE_MAX   ((size_t)1 << 28)  /* 256 MiB */
+
+int image_read(Image *out, const char *path, const uint8_t background[3], Err *e);
+/* n bytes of memory; `name` stands in messages. */
+int image_decode(Image *out, const void *bytes, size_t n, const char *name, const uint8_t background[3], Err *e);
+void image_free(Image *im);
+
+bool image_is_grey(const Image *im); /* every pixel has R = G = B */
+
+/* Grey from a colour, as Pillow's convert("L") has it (ITU-R 601): (19595 r + 38470 g + 7471 b + 2^15) / 2^16. */
+static inline uint8_t image_luma(const uint8_t rgb[3])
+{
+    return (uint8_t)((19595u * rgb[0] + 38470u * rgb[1] + 7471u * rgb[2] + 0x8000u) >> 16);
+}
+
+/* ---- drawing ---- */
+
 /* A pixel in [-1,1] to 0..255: round(clamp((x+1)/2)*255); NaN gives 0. And back: all pixels become numbers here. */
 uint8_t image_from_real(double x);
 static inline float image_to_real(uint8_t p)
@@ -21,25 +50,31 @@ static inline float image_to_real(uint8_t p)
     return (float)p * (2.0f / 255.0f) - 1.0f;
 }
 
-/* The same with an image's own range for [-1,1], as matplotlib's imshow shows it: floor(256 (x - least)/(most -
- * least)), 255 for the largest; 0 where all n are the same. NaN gives 0 and counts for nothing. */
-void image_stretch(uint8_t *px, const float *x, size_t n);
+/* One image of hw pixels as the model draws it, x (hw,channels), to bytes as data sets and grids have them, px
+ * (channels,hw), by image_from_real. */
+void image_planes(uint8_t *px, const float *x, size_t hw, int channels);
+
+/* The same with an image's own range, over all its channels, for [-1,1], as matplotlib's imshow shows one of grey:
+ * floor(256 (x - least)/(most - least)), 255 for the largest; 0 where all are the same. NaN gives 0 and counts for
+ * nothing. */
+void image_stretch(uint8_t *px, const float *x, size_t hw, int channels);
 
 /* May a picture be so large? What image_write_png can write; else ERR_USAGE. Asked before hours of drawing, and again
  * where memory is taken. */
-int image_check_size(int64_t w, int64_t h, Err *e);
+int image_check_size(int64_t w, int64_t h, int channels, Err *e);
+size_t image_bytes(const Image *im); /* w h channels */
 
-/* The size of the grid that image_grid would make, into out->w and out->h; px stays NULL. */
-int image_grid_size(Image *out, int n, int h, int w, int cols, int scale, int pad, Err *e);
+/* The size of the grid that image_grid would make, into out->w, h and channels; px stays NULL. */
+int image_grid_size(Image *out, int n, int channels, int h, int w, int cols, int scale, int pad, Err *e);
 
-/* n images px (n,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of `background` around
- * and between them. Empty cells stay background. *out owned by the caller (image_free). */
-int image_grid(Image *out, const uint8_t *px, int n, int h, int w, int cols, int scale, int pad, uint8_t background,
-               Err *e);
-void image_free(Image *im);
+/* n images px (n,channels,h,w) in rows of `cols`, each magnified `scale` times (nearest), `pad` pixels of the grey
+ * `background` around and between them. Empty cells stay background. *out owned by the caller (image_free). */
+int image_grid(Image *out, const uint8_t *px, int n, int channels, int h, int w, int cols, int scale, int pad,
+               uint8_t background, Err *e);
 
 /* A line of text in the letters of stb_easy_font, each of their dots scale x scale pixels: ASCII; other bytes are drawn
- * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. */
+ * as '?'. The line is IMAGE_TEXT_HEIGHT dots high; (x,y) is its upper left corner. What lies outside is cut off. The
+ * dots are of the grey `level`, in pictures of any channels. */
 enum { IMAGE_TEXT_HEIGHT = 12 };
 int image_text_width(const char *text, int scale); /* in pixels, INT_MAX at most */
 void image_text(Image *im, int x, int y, const char *text, int scale, uint8_t level);
@@ -68,8 +103,9 @@ int image_png_texts(PngTexts *out, FileIn *f, Err *e);
 const char *image_png_text(const PngTexts *t, const char *key); /* the first of this key, or NULL */
 void image_png_texts_free(PngTexts *t);
 
-/* The image as half-block characters (UTF-8) in the greys of the 256-colour palette, two pixels a cell, for a terminal
- * `columns` wide (shrunk by an integer to fit, by means). A string owned by the caller (mem_free), NULL on an error. */
-char *image_half_blocks(const Image *im, int columns, Err *e);
+/* The image as half-block characters (UTF-8), two pixels a cell, for a terminal `columns` wide (shrunk by an integer to
+ * fit, by means). truecolour: in its own colours ("38;2;R;G;B", ISO 8613-6), else in the nearest of the 256-colour
+ * palette: xterm's cube of 6x6x6 and 24 greys. A string owned by the caller (mem_free), NULL on an error. */
+char *image_half_blocks(const Image *im, int columns, bool truecolour, Err *e);
 
 #endif

@@ -19,10 +19,10 @@ typedef struct LoopConfig {
     int milestone_steps;
 } LoopConfig;
 
-/* A grid that was drawn: rows*cols grey images (n,size,size), those of row r of class r. */
+/* A grid that was drawn: rows*cols images (n,channels,size,size), those of row r of class r. */
 typedef struct LoopGrid {
     const uint8_t *pixels;
-    int rows, cols, size;
+    int rows, cols, channels, size;
 } LoopGrid;
 
 /* Who watches. The functions are called by the thread that runs the loop; each may be NULL. */

@@ -5,6 +5,7 @@
 #include "sdlora/diffusion.h"
 #include "sdlora/facts.h"
 #include "sdlora/fields.h"
+#include "sdlora/names.h"
 #include "sdlora/nn.h"
 
 #define MODEL_MAX_LEVELS 8
@@ -58,7 +59,7 @@ typedef enum ModelField {
 } ModelField;
 extern const Field MODEL_FIELDS[];
 
-typedef enum Preset { PRESET_MNIST, PRESET_TINY, PRESET_SEED } Preset;
+typedef enum Preset { PRESET_MNIST, PRESET_TINY, PRESET_PHOTO, PRESET_SEED } Preset;
 extern const char *const PRESET_NAMES[];
 
 /* The table of presets (README, "Presets"); classes = 10. */
@@ -76,6 +77,7 @@ typedef struct Model {
     ParamStore *params;
     Diffusion diffusion;
     Facts facts;
+    ClassNames names; /* of config.classes classes, or none */
 } Model;
 
 /* Parameters declared and initialised from seed; trainable: with gradients. NULL with *e. */
@@ -86,8 +88,8 @@ int model_seal_blank(Model *m, Err *e);
 /* A model of its own with the same weights, not trainable. */
 Model *model_copy(const Model *m, Err *e);
 int model_seal(Model *m, uint64_t seed, Err *e); /* or weights initialised from seed, as model_new's */
-/* More classes for a frozen model: the class table's new rows are zero, and the null class comes after them. Networks
- * and adapters are made afterwards. */
+/* More classes, whose names are the caller's, for a frozen model: the class table's new rows are zero, and the null
+ * class comes after them. Networks and adapters are made afterwards. */
 int model_grow_classes(Model *m, int classes, Err *e);
 void model_free(Model *m);
 

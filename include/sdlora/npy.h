@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "sdlora/err.h"
+#include "sdlora/file.h"
 
 typedef enum NpyUse {
     NPY_IMAGES, /* unsigned bytes, (n,h,w) or (n,h,w,c), c 1 or 3 */
@@ -25,6 +26,10 @@ typedef struct Npy {
  * nothing. */
 int npy_read(Npy *out, const char *path, NpyUse use, Err *e);
 int npy_parse(Npy *out, const void *bytes, size_t size, const char *label, NpyUse use, Err *e); /* over memory */
+/* The same from `in`, which is closed; NULL: already told. */
+int npy_read_from(Npy *out, FileIn *in, NpyUse use, Err *e);
+/* What npy_read reads back: images (n,h,w), or (n,h,w,3) of three channels; labels (n). Atomic. */
+int npy_write(const char *path, const Npy *npy, NpyUse use, Err *e);
 void npy_free(Npy *npy);
 
 #endif

@@ -1,5 +1,6 @@
-/* Drawing images: the reverse process from pure noise. Image i depends only on the seed and on i (its noise, at the
- * start and at each step, is the Philox stream of i), not on how many are drawn, the grid, or the number of threads. */
+/* Drawing images: the reverse process from pure noise, or from a picture with noise on it. Image i depends only on the
+ * seed and on i (its noise, at the start and at each step, is the Philox stream of i), not on how many are drawn, the
+ * grid, or the number of threads. */
 #ifndef SDLORA_SAMPLER_H
 #define SDLORA_SAMPLER_H
 
@@ -16,7 +17,7 @@ typedef struct SamplerStep {
      * was no such step, or where the sampler has no history. */
     const float *x0[SAMPLER_HISTORY_MAX + 1];
     int t, t_prev;   /* timesteps; t_prev -1: the clean image */
-    int step, steps; /* step 0 is the first; diffusion_timestep tells the others' timesteps */
+    int step, steps; /* 0..steps-1; diffusion_timestep tells their timesteps. Step 0 is the first from pure noise */
     size_t n;
     double eta;
     ClipKind clip;
@@ -45,6 +46,11 @@ typedef struct SampleConfig {
     bool batch_stats; /* BatchNorm takes the statistics of the batch */
     ConvAlgo conv;
     uint64_t seed;
+    /* A picture (s,s,c) in [-1,1] for all images to begin with, borrowed; NULL: pure noise. */
+    const float *init;
+    double strength; /* with init: 0 the picture as it is .. 1 pure noise, as without one */
+    /* With init, (s,s), borrowed: 0 where the picture is kept, else to be painted. NULL: all of it. */
+    const uint8_t *paint;
     int batch; /* images per evaluation of the network, 0: chosen; does not change the images */
     /* of memory; 0: mem_machine_bytes. Batches become smaller, and fewer are drawn side by side, so that it is kept;
      * that changes no image */
@@ -53,6 +59,13 @@ typedef struct SampleConfig {
 } SampleConfig;
 
 SampleConfig sample_config_default(const ModelConfig *m);
+
+/* How many steps are taken: all, or from a picture x (SDEdit: Meng et al. 2021, algorithm 1) the last round(strength
+ * steps). The first of those begins, at its timestep t, with diffusion_noise of x and the noise that the image would
+ * have begun with; no step: the image is x; all: pure noise. Kept pixels (RePaint: Lugmayr et al. 2022, eq. 8, without
+ * its resampling) are those of diffusion_noise of x with that same noise, at t before the first step and at t_prev
+ * after each, and of x in the end. */
+int sample_steps_taken(const SampleConfig *c, const ModelConfig *m);
 
 /* Ranges, and what the model can do: ERR_USAGE. sample_images checks too. */
 int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e);
@@ -66,7 +79,8 @@ typedef struct SamplePlan {
 } SamplePlan;
 int sample_measure(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e);
 
-/* Called after each step of each batch: x (n,h,w,c) of images first..first+n-1; step counts from 1 to steps. One call
+/* Called after each step of each batch: x (n,h,w,c) of images first..first+n-1; step counts from 1 to steps, those
+ * taken. One call
  * at a time, but batches are drawn side by side, on several threads: calls for different batches mix. A non-zero return
  * stops sampling (sample_images then returns -1 with code ERR_NONE). */
 typedef int (*SampleStepFn)(void *ctx, int first, int n, int step, int steps, const float *x);

@@ -18,9 +18,10 @@ Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
  * model's. *weights: numbers that training would move. */
 int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e);
 
-/* What a model's or an adapter's file says of where it comes from. *facts is set in full. ERR_INPUT: what is there is
- * no JSON; single facts that are wrong are passed over. */
-int facts_read(Facts *facts, const StFile *f, Err *e);
+/* What a model's or an adapter's file says of where it comes from, and what it calls its classes. *facts and *names are
+ * set in full; *names needs names_free. ERR_INPUT: what is there is no JSON; single facts that are wrong are passed
+ * over, and so are all names where one is wrong, or is there twice. */
+int facts_read(Facts *facts, ClassNames *names, const StFile *f, Err *e);
 
 /* Is there a model in the file, by its configuration or the names of its tensors? False where it cannot be opened. */
 bool model_is_file(const char *path);

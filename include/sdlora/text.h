@@ -23,6 +23,9 @@ const char *text_safe(char *out, size_t cap, const char *s);
 /* The columns that this takes, uncut. */
 int text_columns(const char *s);
 
+/* One '?' for each character that is not ASCII, or is no letter; cut to fit. Returns out. */
+const char *text_ascii(char *out, size_t cap, const char *s);
+
 /* "1,234,567", into buf, which is returned. */
 const char *text_count(char buf[32], int64_t n);
 

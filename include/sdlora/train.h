@@ -6,9 +6,26 @@
 #include "sdlora/adapter.h"
 #include "sdlora/data.h"
 #include "sdlora/model.h"
+#include "sdlora/rng.h"
 
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
 extern const char *const LR_NAMES[];
+
+/* What is made of a training image each time it is drawn, from the seed and the sample's number: in this order, what is
+ * asked for. */
+typedef enum Augment {
+    AUGMENT_FLIP = 1,   /* mirrored left to right, every other time */
+    AUGMENT_SHIFT = 2,  /* by whole pixels down and across, each -size/8 .. size/8, evenly; the edge's pixels fill in */
+    AUGMENT_ROTATE = 4, /* -15 to 15 degrees about the middle (tan of the half angle is even), bilinear; edges as above.
+                         * Before it is shifted */
+    AUGMENT_COLOUR = 8, /* p b, then m + c (p - m), then g + s (p - g), each cut to 0..255: brightness, contrast and
+                         * saturation b, c and s, each 0.8 to 1.2, evenly; m is the mean grey of the image, g the
+                         * pixel's: 0.299 R + 0.587 G + 0.114 B */
+} Augment;
+extern const char *const AUGMENT_NAMES[]; /* "flip", ..., NULL */
+
+/* out and px, apart, are planes (channels,size,size); which: of Augment. */
+void augment_image(uint8_t *out, const uint8_t *px, int channels, int size, int which, Rng *r);
 
 typedef struct TrainConfig {
     int batch;         /* images per optimiser step */
@@ -24,6 +41,7 @@ typedef struct TrainConfig {
     bool l1;                                     /* loss */
     double cond_drop;                            /* probability of the null class */
     uint64_t seed;
+    int augment;    /* of Augment; 0: none */
     int val_images; /* of the validation split, at most; 0: no validation */
     ConvAlgo conv;
     size_t max_bytes; /* of memory; 0: mem_machine_bytes */
@@ -47,6 +65,7 @@ typedef enum TrainField {
     TRAIN_WEIGHT_DECAY,
     TRAIN_GRAD_CLIP,
     TRAIN_EMA,
+    TRAIN_AUGMENT,
     TRAIN_SEED,
     TRAIN_VAL_IMAGES,
     TRAIN_CONV,

@@ -59,6 +59,7 @@ void adapter_free(Adapter *a)
     if (!a)
         return;
     param_store_free(a->params);
+    names_free(&a->names);
     mem_free(a->layers);
     mem_free(a->base);
     mem_free(a->scratch);

@@ -318,7 +318,7 @@ static int resize(Adapter *to, const Adapter *a, const RankChoice *c, AdapterLos
     to->config.rslora = a->config.rslora;
     to->config.dora = a->config.dora;
     to->config.dropout = a->config.dropout;
-    if (room_make(r, a->model, e) || room_scratch(r, a, to, e))
+    if (names_copy(&to->names, &a->names, e) || room_make(r, a->model, e) || room_scratch(r, a, to, e))
         return -1;
     for (int i = 0; i < a->n; i++)
         if (declare_resized(to, &a->layers[i], c, &loss[i], r, e))

@@ -82,6 +82,19 @@ static int check_name(const Field *f, int64_t value, Err *e)
                    field_names(list, sizeof list, f, ", "), value);
 }
 
+static int check_set(const Field *f, int64_t value, Err *e)
+{
+    char list[256];
+    int n = 0;
+
+    while (f->names[n])
+        n++;
+    if (value >= 0 && value < (int64_t)1 << n)
+        return 0;
+    return err_set(e, ERR_USAGE, "%s must be none or some of %s, not number %" PRId64, f->what,
+                   field_names(list, sizeof list, f, ", "), value);
+}
+
 static int check_ints(const void *base, const Field *f, Err *e)
 {
     const int *v = (const int *)((const char *)base + f->offset);
@@ -108,6 +121,8 @@ int field_check(const void *base, const Field *f, Err *e)
         return check_range(f, real, e);
     case FIELD_ENUM:
         return check_name(f, field_int(base, f), e);
+    case FIELD_SET:
+        return check_set(f, field_int(base, f), e);
     case FIELD_INTS:
         return check_ints(base, f, e);
     default: /* every value is possible */

@@ -115,6 +115,32 @@ static int read_name(int64_t *out, const Reading *r)
     return refuse(r, wanted);
 }
 
+static int read_set(int64_t *out, const Reading *r)
+{
+    char wanted[300] = "must be none or, separated by commas, some of ", item[32];
+    const char *p = r->text;
+    size_t used = strlen(wanted);
+
+    for (*out = 0; strcmp(r->text, "none") != 0;) {
+        const size_t len = strcspn(p, ",");
+        int bit = -1;
+        if (len < sizeof item) {
+            memcpy(item, p, len);
+            item[len] = '\0';
+            bit = field_value(r->f, item);
+        }
+        if (bit < 0) {
+            field_names(wanted + used, sizeof wanted - used, r->f, ", ");
+            return refuse(r, wanted);
+        }
+        *out |= (int64_t)1 << bit;
+        if (!p[len])
+            break;
+        p += len + 1;
+    }
+    return 0;
+}
+
 static int read_ints(void *base, const Reading *r)
 {
     const Field *f = r->f;
@@ -163,6 +189,11 @@ int field_read(void *base, const Field *f, const char *subject, const char *text
         if (!f->names)
             v = !strcmp(text, "1");
         else if (read_name(&v, &r))
+            return -1;
+        field_set_int(base, f, v);
+        return 0;
+    case FIELD_SET:
+        if (read_set(&v, &r))
             return -1;
         field_set_int(base, f, v);
         return 0;
@@ -217,6 +248,17 @@ static void ints_text(char *buf, size_t cap, const Field *f, const void *base)
         used += (size_t)snprintf(buf + used, cap - used, "%s%d", i ? "," : "", v[i]);
 }
 
+static void set_text(char *buf, size_t cap, const Field *f, int64_t value)
+{
+    size_t used = 0;
+
+    for (int k = 0; f->names[k] && used < cap; k++)
+        if (value >> k & 1)
+            used += (size_t)snprintf(buf + used, cap - used, "%s%s", used ? "," : "", f->names[k]);
+    if (used == 0)
+        snprintf(buf, cap, "none");
+}
+
 const char *field_text(char *buf, size_t cap, const Field *f, const void *base)
 {
     const void *p = (const char *)base + f->offset;
@@ -233,6 +275,9 @@ const char *field_text(char *buf, size_t cap, const Field *f, const void *base)
         break;
     case FIELD_INT:
         snprintf(buf, cap, "%" PRId64, field_int(base, f));
+        break;
+    case FIELD_SET:
+        set_text(buf, cap, f, field_int(base, f));
         break;
     case FIELD_SEED:
         snprintf(buf, cap, "%" PRIu64, *(const uint64_t *)p);

@@ -16,11 +16,13 @@
 #define PIPE_FS 0x50495045 /* f_type of pipes without a name, linux/magic.h */
 
 struct FileIn {
-    int fd; /* -1: bytes in memory */
+    int fd; /* -1: bytes in memory, or a stream */
     char *label;
     uint64_t size;
     const char *bytes;
-    size_t at; /* in bytes */
+    size_t at;      /* in bytes */
+    FilePull *pull; /* of a stream */
+    void *ctx;
 };
 
 static int refuse(const FileIn *f, const char *what, Err *e)
@@ -115,6 +117,18 @@ FileIn *file_open_bytes(const void *bytes, size_t n, const char *label, Err *e)
     return f;
 }
 
+FileIn *file_open_stream(FilePull *pull, void *ctx, uint64_t size, const char *label, Err *e)
+{
+    FileIn *f = new_input(label, e);
+
+    if (f) {
+        f->pull = pull;
+        f->ctx = ctx;
+        f->size = size;
+    }
+    return f;
+}
+
 void file_close(FileIn *f)
 {
     if (!f)
@@ -135,11 +149,25 @@ uint64_t file_size(const FileIn *f)
     return f->size;
 }
 
+static int read_stream(char *out, size_t *got, FileIn *f, size_t n, Err *e)
+{
+    size_t some = 1;
+
+    while (*got < n && some > 0) {
+        if (f->pull(f->ctx, out + *got, &some, n - *got, e))
+            return -1;
+        *got += some;
+    }
+    return 0;
+}
+
 int file_read(void *buf, size_t *got, FileIn *f, size_t n, Err *e)
 {
     char *out = buf;
 
     *got = 0;
+    if (f->pull)
+        return read_stream(out, got, f, n, e);
     if (f->fd < 0) {
         *got = n < f->size - f->at ? n : (size_t)f->size - f->at;
         if (*got)

@@ -72,6 +72,15 @@ const char *text_safe(char *out, size_t cap, const char *s)
     return out;
 }
 
+const char *text_ascii(char *out, size_t cap, const char *s)
+{
+    size_t used = 0;
+    for (TextUnit u; (u = text_unit(s)).bytes && used + 1 < cap; s += u.bytes)
+        out[used++] = *s >= ' ' && *s <= '~' ? *s : '?';
+    out[used] = '\0';
+    return out;
+}
+
 int text_columns(const char *s)
 {
     int n = 0;

@@ -20,6 +20,7 @@
 #include "sdlora/threads.h"
 #include "sdlora/train.h"
 
+#include "classes.h"
 #include "start.h"
 
 const char *const BATCH_STATS_NAMES[] = {"running", "batch", NULL};
@@ -302,9 +303,11 @@ int cli_load_adapters(AdapterSet *out, const TextList *specs, Model *m, const ch
         if (cli_lora_spec(path, &out->scale[i], specs->item[i], model_path, e) ||
             !(out->item[i] = load_adapter(path, m, e)))
             return -1;
+        out->n++; /* from here on it is freed with the set */
+        if (classes_join(m, out->item[i], path, e))
+            return -1;
         note_other_base(out->item[i], path, model_path, model_sha256);
         note_silent(out->item[i], path);
-        out->n++;
     }
     return 0;
 }

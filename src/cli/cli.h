@@ -16,7 +16,7 @@
 #include "options/options.h"
 
 #define DEFAULT_DATA  "data/mnist"
-#define DATA_HELP     "directory of a data set: IDX files, gzipped or not, or NumPy's; see 'sdlora data --help'"
+#define DATA_HELP     "pictures, a folder for each class; or IDX or NumPy files, see 'sdlora data --help'"
 #define DEFAULT_MODEL "runs/mnist/model.safetensors"
 #define SHIPPED_MODEL "data/models/mnist.safetensors" /* in place of that, until there is one */
 

@@ -12,6 +12,8 @@
 
 #include "cli.h"
 #include "data_about.h"
+#include "data_sheet.h"
+#include "options/picture_args.h"
 #include "report.h"
 
 /* Beside the images: what the directory is, and that this command made it, so that it may be replaced. */
@@ -20,9 +22,11 @@
 #define MADE_BY   "sdlora data"
 
 typedef struct DataArgs {
-    const char *source, *output;
+    const char *source, *output, *sheet;
     Transform transform;
     int limit; /* training images; 0: all */
+    int size;  /* of pictures */
+    PictureArgs pictures;
     bool force, json;
 } DataArgs;
 
@@ -38,7 +42,14 @@ static const Option OPTIONS[] = {
      OWN(FIELD_INT, limit, .max = INT_MAX, .what = "the limit",
          .help = "copy only N training images, the first of each class, of all alike; 0: all")},
     {.name = "force", OWN(FIELD_BOOL, force, .help = "replace an earlier copy")},
+    {.name = "sheet", .arg = "FILE",
+     OWN(FIELD_TEXT, sheet, .help = "draw some images of each class, a row for each, as a PNG file")},
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
+    {.heading = "Pictures"},
+    {.name = "image-size",
+     OWN(FIELD_INT, size, .min = 1, .max = 1024, .what = "the image size", .help = "pixels that pictures become, both ways")},
+    OPTIONS_CHANNELS(DataArgs, pictures),
+    OPTIONS_PICTURES(DataArgs, pictures),
     {0},
 };
 /* clang-format on */
@@ -48,12 +59,17 @@ static const OptionTable TABLE = {
     .summary = "say what a data set holds, or make one in another style",
     .operand = "[DIR]",
     .text =
-        "DIR (data/mnist if none is named) has train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., gzipped "
-        "or not\n"
-        "(IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
+        "DIR (data/mnist if none is named) has pictures, PNG, JPEG, BMP or GIF, in a folder for each class, or all of "
+        "one;\n"
+        "train/ and val/ or test/ with such folders; or train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., "
+        "gzipped or\n"
+        "not (IDX, as MNIST); or train_images.npy, train_labels.npy, test_... (NumPy: bytes (n,h,w) or (n,h,w,c), "
         "integers (n)).\n"
-        "A copy is IDX files, gzipped, for --data of the other commands. Prints the path written.\n\n"
+        "classes.txt beside IDX or NumPy's files names the classes, in order, one on each line.\n"
+        "A copy is IDX files, gzipped, or of colour NumPy's, for --data of the other commands. Prints the path "
+        "written.\n\n"
         "  sdlora data data/fashion-mnist\n"
+        "  sdlora data photos --sheet photos.png\n"
         "  sdlora data --transform outline -n 500 -o data/outlines\n"
         "  sdlora finetune --data data/outlines\n\n"
         "outline: largest minus smallest of the 3x3 pixels around; contour: largest minus the pixel, a thinner line;\n"
@@ -64,8 +80,10 @@ static const OptionTable TABLE = {
 
 /* ---- where the copy goes ---- */
 
+enum { COPY_NAMES = 12 };
+
 /* All names that a copy may have, into out. */
-static void copy_names(const char *out[8])
+static void copy_names(const char *out[COPY_NAMES])
 {
     int n = 0;
     for (; DATASET_WRITTEN[n]; n++)
@@ -77,7 +95,7 @@ static void copy_names(const char *out[8])
 /* Did this command make the directory, and is there nothing else in it? */
 static bool is_copy(const char *dir)
 {
-    const char *names[8], *made_by;
+    const char *names[COPY_NAMES], *made_by;
     char *path = mem_printf(NULL, "%s/" ABOUT, dir);
     json_t *about = path && file_exists(path) ? json_read_file(path, ABOUT_MAX, NULL) : NULL;
     bool ours;
@@ -111,24 +129,36 @@ static int check_output(const DataArgs *a, const char *output, Err *e)
 
 /* ---- the copy ---- */
 
-static int copy_split(json_t *sums, const char *to, const DataArgs *a, DataSplit split, Err *e)
+/* *c is left with what the other splits must be like. */
+static int read_to_copy(Dataset *d, const DataArgs *a, DataSplit split, DataConfig *c, Err *e)
+{
+    if (picture_args_read(d, a->source, split, c, &a->pictures, PROGRESS_AUTO, false, e))
+        return -1;
+    picture_args_say(d, c);
+    c->channels = d->channels;
+    return 0;
+}
+
+static int copy_split(json_t *sums, const char *to, const DataArgs *a, DataSplit split, DataConfig *c, Err *e)
 {
     DataFiles files;
     Dataset d;
     bool there;
-    int rc;
+    int rc = 0;
     if (dataset_files(&files, a->source, split, e))
         return -1;
     there = files.n > 0;
     data_files_free(&files);
     if (!there && split != DATA_TRAIN) /* there need not be one */
         return 0;
-    if (dataset_read(&d, a->source, split, e))
+    if (read_to_copy(&d, a, split, c, e))
         return -1;
-    json_object_set_new(sums, DATA_SPLIT_NAMES[split], json_string(d.sha256));
-    rc = split == DATA_TRAIN && a->limit > 0 ? dataset_balance(&d, a->limit, e) : 0;
-    if (!rc)
-        rc = dataset_transform(&d, a->transform, e) || dataset_write(to, split, &d, e) ? -1 : 0;
+    if (d.n > 0) {
+        json_object_set_new(sums, DATA_SPLIT_NAMES[split], json_string(d.sha256));
+        rc = split == DATA_TRAIN && a->limit > 0 ? dataset_balance(&d, a->limit, e) : 0;
+        if (!rc)
+            rc = dataset_transform(&d, a->transform, e) || dataset_write(to, split, &d, e) ? -1 : 0;
+    }
     dataset_free(&d);
     return rc;
 }
@@ -148,9 +178,10 @@ static int copy_about(const char *to, json_t *sums, const DataArgs *a, Err *e)
 static int copy_into(const char *to, const DataArgs *a, Err *e)
 {
     json_t *sums = json_object();
-    int rc = 0;
+    DataConfig c;
+    int rc = picture_args_config(&c, &a->pictures, a->size, 0, e);
     for (int s = 0; s < DATA_SPLITS && !rc; s++)
-        rc = copy_split(sums, to, a, (DataSplit)s, e);
+        rc = copy_split(sums, to, a, (DataSplit)s, &c, e);
     if (!rc)
         rc = copy_about(to, sums, a, e);
     json_decref(sums);
@@ -162,7 +193,7 @@ static int copy_in(const char *output, const char *parent, const DataArgs *a, Er
 {
     const size_t cap = strlen(parent) + 64;
     char *tmp = mem_alloc(cap, 1, "a path", e);
-    const char *names[8];
+    const char *names[COPY_NAMES];
     bool removed;
     int held, rc;
     copy_names(names);
@@ -201,12 +232,19 @@ static int copy(const DataArgs *a, Err *e)
 
 static int describe(const DataArgs *a, Err *e)
 {
-    json_t *about = data_about(a->source, e);
-    int rc = about ? 0 : -1;
+    DataConfig c;
+    json_t *about;
+    int rc;
+    if (picture_args_config(&c, &a->pictures, a->size, 0, e) || (a->sheet && data_sheet_check(a->sheet, a->source, e)))
+        return -1;
+    about = data_about(a->source, &c, &a->pictures, a->sheet, e);
+    rc = about ? 0 : -1;
     if (!rc && a->json)
         rc = report_print_json(about, e);
     else if (!rc)
         data_about_print(about);
+    if (!rc && a->sheet && !a->json)
+        printf("\n%s\n", a->sheet);
     json_decref(about);
     return rc;
 }
@@ -219,6 +257,8 @@ static int check_options(const Given *g, bool copies, Err *e)
         return err_set(e, ERR_USAGE, "--transform needs --output DIR");
     if (copies && options_given(g, "json"))
         return err_set(e, ERR_USAGE, "--json says what a data set holds; leave out --transform");
+    if (copies && options_given(g, "sheet"))
+        return err_set(e, ERR_USAGE, "--sheet draws what a data set holds; leave out --transform");
     for (const char *const *name = OF_A_COPY; !copies && *name; name++)
         if (options_given(g, *name))
             return err_set(e, ERR_USAGE, "--%s belongs to a copy: it needs --transform", *name);
@@ -227,7 +267,7 @@ static int check_options(const Given *g, bool copies, Err *e)
 
 int cmd_data(int argc, char **argv)
 {
-    DataArgs args = {.source = DEFAULT_DATA};
+    DataArgs args = {.source = DEFAULT_DATA, .size = DATA_PICTURE_SIZE, .pictures = PICTURE_ARGS_DEFAULT};
     Given given;
     Err e = {0};
     bool copies;

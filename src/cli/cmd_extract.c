@@ -94,7 +94,7 @@ static int extract(const ExtractArgs *a, const Given *g, Model *base, const Mode
     int n = 0, rc = -1;
     if (loss && !match(base, tuned, e))
         made = adapter_extract(base->params, tuned->params, &c, loss, &n, e);
-    if (made) {
+    if (made && !names_copy(&made->names, &tuned->names, e)) {
         set_facts(&made->facts, tuned, path, sha256);
         rc = tools_save(made, a->output, DT_F32, e);
     }

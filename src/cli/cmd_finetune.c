@@ -24,18 +24,25 @@ static bool same_data(const Run *run)
     return *base && !strcmp(base, run->train.sha256);
 }
 
-/* Where the data have more classes than the model knows, it grows, and the adapter carries the whole class table. */
+/* Where the data have classes that the model does not know, it grows, and the adapter carries the whole class table. */
 static int settle_classes(Run *run, Err *e)
 {
     AdapterConfig *c = &run->args->adapter;
     Model *m = run->loop.model;
-    const int known = m->config.classes, wanted = run->train.classes;
-    if (wanted <= known)
+    const int known = m->config.classes;
+    int wanted = known;
+    if (names_copy(&run->names, &m->names, e) ||
+        train_match_classes(run, &wanted, MATCH_GROW, "those that the model knows", e))
+        return -1;
+    if (wanted == known)
         return 0;
     c->embedding = true;
     c->known_classes = known;
     c->classes = wanted;
-    return model_grow_classes(m, wanted, e);
+    if (model_grow_classes(m, wanted, e))
+        return -1;
+    names_free(&m->names);
+    return names_copy(&m->names, &run->names, e);
 }
 
 /* Where no convolution is adapted, fewer weights have all the work, and larger steps are better (README, "Adapters").
@@ -52,7 +59,7 @@ static void settle_lr(const Run *run)
         a->train.lr *= 1.5;
 }
 
-static void set_facts(Run *run)
+static int set_facts(Run *run, Err *e)
 {
     Facts *f = &run->loop.adapter->facts;
     char model[FILE_PATH_MAX];
@@ -60,6 +67,7 @@ static void set_facts(Run *run)
         cli_short_name(f->base_name, sizeof f->base_name, model);
     snprintf(f->base_sha256, sizeof f->base_sha256, "%s", run->base_sha256);
     f->classes = run->loop.model->config.classes;
+    return names_copy(&run->loop.adapter->names, &run->names, e);
 }
 
 static int build(Run *run, Err *e)
@@ -78,7 +86,7 @@ static int build(Run *run, Err *e)
             return -1;
     }
     if (finetune_args_settle(a, run->given, run->remembered != NULL, m, e) || train_config_check(&a->train, e) ||
-        train_args_data(&run->train, &run->val, a, e))
+        train_args_data(&run->train, &run->val, a, m->config.image_size, m->config.in_channels, e))
         return -1;
     if (!a->target)
         a->target = finetune_args_target(&m->config, same_data(run));
@@ -89,8 +97,32 @@ static int build(Run *run, Err *e)
     if (!run->loop.adapter)
         return -1;
     settle_lr(run);
-    set_facts(run);
-    return 0;
+    return set_facts(run, e);
+}
+
+static void note_only_one(const Run *run)
+{
+    fputs("note: the pictures are taken for those of the model's only class, '", stderr);
+    cli_put(stderr, run->names.name[0]);
+    fputs("'\n", stderr);
+}
+
+static void note_classes(const Run *run)
+{
+    const AdapterConfig *c = &run->args->adapter;
+    const int own = run->train.classes, all = run->loop.model->config.classes;
+    char *words = c->known_classes ? classes_words(&run->names, c->known_classes, CLASS_COLUMNS) : NULL;
+    if (words && *words)
+        fprintf(stderr, "note: the model does not know %s: the adapter carries the class table of %d classes\n", words,
+                all);
+    else if (c->known_classes)
+        fprintf(stderr, "note: the data have %d classes and the model knows %d: the adapter carries the class table\n",
+                c->classes, c->known_classes);
+    else if (run->train.class_name && own < all)
+        fprintf(stderr, "note: the data have %d of the model's %d classes\n", own, all);
+    else if (run->train.class_name && names_find(&run->names, run->train.class_name[0]) < 0)
+        note_only_one(run);
+    mem_free(words);
 }
 
 static void note(const Run *run)
@@ -115,9 +147,7 @@ static void note(const Run *run)
                 "note: --lr %g is a learning rate for weights; adapters learn best at 4 to 10 times as much "
                 "(4e-3 to 1e-2)\n",
                 a->train.lr);
-    if (a->adapter.known_classes)
-        fprintf(stderr, "note: the data have %d classes and the model knows %d: the adapter carries the class table\n",
-                a->adapter.classes, a->adapter.known_classes);
+    note_classes(run);
 }
 
 static void describe(const Run *run)

@@ -74,7 +74,7 @@ static int directory(Report *r, const char *dir, Err *e)
         return info_run(r, dir, e);
     if (holds(dir, "state.safetensors"))
         return info_checkpoint(r, dir, e);
-    if (info_is_data(dir))
+    if (!holds(dir, "adapter_model.safetensors") && info_is_data(dir))
         return info_data(r, dir, e);
     if (!holds(dir, "adapter_model.safetensors"))
         return err_set(e, ERR_INPUT,

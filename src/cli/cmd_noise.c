@@ -11,6 +11,7 @@
 #include "sdlora/rng.h"
 
 #include "cli.h"
+#include "options/picture_args.h"
 
 enum { PAD = 2 };
 
@@ -18,7 +19,7 @@ typedef struct NoiseArgs {
     const char *data, *output;
     int rows, cols, scale;
     Preset preset;
-    ModelConfig model; /* of which schedule, timesteps and image size count */
+    ModelConfig model; /* of which schedule, timesteps and image size count, and the data's channels */
     uint64_t seed;
     bool quiet;
 } NoiseArgs;
@@ -65,25 +66,28 @@ static int find_image(const Dataset *d, int class_id, Rng *r)
 
 static int draw_row(uint8_t *px, const Dataset *d, int row, const Diffusion *diff, const NoiseArgs *a, Err *e)
 {
-    size_t hw = (size_t)a->model.image_size * (size_t)a->model.image_size;
+    const size_t values = model_image_values(&a->model), hw = values / (size_t)a->model.in_channels;
     Rng r = rng_make(a->seed, rng_stream("forward", (uint64_t)row));
     int at = find_image(d, row % d->classes, &r);
-    float *x0 = mem_alloc(2 * hw, sizeof *x0, "an image", e), *eps = x0 ? x0 + hw : NULL;
-    real *xt = mem_alloc(hw, sizeof *xt, "an image", e);
+    float *x0 = mem_alloc(2 * values, sizeof *x0, "an image", e), *eps = x0 ? x0 + values : NULL;
+    const uint8_t *image;
+    real *xt = mem_alloc(values, sizeof *xt, "an image", e);
     int rc = -1;
     if (!x0 || !xt)
         goto done;
-    if (resize_bilinear(px, a->model.image_size, a->model.image_size,
-                        d->images + (size_t)(at < 0 ? 0 : at) * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
-        goto done;
-    for (size_t i = 0; i < hw; i++)
+    image = d->images + (size_t)(at < 0 ? 0 : at) * dataset_image_bytes(d);
+    for (int c = 0; c < d->channels; c++)
+        if (resize_bilinear(px + (size_t)c * hw, a->model.image_size, a->model.image_size,
+                            image + (size_t)c * (size_t)d->h * (size_t)d->w, d->h, d->w, e))
+            goto done;
+    for (size_t i = 0; i < values; i++)
         x0[i] = image_to_real(px[i]);
-    rng_normal(&r, eps, hw);
+    rng_normal(&r, eps, values);
     for (int k = 1; k < a->cols; k++) { /* column 0 stays clean */
         int t = (int)((int64_t)k * (a->model.timesteps - 1) / (a->cols - 1));
-        diffusion_noise(xt, NULL, x0, eps, t, hw, diff);
-        for (size_t i = 0; i < hw; i++)
-            px[(size_t)k * hw + i] = image_from_real(xt[i]);
+        diffusion_noise(xt, NULL, x0, eps, t, values, diff);
+        for (size_t i = 0; i < values; i++)
+            px[(size_t)k * values + i] = image_from_real(xt[i]);
     }
     rc = 0;
 done:
@@ -100,7 +104,7 @@ static int rows_of(const NoiseArgs *a, const Dataset *d)
 static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err *e)
 {
     int rows = rows_of(a, d);
-    size_t row = (size_t)a->cols * (size_t)a->model.image_size * (size_t)a->model.image_size;
+    size_t row = (size_t)a->cols * model_image_values(&a->model);
     uint8_t *px = mem_alloc((size_t)rows, row, "the picture", e);
     const char *text[] = {"Software", "sdlora " SDLORA_VERSION, NULL};
     Image im;
@@ -108,8 +112,8 @@ static int draw(const NoiseArgs *a, const Dataset *d, const Diffusion *diff, Err
     for (int i = 0; i < rows && !rc; i++)
         rc = draw_row(px + (size_t)i * row, d, i, diff, a, e);
     if (!rc)
-        rc =
-            image_grid(&im, px, rows * a->cols, a->model.image_size, a->model.image_size, a->cols, a->scale, PAD, 0, e);
+        rc = image_grid(&im, px, rows * a->cols, a->model.in_channels, a->model.image_size, a->model.image_size,
+                        a->cols, a->scale, PAD, 0, e);
     mem_free(px);
     if (rc)
         return -1;
@@ -134,23 +138,27 @@ static int check_output(const NoiseArgs *a, bool chosen, Err *e)
         if (rc)
             return -1;
     }
+    if (picture_args_check_output(a->output, a->data, e))
+        return -1;
     return (!chosen && cli_check_default(a->output, true, e)) || cli_check_output(a->output, e) ? -1 : 0;
 }
 
-static int noise(const NoiseArgs *a, bool chosen, Err *e)
+static int noise(NoiseArgs *a, bool chosen, Err *e)
 {
     Dataset d;
     Diffusion diff;
     Image size;
     int rc;
-    if (check_output(a, chosen, e) || dataset_read(&d, a->data, DATA_TRAIN, e))
+    const PictureArgs pictures = PICTURE_ARGS_DEFAULT;
+    DataConfig c;
+    if (check_output(a, chosen, e) || picture_args_config(&c, &pictures, a->model.image_size, 0, e) ||
+        picture_args_read(&d, a->data, DATA_TRAIN, &c, &pictures, PROGRESS_AUTO, a->quiet, e))
         return -1;
-    rc = d.channels == 1 ? 0
-                         : err_set(e, ERR_INPUT, "noise is drawn for grey images, and those in '%s' have %d channels",
-                                   a->data, d.channels);
-    if (!rc)
-        rc = image_grid_size(&size, rows_of(a, &d) * a->cols, a->model.image_size, a->model.image_size, a->cols,
-                             a->scale, PAD, e);
+    if (!a->quiet)
+        picture_args_say(&d, &c);
+    a->model.in_channels = d.channels;
+    rc = image_grid_size(&size, rows_of(a, &d) * a->cols, d.channels, a->model.image_size, a->model.image_size, a->cols,
+                         a->scale, PAD, e);
     if (!rc)
         rc = diffusion_init(&diff, a->model.schedule, a->model.timesteps, PREDICT_EPS, e);
     if (!rc) {

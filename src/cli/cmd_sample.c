@@ -8,7 +8,7 @@
 #include "sdlora/mem.h"
 #include "sdlora/train.h"
 
-#include "sample_files.h"
+#include "sample_init.h"
 
 typedef struct Drawing {
     SampleJob *job;
@@ -30,11 +30,10 @@ static size_t columns_of(const SampleJob *j)
 /* n images. */
 static void to_pixels(uint8_t *px, const float *x, size_t n, const SampleJob *j)
 {
-    const size_t hw = image_values(j);
-    for (size_t i = 0; i < n && j->args->stretch; i++)
-        image_stretch(px + i * hw, x + i * hw, hw);
-    for (size_t i = 0; i < n * hw && !j->args->stretch; i++)
-        px[i] = image_from_real(x[i]);
+    const size_t values = image_values(j);
+    const int channels = j->model->config.in_channels;
+    for (size_t i = 0; i < n; i++, px += values, x += values)
+        (j->args->stretch ? image_stretch : image_planes)(px, x, values / (size_t)channels, channels);
 }
 
 /* Column k of a trajectory shows the image after this many steps: 1 .. steps, evenly. */
@@ -95,10 +94,11 @@ static int draw_compared(Drawing *d, Err *e)
 static int draw_all(SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
+    const int steps = sample_steps_taken(&a->config, &j->model->config);
     int rc;
     Drawing d = {.job = j};
-    progress_begin(&d.progress, a->progress, a->quiet, "images", 0,
-                   (int64_t)j->plan.n * a->config.steps * sample_blocks(j), 1.0 / a->config.steps);
+    progress_begin(&d.progress, a->progress, a->quiet, "images", 0, (int64_t)j->plan.n * steps * sample_blocks(j),
+                   steps ? 1.0 / steps : 1);
     if (d.progress.mode == PROGRESS_PLAIN)
         d.progress.total++; /* short runs say nothing: the last line is not special */
     rc = a->compare ? draw_compared(&d, e) : cli_merge_adapters(j->model, &j->loras, e) || draw(&d, 0, e) ? -1 : 0;
@@ -133,8 +133,12 @@ static int measure(SamplePlan *p, const SampleJob *j, SampleConfig *c, Err *e)
 static void describe(const SampleJob *j, const SamplePlan *p)
 {
     const SampleConfig *c = &j->args->config;
-    fprintf(stderr, "%d image%s, %s in %d steps, seed %" PRIu64 "; memory: %.1f MB, %d image%s a pass\n", j->plan.n,
-            j->plan.n == 1 ? "" : "s", c->sampler->name, c->steps, c->seed, (double)p->bytes / 1e6, p->batch,
+    const int taken = sample_steps_taken(c, &j->model->config);
+    char last[32] = "";
+    if (taken < c->steps)
+        snprintf(last, sizeof last, "the last %d of ", taken);
+    fprintf(stderr, "%d image%s, %s in %s%d steps, seed %" PRIu64 "; memory: %.1f MB, %d image%s a pass\n", j->plan.n,
+            j->plan.n == 1 ? "" : "s", c->sampler->name, last, c->steps, c->seed, (double)p->bytes / 1e6, p->batch,
             p->batch == 1 ? "" : "s");
 }
 
@@ -150,8 +154,8 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     a->model = a->model_file;
     /* adapters come first: they may bring classes that are asked for */
     if ((a->output && sample_files_name(j, e)) || !(j->model = cli_load_model(a->model, sha256, e)) ||
-        cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) ||
-        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, &j->model->config, e) ||
+        cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) || sample_init_read(j, a, e) ||
+        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, j->model, e) ||
         (!a->output && sample_files_name(j, e)) || recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) ||
         measure(&plan, j, &a->config, e))
         return -1;
@@ -181,7 +185,10 @@ int cmd_sample(int argc, char **argv)
     cli_free_adapters(&job.loras);
     model_free(job.model);
     mem_free(job.plan.classes);
+    mem_free(job.plan.text);
     recipe_free(&job.recipe);
+    mem_free(job.init);
+    mem_free(job.paint);
     for (int i = 0; i < 1 + TEXT_LIST_MAX; i++)
         mem_free(job.px[i]);
     for (int i = 0; i < 2; i++)

@@ -1,5 +1,6 @@
 /* sdlora train: from images to a model. */
 #include <stdio.h>
+#include <string.h>
 
 #include "sdlora/mem.h"
 #include "sdlora/store.h"
@@ -12,13 +13,39 @@
 static int new_model(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
-    a->model.classes = run->train.classes;
+    if (train_args_data(&run->train, &run->val, a, a->model.image_size, 0, e))
+        return -1;
+    a->model.classes = 0;
+    if (train_match_classes(run, &a->model.classes, MATCH_GROW, "the model", e))
+        return -1;
+    a->model.in_channels = run->train.channels;
     if (model_config_check(&a->model, e))
         return -1;
     run->loop.model = model_declare(&a->model, true, e);
-    if (!run->loop.model || train_check_weights(run->loop.model, &a->train, e))
+    if (!run->loop.model || names_copy(&run->loop.model->names, &run->names, e) ||
+        train_check_weights(run->loop.model, &a->train, e))
         return -1;
     return model_seal(run->loop.model, a->train.seed, e);
+}
+
+static bool is_of_network(const Option *o)
+{
+    return o->at == offsetof(TrainArgs, model) || !strcmp(o->name, "grey") || !strcmp(o->name, "rgb");
+}
+
+/* The classes of the model stay as many as they are; those that the data name otherwise get these names. */
+static int match_model(Run *run, Err *e)
+{
+    Model *m = run->loop.model;
+    int classes = m->config.classes;
+    char *whose = mem_printf(e, "'%s'", run->args->init);
+    int rc =
+        !whose || names_copy(&run->names, &m->names, e) || train_match_classes(run, &classes, MATCH_RENAME, whose, e)
+            ? -1
+            : 0;
+    mem_free(whose);
+    names_free(&m->names);
+    return rc ? -1 : names_copy(&m->names, &run->names, e);
 }
 
 /* One that is there: what options say of the network must be what it is. */
@@ -28,17 +55,14 @@ static int model_of_file(Run *run, Err *e)
     const Given *g = run->given;
     char file[FILE_PATH_MAX];
     for (int i = 0; i < g->n; i++)
-        if (g->items[i].option->at == offsetof(TrainArgs, model) && !run->remembered)
+        if (is_of_network(g->items[i].option) && !run->remembered)
             return err_set(e, ERR_USAGE, "with --init the network is that of '%s'; leave out --%s", a->init,
                            g->items[i].option->name);
     if (cli_model_file(file, a->init, e) || !(run->loop.model = model_load(file, true, e)))
         return -1;
     a->model = run->loop.model->config;
-    if (a->model.classes < run->train.classes)
-        return err_set(e, ERR_USAGE,
-                       "the data have %d classes, and '%s' knows %d: train an adapter, which can bring new ones "
-                       "('sdlora finetune'), or a model of its own",
-                       run->train.classes, a->init, a->model.classes);
+    if (train_args_data(&run->train, &run->val, a, a->model.image_size, a->model.in_channels, e) || match_model(run, e))
+        return -1;
     if (!a->model.null_class)
         a->train.cond_drop = 0;
     return train_check_weights(run->loop.model, &a->train, e);
@@ -48,7 +72,7 @@ static int build(Run *run, Err *e)
 {
     TrainArgs *a = run->args;
     if (train_args_settle(a, run->given, run->remembered != NULL, e) || train_config_check(&a->train, e) ||
-        model_config_check(&a->model, e) || train_args_data(&run->train, &run->val, a, e))
+        model_config_check(&a->model, e))
         return -1;
     return a->init ? model_of_file(run, e) : new_model(run, e);
 }
@@ -64,6 +88,20 @@ static void describe(const Run *run)
     fprintf(stderr, ", %d timesteps\n", m->timesteps);
 }
 
+/* The one that fills in what no option says: where none is given, the data decide. (What is wrong with them is told
+ * when they are read.) */
+static Preset choose_preset(const TrainArgs *a, const Given *g)
+{
+    DataFiles files;
+    Preset p = a->preset;
+    if (options_given(g, "preset"))
+        return p;
+    if (!dataset_files(&files, a->data, DATA_TRAIN, NULL) && files.pictures)
+        p = PRESET_PHOTO;
+    data_files_free(&files);
+    return p;
+}
+
 int cmd_train(int argc, char **argv)
 {
     TrainArgs args = train_args_default(PRESET_MNIST);
@@ -74,7 +112,7 @@ int cmd_train(int argc, char **argv)
     if (!cli_options(&given, &TRAIN_TABLE, &args, argc, argv, &status))
         return status;
     interrupt_outlive_readers();
-    args = train_args_default(args.preset);
+    args = train_args_default(choose_preset(&args, &given));
     run = mem_alloc(1, sizeof *run, "the run", &e); /* some paths long */
     if (!run || options_apply(&given, &args, &e)) {
         status = cli_fail(&e, &TRAIN_TABLE);

@@ -3,6 +3,7 @@
 #define SDLORA_CLI_INFO_H
 
 #include "sdlora/facts.h"
+#include "sdlora/names.h"
 #include "sdlora/safetensors.h"
 
 #include "report.h"
@@ -13,7 +14,10 @@ int info_safetensors(Report *r, const char *path, Err *e);
 
 /* What is known of an adapter without its model: f, the file with the weights, of so many bytes at `path`; run: its
  * run, or NULL. What adapter_load would refuse is said (info_adapter.c). */
-void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts, const RunInfo *run);
+void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts,
+                  const ClassNames *names, const RunInfo *run);
+/* A row below that of the classes: what they are called (info_model.c). */
+void info_names(Report *r, const ClassNames *names);
 /* Does the adapter at `path` fit the model at `model`? ERR_INPUT: no, with the reason. */
 int info_fits(Report *r, const char *path, const char *model, Err *e);
 /* The layers that an adapter can be put on, with the numbers that it has at this rank (info_targets.c). */

@@ -232,7 +232,8 @@ static void base_row(Report *r, const AdapterAbout *about, const Facts *facts, c
     report_set(r, "base", base);
 }
 
-void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts, const RunInfo *run)
+void info_adapter(Report *r, const StFile *f, const char *path, double bytes, const Facts *facts,
+                  const ClassNames *names, const RunInfo *run)
 {
     AdapterAbout about = {0};
     Groups *groups = mem_alloc(1, sizeof *groups, "an adapter", NULL);
@@ -252,6 +253,8 @@ void info_adapter(Report *r, const StFile *f, const char *path, double bytes, co
     }
     if (facts->classes)
         report_row(r, "classes", "%d", facts->classes);
+    if (names->n > 0 && names->n == facts->classes)
+        info_names(r, names);
     base_row(r, &about, facts, run);
     adapter_about_free(&about);
     mem_free(groups);

@@ -10,7 +10,9 @@
 #include "sdlora/mem.h"
 #include "sdlora/text.h"
 
+#include "classes.h"
 #include "cli.h"
+#include "options/picture_args.h"
 
 /* The file as it is unpacked, header and all: what published checksums are of. */
 static void idx_sha256(char hex[65], const Idx *x, size_t bytes)
@@ -111,9 +113,17 @@ static json_t *split_rows(Report *r, const char *label, const Dataset *d)
 {
     json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s}", "images", d->n, "image_channels", d->channels, "height",
                           d->h, "width", d->w, "classes", d->classes, "sha256", d->sha256);
+    ClassNames names = {0};
     char n[32];
     report_row(r, label, "%s images of %dx%d, %d classes", text_count(n, d->n), d->w, d->h, d->classes);
     json_object_set_new(o, "images_per_class", counts_row(r, "  per class", d->labels, (size_t)d->n));
+    if (d->class_name && !classes_of(&names, d, NULL)) {
+        char *words = classes_words(&names, 0, CLASS_COLUMNS);
+        report_text(r, "  names", words ? words : "", 0);
+        json_object_set_new(o, "class_names", json_names(&names));
+        mem_free(words);
+    }
+    names_free(&names);
     report_row(r, "  SHA-256", "%.12s", d->sha256);
     return o;
 }
@@ -121,13 +131,17 @@ static json_t *split_rows(Report *r, const char *label, const Dataset *d)
 int info_data(Report *r, const char *dir, Err *e)
 {
     report_title(r, "data", "data", dir);
+    const PictureArgs pictures = PICTURE_ARGS_DEFAULT;
+    DataConfig c;
+    if (picture_args_config(&c, &pictures, 0, 0, e))
+        return -1;
     for (int i = 0; i < DATA_SPLITS; i++) {
         Dataset d;
         if (!has_split(dir, (DataSplit)i)) {
             report_row(r, SPLIT_LABELS[i], "none");
             continue;
         }
-        if (dataset_read(&d, dir, (DataSplit)i, e))
+        if (picture_args_read(&d, dir, (DataSplit)i, &c, &pictures, PROGRESS_AUTO, true, e))
             return -1;
         report_set(r, DATA_SPLIT_NAMES[i], split_rows(r, SPLIT_LABELS[i], &d));
         dataset_free(&d);

@@ -8,6 +8,7 @@
 #include "sdlora/store.h"
 #include "sdlora/text.h"
 
+#include "classes.h"
 #include "cli.h"
 
 #define STATE_KEY "sdlora.checkpoint" /* src/train/checkpoint.c */
@@ -45,7 +46,15 @@ static void print_fields(Report *r, const ModelConfig *c)
         fprintf(r->text, "  %-15s %-16s %s\n", f->name, field_words(value, sizeof value, f, c), f->what);
 }
 
-static void model_rows(Report *r, const ModelConfig *c, int64_t weights, double bytes)
+void info_names(Report *r, const ClassNames *names)
+{
+    char *words = classes_words(names, 0, CLASS_COLUMNS);
+    report_text(r, "", words ? words : "", 0);
+    report_set(r, "class_names", json_names(names));
+    mem_free(words);
+}
+
+static void model_rows(Report *r, const ModelConfig *c, const ClassNames *names, int64_t weights, double bytes)
 {
     const char *preset = preset_of(c);
     char channels[128], predicts[32], schedule[32], n[32], size[32];
@@ -57,6 +66,8 @@ static void model_rows(Report *r, const ModelConfig *c, int64_t weights, double 
     else
         report_row(r, "images", "%dx%d, %d channels", c->image_size, c->image_size, c->in_channels);
     report_row(r, "classes", "%d%s", c->classes, c->null_class ? ", and a null class" : "");
+    if (names->n == c->classes)
+        info_names(r, names);
     report_row(r, "network", "channels %s%s%s", channels, preset ? ", preset " : "", preset ? preset : "");
     report_row(r, "parameters", "%s, %s", text_count(n, weights), report_bytes(size, bytes));
     report_row(r, "predicts", "%s, over %s timesteps, %s schedule", predicts, text_count(n, c->timesteps), schedule);
@@ -128,8 +139,12 @@ static int describe(Report *r, const StFile *f, const char *path, const char *ki
     int64_t weights;
     Err why = {0};
     Facts facts;
-    if (facts_read(&facts, f, e))
+    ClassNames names;
+    int rc;
+    if (facts_read(&facts, &names, f, e)) {
+        names_free(&names);
         return -1;
+    }
     report_title(r, kind, words_of(kind), path);
     report_set(r, "format", json_string("safetensors"));
     if (model && model_describe(&c, &weights, f, &why)) {
@@ -138,16 +153,18 @@ static int describe(Report *r, const StFile *f, const char *path, const char *ki
         model = false;
     }
     if (model)
-        model_rows(r, &c, weights, size_of(f, path));
+        model_rows(r, &c, &names, weights, size_of(f, path));
     if (!strcmp(kind, "adapter"))
-        info_adapter(r, f, path, size_of(f, path), &facts, run);
+        info_adapter(r, f, path, size_of(f, path), &facts, &names, run);
     if (!strcmp(kind, "state"))
         state_rows(r, f);
     put_sum(r, f);
     info_training(r, run, step, &facts);
     if (model && r->tensors)
         print_fields(r, &c);
-    return info_tensors(r, f, e);
+    rc = info_tensors(r, f, e);
+    names_free(&names);
+    return rc;
 }
 
 int info_safetensors(Report *r, const char *path, Err *e)

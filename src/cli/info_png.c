@@ -34,10 +34,19 @@ static const char *found_here(const char *name, const char *hash)
     return words;
 }
 
+/* Which pair of RECIPE_FILES the key belongs to, as a name (0) or as a hash (1); NULL: none. */
+static const char *const *file_keys(const char *key, int which)
+{
+    for (int i = 0; RECIPE_FILES[i][0]; i++)
+        if (!strcmp(key, RECIPE_FILES[i][which]))
+            return RECIPE_FILES[i];
+    return NULL;
+}
+
 /* Of the hash that follows a name. */
 static void file_rows(Report *r, const PngTexts *t, int i)
 {
-    const char *key = t->item[2 * i], *hash_key = !strcmp(key, "model") ? RECIPE_MODEL_HASH : RECIPE_LORA_HASH;
+    const char *key = t->item[2 * i], *hash_key = file_keys(key, 0)[1];
     const char *hash = i + 1 < t->n && !strcmp(t->item[2 * i + 2], hash_key) ? t->item[2 * i + 3] : NULL;
     char *line =
         hash ? mem_printf(NULL, "%s, SHA-256 %s: %s", t->item[2 * i + 1], hash, found_here(t->item[2 * i + 1], hash))
@@ -55,9 +64,9 @@ static void text_rows(Report *r, const PngTexts *t, bool recipe)
         json_object_set_new(o, "key", report_string(key));
         json_object_set_new(o, "value", report_string(value));
         json_array_append_new(list, o);
-        if (recipe && (!strcmp(key, "model") || !strcmp(key, "lora")))
+        if (recipe && file_keys(key, 0))
             file_rows(r, t, i);
-        else if (!recipe || (strcmp(key, RECIPE_MODEL_HASH) && strcmp(key, RECIPE_LORA_HASH)))
+        else if (!recipe || !file_keys(key, 1))
             report_text(r, key, value, VALUE_COLUMNS);
     }
     report_set(r, "texts", list);

@@ -8,6 +8,7 @@
 
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/store.h"
 #include "sdlora/train.h"
 
 #include "cli.h"
@@ -209,6 +210,22 @@ static int adapter_of_run(Report *r, const RunInfo *run, Err *e)
     return rc;
 }
 
+/* As the model that the run left has them. */
+static void names_row(Report *r, const RunInfo *run)
+{
+    char *path = mem_printf(NULL, "%s/%s", run->dir, run->result);
+    StFile *f = path && run->result[0] ? st_open(path, NULL) : NULL;
+    ClassNames names = {0};
+    Facts facts;
+    if (f && !facts_read(&facts, &names, f, NULL) && names.n > 0) {
+        report_row(r, "classes", "%d", names.n);
+        info_names(r, &names);
+    }
+    names_free(&names);
+    st_close(f);
+    mem_free(path);
+}
+
 int info_run(Report *r, const char *dir, Err *e)
 {
     RunInfo *run = mem_alloc(1, sizeof *run, "a run", e);
@@ -219,6 +236,7 @@ int info_run(Report *r, const char *dir, Err *e)
         report_title(r, "run", "run", dir);
         command_row(r, run);
         report_row(r, "state", "%s", RUN_STATE_NAMES[run->state]);
+        names_row(r, run);
         info_training(r, run, -1, NULL);
         run_rows(r, run);
     }

@@ -16,6 +16,12 @@
 
 enum { UPWARDS = 4 }; /* RUN/checkpoints/ckpt-NUMBER/FILE */
 
+const char *const RECIPE_FILES[][2] = {{"model", RECIPE_MODEL_HASH},
+                                       {RECIPE_LORA, RECIPE_LORA_HASH},
+                                       {"init-image", "init-image-sha256"},
+                                       {"mask", "mask-sha256"},
+                                       {NULL, NULL}};
+
 /* ---- names ---- */
 
 /* Where in `path`, a real one, the part after its last directory called "runs" begins, with that; NULL: it has none. */
@@ -89,16 +95,21 @@ static int add(Recipe *r, const char *key, char *value)
     return 0;
 }
 
-/* Of the file with the weights. A pipe can be read only once, and that was done. */
+/* A pipe can be read only once, and that was done. */
+static int add_hash(Recipe *r, const char *key, const char *path, Err *e)
+{
+    char hex[65] = "";
+    struct stat st;
+    if (!stat(path, &st) && S_ISREG(st.st_mode) && file_sha256_path(hex, path, e))
+        return -1;
+    return hex[0] ? add(r, key, mem_printf(e, "%.*s", RECIPE_HASH, hex)) : 0;
+}
+
+/* Of the file with the weights. */
 static int add_lora_hash(Recipe *r, const char *path, Err *e)
 {
-    char *weights = NULL, *config = NULL, hex[65] = "";
-    struct stat st;
-    int rc = adapter_files(&weights, &config, path, e);
-    if (!rc && !stat(weights, &st) && S_ISREG(st.st_mode))
-        rc = file_sha256_path(hex, weights, e);
-    if (!rc && hex[0])
-        rc = add(r, RECIPE_LORA_HASH, mem_printf(e, "%.*s", RECIPE_HASH, hex));
+    char *weights = NULL, *config = NULL;
+    int rc = adapter_files(&weights, &config, path, e) || add_hash(r, RECIPE_LORA_HASH, weights, e) ? -1 : 0;
     mem_free(weights);
     mem_free(config);
     return rc;
@@ -132,15 +143,31 @@ static int add_model(Recipe *r, const SampleArgs *a, const char *sha256, Err *e)
                : 0;
 }
 
+static int add_pictures(Recipe *r, const SampleArgs *a, Err *e)
+{
+    if (a->init && (add(r, "init-image", short_name(a->init, e)) || add_hash(r, "init-image-sha256", a->init, e)))
+        return -1;
+    return a->mask && (add(r, "mask", short_name(a->mask, e)) || add_hash(r, "mask-sha256", a->mask, e)) ? -1 : 0;
+}
+
 /* What was chosen becomes what was asked for. */
 static SampleArgs as_drawn(const SampleArgs *a, const Plan *p)
 {
     SampleArgs s = *a;
     s.sampler = (int)(a->config.sampler - SAMPLERS);
     s.n = p->n / p->kinds;
+    s.classes = p->text;
     s.rows = 0;
     s.cols = a->trajectory ? 0 : p->cols;
     return s;
+}
+
+static bool names_file(const char *key)
+{
+    for (int i = 0; RECIPE_FILES[i][0]; i++)
+        if (!strcmp(key, RECIPE_FILES[i][0]))
+            return true;
+    return false;
 }
 
 /* A sampler is not told what it does not take, nor a picture what it is not. */
@@ -153,6 +180,9 @@ static bool says_something(const Option *o, const SampleArgs *a, const char *val
         return !d->all_steps;
     if (!strcmp(o->name, "eta"))
         return d->uses_eta;
+    for (const char *const *of = OF_INIT; *of && !a->init; of++)
+        if (!strcmp(o->name, *of))
+            return false;
     return o->field->type != FIELD_INT || field_int((const char *)a + o->at, o->field) != 0;
 }
 
@@ -166,13 +196,17 @@ int recipe_make(Recipe *r, const SampleArgs *a, const Plan *p, const AdapterSet 
     sample_table(&table);
     /* the first, by which cli_check_default knows our pictures */
     if (add(r, "Software", mem_printf(e, "sdlora %s", SDLORA_VERSION)) || add_model(r, a, model_sha256, e) ||
-        add_loras(r, a, loras, e))
+        add_loras(r, a, loras, e) || add_pictures(r, a, e))
         return -1;
     for (const Option *o = table.options; !option_ends(o); o++) {
-        if (!(o->flags & OPT_DRAWN) || o->field->type == FIELD_TEXTS || !strcmp(o->name, "model"))
+        if (!(o->flags & OPT_DRAWN) || names_file(o->name))
             continue;
         option_text(value, sizeof value, o, &drawn);
-        if (says_something(o, &drawn, value) && add(r, options_find(&table.table, o->name)->name, mem_strdup(value, e)))
+        if (!says_something(o, &drawn, value))
+            continue;
+        /* the names of classes can be of any length */
+        if (add(r, options_find(&table.table, o->name)->name,
+                mem_strdup(strcmp(o->name, "class") ? value : p->text, e)))
             return -1;
     }
     return 0;

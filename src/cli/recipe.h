@@ -1,8 +1,9 @@
 /* How a picture of `sample` can be drawn again: as texts in its PNG file, and as the command that they make.
  *
- * The texts are the same wherever the command was given: no path of this machine is in them. A model and an adapter
- * have a short name, "runs/mnist/model.safetensors", and the beginning of their SHA-256, which says whether a file of
- * that name is the one. All else are options of `sample` with OPT_DRAWN, by their names, with the values that counted.
+ * The texts are the same wherever the command was given: no path of this machine is in them. A model, an adapter and a
+ * picture have a short name, "runs/mnist/model.safetensors", and the beginning of their SHA-256, which says whether a
+ * file of that name is the one. All else are options of `sample` with OPT_DRAWN, by their names, with the values that
+ * counted.
  */
 #ifndef SDLORA_CLI_RECIPE_H
 #define SDLORA_CLI_RECIPE_H
@@ -15,6 +16,9 @@ enum { RECIPE_TEXTS = 64, RECIPE_HASH = 12 };
 #define RECIPE_MODEL_HASH "model-sha256"
 #define RECIPE_LORA       "lora"
 #define RECIPE_LORA_HASH  "lora-sha256"
+
+/* Keys that name files, each with that of the SHA-256 which follows it; NULL closes them. */
+extern const char *const RECIPE_FILES[][2];
 
 typedef struct Recipe {
     const char *item[2 * RECIPE_TEXTS + 1]; /* key, value, ..., NULL, as image_write_png takes them; values are owned */

@@ -1,4 +1,5 @@
-/* What `sample` writes: names and checks before anything is drawn, the picture or the IDX files afterwards. */
+/* What `sample` writes: names and checks before anything is drawn, the picture, or files of images and labels,
+ * afterwards. */
 #ifndef SDLORA_CLI_SAMPLE_FILES_H
 #define SDLORA_CLI_SAMPLE_FILES_H
 
@@ -10,8 +11,11 @@ typedef struct SampleJob {
     AdapterSet loras;
     Plan plan;
     Recipe recipe; /* the texts of the picture */
-    /* (n,hw), or with --trajectory (n,K,hw); with --compare [0] is without an adapter, [i] with adapter i-1. Owned */
+    /* (n,channels,h,w), or with --trajectory (n,K,channels,h,w); with --compare [0] is without an adapter, [i] with
+     * adapter i-1. Owned */
     uint8_t *px[1 + TEXT_LIST_MAX];
+    float *init; /* the picture to begin with, and where it is painted anew; owned. NULL: see SampleConfig */
+    uint8_t *paint;
     char *path[2]; /* the PNG file, or images and labels; owned. NULL: not named yet */
 } SampleJob;
 

@@ -6,12 +6,15 @@
 
 #include "sdlora/mem.h"
 
+#include "row_labels.h"
+
 enum { PAD = 2, GAP = 8, CAPTION_MAX = 128, CAPTION_SCALE = 2 };
 
 /* Where blocks lie: block i begins at i * (dx,dy), and its grid `band` pixels below that. */
 typedef struct Layout {
     Image one, all; /* sizes of a grid and of the picture; no pixels */
     int blocks, dx, dy;
+    RowLabels rows; /* all blocks stand to the right of these */
     int band, text; /* the height of a caption's line, 0: none; the size of its dots */
 } Layout;
 
@@ -97,7 +100,7 @@ static void draw_caption(Image *im, const SampleJob *j, const Layout *l, int blo
     len = strlen(text);
     while (len && image_text_width(text, l->text) > l->one.w - PAD)
         text[--len] = '\0';
-    image_text(im, block * l->dx + PAD, block * l->dy + 2 * l->text, text, l->text, 0);
+    image_text(im, l->rows.width + block * l->dx + PAD, block * l->dy + 2 * l->text, text, l->text, 0);
 }
 
 /* ---- blocks ---- */
@@ -105,17 +108,18 @@ static void draw_caption(Image *im, const SampleJob *j, const Layout *l, int blo
 static int lay_out(Layout *l, const SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
-    const int size = j->model->config.image_size;
+    const int size = j->model->config.image_size, channels = j->model->config.in_channels;
     int64_t w, h;
     memset(l, 0, sizeof *l);
     l->blocks = sample_blocks(j);
-    if (image_grid_size(&l->one, cells(j), size, size, j->plan.cols, a->scale, PAD, e))
+    if (image_grid_size(&l->one, cells(j), channels, size, size, j->plan.cols, a->scale, PAD, e))
         return -1;
     if (a->compare && !a->no_captions) {
         l->text = caption_scale(j, l->blocks, l->one.w - PAD);
         l->band = (IMAGE_TEXT_HEIGHT + 1) * l->text;
     }
-    w = l->one.w;
+    l->rows = row_labels(j, l->one.w, PAD);
+    w = (int64_t)l->rows.width + l->one.w;
     h = (int64_t)l->one.h + l->band;
     if (l->one.w <= 2 * (int64_t)l->one.h) {
         l->dx = l->one.w + GAP; /* the encoder's limit is far below INT_MAX */
@@ -124,44 +128,51 @@ static int lay_out(Layout *l, const SampleJob *j, Err *e)
         l->dy = (int)h + GAP;
         h += (int64_t)(l->blocks - 1) * l->dy;
     }
-    if (image_check_size(w, h, e))
+    if (image_check_size(w, h, channels, e))
         return -1;
-    l->all.w = (int)w;
-    l->all.h = (int)h;
+    l->all = (Image){(int)w, (int)h, channels, NULL};
     return 0;
 }
 
 static void blit(Image *to, const Image *from, int x, int y)
 {
+    const size_t pixel = (size_t)to->channels, row = (size_t)from->w * pixel;
     for (int r = 0; r < from->h; r++)
-        memcpy(to->px + (size_t)(y + r) * (size_t)to->w + (size_t)x, from->px + (size_t)r * (size_t)from->w,
-               (size_t)from->w);
+        memcpy(to->px + ((size_t)(y + r) * (size_t)to->w + (size_t)x) * pixel, from->px + (size_t)r * row, row);
 }
 
 static int grid_of(Image *out, const SampleJob *j, int block, Err *e)
 {
-    int size = j->model->config.image_size;
-    return image_grid(out, j->px[block], cells(j), size, size, j->plan.cols, j->args->scale, PAD, 0, e);
+    const int size = j->model->config.image_size, channels = j->model->config.in_channels;
+    return image_grid(out, j->px[block], cells(j), channels, size, size, j->plan.cols, j->args->scale, PAD, 0, e);
 }
 
 /* On white. */
-static int compare(Image *out, const SampleJob *j, const Layout *l, Err *e)
+static int compose(Image *out, const SampleJob *j, const Layout *l, Err *e)
 {
     *out = l->all;
-    out->px = mem_alloc((size_t)out->w, (size_t)out->h, "the picture", e);
+    out->px = mem_alloc(image_bytes(out), 1, "the picture", e);
     if (!out->px)
         return -1;
-    memset(out->px, 255, (size_t)out->w * (size_t)out->h);
+    memset(out->px, 255, image_bytes(out));
     for (int i = 0; i < l->blocks; i++) {
         Image grid = {0};
         if (grid_of(&grid, j, i, e))
             return -1;
-        blit(out, &grid, i * l->dx, i * l->dy + l->band);
+        blit(out, &grid, l->rows.width + i * l->dx, i * l->dy + l->band);
         image_free(&grid);
         if (l->band)
             draw_caption(out, j, l, i);
+        if (i == 0 || l->dy)
+            row_labels_draw(out, &l->rows, j, i * l->dy + l->band);
     }
     return 0;
+}
+
+/* A picture that is more than one grid. */
+static bool composed(const Layout *l)
+{
+    return l->blocks > 1 || l->rows.width;
 }
 
 int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
@@ -170,9 +181,9 @@ int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
     size_t grid;
     if (lay_out(&l, j, e))
         return -1;
-    grid = l.blocks > 1 ? (size_t)l.one.w * (size_t)l.one.h : 0;
+    grid = composed(&l) ? image_bytes(&l.one) : 0;
     /* the picture and a grid that goes into it; its filtered copy, and room for that compressed and for the file */
-    *bytes = (size_t)l.all.w * (size_t)l.all.h * 4 + grid;
+    *bytes = image_bytes(&l.all) * 4 + grid;
     return 0;
 }
 
@@ -183,7 +194,7 @@ int sample_picture(Image *out, const SampleJob *j, Err *e)
     memset(out, 0, sizeof *out);
     if (lay_out(&l, j, e))
         return -1;
-    rc = j->args->compare ? compare(out, j, &l, e) : grid_of(out, j, 0, e);
+    rc = composed(&l) ? compose(out, j, &l, e) : grid_of(out, j, 0, e);
     if (rc)
         image_free(out);
     return rc;

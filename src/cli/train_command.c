@@ -102,6 +102,24 @@ static int check_base(const Run *run, Err *e)
     return 0;
 }
 
+int train_match_classes(Run *run, int *classes, ClassMatch how, const char *whose, Err *e)
+{
+    if (classes_match(&run->names, classes, &run->train, how, whose, e))
+        return -1;
+    return run->val.n ? classes_match(&run->names, classes, &run->val, MATCH_KNOWN, "those of the training images", e)
+                      : 0;
+}
+
+static void describe_classes(const Dataset *d)
+{
+    ClassNames own = {0};
+    char *words = d->class_name && !classes_of(&own, d, NULL) ? classes_words(&own, 0, CLASS_COLUMNS) : NULL;
+    if (words)
+        fprintf(stderr, "classes: %s\n", words);
+    mem_free(words);
+    names_free(&own);
+}
+
 static void describe(const Run *run)
 {
     const TrainArgs *a = run->args;
@@ -113,8 +131,10 @@ static void describe(const Run *run)
     run->describe(run);
     fputs("data: '", stderr); /* of a resumed run a text out of run.json */
     cli_put(stderr, a->data);
-    fprintf(stderr, "', %s images, %d classes, %s for validation\n", text_count(n, run->train.n), run->train.classes,
+    fprintf(stderr, "', %s images, %d class%s, %s for validation\n", text_count(n, run->train.n), run->train.classes,
+            run->train.classes == 1 ? "" : "es",
             text_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
+    describe_classes(&run->train);
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
             trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s", backend_get()->simd);
     if (a->verbose)
@@ -130,10 +150,12 @@ static void describe(const Run *run)
 static int set_aside(const Run *run, SetAside what, int64_t step, Err *e)
 {
     const TrainArgs *a = run->args;
-    const char *inputs[4] = {a->data, NULL};
+    const char *inputs[5] = {a->data, NULL};
     const size_t cap = FILE_PATH_MAX + 256;
     char *about = mem_alloc(cap, 1, "a line about a run", e);
     int n = 1, rc;
+    if (a->pictures.val)
+        inputs[n++] = a->pictures.val;
     if (run->loop.adapter)
         inputs[n++] = a->model_path;
     if (run->checkpoint[0] && !rundir_owns(&run->dir, run->checkpoint))
@@ -296,6 +318,7 @@ int train_command(Run *run)
     model_free(run->loop.model);
     dataset_free(&run->train);
     dataset_free(&run->val);
+    names_free(&run->names);
     json_decref(run->remembered);
     if (rc < 0)
         return cli_fail(&e, run->given->table);

@@ -5,6 +5,7 @@
 
 #include "sdlora/loop.h"
 
+#include "classes.h"
 #include "options/train_args.h"
 
 typedef struct Run Run;
@@ -15,12 +16,16 @@ struct Run {
     void (*describe)(const Run *run); /* a line or two on standard error before the first step */
 
     Dataset train, val;
+    ClassNames names; /* of all the classes of the result; none where neither the data nor the model has any */
     RunDir dir;
     Loop loop;
     char checkpoint[FILE_PATH_MAX]; /* to resume from; "" */
     json_t *remembered;             /* run.json of the resumed run */
     char base_sha256[65];           /* of the model that is adapted; "" */
 };
+
+/* classes_match of both sets with run->names, of *classes classes. */
+int train_match_classes(Run *run, int *classes, ClassMatch how, const char *whose, Err *e);
 
 /* The program's exit status. */
 int train_command(Run *run);

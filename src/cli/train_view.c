@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
@@ -32,7 +33,7 @@ static int show_row(void *ctx, const LoopGrid *g, Err *e)
 {
     const Progress *p = &((const TrainView *)ctx)->progress;
     int shown = g->rows < SHOWN_MAX ? g->rows : SHOWN_MAX, across = (term_columns() - 1) * 2 / (g->size + 2);
-    size_t hw = (size_t)g->size * (size_t)g->size;
+    size_t image = (size_t)g->channels * (size_t)g->size * (size_t)g->size;
     uint8_t *some;
     Image grid;
     char *text;
@@ -41,17 +42,16 @@ static int show_row(void *ctx, const LoopGrid *g, Err *e)
     if (!p->term.colour || !p->term.utf8 || p->mode != PROGRESS_BAR || across < 5)
         return 0;
     across = (shown + (shown + across - 1) / across - 1) / ((shown + across - 1) / across); /* rows of equal length */
-    some = mem_alloc((size_t)shown, hw, "the images shown", e);
+    some = mem_alloc((size_t)shown, image, "the images shown", e);
     if (!some)
         return -1;
     for (int i = 0; i < shown; i++)
-        for (size_t k = 0; k < hw; k++)
-            some[(size_t)i * hw + k] = g->pixels[(size_t)i * (size_t)g->cols * hw + k];
-    rc = image_grid(&grid, some, shown, g->size, g->size, across, 1, PAD, 0, e);
+        memcpy(some + (size_t)i * image, g->pixels + (size_t)i * (size_t)g->cols * image, image);
+    rc = image_grid(&grid, some, shown, g->channels, g->size, g->size, across, 1, PAD, 0, e);
     mem_free(some);
     if (rc)
         return -1;
-    text = image_half_blocks(&grid, grid.w / 2 + 1, e);
+    text = image_half_blocks(&grid, grid.w / 2 + 1, p->term.truecolour, e);
     image_free(&grid);
     if (!text)
         return -1;

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "source.h"
 #include "sdlora/file.h"
@@ -11,10 +12,12 @@
 static const char get_data[] = "run 'scripts/get_data.sh mnist', or name the directory that has it";
 
 /* The first one that finds something reads it: what is told by exact names stands before what takes any picture. */
-static const DataSource *const SOURCES[] = {&IDX_SOURCE, &NPY_SOURCE};
+static const DataSource *const SOURCES[] = {&IDX_SOURCE,     &EMNIST_SOURCE,   &NPY_SOURCE,   &NPZ_SOURCE,
+                                            &CIFAR10_SOURCE, &CIFAR100_SOURCE, &FOLDER_SOURCE};
 enum { N_SOURCES = sizeof SOURCES / sizeof *SOURCES };
 
 const char *const DATA_SPLIT_NAMES[] = {"train", "test", NULL};
+const DataConfig DATA_DEFAULTS = {.background = {255, 255, 255}, .val_split = 0.05};
 
 /* ---- what sources share ---- */
 
@@ -51,6 +54,8 @@ static int add_one_of(DataFiles *files, const char *dir, const char *const *name
 
 int source_find_pair(DataFiles *out, const char *dir, const char *const *images, const char *const *labels, Err *e)
 {
+    const char *const names[] = {CLASSES_FILE, NULL};
+
     if (add_one_of(out, dir, images, e))
         return -1;
     if (out->n == 0)
@@ -60,7 +65,7 @@ int source_find_pair(DataFiles *out, const char *dir, const char *const *images,
     if (out->n == 1)
         return err_set(e, ERR_INPUT, "no '%s'%s in '%s', but '%s': %s", labels[0], labels[1] ? " (or .gz)" : "", dir,
                        out->path[0], get_data);
-    return 0;
+    return add_one_of(out, dir, names, e);
 }
 
 int source_check_pair(const DataFiles *files, int images, int labels, Err *e)
@@ -81,10 +86,25 @@ void data_files_free(DataFiles *f)
     memset(f, 0, sizeof *f);
 }
 
-/* *source: whose files they are; NULL: nobody's. */
+/* Does the source have another split there? One that is there in part counts. */
+static bool has_other(const DataSource *source, const char *path, DataSplit split)
+{
+    bool has = false;
+
+    for (int s = 0; s < DATA_SPLITS && !has; s++) {
+        DataFiles files = {.from = path, .split = (DataSplit)s};
+        has = s != (int)split && (source->find(&files, path, (DataSplit)s, NULL) || files.n > 0);
+        data_files_free(&files);
+    }
+    return has;
+}
+
+/* *source: whose files they are; NULL: nobody's. All splits of a path are one source's. */
 static int look(const DataSource **source, DataFiles *out, const char *path, DataSplit split, Err *e)
 {
     memset(out, 0, sizeof *out);
+    out->from = path;
+    out->split = split;
     *source = NULL;
     for (int i = 0; i < N_SOURCES; i++) {
         if (SOURCES[i]->find(out, path, split, e)) {
@@ -94,8 +114,11 @@ static int look(const DataSource **source, DataFiles *out, const char *path, Dat
         if (out->n > 0) {
             *source = SOURCES[i];
             out->source = SOURCES[i]->name;
+            out->pictures = SOURCES[i]->pictures;
             break;
         }
+        if (has_other(SOURCES[i], path, split))
+            break;
     }
     return 0;
 }
@@ -115,25 +138,31 @@ static int nothing_found(const char *path, DataSplit split, Err *e)
     if (!file_is_dir(path))
         return err_set(e, ERR_INPUT, "no data: '%s' is %s: %s", path,
                        file_exists(path) ? "not a directory" : "not there", get_data);
+    if (euidaccess(path, R_OK | X_OK))
+        return err_errno(e, ERR_FAILED, "cannot read '%s'", path);
     for (int i = 1; i < N_SOURCES && used < sizeof others; i++)
         used += (size_t)snprintf(others + used, sizeof others - used, ", nor %s", SOURCES[i]->wanted[split]);
     return err_set(e, ERR_INPUT, "no %s in '%s'%s: %s", SOURCES[0]->wanted[split], path, others, get_data);
 }
 
-int dataset_read(Dataset *out, const char *path, DataSplit split, Err *e)
+int dataset_read(Dataset *out, const char *path, DataSplit split, const DataConfig *c, Err *e)
 {
     const DataSource *source;
     DataFiles files;
     int result;
 
     memset(out, 0, sizeof *out);
+    if (split == DATA_TEST && c->val)
+        path = c->val;
     if (look(&source, &files, path, split, e))
         return -1;
-    result = source ? source->read(out, &files, e) : nothing_found(path, split, e);
-    if (result == 0)
-        dataset_settle(out);
-    else
+    result = source ? source->read(out, &files, c, e) : nothing_found(path, split, e);
+    if (result == 0 && c->channels > 0)
+        result = dataset_set_channels(out, c->channels, e);
+    if (result != 0)
         dataset_free(out);
+    else if (!out->sha256[0])
+        dataset_settle(out);
     data_files_free(&files);
     return result;
 }
@@ -149,19 +178,63 @@ void dataset_settle(Dataset *d)
 {
     FileSpan span[2] = {{d->images, (size_t)d->n * dataset_image_bytes(d)}, {d->labels, (size_t)d->n}};
 
-    d->classes = 0;
-    for (int i = 0; i < d->n; i++)
+    if (!d->class_name) /* else there may be names that no image has */
+        d->classes = 0;
+    for (int i = 0; i < d->n && !d->class_name; i++)
         if (d->labels[i] >= d->classes)
             d->classes = d->labels[i] + 1;
     file_sha256_spans(d->sha256, span, 2);
 }
 
+static void report_free(DataReport *r)
+{
+    for (int i = 0; r && i < r->lines; i++)
+        mem_free(r->line[i]);
+    if (r) {
+        mem_free(r->line);
+        mem_free(r->colour);
+        mem_free(r->cache);
+    }
+    mem_free(r);
+}
+
 void dataset_free(Dataset *d)
 {
+    for (int i = 0; d->class_name && i < d->classes; i++)
+        mem_free(d->class_name[i]);
+    mem_free(d->class_name);
+    report_free(d->report);
     mem_free(d->images);
     mem_free(d->labels);
     mem_free(d->label_path);
     memset(d, 0, sizeof *d);
+}
+
+int dataset_set_channels(Dataset *d, int channels, Err *e)
+{
+    const size_t hw = (size_t)d->h * (size_t)d->w, from = (size_t)d->channels * hw, to = (size_t)channels * hw;
+    uint8_t *px;
+
+    if (d->channels == channels)
+        return 0;
+    if (!(d->channels == 1 && channels == 3) && !(d->channels == 3 && channels == 1))
+        return err_set(e, ERR_INPUT, "the data's images have %d channels, and %d %s wanted", d->channels, channels,
+                       channels == 1 ? "is" : "are");
+    px = mem_alloc((size_t)d->n, to, "the images", e);
+    if (!px)
+        return -1;
+    for (size_t i = 0; i < (size_t)d->n; i++) {
+        const uint8_t *in = d->images + i * from;
+        uint8_t *out = px + i * to;
+        for (int c = 0; c < channels && channels == 3; c++)
+            memcpy(out + (size_t)c * hw, in, hw);
+        for (size_t k = 0; k < hw && channels == 1; k++)
+            out[k] = image_luma((const uint8_t[]){in[k], in[hw + k], in[2 * hw + k]});
+    }
+    mem_free(d->images);
+    d->images = px;
+    d->channels = channels;
+    return 0;
 }
 
 int dataset_check_labels(const Dataset *d, int classes, Err *e)

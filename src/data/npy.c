@@ -291,8 +291,7 @@ static int read_body(Npy *out, Inflate *r, NpyUse use, Err *e)
     return out->channels > 1 ? part_channels(out, e) : 0;
 }
 
-/* Closes `in`. */
-static int read_input(Npy *out, FileIn *in, NpyUse use, Err *e)
+int npy_read_from(Npy *out, FileIn *in, NpyUse use, Err *e)
 {
     Inflate r;
     int result;
@@ -312,12 +311,12 @@ static int read_input(Npy *out, FileIn *in, NpyUse use, Err *e)
 
 int npy_parse(Npy *out, const void *bytes, size_t size, const char *label, NpyUse use, Err *e)
 {
-    return read_input(out, file_open_bytes(bytes, size, label, e), use, e);
+    return npy_read_from(out, file_open_bytes(bytes, size, label, e), use, e);
 }
 
 int npy_read(Npy *out, const char *path, NpyUse use, Err *e)
 {
-    return read_input(out, file_open(path, e), use, e);
+    return npy_read_from(out, file_open(path, e), use, e);
 }
 
 void npy_free(Npy *npy)

@@ -10,15 +10,23 @@
 #include <math.h>
 #include <string.h>
 
+#include "sdlora/image.h"
 #include "sdlora/mem.h"
 
 #define WEIGHT_BITS (32 - 8 - 2)
 
 typedef struct Taps {
-    int width;        /* weights per output pixel, the rest of a row is 0 */
+    int out, width;   /* output pixels; weights for each, the rest of a row is 0 */
     int *first, *n;   /* (out): the first input pixel, and how many */
     int32_t *weights; /* (out,width) */
 } Taps;
+
+/* Pixel (y,x) is px[y*line + x*step]. */
+typedef struct Plane {
+    const uint8_t *px;
+    int h, w;
+    size_t line, step;
+} Plane;
 
 static void taps_free(Taps *t)
 {
@@ -33,105 +41,187 @@ static double triangle(double x)
     return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-static int taps_make(Taps *t, int out, int in, Err *e)
+/* Pixels from .. from+t->out-1 of `size`; w is room for t->width weights. */
+static void taps_fill(Taps *t, int64_t from, int64_t size, int in, double *w)
 {
-    double scale = (double)in / out, reach = scale < 1.0 ? 1.0 : scale, inverse = 1.0 / reach;
+    const double scale = (double)in / (double)size, reach = scale < 1.0 ? 1.0 : scale, inverse = 1.0 / reach;
+
+    for (int i = 0; i < t->out; i++) {
+        double centre = ((double)(from + i) + 0.5) * scale, sum = 0.0;
+        int lo = (int)(centre - reach + 0.5), hi = (int)(centre + reach + 0.5);
+        lo = lo < 0 ? 0 : lo;
+        hi = hi > in ? in : hi;
+        t->first[i] = lo;
+        t->n[i] = hi - lo;
+        for (int j = 0; j < hi - lo; j++)
+            sum += w[j] = triangle((j + lo - centre + 0.5) * inverse);
+        for (int j = 0; j < hi - lo; j++)
+            t->weights[(size_t)i * (size_t)t->width + (size_t)j] =
+                (int32_t)(0.5 + (sum != 0.0 ? w[j] / sum : w[j]) * (1 << WEIGHT_BITS));
+    }
+}
+
+/* For `out` pixels, from `from` on, of the `size` that `in` become. */
+static int taps_make(Taps *t, int out, int64_t from, int64_t size, int in, Err *e)
+{
+    const double scale = (double)in / (double)size;
     double *w;
     size_t count;
-    int i, j;
 
     memset(t, 0, sizeof *t);
-    t->width = (int)ceil(reach) * 2 + 1;
+    t->out = out;
+    t->width = (int)ceil(scale < 1.0 ? 1.0 : scale) * 2 + 1;
     if (!mem_mul(&count, (size_t)out, (size_t)t->width))
         return err_set(e, ERR_FAILED, "cannot resize an image: too large");
     t->first = mem_alloc((size_t)out, sizeof *t->first, "resize positions", e);
     t->n = mem_alloc((size_t)out, sizeof *t->n, "resize positions", e);
     t->weights = mem_alloc(count, sizeof *t->weights, "resize weights", e);
     w = mem_alloc((size_t)t->width, sizeof *w, "resize weights", e);
-    for (i = 0; t->first && t->n && t->weights && w && i < out; i++) {
-        double centre = (i + 0.5) * scale, sum = 0.0;
-        int lo = (int)(centre - reach + 0.5), hi = (int)(centre + reach + 0.5);
-        lo = lo < 0 ? 0 : lo;
-        hi = hi > in ? in : hi;
-        t->first[i] = lo;
-        t->n[i] = hi - lo;
-        for (j = 0; j < hi - lo; j++)
-            sum += w[j] = triangle((j + lo - centre + 0.5) * inverse);
-        for (j = 0; j < hi - lo; j++)
-            t->weights[(size_t)i * (size_t)t->width + (size_t)j] =
-                (int32_t)(0.5 + (sum != 0.0 ? w[j] / sum : w[j]) * (1 << WEIGHT_BITS));
+    if (t->first && t->n && t->weights && w) {
+        taps_fill(t, from, size, in, w);
+        mem_free(w);
+        return 0;
     }
     mem_free(w);
-    if (i == out)
-        return 0;
     taps_free(t);
     return -1;
 }
 
-/* One pass over `lines` lines: pixel i of line l is px[l*line + i*step]. */
-static void resample(uint8_t *out, size_t out_line, size_t out_step, const uint8_t *in, size_t in_line, size_t in_step,
-                     int lines, int size, const Taps *t)
+/* Output pixel i of a line whose pixels are `step` apart. */
+static uint8_t weighed(const uint8_t *line, size_t step, const Taps *t, int i)
 {
-    int l, i, j;
+    const int32_t *w = t->weights + (size_t)i * (size_t)t->width;
+    const uint8_t *p = line + (size_t)t->first[i] * step;
+    int32_t sum = 1 << (WEIGHT_BITS - 1);
 
-    for (l = 0; l < lines; l++)
-        for (i = 0; i < size; i++) {
-            const int32_t *w = t->weights + (size_t)i * (size_t)t->width;
-            const uint8_t *p = in + (size_t)l * in_line + (size_t)t->first[i] * in_step;
-            int32_t sum = 1 << (WEIGHT_BITS - 1);
-            for (j = 0; j < t->n[i]; j++)
-                sum += p[(size_t)j * in_step] * w[j];
-            sum >>= WEIGHT_BITS;
-            out[(size_t)l * out_line + (size_t)i * out_step] = (uint8_t)(sum > 255 ? 255 : sum);
+    for (int j = 0; j < t->n[i]; j++)
+        sum += p[(size_t)j * step] * w[j];
+    sum >>= WEIGHT_BITS;
+    return (uint8_t)(sum > 255 ? 255 : sum);
+}
+
+/* Of the picture of (h,w) pixels that another becomes, what begins at (y,x). */
+typedef struct Part {
+    int64_t h, w, y, x;
+} Part;
+
+/* Both passes, column by column, so that only one lies between them; a pass that changes no size has weights of 1. */
+static int resize_part(uint8_t *out, size_t line, int oh, int ow, Part part, const Plane *in, Err *e)
+{
+    Taps across = {0}, down = {0};
+    uint8_t *column = mem_alloc((size_t)in->h, 1, "a column of an image", e);
+    int result = -1;
+
+    if (column && taps_make(&across, ow, part.x, part.w, in->w, e) == 0 &&
+        taps_make(&down, oh, part.y, part.h, in->h, e) == 0) {
+        const int first = down.first[0], end = down.first[oh - 1] + down.n[oh - 1];
+        for (int x = 0; x < ow; x++) {
+            for (int y = first; y < end; y++)
+                column[y] = weighed(in->px + (size_t)y * in->line, in->step, &across, x);
+            for (int y = 0; y < oh; y++)
+                out[(size_t)y * line + (size_t)x] = weighed(column, 1, &down, y);
         }
+        result = 0;
+    }
+    mem_free(column);
+    taps_free(&across);
+    taps_free(&down);
+    return result;
 }
 
-static int resize_rows(uint8_t *out, int ow, const uint8_t *in, int h, int w, Err *e)
+static int check_sizes(int oh, int ow, int h, int w, Err *e)
 {
-    Taps t;
-
-    if (taps_make(&t, ow, w, e) != 0)
-        return -1;
-    resample(out, (size_t)ow, 1, in, (size_t)w, 1, h, ow, &t);
-    taps_free(&t);
-    return 0;
-}
-
-static int resize_columns(uint8_t *out, int oh, const uint8_t *in, int h, int w, Err *e)
-{
-    Taps t;
-
-    if (taps_make(&t, oh, h, e) != 0)
-        return -1;
-    resample(out, 1, (size_t)w, in, 1, (size_t)w, w, oh, &t);
-    taps_free(&t);
+    if (oh < 1 || ow < 1 || h < 1 || w < 1 || w > INT_MAX / 4 || h > INT_MAX / 4)
+        return err_set(e, ERR_FAILED, "cannot resize an image of %dx%d pixels to %dx%d", w, h, ow, oh);
     return 0;
 }
 
 int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e)
 {
-    uint8_t *between;
-    size_t bytes;
-    int result;
+    const Plane plane = {in, h, w, (size_t)w, 1};
 
-    if (oh < 1 || ow < 1 || h < 1 || w < 1 || w > INT_MAX / 4 || h > INT_MAX / 4)
-        return err_set(e, ERR_FAILED, "cannot resize an image of %dx%d pixels to %dx%d", w, h, ow, oh);
-    if (!mem_mul(&bytes, (size_t)h, (size_t)ow))
-        return err_set(e, ERR_FAILED, "cannot resize an image to %dx%d pixels: too large", ow, oh);
+    if (check_sizes(oh, ow, h, w, e))
+        return -1;
     if (oh == h && ow == w) {
-        memcpy(out, in, bytes);
+        memcpy(out, in, (size_t)h * (size_t)w);
         return 0;
     }
-    if (oh == h)
-        return resize_rows(out, ow, in, h, w, e);
-    if (ow == w)
-        return resize_columns(out, oh, in, h, w, e);
-    between = mem_alloc(bytes, 1, "a resized image", e);
-    if (!between)
+    return resize_part(out, (size_t)ow, oh, ow, (Part){oh, ow, 0, 0}, &plane, e);
+}
+
+/* ---- fitting ---- */
+
+const char *const FIT_NAMES[] = {"crop", "pad", "stretch", NULL};
+
+/* round(a / b), halves to even as Python's round has them; a >= 0, b > 0 */
+static int64_t round_even(int64_t a, int64_t b)
+{
+    const int64_t q = a / b, twice = 2 * (a % b);
+
+    return q + (twice > b || (twice == b && q % 2 == 1));
+}
+
+/* The picture's size after scaling, and where it meets the square: y and x are what is cut off above and on the left,
+ * or with FIT_PAD what is left free there. */
+static Part place(int64_t size, int64_t h, int64_t w, Fit fit)
+{
+    Part p = {size, size, 0, 0};
+
+    if (fit == FIT_CROP) { /* as torchvision's Resize and CenterCrop */
+        *(w > h ? &p.w : &p.h) = w > h ? size * w / h : size * h / w;
+        p.y = round_even(p.h - size, 2);
+        p.x = round_even(p.w - size, 2);
+    } else if (fit == FIT_PAD) { /* as Pillow's ImageOps.pad */
+        const int64_t shorter = w > h ? round_even(size * h, w) : round_even(size * w, h);
+        *(w > h ? &p.h : &p.w) = shorter < 1 ? 1 : shorter;
+        p.y = round_even(size - p.h, 2);
+        p.x = round_even(size - p.w, 2);
+    }
+    return p;
+}
+
+static int fit_plane(uint8_t *out, int size, const Plane *in, Fit fit, uint8_t background, Err *e)
+{
+    Part p = place(size, in->h, in->w, fit);
+
+    if (fit != FIT_PAD)
+        return resize_part(out, (size_t)size, size, size, p, in, e);
+    memset(out, background, (size_t)size * (size_t)size);
+    out += (size_t)p.y * (size_t)size + (size_t)p.x;
+    p.y = p.x = 0;
+    return resize_part(out, (size_t)size, (int)p.h, (int)p.w, p, in, e);
+}
+
+/* Grey of a picture in colour, (h,w); the caller's. */
+static uint8_t *grey_of(const Image *in, Err *e)
+{
+    const size_t pixels = (size_t)in->h * (size_t)in->w;
+    uint8_t *grey = mem_alloc(pixels, 1, "a picture in grey", e);
+
+    for (size_t i = 0; grey && i < pixels; i++)
+        grey[i] = image_luma(in->px + 3 * i);
+    return grey;
+}
+
+int image_fit(uint8_t *out, int channels, int size, const Image *in, Fit fit, const uint8_t background[3], Err *e)
+{
+    const size_t step = (size_t)in->channels, hw = (size_t)size * (size_t)size;
+    Plane plane = {in->px, in->h, in->w, step * (size_t)in->w, step};
+    uint8_t *grey = NULL, ground = image_luma(background);
+    int result = 0;
+
+    if (check_sizes(size, size, in->h, in->w, e))
         return -1;
-    result = resize_rows(between, ow, in, h, w, e);
-    if (result == 0)
-        result = resize_columns(out, oh, between, h, ow, e);
-    mem_free(between);
+    if (channels == 1 && in->channels == 3) {
+        grey = grey_of(in, e);
+        if (!grey)
+            return -1;
+        plane = (Plane){grey, in->h, in->w, (size_t)in->w, 1};
+    }
+    for (int c = 0; c < channels && result == 0; c++) {
+        plane.px = grey ? grey : in->px + (in->channels == 3 ? c : 0);
+        result = fit_plane(out + (size_t)c * hw, size, &plane, fit, channels == 3 ? background[c] : ground, e);
+    }
+    mem_free(grey);
     return result;
 }

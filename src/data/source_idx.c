@@ -1,11 +1,11 @@
-/* A source: a directory of IDX files, as MNIST comes; and what writes one. See source.h and idx.h. */
+/* A source: a directory of IDX files, as MNIST comes. See source.h and idx.h. */
 
 #include "sdlora/idx.h"
 #include "sdlora/mem.h"
 
 #include "source.h"
 
-/* In the order in which they are looked for; [1] is what dataset_write gives. */
+/* In the order in which they are looked for. */
 static const char *const IMAGES[DATA_SPLITS][5] = {
     [DATA_TRAIN] = {"train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "train-images.idx3-ubyte",
                     "train-images.idx3-ubyte.gz", NULL},
@@ -18,9 +18,6 @@ static const char *const LABELS[DATA_SPLITS][5] = {
     [DATA_TEST] = {"t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz", "t10k-labels.idx1-ubyte",
                    "t10k-labels.idx1-ubyte.gz", NULL},
 };
-
-const char *const DATASET_WRITTEN[] = {"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
-                                       "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", NULL};
 
 static int find(DataFiles *out, const char *path, DataSplit split, Err *e)
 {
@@ -39,8 +36,9 @@ static void take(Dataset *out, Idx *images, Idx *labels)
     images->data = labels->data = NULL;
 }
 
-static int read_pair(Dataset *out, const DataFiles *files, Err *e)
+int source_read_idx(Dataset *out, const DataFiles *files, const DataConfig *c, Err *e)
 {
+    (void)c;
     Idx images = {0}, labels = {0};
     int result = -1;
 
@@ -48,7 +46,7 @@ static int read_pair(Dataset *out, const DataFiles *files, Err *e)
         source_check_pair(files, (int)images.d[0], (int)labels.d[0], e) == 0) {
         take(out, &images, &labels);
         out->label_path = mem_strdup(files->path[1], e);
-        result = out->label_path ? 0 : -1;
+        result = out->label_path ? source_name_classes(out, files, e) : -1;
     }
     idx_free(&images);
     idx_free(&labels);
@@ -59,26 +57,5 @@ const DataSource IDX_SOURCE = {
     .name = "IDX",
     .wanted = {"'train-images-idx3-ubyte' (or .gz)", "'t10k-images-idx3-ubyte' (or .gz)"},
     .find = find,
-    .read = read_pair,
+    .read = source_read_idx,
 };
-
-static int write_one(const char *dir, const char *name, const Idx *idx, Err *e)
-{
-    char *path = mem_printf(e, "%s/%s", dir, name);
-    int result = path ? idx_write_gz(path, idx, e) : -1;
-
-    mem_free(path);
-    return result;
-}
-
-int dataset_write(const char *dir, DataSplit split, const Dataset *d, Err *e)
-{
-    Idx images = {3, {(uint32_t)d->n, (uint32_t)d->h, (uint32_t)d->w}, d->images};
-    Idx labels = {1, {(uint32_t)d->n}, d->labels};
-
-    if (d->channels != 1)
-        return err_set(e, ERR_INPUT, "IDX files hold grey images, and these have %d channels", d->channels);
-    if (write_one(dir, IMAGES[split][1], &images, e))
-        return -1;
-    return write_one(dir, LABELS[split][1], &labels, e);
-}

@@ -1,4 +1,4 @@
-/* Text in grey images: stb_easy_font gives each letter as rectangles of whole dots. See image.h. */
+/* Text in images: stb_easy_font gives each letter as rectangles of whole dots. See image.h. */
 #include "sdlora/image.h"
 
 #include <limits.h>
@@ -36,7 +36,8 @@ static void fill(Image *im, int64_t x0, int64_t y0, int64_t x1, int64_t y1, uint
     x0 = x0 > 0 ? x0 : 0;
     x1 = x1 < im->w ? x1 : im->w;
     for (int64_t y = y0 > 0 ? y0 : 0; y < y1 && y < im->h && x0 < x1; y++)
-        memset(im->px + (size_t)y * (size_t)im->w + (size_t)x0, level, (size_t)(x1 - x0));
+        memset(im->px + ((size_t)y * (size_t)im->w + (size_t)x0) * (size_t)im->channels, level,
+               (size_t)(x1 - x0) * (size_t)im->channels);
 }
 
 void image_text(Image *im, int x, int y, const char *text, int scale, uint8_t level)

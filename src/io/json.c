@@ -51,3 +51,15 @@ char *json_text(const json_t *value, size_t flags, const char *what, Err *e)
     }
     return text;
 }
+
+json_t *json_names(const ClassNames *names)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; list && i < names->n; i++)
+        if (json_array_append_new(list, json_string(names->name[i]))) {
+            json_decref(list);
+            list = NULL;
+        }
+    return list;
+}

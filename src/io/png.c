@@ -103,11 +103,12 @@ int image_write_png(const char *path, const Image *im, const char *const *text, 
     size_t size;
     int n = 0, result;
 
-    if (image_check_size(im->w, im->h, NULL) != 0)
-        return err_set(e, ERR_FAILED, "cannot write '%s': %dx%d pixels are none, or too many", path, im->w, im->h);
+    if ((im->channels != 1 && im->channels != 3) || image_check_size(im->w, im->h, im->channels, NULL) != 0)
+        return err_set(e, ERR_FAILED, "cannot write '%s': %dx%d pixels of %d channels are none, or too many", path,
+                       im->w, im->h, im->channels);
     if (check_text(path, text, e) != 0)
         return -1;
-    png = stbi_write_png_to_mem(im->px, im->w, im->w, im->h, 1, &n);
+    png = stbi_write_png_to_mem(im->px, im->w * im->channels, im->w, im->h, im->channels, &n);
     if (!png || n <= FIRST_CHUNK_END) {
         free(png);
         return err_set(e, ERR_FAILED, "cannot write '%s': no memory to compress %dx%d pixels", path, im->w, im->h);

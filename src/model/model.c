@@ -72,7 +72,7 @@ Model *model_copy(const Model *m, Err *e)
 {
     Model *copy = model_declare(&m->config, false, e);
 
-    if (copy && model_seal_blank(copy, e)) {
+    if (copy && (model_seal_blank(copy, e) || names_copy(&copy->names, &m->names, e))) {
         model_free(copy);
         return NULL;
     }
@@ -130,5 +130,6 @@ void model_free(Model *m)
         return;
     param_store_free(m->params);
     diffusion_free(&m->diffusion);
+    names_free(&m->names);
     mem_free(m);
 }

@@ -53,7 +53,7 @@ const Field MODEL_FIELDS[] = {
     {0},
 };
 
-const char *const PRESET_NAMES[] = {"mnist", "tiny", "seed", NULL};
+const char *const PRESET_NAMES[] = {"mnist", "tiny", "photo", "seed", NULL};
 
 static const ModelConfig presets[] = {
     [PRESET_MNIST] = {
@@ -64,6 +64,12 @@ static const ModelConfig presets[] = {
     },
     [PRESET_TINY] = {
         .channels = {16, 32, 64}, .levels = 3, .image_size = 28, .in_channels = 1, .time_dim = 256, .qsize = 16,
+        .vsize = 16, .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
+        .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
+        .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
+    },
+    [PRESET_PHOTO] = {
+        .channels = {32, 64, 128, 128}, .levels = 4, .image_size = 32, .in_channels = 3, .time_dim = 256, .qsize = 16,
         .vsize = 16, .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
         .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,

@@ -18,6 +18,7 @@ typedef struct Chunk {
     const Diffusion *d;
     const int *classes; /* (n) */
     int first, n;       /* images first .. first+n-1 */
+    int begin;          /* the first step taken */
     int most;           /* of n */
     size_t values;      /* of an image */
     float *x;           /* (n,values) */
@@ -30,7 +31,8 @@ struct Sampler {
     SampleConfig c;
     Model *model;
     const int *classes; /* (n) */
-    int n, steps, threads;
+    int n, threads;
+    int steps, begin; /* steps from pure noise, and the first of them that is taken */
     bool guided;
     UnetChunks nets;
     Chunk *scratch; /* (workers): their scratch */
@@ -107,10 +109,40 @@ static void reverse_step(const Chunk *k, int s, int steps)
             image_noise(k->noise + at, k, i, s + 1);
         if (k->x0)
             diffusion_x0(kept_x0(k, i, s), st.x, st.out, t, k->values, k->c->clip, k->d);
-        for (int back = 0; k->x0 && back <= def->history && back <= s; back++)
+        for (int back = 0; k->x0 && back <= def->history && back <= s - k->begin; back++)
             st.x0[back] = kept_x0(k, i, s - back);
         def->step(&st);
     }
+}
+
+/* x of all images, or where they are kept, becomes the picture's at t: see sample_steps_taken. t -1: the picture. */
+static void put_picture(const Chunk *k, int t, const uint8_t *paint)
+{
+    const size_t channels = (size_t)k->u->model->config.in_channels;
+
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < k->n; i++) {
+        const size_t at = (size_t)i * k->values;
+        real *noised = k->u->x->val.data + at; /* predict fills it anew */
+        if (t >= 0) {
+            image_noise(k->noise + at, k, i, 0);
+            diffusion_noise(noised, NULL, k->c->init, k->noise + at, t, k->values, k->d);
+        }
+        for (size_t v = 0; v < k->values; v++)
+            if (!paint || !paint[v / channels])
+                k->x[at + v] = t >= 0 ? (float)noised[v] : k->c->init[v];
+    }
+}
+
+/* What the first step finds. */
+static void begin(const Chunk *k, int steps)
+{
+    for (int i = 0; i < k->n; i++)
+        image_noise(k->x + (size_t)i * k->values, k, i, 0);
+    if (k->begin > 0)
+        put_picture(k, diffusion_timestep(k->d, steps, k->begin), NULL);
+    else if (k->c->paint)
+        put_picture(k, diffusion_timestep(k->d, steps, 0), k->c->paint);
 }
 
 /* The first image of the chunk that is not finite, -1: none. The network's answer is looked at too: clamping hides its
@@ -184,11 +216,10 @@ static double draw_chunk(void *ctx, Unet *u, int first, int worker)
     k.n = u->n;
     k.classes = j->s->classes + first;
     k.x = j->images + (size_t)first * k.values;
-    if (told_to_stop(j, &k, 0, steps))
+    if (told_to_stop(j, &k, 0, 0))
         return 0;
-    for (int i = 0; i < k.n; i++)
-        image_noise(k.x + (size_t)i * k.values, &k, i, 0);
-    for (int s = 0; s < steps; s++) {
+    begin(&k, steps);
+    for (int s = k.begin; s < steps; s++) {
         predict(&k, s);
         reverse_step(&k, s, steps);
         bad = first_not_finite(&k);
@@ -196,7 +227,9 @@ static double draw_chunk(void *ctx, Unet *u, int first, int worker)
             note_failure(j, &k, bad, s, steps);
             return 0;
         }
-        if (told_to_stop(j, &k, s + 1, steps))
+        if (k.c->paint)
+            put_picture(&k, diffusion_timestep(k.d, steps, s + 1), k.c->paint);
+        if (told_to_stop(j, &k, s + 1 - k.begin, steps - k.begin))
             return 0;
     }
     return 0;
@@ -222,6 +255,7 @@ static int make_all_scratch(Sampler *s, Err *e)
     for (int i = 0; i < s->nets.n_workers; i++) {
         s->scratch[i] = (Chunk){.c = &s->c,
                                 .d = &s->model->diffusion,
+                                .begin = s->begin,
                                 .most = s->nets.chunk,
                                 .values = model_image_values(&s->model->config)};
         if (make_scratch(&s->scratch[i], s->guided, e))
@@ -260,7 +294,8 @@ Sampler *sampler_new(Model *m, const int *classes, int n, const SampleConfig *c,
     s->model = m;
     s->classes = classes;
     s->n = n;
-    s->steps = sample_steps(c, m);
+    s->steps = sample_steps(c, &m->config);
+    s->begin = s->steps - sample_steps_taken(c, &m->config);
     s->threads = plan.threads;
     s->guided = sample_is_guided(c, m, classes, n);
     o.workers = plan.workers;

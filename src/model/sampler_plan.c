@@ -1,6 +1,8 @@
 /* Settings of drawing, and how it goes about it in the memory that there is: see sampler.h. */
 #include "sampler_private.h"
 
+#include <math.h>
+
 #include "sdlora/mem.h"
 #include "sdlora/threads.h"
 
@@ -23,6 +25,10 @@ int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e)
         return err_set(e, ERR_USAGE, "eta must be 0 to 1, not %g", c->eta);
     if (c->cfg_scale != 1 && !m->null_class)
         return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class");
+    if (c->init && !(c->strength >= 0 && c->strength <= 1))
+        return err_set(e, ERR_USAGE, "the strength must be 0 to 1, not %g", c->strength);
+    if (c->paint && !c->init)
+        return err_set(e, ERR_USAGE, "a mask needs the picture that it belongs to");
     if (c->batch < 0)
         return err_set(e, ERR_USAGE, "the batch size must be at least 1, or 0 to let it be chosen, not %d", c->batch);
     return 0;
@@ -41,9 +47,16 @@ bool sample_is_guided(const SampleConfig *c, const Model *m, const int *classes,
     return c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
 }
 
-int sample_steps(const SampleConfig *c, const Model *m)
+int sample_steps(const SampleConfig *c, const ModelConfig *m)
 {
-    return c->sampler->all_steps ? m->diffusion.timesteps : c->steps;
+    return c->sampler->all_steps ? m->timesteps : c->steps;
+}
+
+int sample_steps_taken(const SampleConfig *c, const ModelConfig *m)
+{
+    const int steps = sample_steps(c, m);
+
+    return c->init ? (int)lround(c->strength * steps) : steps;
 }
 
 int sample_kept(const SampleConfig *c)
@@ -56,7 +69,7 @@ UnetOptions sample_network(const SampleConfig *c, const Model *m, int n)
     return (UnetOptions){.n = n,
                          .h = m->config.image_size,
                          .w = m->config.image_size,
-                         .times = sample_steps(c, m),
+                         .times = sample_steps(c, &m->config),
                          .batch_stats = c->batch_stats,
                          .conv = c->conv};
 }

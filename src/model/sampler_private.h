@@ -7,7 +7,7 @@
 /* Guidance towards the null class is none. */
 bool sample_is_guided(const SampleConfig *c, const Model *m, const int *classes, int n);
 
-int sample_steps(const SampleConfig *c, const Model *m);
+int sample_steps(const SampleConfig *c, const ModelConfig *m); /* from pure noise */
 
 /* The network for n images; the caller makes chunks of it. */
 UnetOptions sample_network(const SampleConfig *c, const Model *m, int n);

@@ -18,14 +18,15 @@ static int draw_into(float *x, uint8_t *px, const LoopGrid *g, const int *ids, c
                      const SampleConfig *c, LoopObserver o, Err *e)
 {
     int n = g->rows * g->cols;
-    size_t values = (size_t)n * model_image_values(&m->config);
+    const int channels = m->config.in_channels;
+    const size_t values = model_image_values(&m->config), hw = values / (size_t)channels;
     Image grid;
     int rc;
     if (sample_images(x, m, ids, n, c, stop_when_signalled, &o, e))
         return loop_signal(&o) && e->code == ERR_NONE ? 0 : -1;
-    for (size_t i = 0; i < values; i++)
-        px[i] = image_from_real(x[i]);
-    if (image_grid(&grid, px, n, g->size, g->size, g->cols, SCALE, PAD, 0, e))
+    for (int i = 0; i < n; i++)
+        image_planes(px + (size_t)i * values, x + (size_t)i * values, hw, channels);
+    if (image_grid(&grid, px, n, channels, g->size, g->size, g->cols, SCALE, PAD, 0, e))
         return -1;
     rc = image_write_png(path, &grid, NULL, e);
     image_free(&grid);
@@ -41,10 +42,10 @@ static bool has_room(SampleConfig *c, Model *m, const Trainer *t, const int *ids
     const size_t values = (size_t)n * model_image_values(&m->config);
     SamplePlan plan;
     Image grid;
-    if (image_grid_size(&grid, n, g->size, g->size, g->cols, SCALE, PAD, why))
+    if (image_grid_size(&grid, n, m->config.in_channels, g->size, g->size, g->cols, SCALE, PAD, why))
         return false;
     /* values and pixels; the grid, and what becomes of it on the way to a PNG file */
-    c->other_bytes = trainer_bytes(t) + values * (sizeof(float) + 1) + (size_t)grid.w * (size_t)grid.h * 4;
+    c->other_bytes = trainer_bytes(t) + values * (sizeof(float) + 1) + image_bytes(&grid) * 4;
     return !sample_measure(&plan, m, ids, n, c, why);
 }
 
@@ -66,7 +67,7 @@ int preview_draw(const char *path, Model *m, const Loop *l, Err *e)
     int cols = PREVIEW_IMAGES / rows < PREVIEW_COLUMNS ? PREVIEW_IMAGES / rows : PREVIEW_COLUMNS;
     size_t n = (size_t)rows * (size_t)cols, image = model_image_values(&m->config);
     int *ids = mem_alloc(n, sizeof *ids, "the sample grid", e), rc = -1;
-    LoopGrid g = {.rows = rows, .cols = cols, .size = m->config.image_size};
+    LoopGrid g = {.rows = rows, .cols = cols, .channels = m->config.in_channels, .size = m->config.image_size};
     float *x = NULL;
     uint8_t *px = NULL;
     Err why = {0};

@@ -73,7 +73,7 @@ int out_add_meta(AdapterOut *o, const char *key, const char *value, Err *e)
 
 int out_add_facts(AdapterOut *o, Err *e)
 {
-    char *json = facts_json(&o->a->facts, e);
+    char *json = facts_json(&o->a->facts, &o->a->names, e);
     const int status = !json ? -1 : !strcmp(json, "{}") ? 0 : out_add_meta(o, facts_key, json, e);
 
     mem_free(json);

@@ -136,8 +136,10 @@ static int build(Adapter *to, const AdapterFile *a, Err *e)
     to->config.dora = a->config.dora;
     to->config.dropout = dropout_of(a);
     to->silent = a->silent;
-    if (facts_read(&to->facts, a->f, e))
+    if (facts_read(&to->facts, &to->names, a->f, e))
         return -1;
+    if (to->names.n != to->facts.classes)
+        names_free(&to->names);
     for (int i = 0; i < a->n; i++)
         if (a->layers[i].w && declare_layer(to, &a->layers[i], e))
             return -1;

@@ -25,7 +25,7 @@ static const TextFact texts[] = {TEXT(base_name), TEXT(base_sha256), TEXT(data_n
 enum { TEXTS = sizeof texts / sizeof *texts, CLASSES_MAX = 65536 };
 
 /* Nothing is written of what is not known. NULL: no memory. */
-static json_t *facts_object(const Facts *f)
+static json_t *facts_object(const Facts *f, const ClassNames *names)
 {
     json_t *o = json_object();
     bool whole = o != NULL;
@@ -38,6 +38,8 @@ static json_t *facts_object(const Facts *f)
     }
     if (whole && f->classes > 0)
         whole = !json_object_set_new(o, "classes", json_integer(f->classes));
+    if (whole && names->n > 0)
+        whole = !json_object_set_new(o, "class_names", json_names(names));
     if (whole && f->steps > 0)
         whole = !json_object_set_new(o, "steps", json_integer(f->steps));
     if (whole && isfinite(f->val_loss))
@@ -50,9 +52,9 @@ static json_t *facts_object(const Facts *f)
     return NULL;
 }
 
-char *facts_json(const Facts *facts, Err *e)
+char *facts_json(const Facts *facts, const ClassNames *names, Err *e)
 {
-    json_t *o = facts_object(facts);
+    json_t *o = facts_object(facts, names);
     char *text = json_text(o, JSON_COMPACT | JSON_SORT_KEYS, "what is known of a file's origin", e);
 
     json_decref(o);
@@ -70,13 +72,30 @@ static json_int_t count_of(const json_t *v, json_int_t most)
     return n > 0 && n <= most ? n : 0;
 }
 
-int facts_read(Facts *facts, const StFile *f, Err *e)
+/* All of them, or none where one is wrong: half of them would be those of other classes. */
+static void take_names(ClassNames *names, const json_t *list)
+{
+    const json_t *name;
+    size_t i;
+
+    json_array_foreach((json_t *)list, i, name)
+    {
+        const char *text = json_string_value(name);
+        if (!text || names_add(names, text, NULL)) {
+            names_free(names);
+            return;
+        }
+    }
+}
+
+int facts_read(Facts *facts, ClassNames *names, const StFile *f, Err *e)
 {
     const char *json = st_meta(f, facts_key);
     char *label;
     json_t *o;
 
     *facts = FACTS_NONE;
+    *names = (ClassNames){0};
     if (!json)
         return 0;
     label = mem_printf(e, "what '%s' says of its origin", st_label(f));
@@ -89,6 +108,7 @@ int facts_read(Facts *facts, const StFile *f, Err *e)
         if (text && strlen(text) < texts[i].size)
             memcpy((char *)facts + texts[i].offset, text, strlen(text) + 1);
     }
+    take_names(names, json_object_get(o, "class_names"));
     facts->classes = (int)count_of(json_object_get(o, "classes"), CLASSES_MAX);
     facts->steps = count_of(json_object_get(o, "steps"), INT64_MAX);
     facts->val_loss = loss_of(json_object_get(o, "val_loss"));

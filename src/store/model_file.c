@@ -13,7 +13,8 @@ int model_save(const Model *m, const char *path, Err *e)
 {
     StWriter *w = st_writer(e);
     FilePool pool = {NULL};
-    char *config = w ? model_config_json(&m->config, e) : NULL, *facts = config ? facts_json(&m->facts, e) : NULL;
+    char *config = w ? model_config_json(&m->config, e) : NULL;
+    char *facts = config ? facts_json(&m->facts, &m->names, e) : NULL;
     int status = facts ? 0 : -1;
 
     if (!status)
@@ -164,12 +165,22 @@ int model_describe(ModelConfig *c, int64_t *weights, const StFile *f, Err *e)
     return 0;
 }
 
+/* Names that are not as many as there are classes are of other ones. */
+static int read_facts(Model *m, const StFile *f, Err *e)
+{
+    if (facts_read(&m->facts, &m->names, f, e))
+        return -1;
+    if (m->names.n != m->config.classes)
+        names_free(&m->names);
+    return 0;
+}
+
 Model *model_load_sha256(char hex[65], const char *path, bool trainable, Err *e)
 {
     StFile *f = st_open(path, e);
     Model *m = f ? declare(f, trainable, e) : NULL;
 
-    if (m && (facts_read(&m->facts, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
+    if (m && (read_facts(m, f, e) || model_seal_blank(m, e) || read_values(m, f, e))) {
         model_free(m);
         m = NULL;
     }

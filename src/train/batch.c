@@ -1,6 +1,6 @@
 /* From data to what the network is given: see trainer_private.h. Step k draws its images from the permutation of its
  * epoch, and their noise, timesteps and dropped classes from Philox streams named by the number of the sample, k batch
- * + j. */
+ * + j, and so what augment.c makes of an image. */
 #include "trainer_private.h"
 
 #include "sdlora/image.h"
@@ -30,11 +30,15 @@ int images_load(Images *im, const Dataset *d, int size, Err *e)
     return 0;
 }
 
-/* Image i as the network has it, channel beside channel */
-static void image_get(float *out, const Images *im, size_t i)
+static const uint8_t *image_at(const Images *im, size_t i)
+{
+    return im->px + i * im->channels * im->hw;
+}
+
+/* The pixels as the network has them, channel beside channel */
+static void image_get(float *out, const Images *im, const uint8_t *px)
 {
     const size_t channels = im->channels;
-    const uint8_t *px = im->px + i * channels * im->hw;
 
     for (size_t c = 0; c < channels; c++, px += im->hw)
         for (size_t k = 0; k < im->hw; k++)
@@ -54,14 +58,27 @@ void batch_order(Trainer *t)
     t->perm_epoch = epoch;
 }
 
+/* What sample s shows of a training image: the same for whoever makes it, and whenever. */
+static const uint8_t *training_image(const Trainer *t, size_t image, int64_t s, int worker)
+{
+    const uint8_t *px = image_at(&t->train, image);
+    uint8_t *out = t->augmented ? t->augmented + (size_t)worker * t->values : NULL;
+    Rng r;
+
+    if (!out)
+        return px;
+    r = rng_make(t->c.seed, rng_stream("augment", (uint64_t)s));
+    augment_image(out, px, (int)t->train.channels, t->model->config.image_size, t->c.augment, &r);
+    return out;
+}
+
 /* An image with noise from r at a timestep into place i of the network, and what it should answer into target
  * (values). */
-static void noised(Unet *u, int i, real *target, const Trainer *t, const Images *im, size_t image, int timestep, Rng *r,
-                   int worker)
+static void noised(Unet *u, int i, real *target, const Trainer *t, const uint8_t *px, int timestep, Rng *r, int worker)
 {
     float *x0 = t->buffer + (size_t)worker * 2 * t->values, *eps = x0 + t->values;
 
-    image_get(x0, im, image);
+    image_get(x0, &t->train, px); /* a validation image is as large */
     rng_normal(r, eps, t->values);
     diffusion_noise(u->x->val.data + (size_t)i * t->values, target, x0, eps, timestep, t->values, &t->model->diffusion);
     t->timesteps[worker * t->micro + i] = timestep;
@@ -77,7 +94,8 @@ void batch_fill(Unet *u, const Trainer *t, int first, int worker)
         Rng r = rng_make(t->c.seed, rng_stream("train", (uint64_t)s));
         const int timestep = (int)rng_below(&r, (uint32_t)t->model->diffusion.timesteps);
         const bool drop = rng_uniform(&r) < t->c.cond_drop;
-        noised(u, i, u->target->val.data + (size_t)i * t->values, t, &t->train, image, timestep, &r, worker);
+        noised(u, i, u->target->val.data + (size_t)i * t->values, t, training_image(t, image, s, worker), timestep, &r,
+               worker);
         u->y[i] = drop ? t->model->config.classes : t->train.labels[image];
     }
     unet_set_time(u, t->timesteps + worker * t->micro);
@@ -89,7 +107,7 @@ void batch_fill_validation(Unet *u, real *target, const Trainer *t, int first, i
         const int image = first + i;
         Rng r = rng_make(0, rng_stream("validation", (uint64_t)image));
         const int timestep = (int)((int64_t)image * t->model->diffusion.timesteps / t->val.n);
-        noised(u, i, target + (size_t)i * t->values, t, &t->val, (size_t)image, timestep, &r, worker);
+        noised(u, i, target + (size_t)i * t->values, t, image_at(&t->val, (size_t)image), timestep, &r, worker);
         u->y[i] = t->val.labels[image];
     }
     unet_set_time(u, t->timesteps + worker * t->micro);

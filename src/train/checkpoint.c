@@ -58,6 +58,7 @@ static void take_losses(Facts *f, const json_t *o)
 
 static json_t *describe(const Trainer *t, Err *e)
 {
+    const ClassNames *names = t->adapter ? &t->adapter->names : &t->model->names;
     char *model = model_config_json(&t->model->config, e);
     json_t *o = NULL;
 
@@ -65,8 +66,9 @@ static json_t *describe(const Trainer *t, Err *e)
         o = json_pack("{s:I, s:s, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
                       t->data_sha256, "val_sha256", t->val_sha256, "batch_size", t->c.batch, "seed",
                       (json_int_t)t->c.seed, "ema", t->ema != NULL);
-    if (o && (add_losses(o, trainer_facts(t)) ||
-              (t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))))) {
+    if (o &&
+        (add_losses(o, trainer_facts(t)) || (names->n && json_object_set_new(o, "class_names", json_names(names))) ||
+         (t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))))) {
         json_decref(o);
         o = NULL;
     }
@@ -129,6 +131,8 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     compare_value(&d, "seed", saved, now);
     compare_value(&d, "ema", saved, now);
     others = d.used;
+    if (!force)
+        compare_value(&d, "class_names", saved, now);
     if (!force)
         compare_value(&d, "data_sha256", saved, now);
     if (!force && json_object_get(saved, "val_sha256")) /* states of version 0.1.0 do not say */

@@ -40,6 +40,10 @@ const Field TRAIN_FIELDS[] = {
         .what = "the largest gradient norm", .help = "largest gradient norm; 0: no clipping"},
     [TRAIN_EMA] = {FIELD_REAL, "ema", FIELD(TrainConfig, ema), DECAY,
         .what = "the EMA decay", .help = "decay of the averaged weights, which are what is saved; 0: none"},
+    [TRAIN_AUGMENT] = {FIELD_SET, "augment", FIELD(TrainConfig, augment), .names = AUGMENT_NAMES,
+        .what = "the augmentation",
+        .help = "change training images each time: flip: mirrored or not; shift: up to 1/8 of the size; rotate: up to 15 "
+                "degrees; colour: brightness, contrast, saturation by up to 20 %"},
     [TRAIN_SEED] = {FIELD_SEED, "seed", FIELD(TrainConfig, seed),
         .what = "the seed", .help = "of everything random"},
     [TRAIN_VAL_IMAGES] = {FIELD_INT, "val_images", FIELD(TrainConfig, val_images), .min = 0, .max = 1e9,
@@ -58,6 +62,11 @@ static const TrainConfig presets[] = {
     },
     [PRESET_TINY] = {
         .batch = 128, .epochs = 10, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
+        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
+        .val_images = 2000,
+    },
+    [PRESET_PHOTO] = {
+        .batch = 32, .epochs = 10, .steps = 20000, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
         .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
         .val_images = 2000,
     },
@@ -80,6 +89,7 @@ TrainConfig finetune_preset(Preset p)
 
     c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
+    c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */
     c.warmup = p == PRESET_SEED ? 0 : 20; /* at once at full rate, adapters of rank 32 break */
     return c;
 }

@@ -71,8 +71,11 @@ static int allocate_slabs(Trainer *t, Err *e)
     t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
     t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n, threads_count()), 1, "scratch memory", e);
     t->buffer = mem_alloc(workers * 2, t->values * sizeof *t->buffer, "a batch", e);
+    if (t->c.augment)
+        t->augmented = mem_alloc(workers, t->values, "a batch", e);
     t->timesteps = mem_alloc(workers, (size_t)t->micro * sizeof *t->timesteps, "a batch", e);
-    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps)
+    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps ||
+        (t->c.augment && !t->augmented))
         return -1;
     if (t->ema)
         memcpy(t->ema, t->trained->values, n * sizeof(real));
@@ -158,6 +161,7 @@ void trainer_free(Trainer *t)
     mem_free(t->ema);
     mem_free(t->perm);
     mem_free(t->buffer);
+    mem_free(t->augmented);
     mem_free(t->timesteps);
     mem_free(t->sumsq_scratch);
     mem_free(t);

@@ -28,10 +28,11 @@ struct Trainer {
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
-    float *buffer;  /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
-    int *timesteps; /* (workers,micro) */
-    int64_t step;   /* optimiser steps done */
-    bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
+    float *buffer;      /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
+    uint8_t *augmented; /* (workers,values): an image; NULL: they stay as they are */
+    int *timesteps;     /* (workers,micro) */
+    int64_t step;       /* optimiser steps done */
+    bool unusable;      /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
 };
 
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */

@@ -1,16 +1,18 @@
 /* The options of `sample`: see sample_args.h. */
 #include "sample_args.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sdlora/mem.h"
 
-enum { CLASSES_MAX = 1024, IMAGES_MAX = 10000000 };
+#include "../classes.h"
 
-static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
+enum { IMAGES_MAX = 10000000 };
+
+const char *const OF_INIT[] = {"mask", "strength", "fit", "background", NULL};
+static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
 #define OWN(kind, member, ...) OPTION_OWN(SampleArgs, kind, member, __VA_ARGS__)
 
@@ -18,8 +20,9 @@ static const char *const FORMAT_NAMES[] = {"png", "idx", NULL};
 static const Option OPTIONS[] = {
     {.heading = "What to draw"},
     OPTION_MODEL(SampleArgs),
-    {.name = "digit", .alias = "class", .letter = 'd', .flags = OPT_DRAWN, .arg = "D,D,...|all|none",
-     OWN(FIELD_TEXT, digit, .help = "classes, one row each; none: no class (models with a null class)")},
+    {.name = "class", .alias = "digit", .letter = 'd', .flags = OPT_DRAWN, .arg = "C,C,...|all|none",
+     OWN(FIELD_TEXT, classes, .help = "classes, one row each, by name or number; none: no class (models with a null class). "
+                                      "A comma in a name is written \\,")},
     {.name = "count", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_INT, n, .min = 1, .max = IMAGES_MAX,
          .help = "images of each class [64 of one class, 10 each of several]")},
@@ -32,10 +35,22 @@ static const Option OPTIONS[] = {
      OWN(FIELD_BOOL, compare, .help = "with --lora: one picture of the model without an adapter, then with each --lora on its own "
                                      "(they are not added up), the same noise in all")},
     {.name = "no-captions", .flags = OPT_DRAWN,
-     OWN(FIELD_BOOL, no_captions, .help = "with --compare: leave out what stands above the blocks")},
+     OWN(FIELD_BOOL, no_captions, .help = "leave out the names of classes beside rows, and with --compare what stands above the blocks")},
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
          .help = "draw K moments from noise to image, one row per class")},
+    {.heading = "From a picture"},
+    {.name = "init-image", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, init, .help = "begin with this PNG, JPEG, BMP or GIF, with noise on it")},
+    {.name = "strength", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
+     OWN(FIELD_REAL, config.strength, .max = 1,
+         .help = "how much of it becomes new: 0 nothing, 1 all, from pure noise [0.6; 1 with --mask]")},
+    {.name = "mask", .flags = OPT_DRAWN, .arg = "FILE",
+     OWN(FIELD_TEXT, mask, .help = "a picture of the same size: what is white is painted, what is black stays")},
+    {.name = "fit", .flags = OPT_DRAWN,
+     OWN(FIELD_ENUM, fit, .names = FIT_NAMES, .help = "how a picture that is not square becomes one")},
+    {.name = "background", .flags = OPT_DRAWN, .arg = "#RRGGBB",
+     OWN(FIELD_TEXT, background, .help = "what transparent pixels show, also white or black")},
     {.heading = "How to draw"},
     {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN}, /* these three: sample_table */
     {.name = "steps", .flags = OPT_DRAWN},
@@ -52,10 +67,11 @@ static const Option OPTIONS[] = {
     {.heading = "Where to"},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
      OWN(FIELD_TEXT, output,
-         .help = "the PNG file, - for standard output; with --format idx a prefix [sample-CLASS.png, sample.png]")},
+         .help = "the PNG file, - for standard output; with other formats a prefix [sample-CLASS.png, sample.png]")},
     {.name = "format",
      OWN(FIELD_ENUM, format, .names = FORMAT_NAMES,
-         .help = "idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST")},
+         .help = "single images and labels: idx: OUTPUT-images-idx3-ubyte.gz and OUTPUT-labels-idx1-ubyte.gz, as MNIST; "
+                 "npy: OUTPUT_images.npy and OUTPUT_labels.npy, grey or in colour")},
     {.name = "scale", .flags = OPT_DRAWN, OWN(FIELD_INT, scale, .min = 1, .max = 64, .help = "magnification")},
     {.name = "stretch", .flags = OPT_DRAWN,
      OWN(FIELD_BOOL, stretch, .help = "each image from its own darkest to its own brightest value, as matplotlib's imshow")},
@@ -77,12 +93,16 @@ static const OptionTable TABLE = {
     .summary = "draw images",
     .text = "Prints the path of what it wrote.\n\n"
             "  sdlora sample                                  a grid, one row per class\n"
-            "  sdlora sample --digit 5                        a grid of fives\n"
-            "  sdlora sample --digit 5 --lora                 the same noise, with the adapter\n"
+            "  sdlora sample --class 5                        a grid of fives\n"
+            "  sdlora sample --class cat,dog                  where classes have names\n"
+            "  sdlora sample --class 5 --lora                 the same noise, with the adapter\n"
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
-            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n",
+            "  sdlora sample --init-image sketch.png --strength 0.6     variations of a picture\n"
+            "  sdlora sample --init-image photo.png --mask hole.png    fill in what the mask has white\n"
+            "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n"
+            "  sdlora sample -n 500 --format npy -o fake/train         the same for NumPy, also in colour\n",
     .options = OPTIONS,
 };
 
@@ -171,7 +191,7 @@ void sample_table(SampleTable *t)
 
 SampleArgs sample_args_default(void)
 {
-    SampleArgs a = {.model = DEFAULT_MODEL, .digit = "all", .scale = 2};
+    SampleArgs a = {.model = DEFAULT_MODEL, .classes = "all", .background = "white", .scale = 2};
     ModelConfig m = model_preset(PRESET_MNIST);
     a.config = sample_config_default(&m);
     return a;
@@ -181,18 +201,21 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
         return err_set(e, ERR_USAGE, "--compare needs an adapter: add --lora");
-    if (a->no_captions && !a->compare)
-        return err_set(e, ERR_USAGE, "--no-captions belongs to --compare");
+    for (const char *const *of = OF_INIT; *of && !a->init; of++)
+        if (options_given(g, *of))
+            return err_set(e, ERR_USAGE, "--%s belongs to --init-image", *of);
     if (a->trajectory && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");
-    if (a->format == FORMAT_IDX) {
+    if (a->format != FORMAT_PNG) {
+        const char *name = FORMAT_NAMES[a->format];
         if (a->trajectory || a->compare || a->rows || a->cols || options_given(g, "scale") || a->show)
             return err_set(e, ERR_USAGE,
-                           "--format idx writes single images: leave out --trajectory, --compare, --rows, "
-                           "--cols, --scale and --show");
+                           "--format %s writes single images: leave out --trajectory, --compare, --rows, "
+                           "--cols, --scale and --show",
+                           name);
         if (a->output && !strcmp(a->output, "-"))
-            return err_set(e, ERR_USAGE, "--format idx writes two files and cannot go to standard output");
+            return err_set(e, ERR_USAGE, "--format %s writes two files and cannot go to standard output", name);
     }
     if (options_given(g, "sampler")) {
         const SamplerDef *d = sampler_at(a->sampler);
@@ -224,6 +247,8 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
         c->steps = d.steps;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
+    if (!options_given(g, "strength"))
+        c->strength = a->mask ? 1 : 0.6;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
     if (c->sampler->all_steps)
@@ -231,54 +256,21 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
-    if (m->in_channels != 1)
-        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels, and pictures are drawn of one", a->model,
-                       m->in_channels);
+    if (m->in_channels != 1 && m->in_channels != 3)
+        return err_set(e, ERR_USAGE, "'%s' makes images of %d channels; only grey ones and those of 3 can be shown",
+                       a->model, m->in_channels);
+    if (m->in_channels != 1 && a->format == FORMAT_IDX)
+        return err_set(e, ERR_USAGE,
+                       "--format idx is for grey images, and '%s' makes images in colour; use --format npy", a->model);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
     if (c->cfg_scale != 1.0 && !m->null_class)
         return err_set(e, ERR_USAGE, "--cfg-scale needs a null class, and '%s' was trained without --cond-drop",
                        a->model);
-    if (a->trajectory > c->steps)
+    if (a->trajectory > sample_steps_taken(c, m))
         return err_set(e, ERR_USAGE, "--trajectory %d has more moments than the %d steps taken", a->trajectory,
-                       c->steps);
+                       sample_steps_taken(c, m));
     return 0;
-}
-
-/* "5", "0,3,none", "all" into ids; the number of them, or -1. */
-static int parse_classes(int ids[CLASSES_MAX], const SampleArgs *a, const ModelConfig *m, Err *e)
-{
-    int n = 0;
-    if (!strcmp(a->digit, "all")) {
-        for (n = 0; n < m->classes && n < CLASSES_MAX; n++)
-            ids[n] = n;
-        return n;
-    }
-    for (const char *p = a->digit;; p++) {
-        char item[24], *end;
-        size_t len = strcspn(p, ",");
-        long v;
-        snprintf(item, sizeof item, "%.*s", (int)len, p);
-        errno = 0;
-        v = strtol(item, &end, 10);
-        if (!strcmp(item, "none")) {
-            if (!m->null_class)
-                return err_set(e, ERR_USAGE,
-                               "--digit none needs a null class, and '%s' was trained without --cond-drop", a->model);
-            v = m->classes;
-        } else if (!len || len >= sizeof item || *end || item[0] < '0' || item[0] > '9' || errno) {
-            return err_set(e, ERR_USAGE, "--digit takes classes as 5 or 0,1,2, 'all' or 'none', got '%s'", a->digit);
-        } else if (v >= m->classes) {
-            return err_set(e, ERR_USAGE, "there is no class %s: the model '%s' knows 0 to %d", item, a->model,
-                           m->classes - 1);
-        }
-        if (n == CLASSES_MAX)
-            return err_set(e, ERR_USAGE, "--digit takes %d classes at most", CLASSES_MAX);
-        ids[n++] = (int)v;
-        p += len;
-        if (!*p)
-            return n;
-    }
 }
 
 /* Images per class, and columns. A grid has room for all of them, or it is refused. */
@@ -318,11 +310,11 @@ static int layout(int *each, int *cols, int kinds, const SampleArgs *a, Err *e)
     return 0;
 }
 
-int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e)
+int sample_plan(Plan *p, const SampleArgs *a, const Model *m, Err *e)
 {
-    int ids[CLASSES_MAX] = {0}, each;
+    int ids[CLASS_LIST_MAX] = {0}, each;
     memset(p, 0, sizeof *p);
-    p->kinds = parse_classes(ids, a, m, e);
+    p->kinds = classes_parse(ids, a->classes, m, a->model, e);
     if (p->kinds < 1 || layout(&each, &p->cols, p->kinds, a, e))
         return -1;
     p->first_class = ids[0];
@@ -330,5 +322,6 @@ int sample_plan(Plan *p, const SampleArgs *a, const ModelConfig *m, Err *e)
     p->classes = mem_alloc((size_t)p->n, sizeof *p->classes, "the classes", e);
     for (int i = 0; p->classes && i < p->n; i++)
         p->classes[i] = ids[i / each];
-    return p->classes ? 0 : -1;
+    p->text = strcmp(a->classes, "all") ? classes_text(ids, p->kinds, m, e) : mem_strdup("all", e);
+    return p->classes && p->text ? 0 : -1;
 }

@@ -8,6 +8,7 @@
 
 #include "../cli.h"
 #include "../term/progress.h"
+#include "picture_args.h"
 
 typedef struct TrainArgs {
     Preset preset;
@@ -17,6 +18,7 @@ typedef struct TrainArgs {
     ModelConfig model;
     TrainConfig train;
     AdapterConfig adapter;
+    PictureArgs pictures;
     int limit; /* training images used; 0: all */
     LoopConfig loop;
     int threads;
@@ -43,7 +45,7 @@ const char *finetune_args_target(const ModelConfig *c, bool same_data);
  * when only a model was named). */
 int train_args_out(char *out, size_t cap, const TrainArgs *a, const Given *g, Err *e);
 
-/* Read the images; val->n stays 0 without validation. */
-int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, Err *e);
+/* Read the images; val->n stays 0 without validation. size: of pictures; channels: of all, 0: as the data is. */
+int train_args_data(Dataset *train, Dataset *val, const TrainArgs *a, int size, int channels, Err *e);
 
 #endif

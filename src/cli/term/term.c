@@ -21,11 +21,12 @@ static bool locale_is_utf8(void)
 Term term_query(void)
 {
     Term t = {0};
-    const char *name = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    const char *name = getenv("TERM"), *no_color = getenv("NO_COLOR"), *colours = getenv("COLORTERM");
     bool dumb = !name || !*name || !strcmp(name, "dumb");
     t.tty = isatty(STDERR_FILENO) != 0;
     t.utf8 = !dumb && locale_is_utf8();
     t.colour = t.tty && !dumb && !(no_color && *no_color);
+    t.truecolour = colours && (!strcmp(colours, "truecolor") || !strcmp(colours, "24bit"));
     return t;
 }
 

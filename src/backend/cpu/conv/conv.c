@@ -20,9 +20,9 @@ static int multiplications(ConvShape s, int t)
 /* The only place that decides how a convolution is done. */
 static const ConvPath *path_of(ConvShape s, ConvPass pass)
 {
-    /* One input channel: 9 multiply-adds per output and no reuse of x that a GEMM could find; the writes of y are the
-     * work. The image itself needs no gradient, so backward-data has no such kernel. */
-    if (s.ci == 1 && s.algo != CONV_IM2COL && pass != CONV_BWD_DATA)
+    /* An image, of 1 or 3 channels: 9 or 27 multiply-adds per output and hardly any reuse of x that a GEMM could find;
+     * the writes of y are the work. The image itself needs no gradient, so backward-data has no such kernel. */
+    if ((s.ci == 1 || s.ci == 3) && s.algo != CONV_IM2COL && pass != CONV_BWD_DATA)
         return &K(conv_first);
     if (s.ci % VW != 0 || s.co % VW != 0 || s.algo == CONV_IM2COL)
         return &K(conv_im2col); /* the others work on whole vectors of channels */

@@ -1,6 +1,7 @@
-/* 3x3 convolution of one input channel. Vectors run over output channels; the nine filter vectors stay in registers.
- *   y[p,o] = b[o] + sum_t x[p+t] w[t,o]        dw[t,o] = sum_p x[p+t] dy[p,o]
- * A block is one row of one image, read through a copy of three rows with zero borders. */
+/* 3x3 convolution of an image: one input channel, or three, one after the other. Vectors run over output channels; the
+ * nine filter vectors of a channel stay in registers, and the row of y in the cache.
+ *   y[p,o] = b[o] + sum_ct x[p+t,c] w[t,c,o]        dw[t,c,o] = sum_p x[p+t,c] dy[p,o]
+ * A block is one row of one image, read through a copy of three rows with zero borders, each channel by itself. */
 #include "conv.h"
 
 #include "sdlora/threads.h"
@@ -13,7 +14,7 @@ static size_t prep_size(ConvShape s, bool turn)
 
 static size_t row_reals(ConvShape s)
 {
-    return room_reals(3 * ((size_t)s.w + 2));
+    return room_reals((size_t)s.ci * 3 * ((size_t)s.w + 2));
 }
 
 static size_t scratch_size(ConvShape s, int threads)
@@ -21,15 +22,19 @@ static size_t scratch_size(ConvShape s, int threads)
     return row_reals(s) * sizeof(real) * (size_t)threads;
 }
 
-/* rows (3, w+2): image row r-1, r, r+1 of image row r (counted over all images), zeros around */
+/* rows (ci, 3, w+2): image row r-1, r, r+1 of image row r (counted over all images), zeros around */
 static void padded_rows(real *rows, const real *x, int r, ConvShape s)
 {
-    size_t wide = (size_t)s.w + 2;
-    for (int a = 0; a < 3; a++, rows += wide) {
-        int i = r % s.h + a - 1;
-        memset(rows, 0, wide * sizeof(real));
-        if (i >= 0 && i < s.h)
-            memcpy(rows + 1, x + (size_t)(r + a - 1) * (size_t)s.w, (size_t)s.w * sizeof(real));
+    const size_t wide = (size_t)s.w + 2, ci = (size_t)s.ci;
+    memset(rows, 0, ci * 3 * wide * sizeof(real));
+    for (int a = 0; a < 3; a++) {
+        const int i = r % s.h + a - 1;
+        const real *from = x + (size_t)(r + a - 1) * (size_t)s.w * ci;
+        if (i < 0 || i >= s.h)
+            continue;
+        for (size_t c = 0; c < ci; c++)
+            for (size_t j = 0; j < (size_t)s.w; j++)
+                rows[(c * 3 + (size_t)a) * wide + 1 + j] = from[j * ci + c];
     }
 }
 
@@ -56,12 +61,13 @@ static inline void store_part(real *p, vf v, int len)
         p[i] = t[i];
 }
 
+/* One channel of x: w is that channel's in its tap 0. */
 static void forward_row(real *restrict y, const real *restrict rows, const real *restrict w, const real *restrict b,
                         ConvShape s, int o, int len, real beta)
 {
     vf f[9], bias = {0};
     for (int t = 0; t < 9; t++)
-        f[t] = load_part(w + t * s.co + o, len);
+        f[t] = load_part(w + t * s.ci * s.co + o, len);
     if (b)
         bias = load_part(b + o, len);
     const real *r0 = rows, *r1 = rows + s.w + 2, *r2 = r1 + s.w + 2;
@@ -91,8 +97,10 @@ static void correlate(Grad y, const real *x, const real *u, const real *b, ConvS
     for (int r = 0; r < s.n * s.h; r++) {
         real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num();
         padded_rows(rows, x, r, s);
-        for (int o = 0; o < s.co; o += VW)
-            forward_row(y.p + (size_t)r * (size_t)s.w * (size_t)s.co, rows, u, b, s, o, s.co - o, y.beta);
+        for (int c = 0; c < s.ci; c++)
+            for (int o = 0; o < s.co; o += VW)
+                forward_row(y.p + (size_t)r * (size_t)s.w * (size_t)s.co, rows + c * 3 * (s.w + 2), u + c * s.co,
+                            c ? NULL : b, s, o, s.co - o, c ? 1 : y.beta);
     }
 }
 
@@ -103,10 +111,11 @@ static int chunks_of(ConvShape s)
 
 static size_t weight_scratch(ConvShape s, int threads)
 {
-    return scratch_size(s, threads) + (size_t)chunks_of(s) * room(9 * (size_t)s.co);
+    return scratch_size(s, threads) + (size_t)chunks_of(s) * room(9 * (size_t)s.ci * (size_t)s.co);
 }
 
-/* Sums of one row start at zero and are then added to dw: short chains keep the rounding error small. */
+/* Of one channel. Sums of one row start at zero and are then added to dw: short chains keep the rounding error small.
+ */
 static void weight_row(real *restrict dw, const real *restrict rows, const real *restrict dy, ConvShape s, int o,
                        int len)
 {
@@ -126,7 +135,7 @@ static void weight_row(real *restrict dw, const real *restrict rows, const real 
     }
     const vf g[9] = {g0, g1, g2, g3, g4, g5, g6, g7, g8};
     for (int t = 0; t < 9; t++) {
-        real *to = dw + t * s.co + o;
+        real *to = dw + t * s.ci * s.co + o;
         store_part(to, load_part(to, len) + g[t], len);
     }
 }
@@ -135,19 +144,21 @@ static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShap
 {
     (void)db;
     int chunks = chunks_of(s), lines = s.n * s.h;
-    size_t stride = room_reals(9 * (size_t)s.co);
+    const size_t filters = 9 * (size_t)s.ci * (size_t)s.co, stride = room_reals(filters);
     real *part = (real *)((char *)scratch + scratch_size(s, threads_count()));
 #pragma omp parallel for schedule(static) num_threads(threads_count())
     for (int k = 0; k < chunks; k++) {
         real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num(), *sum = part + (size_t)k * stride;
-        memset(sum, 0, 9 * (size_t)s.co * sizeof(real));
+        memset(sum, 0, filters * sizeof(real));
         for (int r = (int)((long)lines * k / chunks); r < (int)((long)lines * (k + 1) / chunks); r++) {
             padded_rows(rows, x, r, s);
-            for (int o = 0; o < s.co; o += VW)
-                weight_row(sum, rows, dy + (size_t)r * (size_t)s.w * (size_t)s.co, s, o, s.co - o);
+            for (int c = 0; c < s.ci; c++)
+                for (int o = 0; o < s.co; o += VW)
+                    weight_row(sum + c * s.co, rows + c * 3 * (s.w + 2), dy + (size_t)r * (size_t)s.w * (size_t)s.co, s,
+                               o, s.co - o);
         }
     }
-    K(add_parts)(dw, part, stride, chunks, 9 * (size_t)s.co);
+    K(add_parts)(dw, part, stride, chunks, filters);
 }
 
 const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};
