@@ -526,7 +526,7 @@ eval: settings of drawing for images|src/cli/eval_images.c|s/if (g->items\[i\].o
 eval: classes need not agree|src/cli/eval_images.c|s/if (j->model->config.classes != j->train.classes)/if (0)/|cli_eval
 eval: labels need not be known|src/cli/eval_images.c|s/if (j->labelled \&\& dataset_check_labels(d, j->train.classes, e))/if (0)/|cli_eval
 eval: somebody's picture is written over|src/cli/eval_pictures.c|s/cli_check_default(path, true, e) ..//|cli_eval
-eval: a cache that nobody wanted|src/cli/eval_judge.c|s/char \*dir = j->args->cache ? cache_directory() : NULL/char *dir = cache_directory()/|cli_eval
+eval: a cache that nobody wanted|src/cli/eval_judge.c|s/char \*dir = j->args->pictures.cache ? cli_cache_directory() : NULL/char *dir = cli_cache_directory()/|cli_eval
 eval: CAS without labels|src/cli/cmd_eval.c|s/if (a->cas \&\& !j->labelled \&\& j->kind == EVAL_IMAGES)/if (0)/|cli_eval
 names: one twice|src/base/names.c|s/if (names_find(c, name) >= 0)/if (0)/|test_names
 names: of any characters|src/base/names.c|s/        if (!u.plain)/        if (0)/|test_names

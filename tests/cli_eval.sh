@@ -124,6 +124,6 @@ refuse 3 "has 30 images, but 'wrong-labels-idx1-ubyte' has 3 labels" eval wrong 
 printf '\000\000\010\001\000\000\000\014\000\001\000\001\000\001\000\001\000\001\000\001' >two/t10k-labels-idx1-ubyte
 refuse 3 "draws 3 classes, and 'two' has 2" eval run --data two
 refuse 3 'label 2' eval drawn --data two
-refuse 2 "must be 1 to 1000" eval drawn --judge-epochs 0
+refuse 2 "--judge-epochs" eval drawn --judge-epochs 1001
 expect 0 'Beside each figure stands' eval --help
 finish

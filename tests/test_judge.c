@@ -156,6 +156,9 @@ static void test_refused(void **state)
     assert_int_equal(judge_batch(1000), 128);
     assert_int_equal(judge_steps(300, 5), 10);
     assert_int_equal(judge_steps(3, 5), 5);
+    assert_int_equal(judge_epochs(50000), 6);
+    assert_int_equal(judge_epochs(1280), 100);
+    assert_int_equal(judge_epochs(300), 500);
 }
 
 /* ---- its file ---- */
@@ -185,7 +188,7 @@ static Kept keep(void)
 
 static Judge *take(Kept *k)
 {
-    return judge_load(tmpdir_name(&k->dir, "new/cache"), &k->train, &k->test, STEPS);
+    return judge_load(tmpdir_name(&k->dir, "new/cache"), &k->train, &k->test, CLASSES, STEPS);
 }
 
 static void free_kept(Kept *k)
@@ -235,11 +238,9 @@ static void test_of_other_data(void **state)
     *digit = was == 'a' ? 'b' : 'a';
     check_none(&k, "other training images");
     *digit = was;
-    assert_null(judge_load(tmpdir_name(&k.dir, "new/cache"), &k.train, &k.test, STEPS + 1));
-    assert_null(judge_load(tmpdir_name(&k.dir, "nowhere"), &k.train, &k.test, STEPS));
-    k.train.classes++;
-    check_none(&k, "more classes");
-    k.train.classes--;
+    assert_null(judge_load(tmpdir_name(&k.dir, "new/cache"), &k.train, &k.test, CLASSES, STEPS + 1));
+    assert_null(judge_load(tmpdir_name(&k.dir, "nowhere"), &k.train, &k.test, CLASSES, STEPS));
+    assert_null(judge_load(tmpdir_name(&k.dir, "new/cache"), &k.train, &k.test, CLASSES + 1, STEPS));
     k.train.h = 20;
     check_none(&k, "another size");
     k.train.h = 8;

@@ -9,9 +9,10 @@
 #include "sdlora/data.h"
 #include "sdlora/param.h"
 
-#define JUDGE_VERSION  1   /* of network and recipe: another one is trained anew */
-#define JUDGE_FEATURES 128 /* what its last layer reads */
-#define JUDGE_EPOCHS   6
+#define JUDGE_VERSION  1    /* of network and recipe: another one is trained anew */
+#define JUDGE_FEATURES 128  /* what its last layer reads */
+#define JUDGE_EPOCHS   6    /* passes over its images, */
+#define JUDGE_STEPS    1000 /* or more of them, up to so many steps */
 
 /* Some images of a data set: those of row (n), or the first n where it is NULL. All borrowed. */
 typedef struct ImageSet {
@@ -41,6 +42,7 @@ typedef struct JudgeTraining {
 
 int judge_batch(int images);                 /* of a training on so many */
 int64_t judge_steps(int images, int epochs); /* whole batches, as often as fit */
+int judge_epochs(int images);                /* that are enough */
 
 /* Trained on s with labels 0..classes-1, from the seed 0: Adam, one cycle of the learning rate, each image shifted by
  * up to a twenty-eighth of its sides. ERR_INPUT: a label is out of range (names the file and the place);
@@ -62,7 +64,7 @@ double seen_accuracy(const Seen *s, const ImageSet *of);
 /* Kept in a directory, one file for each data set and number of steps: judge-DATA-STEPS.safetensors, DATA the first 16
  * digits of the training images' SHA-256. The sums of training and test images, the version and the accuracy are in the
  * metadata. judge_load: NULL, with nothing said, where there is none, or it is not what is wanted in every respect. */
-Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, int64_t steps);
+Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, int classes, int64_t steps);
 int judge_save(const Judge *j, const char *dir, const Dataset *train, const Dataset *test, Err *e);
 
 #endif

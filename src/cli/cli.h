@@ -63,6 +63,10 @@ Model *cli_load_model(const char *path, char sha256[65], Err *e);
  */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
 
+/* Where things are kept that can be made again, as the XDG base directory specification says; NULL: there is no such
+ * place. The caller's (mem_free). */
+char *cli_cache_directory(void);
+
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);
 

@@ -28,9 +28,11 @@ static const Option OPTIONS[] = {
      OWN(FIELD_INT, neighbours, .max = 1000000,
          .help = "of so many images, evenly spread, search the nearest training images; 0: of none")},
     {.name = "judge-epochs",
-     OWN(FIELD_INT, judge_epochs, .min = 1, .max = 1000, .what = "the judge's epochs",
-         .help = "passes of the judge over its training images")},
-    {.name = "cache", OWN(FIELD_BOOL, cache, .help = "keep the judge in ~/.cache/sdlora for the next time")},
+     OWN(FIELD_INT, judge_epochs, .max = 1000, .what = "the judge's epochs",
+         .help = "passes of the judge over its training images; 0: 6, and more where images are few")},
+    {.heading = "Data that are folders of pictures"},
+    OPTIONS_CHANNELS(EvalArgs, pictures),
+    OPTIONS_PICTURES(EvalArgs, pictures),
     {.heading = "Where to"},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "DIR",
      OWN(FIELD_TEXT, sample.output,
@@ -55,7 +57,8 @@ static const OptionTable TABLE = {
         "(IDX or NumPy) without labels. They are compared with the test images of --data by a small network, the "
         "judge, "
         "that\n"
-        "is trained on five sixths of its training images, once: it is kept. Beside each figure stands the same for as "
+        "is trained on five sixths of its training images, once: it is kept in ~/.cache/sdlora (--no-cache: not). "
+        "Beside each figure stands the same for as "
         "many\n"
         "of the other training images, which is what real ones get.\n\n"
         "  sdlora eval                                    the model of the last run, 10,000 images\n"
@@ -88,16 +91,56 @@ _Static_assert(offsetof(EvalArgs, sample) == 0, "sample's options count from the
 
 /* ---- the work ---- */
 
+static int read_split(Dataset *d, const EvalJob *j, DataSplit split, const DataConfig *c, Err *e)
+{
+    const EvalArgs *a = j->args;
+    return picture_args_read(d, a->data, split, c, &a->pictures, a->sample.progress, a->sample.quiet, e);
+}
+
+/* Labels of other numbers are other data. */
+static void sum_up(Dataset *d)
+{
+    const FileSpan span[] = {{d->images, (size_t)d->n * dataset_image_bytes(d)}, {d->labels, (size_t)d->n}};
+    if (d->class_name)
+        file_sha256_spans(d->sha256, span, 2);
+}
+
+/* Labels become the numbers of the model's classes, where both have names. */
+static int match_classes(EvalJob *j, Err *e)
+{
+    const Model *m = j->model;
+    j->classes = m ? m->config.classes : j->train.classes;
+    if (m ? names_copy(&j->names, &m->names, e) : j->train.class_name && classes_of(&j->names, &j->train, e))
+        return -1;
+    if (m && (classes_match(&j->names, &j->classes, &j->train, MATCH_KNOWN, "those that the model draws", e) ||
+              classes_match(&j->names, &j->classes, &j->test, MATCH_KNOWN, "those that the model draws", e)))
+        return -1;
+    if (!m && classes_match(&j->names, &j->classes, &j->test, MATCH_KNOWN, "those of the training images", e))
+        return -1;
+    sum_up(&j->train);
+    sum_up(&j->test);
+    return dataset_check_labels(&j->train, j->classes, e) || dataset_check_labels(&j->test, j->classes, e) ? -1 : 0;
+}
+
 static int read_data(EvalJob *j, Err *e)
 {
     const char *path = j->args->data;
-    if (dataset_read(&j->train, path, DATA_TRAIN, e) || dataset_read(&j->test, path, DATA_TEST, e))
+    const ModelConfig *m = j->model ? &j->model->config : NULL;
+    DataConfig c;
+    if (picture_args_config(&c, &j->args->pictures, m ? m->image_size : 0, m ? m->in_channels : 0, e) ||
+        read_split(&j->train, j, DATA_TRAIN, &c, e) || read_split(&j->test, j, DATA_TEST, &c, e))
         return -1;
     if (j->train.channels != j->test.channels || j->train.h != j->test.h || j->train.w != j->test.w)
         return err_set(e, ERR_INPUT, "the training and the test images of '%s' differ in size", path);
-    if (j->test.n < 2 || dataset_check_labels(&j->test, j->train.classes, e))
-        return j->test.n < 2 ? err_set(e, ERR_INPUT, "'%s' has fewer than two test images", path) : -1;
-    return scores_split(&j->judged, &j->n_judged, &j->kept, &j->n_kept, &j->train, e);
+    if (j->test.n < 2)
+        return err_set(e, ERR_INPUT, "'%s' has fewer than two test images", path);
+    if (match_classes(j, e))
+        return -1;
+    if (scores_split(&j->judged, &j->n_judged, &j->kept, &j->n_kept, &j->train, e))
+        return -1;
+    if (!j->args->judge_epochs)
+        j->args->judge_epochs = judge_epochs(j->n_judged);
+    return 0;
 }
 
 static void on_search(void *ctx, int more)
@@ -163,7 +206,8 @@ static int eval(EvalJob *j, const Given *g, Err *e)
         a->source = DEFAULT_MODEL;
         cli_default_model(&a->source, g, a->sample.quiet);
     }
-    if (sample_args_check(&a->sample, g, e) || eval_pictures_check(j, e) || read_data(j, e) || eval_open(j, g, e))
+    if (sample_args_check(&a->sample, g, e) || eval_pictures_check(j, e) || eval_open(j, g, e) || read_data(j, e) ||
+        eval_fit(j, e))
         return -1;
     if (a->cas && !j->labelled && j->kind == EVAL_IMAGES)
         return err_set(e, ERR_USAGE, "--cas needs images with labels, and '%s' has none", a->source);
@@ -177,11 +221,8 @@ static int eval(EvalJob *j, const Given *g, Err *e)
 
 int cmd_eval(int argc, char **argv)
 {
-    EvalArgs args = {.sample = sample_args_default(),
-                     .data = DEFAULT_DATA,
-                     .judge_epochs = JUDGE_EPOCHS,
-                     .neighbours = 2000,
-                     .cache = true};
+    EvalArgs args = {
+        .sample = sample_args_default(), .data = DEFAULT_DATA, .neighbours = 2000, .pictures = PICTURE_ARGS_DEFAULT};
     EvalJob job = {.args = &args};
     Err e = {0};
     EvalTable *table = mem_alloc(1, sizeof *table, "the options", &e);
@@ -208,6 +249,7 @@ int cmd_eval(int argc, char **argv)
     dataset_free(&job.images);
     dataset_free(&job.train);
     dataset_free(&job.test);
+    names_free(&job.names);
     mem_free(job.judged);
     mem_free(job.kept);
     return status;

@@ -4,6 +4,8 @@
 
 #include "sdlora/scores.h"
 
+#include "classes.h"
+#include "options/picture_args.h"
 #include "options/sample_args.h"
 
 typedef struct EvalArgs {
@@ -11,7 +13,8 @@ typedef struct EvalArgs {
     const char *source; /* a model, or images */
     const char *data;
     int judge_epochs, neighbours;
-    bool cas, cache, json;
+    PictureArgs pictures; /* its cache is the judge's too */
+    bool cas, json;
 } EvalArgs;
 
 typedef enum EvalKind { EVAL_MODEL, EVAL_IMAGES } EvalKind;
@@ -19,6 +22,8 @@ typedef enum EvalKind { EVAL_MODEL, EVAL_IMAGES } EvalKind;
 typedef struct EvalJob {
     EvalArgs *args;
     Dataset train, test;
+    ClassNames names; /* of the classes that labels count: the model's, or those of the data */
+    int classes;
     int *judged, *kept; /* of the training images, those that the judge learns from, and the floor's */
     int n_judged, n_kept;
     EvalKind kind;
@@ -35,8 +40,10 @@ typedef struct EvalJob {
     int64_t done; /* of what progress counts */
 } EvalJob;
 
-/* Names what is to be scored, and reads it where it is images; a model is loaded, and drawn from by eval_draw. */
+/* Finds out what is to be scored; a model is loaded. Then, with the data there: images are read and made as large, or
+ * the model is compared with the data. */
 int eval_open(EvalJob *j, const Given *g, Err *e);
+int eval_fit(EvalJob *j, Err *e);
 int eval_draw(EvalJob *j, Err *e);
 
 /* From the cache, or trained and kept there. */

@@ -85,17 +85,25 @@ static int read_pair(EvalJob *j, const char *images, const char *prefix, Err *e)
     return rc;
 }
 
-/* A directory's training part, or its test part where there is no other. */
+/* A directory's training part, or its test part where there is no other; of pictures all, as large as the data. */
 static int read_directory(EvalJob *j, const char *path, Err *e)
 {
+    const EvalArgs *a = j->args;
+    PictureArgs all = a->pictures;
+    DataConfig c;
     DataFiles files;
     DataSplit split;
-    if (dataset_files(&files, path, DATA_TRAIN, e))
+    all.val = NULL;
+    all.val_split = 0;
+    if (picture_args_config(&c, &all, j->test.h, j->test.channels, e) || dataset_files(&files, path, DATA_TRAIN, e))
         return -1;
     split = files.n ? DATA_TRAIN : DATA_TEST;
     data_files_free(&files);
     j->labelled = true;
-    return dataset_read(&j->images, path, split, e);
+    return picture_args_read(&j->images, path, split, &c, &all, a->sample.progress, a->sample.quiet, e) ||
+                   classes_match(&j->names, &j->classes, &j->images, MATCH_KNOWN, "those of the data", e)
+               ? -1
+               : 0;
 }
 
 /* ---- to the data's size ---- */
@@ -126,7 +134,7 @@ static int settle(EvalJob *j, Err *e)
     if (d->channels != j->test.channels)
         return err_set(e, ERR_INPUT, "the images of '%s' have %d channel%s, those of '%s' %d: they cannot be compared",
                        j->args->source, d->channels, d->channels == 1 ? "" : "s", j->args->data, j->test.channels);
-    if (j->labelled && dataset_check_labels(d, j->train.classes, e))
+    if (j->labelled && dataset_check_labels(d, j->classes, e))
         return -1;
     if (d->h == j->test.h && d->w == j->test.w)
         return 0;
@@ -159,15 +167,21 @@ static int open_model(EvalJob *j, const Given *g, Err *e)
         return -1;
     if (!a->n)
         a->n = DRAWN;
-    if (j->model->config.classes != j->train.classes)
-        return err_set(e, ERR_INPUT,
-                       "'%s' draws %d classes, and '%s' has %d; name the data that it is to be like with "
-                       "--data",
-                       a->model, j->model->config.classes, j->args->data, j->train.classes);
-    if (j->model->config.in_channels != j->test.channels)
-        return err_set(e, ERR_INPUT, "'%s' draws images of %d channels, and those of '%s' have %d", a->model,
-                       j->model->config.in_channels, j->args->data, j->test.channels);
     return a->n < 2 ? err_set(e, ERR_USAGE, "the number of images (--count) must be 2 at least") : 0;
+}
+
+/* Can what it draws be compared with the data? */
+static int check_model(const EvalJob *j, Err *e)
+{
+    const ModelConfig *m = &j->model->config;
+    if (m->classes != j->train.classes)
+        return err_set(e, ERR_INPUT,
+                       "'%s' draws %d classes, and '%s' has %d; name the data that it is to be like with --data",
+                       j->args->sample.model, m->classes, j->args->data, j->train.classes);
+    if (m->in_channels != j->test.channels)
+        return err_set(e, ERR_INPUT, "'%s' draws images of %d channels, and those of '%s' have %d",
+                       j->args->sample.model, m->in_channels, j->args->data, j->test.channels);
+    return 0;
 }
 
 /* Class after class, as sample draws them; the first ones have one image more where they cannot all have as many. */
@@ -189,13 +203,6 @@ static int on_step(void *ctx, int first, int n, int step, int steps, const float
     return 0;
 }
 
-static void to_planes(uint8_t *px, const float *x, size_t hw, int channels)
-{
-    for (int c = 0; c < channels; c++)
-        for (size_t i = 0; i < hw; i++)
-            *px++ = image_from_real((double)x[i * (size_t)channels + (size_t)c]);
-}
-
 /* The images of --seed, as sample would draw them into files. */
 static int draw(EvalJob *j, const int *classes, float *x, Err *e)
 {
@@ -209,7 +216,7 @@ static int draw(EvalJob *j, const int *classes, float *x, Err *e)
     rc = sample_images(x, j->model, classes, d->n, &a->config, on_step, j, e);
     progress_end(&j->progress);
     for (int i = 0; i < d->n && !rc; i++)
-        to_planes(d->images + (size_t)i * values, x + (size_t)i * values, hw, d->channels);
+        image_planes(d->images + (size_t)i * values, x + (size_t)i * values, hw, d->channels);
     return rc;
 }
 
@@ -271,15 +278,24 @@ int eval_open(EvalJob *j, const Given *g, Err *e)
         rc = err_set(e, ERR_INPUT, "there is no '%s', and no '%s%s': name a model, a directory of images or a file",
                      path, path, IMAGE_ENDINGS[0]);
     j->kind = !images && is_model(path) ? EVAL_MODEL : EVAL_IMAGES;
-    if (!rc && j->kind == EVAL_MODEL) {
-        rc = open_model(j, g, e);
-    } else if (!rc && !(rc = refuse_settings(j, g, e))) {
-        rc = images              ? read_pair(j, images, path, e)
-             : file_is_dir(path) ? read_directory(j, path, e)
-                                 : read_images(&j->images, path, e);
-        if (!rc)
-            rc = settle(j, e) || limit(j, e) ? -1 : 0;
-    }
     mem_free(images);
-    return rc;
+    if (rc)
+        return -1;
+    return j->kind == EVAL_MODEL ? open_model(j, g, e) : refuse_settings(j, g, e);
+}
+
+int eval_fit(EvalJob *j, Err *e)
+{
+    const char *path = j->args->source;
+    char *images = NULL;
+    int rc;
+    if (j->kind == EVAL_MODEL)
+        return check_model(j, e);
+    if (find_ending(&images, path, IMAGE_ENDINGS, e))
+        return -1;
+    rc = images              ? read_pair(j, images, path, e)
+         : file_is_dir(path) ? read_directory(j, path, e)
+                             : read_images(&j->images, path, e);
+    mem_free(images);
+    return rc || settle(j, e) || limit(j, e) ? -1 : 0;
 }

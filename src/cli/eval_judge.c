@@ -1,20 +1,9 @@
 /* The judge of `eval`, and where it is kept. See eval.h. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "sdlora/mem.h"
 
 #include "eval.h"
-
-/* As the XDG base directory specification says; NULL: there is no such place. The caller's. */
-static char *cache_directory(void)
-{
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (xdg && *xdg == '/')
-        return mem_printf(NULL, "%s/sdlora", xdg);
-    return home && *home == '/' ? mem_printf(NULL, "%s/.cache/sdlora", home) : NULL;
-}
 
 typedef struct View {
     Progress progress;
@@ -43,7 +32,7 @@ static Judge *make(const EvalJob *j, const ImageSet *s, const char *what, Err *e
     Judge *judge;
     progress_begin(&v.progress, j->args->sample.progress, j->args->sample.quiet, "images", 0, t.steps,
                    (double)judge_batch(s->n));
-    judge = judge_train(s, j->train.classes, &t, e);
+    judge = judge_train(s, j->classes, &t, e);
     progress_end(&v.progress);
     if (!judge)
         return NULL;
@@ -59,9 +48,10 @@ static Judge *make(const EvalJob *j, const ImageSet *s, const char *what, Err *e
 int eval_judge(EvalJob *j, Err *e)
 {
     const ImageSet s = {&j->train, j->judged, j->n_judged};
-    char *dir = j->args->cache ? cache_directory() : NULL;
+    char *dir = j->args->pictures.cache ? cli_cache_directory() : NULL;
     Err why = {0};
-    j->judge = dir ? judge_load(dir, &j->train, &j->test, judge_steps(j->n_judged, j->args->judge_epochs)) : NULL;
+    j->judge =
+        dir ? judge_load(dir, &j->train, &j->test, j->classes, judge_steps(j->n_judged, j->args->judge_epochs)) : NULL;
     j->cached = j->judge != NULL;
     if (!j->judge)
         j->judge = make(j, &s, "judge", e);

@@ -52,7 +52,7 @@ static int write_png(const EvalJob *j, int which, Image *im, Err *e)
 /* n images of the data's size in a grid, with room for a line of text below each. */
 static int make_grid(Image *im, const EvalJob *j, const uint8_t *px, int n, int cols, Err *e)
 {
-    return image_grid(im, px, n, j->images.h, j->images.w, cols, SCALE, PAD, 0, e);
+    return image_grid(im, px, n, j->images.channels, j->images.h, j->images.w, cols, SCALE, PAD, 0, e);
 }
 
 static void caption(Image *im, const EvalJob *j, int place, int cols, const char *text)
@@ -177,7 +177,7 @@ static int write_confusion(const EvalJob *j, Err *e)
     const Scores *s = &j->scores;
     const int k = s->classes, side = (k + 1) * CELL;
     Image im = {.w = side, .h = side, .channels = 1};
-    im.px = image_check_size(side, side, e) ? NULL : mem_alloc((size_t)side, (size_t)side, "a picture", e);
+    im.px = image_check_size(side, side, 1, e) ? NULL : mem_alloc((size_t)side, (size_t)side, "a picture", e);
     if (!im.px)
         return -1;
     for (int c = 0; c < k; c++) {

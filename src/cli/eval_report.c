@@ -9,7 +9,7 @@
 #include "eval.h"
 #include "report.h"
 
-enum { LABEL_WIDTH = 34, COLUMN_WIDTH = 16, MISTAKES = 3 };
+enum { LABEL_WIDTH = 34, COLUMN_WIDTH = 16, MISTAKES = 3, CLASS_WIDTH = 12 };
 
 static json_t *number(double x)
 {
@@ -125,39 +125,63 @@ static void say_figures(Report *r, const EvalJob *j)
 
 /* ---- classes ---- */
 
-/* The classes that class c is most often taken for: "8 (4), 9 (2)" */
-static void put_mistakes(Report *r, const Scores *s, int c)
+/* "3", or what it is called */
+static const char *class_text(char buf[CLASS_NAME_MAX], const EvalJob *j, int c)
 {
+    snprintf(buf, CLASS_NAME_MAX, "%d", c);
+    return c < j->names.n ? j->names.name[c] : buf;
+}
+
+/* As text, padded to so many columns. */
+static void put_padded(Report *r, const char *text, int columns)
+{
+    const int pad = columns - text_columns(text);
+    cli_put(r->text, text);
+    fprintf(r->text, "%*s", pad > 0 ? pad : 1, "");
+}
+
+/* The classes that class c is most often taken for: "8 (4), 9 (2)" */
+static void put_mistakes(Report *r, const EvalJob *j, int c)
+{
+    const Scores *s = &j->scores;
     const int *row = s->confusion + (size_t)c * (size_t)s->classes;
+    char name[CLASS_NAME_MAX];
     int most = 0;
     for (int k = 0; k < s->classes; k++)
         most = k != c && row[k] > most ? row[k] : most;
     for (int shown = 0; most > 0 && shown < MISTAKES; most--)
         for (int k = 0; k < s->classes && shown < MISTAKES; k++)
-            if (k != c && row[k] == most)
-                fprintf(r->text, "%s%d (%d)", shown++ ? ", " : "  ", k, most);
+            if (k != c && row[k] == most) {
+                fputs(shown++ ? ", " : "  ", r->text);
+                cli_put(r->text, class_text(name, j, k));
+                fprintf(r->text, " (%d)", most);
+            }
 }
 
 static void say_classes(Report *r, const EvalJob *j)
 {
     const Scores *s = &j->scores;
-    json_t *accuracy = json_array(), *floor = json_array(), *matrix = json_array();
-    fprintf(r->text, "\n%-8s%12s%12s  taken for (how often)\n", "class", "images", "real ones");
+    json_t *accuracy = json_array(), *floor = json_array(), *matrix = json_array(), *names = json_array();
+    char name[CLASS_NAME_MAX];
+    fprintf(r->text, "\n%-*s%12s%12s  taken for (how often)\n", CLASS_WIDTH, "class", "images", "real ones");
     for (int c = 0; c < s->classes; c++) {
         const double own = scores_class_accuracy(s, c), real_ones = scores_class_accuracy(&j->floor, c);
         json_t *row = json_array();
         for (int k = 0; k < s->classes; k++)
             json_array_append_new(row, json_integer(s->confusion[c * s->classes + k]));
         json_array_append_new(matrix, row);
+        json_array_append_new(names, report_string(class_text(name, j, c)));
         json_array_append_new(accuracy, number(own));
         json_array_append_new(floor, number(real_ones));
         if (!isfinite(own))
             continue;
-        fprintf(r->text, "%-8d%10.2f %%", c, 100 * own);
+        put_padded(r, class_text(name, j, c), CLASS_WIDTH);
+        fprintf(r->text, "%10.2f %%", 100 * own);
         fprintf(r->text, isfinite(real_ones) ? "%10.2f %%" : "%12.0f", 100 * real_ones); /* "nan" */
-        put_mistakes(r, s, c);
+        put_mistakes(r, j, c);
         fputc('\n', r->text);
     }
+    report_set(r, "classes", names);
     report_set(r, "class_accuracy", json_pack("{s:o, s:o}", "value", accuracy, "floor", floor));
     report_set(r, "confusion", matrix);
 }

@@ -55,6 +55,12 @@ int64_t judge_steps(int images, int epochs)
     return (int64_t)epochs * (images / judge_batch(images));
 }
 
+int judge_epochs(int images)
+{
+    const int each = images / judge_batch(images), some = (JUDGE_STEPS + each - 1) / each;
+    return some > JUDGE_EPOCHS ? some : JUDGE_EPOCHS;
+}
+
 static int shift(Rng *r, int side)
 {
     const int most = (side + 27) / 28;

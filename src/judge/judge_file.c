@@ -57,12 +57,12 @@ static bool take_accuracy(double *out, const StFile *f)
     return end != text && !*end && *out >= 0 && *out <= 1;
 }
 
-Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, int64_t steps)
+Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, int classes, int64_t steps)
 {
     const Origin o = origin_of(train, test, steps);
     char *path = path_of(dir, train, steps, NULL);
     StFile *f = path ? st_open(path, NULL) : NULL;
-    Judge *j = f && is_from(f, &o) ? judge_new(train, train->classes, true, NULL) : NULL;
+    Judge *j = f && is_from(f, &o) ? judge_new(train, classes, true, NULL) : NULL;
 
     if (j && (!take_accuracy(&j->accuracy, f) || st_count(f) != j->params->count ||
               store_get(j->params, j->params->values, f, "", false, NULL))) {
