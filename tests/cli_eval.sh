@@ -80,6 +80,19 @@ check 'a line for each class' test "$(grep -cE '^[012]  ' out.txt)" -eq 3
 expect 0 '1         ' eval wrong --data data --judge-epochs 40 -q
 check 'what a class is taken for' grep -qE '^1 +33.33 % +[0-9.]+ %  0 \(10\), 2 \(10\)$' out.txt
 
+# ---- classes by name: those of the images may stand in another order ----
+cp -r data named && printf 'up\ndown\nacross\n' >named/classes.txt
+mkdir turned && cp data/train-images-idx3-ubyte turned/ && printf 'down\nacross\nup\n' >turned/classes.txt
+{
+    head -c 8 data/train-labels-idx1-ubyte
+    tail -c +9 data/train-labels-idx1-ubyte | tr '\000\001\002' '\002\000\001'
+} >turned/train-labels-idx1-ubyte
+check 'named classes' score turned --data named
+check 'matched by name' says '"accuracy":{"value":1.0'
+check 'and told' says '"classes":["up","down","across"]'
+expect 0 'across' eval turned --data named --judge-epochs 40 -q
+refuse 3 'none of' eval turned --data data --judge-epochs 1
+
 # ---- where the judge is kept ----
 file=$(echo cache/sdlora/*)
 check 'one file' test -f "$file"
@@ -108,6 +121,9 @@ mkdir theirs && echo notes >theirs/worst.png
 refuse 2 "'theirs/worst.png' is there already, and this program did not draw it" eval drawn --data data -o theirs
 check 'it is still there' test "$(cat theirs/worst.png)" = notes
 refuse 2 "'bare' is no directory" eval drawn --data data -o bare
+mkdir -p folder/a
+"$SDLORA" sample --model run -n 1 --steps 1 -o folder/a/1.png -q >/dev/null
+refuse 2 "'folder/report/confusion.png' would be one of the pictures in 'folder'" eval drawn --data folder -o folder/report
 expect 0 'bare-pics/worst.png' eval bare --data data --judge-epochs 1 --neighbours 0 -o bare-pics
 check 'nothing to confuse, no neighbours' test "$(ls bare-pics)" = worst.png
 

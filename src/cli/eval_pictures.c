@@ -31,6 +31,7 @@ int eval_pictures_check(const EvalJob *j, Err *e)
         return -1;
     for (const char *const *name = EVAL_PICTURES; *name; name++)
         if (file_join(path, sizeof path, dir, *name, e) || cli_check_default(path, true, e) ||
+            picture_args_check_output(path, j->args->data, e) || picture_args_check_output(path, j->args->source, e) ||
             cli_check_output(path, e))
             return -1;
     return 0;

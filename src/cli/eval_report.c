@@ -125,13 +125,6 @@ static void say_figures(Report *r, const EvalJob *j)
 
 /* ---- classes ---- */
 
-/* "3", or what it is called */
-static const char *class_text(char buf[CLASS_NAME_MAX], const EvalJob *j, int c)
-{
-    snprintf(buf, CLASS_NAME_MAX, "%d", c);
-    return c < j->names.n ? j->names.name[c] : buf;
-}
-
 /* As text, padded to so many columns. */
 static void put_padded(Report *r, const char *text, int columns)
 {
@@ -153,7 +146,7 @@ static void put_mistakes(Report *r, const EvalJob *j, int c)
         for (int k = 0; k < s->classes && shown < MISTAKES; k++)
             if (k != c && row[k] == most) {
                 fputs(shown++ ? ", " : "  ", r->text);
-                cli_put(r->text, class_text(name, j, k));
+                cli_put(r->text, names_at(name, &j->names, k));
                 fprintf(r->text, " (%d)", most);
             }
 }
@@ -170,12 +163,12 @@ static void say_classes(Report *r, const EvalJob *j)
         for (int k = 0; k < s->classes; k++)
             json_array_append_new(row, json_integer(s->confusion[c * s->classes + k]));
         json_array_append_new(matrix, row);
-        json_array_append_new(names, report_string(class_text(name, j, c)));
+        json_array_append_new(names, report_string(names_at(name, &j->names, c)));
         json_array_append_new(accuracy, number(own));
         json_array_append_new(floor, number(real_ones));
         if (!isfinite(own))
             continue;
-        put_padded(r, class_text(name, j, c), CLASS_WIDTH);
+        put_padded(r, names_at(name, &j->names, c), CLASS_WIDTH);
         fprintf(r->text, "%10.2f %%", 100 * own);
         fprintf(r->text, isfinite(real_ones) ? "%10.2f %%" : "%12.0f", 100 * real_ones); /* "nan" */
         put_mistakes(r, j, c);
