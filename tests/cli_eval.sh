@@ -18,7 +18,7 @@ figures() { sed 's/.*"floor_images"/"floor_images"/' out.txt; } # without what w
 
 # ---- a model, and its images in files: the same figures, at any number of threads ----
 check 'a model' score run -n 30 --steps 4 --seed 3
-check 'what was scored' says '{"source":"run","kind":"model","images":30,"sampler":"ddim","steps":4,"cfg_scale":1.2,"seed":3}'
+check 'what was scored' says '{"source":"run","kind":"model","images":30,"sampler":"ddim","steps":4,"cfg_scale":1.2,"seed":3,"lora":[]}'
 check 'the judge' says '"images":42,"epochs":40,"features":128,"cached":false'
 check 'its judge knows the classes' says '"accuracy":1.0}'
 for key in accuracy frechet precision recall copies nearest_pixels nearest_features class_accuracy; do
@@ -39,6 +39,18 @@ sum=$(sha256sum cache/sdlora/* | cut -d' ' -f1)
 rm -r cache
 check 'two threads' score drawn --threads 2
 check 'the same judge' test "$sum" = "$(sha256sum cache/sdlora/* | cut -d' ' -f1)"
+
+# ---- with an adapter; a model of other images ----
+"$SDLORA" finetune --model run --data data --out tuned --steps 2 --batch-size 8 --log-every 1 --milestone-steps 0 \
+    --sample-every 0 --threads 1 -q >/dev/null || fail 'an adapter is trained'
+check 'an adapter' score run -n 6 --steps 2 --lora tuned:0.5 --neighbours 0
+check 'is named' says '"lora":["tuned:0.5"]'
+expect 0 ', --lora tuned:0.5' eval run --data data --judge-epochs 1 -n 6 --steps 2 --lora tuned:0.5
+cp -r data others && tr '\340' '\341' <data/train-images-idx3-ubyte >others/train-images-idx3-ubyte
+expect 0 'note: the model was trained on other images (data)' eval run --data others --judge-epochs 1 -n 6 --steps 1
+expect 0 '' eval run --data data --judge-epochs 1 -n 6 --steps 1
+check 'no note where they are the same' test "$(grep -c '^note' err.txt)" -eq 0
+rm -r cache && score drawn
 
 # ---- images whose figures are known ----
 check 'the test images themselves' score data/t10k

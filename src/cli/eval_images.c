@@ -170,6 +170,17 @@ static int open_model(EvalJob *j, const Given *g, Err *e)
     return a->n < 2 ? err_set(e, ERR_USAGE, "the number of images (--count) must be 2 at least") : 0;
 }
 
+/* Whoever forgot --data may wonder about the figures. */
+static void note_other_data(const EvalJob *j)
+{
+    const Facts *f = &j->model->facts;
+    if (j->args->sample.quiet || j->loras.n || !*f->data_sha256 || !strcmp(f->data_sha256, j->train.sha256))
+        return;
+    fputs("note: the model was trained on other images (", stderr);
+    cli_put(stderr, *f->data_name ? f->data_name : f->data_sha256);
+    fputs(") than those that it is compared with; --data names others\n", stderr);
+}
+
 /* Can what it draws be compared with the data? */
 static int check_model(const EvalJob *j, Err *e)
 {
@@ -181,6 +192,7 @@ static int check_model(const EvalJob *j, Err *e)
     if (m->in_channels != j->test.channels)
         return err_set(e, ERR_INPUT, "'%s' draws images of %d channels, and those of '%s' have %d",
                        j->args->sample.model, m->in_channels, j->args->data, j->test.channels);
+    note_other_data(j);
     return 0;
 }
 

@@ -21,7 +21,7 @@ static json_t *number(double x)
 static json_t *images_json(const EvalJob *j)
 {
     const SampleArgs *a = &j->args->sample;
-    json_t *o = json_object();
+    json_t *o = json_object(), *loras = json_array();
     json_object_set_new(o, "source", report_string(j->args->source));
     json_object_set_new(o, "kind", json_string(j->kind == EVAL_MODEL ? "model" : "images"));
     json_object_set_new(o, "images", json_integer(j->images.n));
@@ -30,7 +30,11 @@ static json_t *images_json(const EvalJob *j)
         json_object_set_new(o, "steps", json_integer(a->config.steps));
         json_object_set_new(o, "cfg_scale", json_real(a->config.cfg_scale));
         json_object_set_new(o, "seed", json_integer((json_int_t)a->config.seed));
+        for (int i = 0; i < a->loras.n; i++)
+            json_array_append_new(loras, report_string(a->loras.item[i]));
+        json_object_set(o, "lora", loras);
     }
+    json_decref(loras);
     return o;
 }
 
@@ -50,6 +54,10 @@ static void say_what(Report *r, const EvalJob *j)
     if (j->kind == EVAL_MODEL)
         fprintf(r->text, ", %s in %d steps, guidance %g, seed %" PRIu64, a->config.sampler->name, a->config.steps,
                 a->config.cfg_scale, a->config.seed);
+    for (int i = 0; i < a->loras.n; i++) {
+        fputs(", --lora ", r->text);
+        cli_put(r->text, a->loras.item[i]);
+    }
     fprintf(r->text, "\nagainst '");
     cli_put(r->text, j->args->data);
     fprintf(r->text, "', %s test images, of which the judge, trained on %s others, sees %.2f %% as what they are\n\n",
