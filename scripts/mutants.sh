@@ -509,6 +509,7 @@ judge: training cannot be stopped|src/judge/judge.c|s/rc = err_set(e, ERR_NONE, 
 judge: rows of a set are not heeded|src/judge/judge.c|s/image_set_row(s, i) \* dataset_image_bytes/(size_t)i * dataset_image_bytes/|test_judge
 judge: another's file is taken|src/judge/judge_file.c|s/if (!is .. strcmp(is, want\[i\]))/if (!is)/|test_judge
 judge: any accuracy is believed|src/judge/judge_file.c|s/ \&\& \*out >= 0 \&\& \*out <= 1//|test_judge
+judge: bits may be others|src/judge/judge_file.c|s/return want \&\& !strcmp(want, is)/return true/|test_judge
 frechet: covariances over n|src/judge/frechet.c|s/d\[k\] \* d\[l\] . (r->n - 1)/d[k] * d[l] \/ r->n/|test_measures
 frechet: the means do not count|src/judge/frechet.c|s/sum += (mean\[k\] - mean_b\[k\]) \* (mean\[k\] - mean_b\[k\]) + /sum += /|test_measures
 frechet: the root of the product of the roots|src/judge/frechet.c|s/        product(a, tmp, root, n);/        memcpy(a, tmp, n * n * sizeof *a);/|test_measures

@@ -62,8 +62,9 @@ int seen_class(const Seen *s, int i); /* the most probable class of image i, the
 double seen_accuracy(const Seen *s, const ImageSet *of);
 
 /* Kept in a directory, one file for each data set and number of steps: judge-DATA-STEPS.safetensors, DATA the first 16
- * digits of the training images' SHA-256. The sums of training and test images, the version and the accuracy are in the
- * metadata. judge_load: NULL, with nothing said, where there is none, or it is not what is wanted in every respect. */
+ * digits of the training images' SHA-256. The sums of training and test images and of the judge itself, the version and
+ * the accuracy are in the metadata. judge_load: NULL, with nothing said, where there is none, or it is not what is
+ * wanted in every respect. */
 Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, int classes, int64_t steps);
 int judge_save(const Judge *j, const char *dir, const Dataset *train, const Dataset *test, Err *e);
 

@@ -21,7 +21,7 @@ typedef struct Origin {
 } Origin;
 static const char *const KEYS[] = {"sdlora.judge.version", "sdlora.judge.steps", "sdlora.judge.test_sha256",
                                    "sdlora.judge.train_sha256"};
-static const char ACCURACY[] = "sdlora.judge.accuracy";
+static const char ACCURACY[] = "sdlora.judge.accuracy", SUM[] = "sdlora.judge.sha256";
 
 static Origin origin_of(const Dataset *train, const Dataset *test, int64_t steps)
 {
@@ -46,6 +46,22 @@ static bool is_from(const StFile *f, const Origin *o)
     return true;
 }
 
+/* Of what it knows and of how well, so that no bit is another than it was. */
+static void sum_of(char hex[65], const Judge *j, const char *accuracy)
+{
+    const FileSpan span[] = {{j->params->values, j->params->n_values * sizeof(real)}, {accuracy, strlen(accuracy)}};
+    file_sha256_spans(hex, span, 2);
+}
+
+static bool is_whole(const Judge *j, const StFile *f)
+{
+    const char *want = st_meta(f, SUM);
+    char is[65];
+
+    sum_of(is, j, st_meta(f, ACCURACY));
+    return want && !strcmp(want, is);
+}
+
 static bool take_accuracy(double *out, const StFile *f)
 {
     const char *text = st_meta(f, ACCURACY);
@@ -65,7 +81,7 @@ Judge *judge_load(const char *dir, const Dataset *train, const Dataset *test, in
     Judge *j = f && is_from(f, &o) ? judge_new(train, classes, true, NULL) : NULL;
 
     if (j && (!take_accuracy(&j->accuracy, f) || st_count(f) != j->params->count ||
-              store_get(j->params, j->params->values, f, "", false, NULL))) {
+              store_get(j->params, j->params->values, f, "", false, NULL) || !is_whole(j, f))) {
         judge_free(j);
         j = NULL;
     }
@@ -81,14 +97,15 @@ static int write(const Judge *j, const char *path, const Origin *o, Err *e)
     const char *const value[] = {o->version, o->steps, o->test, o->train};
     StWriter *w = st_writer(e);
     FilePool pool = {NULL};
-    char accuracy[32];
+    char accuracy[32], sum[65];
     int rc = w ? 0 : -1;
 
     snprintf(accuracy, sizeof accuracy, "%.9g", j->accuracy);
+    sum_of(sum, j, accuracy);
     for (int i = 0; i < 4 && !rc; i++)
         rc = st_add_meta(w, KEYS[i], value[i], e);
     if (!rc)
-        rc = st_add_meta(w, ACCURACY, accuracy, e);
+        rc = st_add_meta(w, ACCURACY, accuracy, e) || st_add_meta(w, SUM, sum, e) ? -1 : 0;
     if (!rc)
         rc = store_add(w, &pool, j->params, j->params->values, "", false, e);
     if (!rc)
