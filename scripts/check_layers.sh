@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Includes go strictly downwards: base < backend < core < nn < model < store < train < run < cli; io uses base only, data uses io.
+# Includes go strictly downwards: base < backend < core < nn < model < store < train < run < cli, store < judge < cli; io uses base only, data uses io.
 # A file belongs to the layer of its folder, a public header to the layer named here. Prints every violation; exit 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,7 @@ declare -A header_layer=(
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
     [adapter]=adapter
+    [judge]=judge [measures]=judge [scores]=judge
     [nn]=nn
     [diffusion]=model [model]=model [sampler]=model
     [store]=store [store_file]=store
@@ -27,9 +28,10 @@ declare -A may_use=(
     [model]="model nn core backend base"
     [data]="data io base"
     [store]="store adapter model nn core backend base io"
+    [judge]="judge store adapter model nn core backend base data io"
     [train]="train store adapter model nn core backend base data io"
     [run]="run train store adapter model nn core backend base data io"
-    [cli]="cli run train store adapter model nn core backend base data io"
+    [cli]="cli judge run train store adapter model nn core backend base data io"
 )
 # Foreign headers that only some layers may know.
 declare -A foreign=(

@@ -507,6 +507,34 @@ shipped model: in place of one that was named|src/cli/cli.c|s/options_given(g, "
 shipped model: without a word|src/cli/cli.c|s/no run yet: using/using/|cli_shipped
 shipped model: its adapter lies beside it|src/cli/cli.c|s/strcmp(path, SHIPPED_MODEL) ? path : DEFAULT_MODEL/path/|cli_shipped
 shipped model: its name in a picture|src/cli/recipe.c|s/!(from = from_shipped(whole)) \&\& //|cli_shipped
+cross entropy: the label is not taken off|src/backend/cpu/loss.c|s/ - (k == label\[i\])//|test_kernels_optim grad_ops
+cross entropy: any label goes|src/backend/cpu/loss.c|s/label\[i\] >= 0 \&\& label\[i\] < classes/1/|test_kernels_optim
+cross entropy: numbers overflow|src/backend/cpu/loss.c|s/            most = (double)x\[k\] > most ? (double)x\[k\] : most;/            most = 0;/|test_kernels_optim
+judge: labels are not looked at|src/judge/judge.c|s/if (check_labels(s, classes, e) ../if (0 \x7c\x7c/|test_judge
+judge: training cannot be stopped|src/judge/judge.c|s/rc = err_set(e, ERR_NONE, "stopped")/rc = 0/|test_judge
+judge: rows of a set are not heeded|src/judge/judge.c|s/image_set_row(s, i) \* dataset_image_bytes/(size_t)i * dataset_image_bytes/|test_judge
+judge: another's file is taken|src/judge/judge_file.c|s/if (!is .. strcmp(is, want\[i\]))/if (!is)/|test_judge
+judge: any accuracy is believed|src/judge/judge_file.c|s/ \&\& \*out >= 0 \&\& \*out <= 1//|test_judge
+judge: bits may be others|src/judge/judge_file.c|s/return want \&\& !strcmp(want, is)/return true/|test_judge
+frechet: covariances over n|src/judge/frechet.c|s/d\[k\] \* d\[l\] . (r->n - 1)/d[k] * d[l] \/ r->n/|test_measures
+frechet: the means do not count|src/judge/frechet.c|s/sum += (mean\[k\] - mean_b\[k\]) \* (mean\[k\] - mean_b\[k\]) + /sum += /|test_measures
+frechet: the root of the product of the roots|src/judge/frechet.c|s/        product(a, tmp, root, n);/        memcpy(a, tmp, n * n * sizeof *a);/|test_measures
+frechet: what is not finite goes through|src/judge/frechet.c|s/if (!isfinite(mean\[k\]) .. !isfinite(cov\[k \* dim + k\]))/if (0)/|test_measures
+precision: who is near itself|src/judge/neighbours.c|s/first + j == i .. //|test_measures
+precision: within, not at the edge|src/judge/neighbours.c|s/d\[j\] <= c->reach\[first + j\]/d[j] < c->reach[first + j]/|test_measures
+precision: of too few|src/judge/neighbours.c|s/if (drawn->n <= k .. real_ones->n <= k)/if (0)/|test_measures
+nearest: itself is a neighbour|src/judge/neighbours.c|s/ .. (n->except \&\& n->except\[i\] == first + j)//|test_measures
+nearest: the second forgets the first|src/judge/neighbours.c|s/            p->d\[1\] = was.d\[0\];/            p->d[1] = was.d[1];/|test_measures
+nearest: a third of what|include/sdlora/measures.h|s/n->distance < n->second . 3/n->distance < n->second \/ 2/|test_measures
+scores: a training image is its own copy|src/judge/scores.c|s/training ? in_set : NULL/NULL/|test_judge
+scores: the matrix turned round|src/judge/scores.c|s/out->confusion\[s->d->labels\[image_set_row(s, i)\] \* k + (size_t)seen_class(seen, i)\]++/out->confusion[(size_t)seen_class(seen, i) * k + s->d->labels[image_set_row(s, i)]]++/|test_judge
+scores: every sixth, whatever its class|src/judge/scores.c|s/if (++seen\[train->labels\[i\]\] % KEPT_EACH == 0)/if (++seen[0] % KEPT_EACH == 0)/|test_judge
+eval: settings of drawing for images|src/cli/eval_images.c|s/if (g->items\[i\].option->flags \& OPT_DRAWN)/if (0)/|cli_eval
+eval: classes need not agree|src/cli/eval_images.c|s/if (j->model->config.classes != j->train.classes)/if (0)/|cli_eval
+eval: labels need not be known|src/cli/eval_images.c|s/if (j->labelled \&\& dataset_check_labels(d, j->train.classes, e))/if (0)/|cli_eval
+eval: somebody's picture is written over|src/cli/eval_pictures.c|s/cli_check_default(path, true, e) ..//|cli_eval
+eval: a cache that nobody wanted|src/cli/eval_judge.c|s/char \*dir = j->args->pictures.cache ? cli_cache_directory() : NULL/char *dir = cli_cache_directory()/|cli_eval
+eval: CAS without labels|src/cli/cmd_eval.c|s/if (a->cas \&\& !j->labelled \&\& j->kind == EVAL_IMAGES)/if (0)/|cli_eval
 names: one twice|src/base/names.c|s/if (names_find(c, name) >= 0)/if (0)/|test_names
 names: of any characters|src/base/names.c|s/        if (!u.plain)/        if (0)/|test_names
 names: none is none|src/base/names.c|s/return len > 0 \&\& len/return len/|test_names

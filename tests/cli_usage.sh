@@ -12,7 +12,7 @@ check 'the first line is name and version' test "$(head -n 1 out.txt | cut -d' '
 expect 0 'OpenBLAS core' --version --verbose
 refuse 2 "unknown command 'trian'; did you mean 'train'" trian
 refuse 2 "unknown option '--hepl'" --hepl
-for command in train finetune sample predict merge extract resize noise data info list bench; do
+for command in train finetune sample eval predict merge extract resize noise data info list bench; do
     expect 0 "Usage: sdlora $command" $command --help
     expect 0 "Usage: sdlora $command" help $command
     expect 0 "Usage: sdlora $command" $command -h --no-such-option

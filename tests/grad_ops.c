@@ -209,6 +209,31 @@ static void test_l1_loss(void **state)
     param_store_free(f.store);
 }
 
+static void test_cross_entropy(void **state)
+{
+    Fixture f = fixture_new();
+    Node *x = leaf(&f, "x", shape2(6, 9));
+    int *labels = graph_ints(f.g, 6);
+    Node *logits = op_linear(f.g, x, leaf(&f, "w", shape2(5, 9)), leaf(&f, "b", shape1(5)), NULL);
+    Node *loss = op_cross_entropy(f.g, logits, labels, 0.7);
+
+    (void)state;
+    for (int i = 0; i < 6; i++)
+        labels[i] = (i * 3) % 5;
+    check_ok(param_seal(f.store, 7, &f.err), f.err);
+    check_ok(graph_plan(f.g, loss, 0, false, &f.err), f.err);
+    begin_with_nan(f.g, f.store);
+    f.g->poison = true;
+    check_gradients(&(Checked){.g = f.g}, f.store, 40, 1e-6, 1e-6, NULL);
+    labels[0] = labels[1]; /* they are read anew each time */
+    check_gradients(&(Checked){.g = f.g}, f.store, 40, 1e-6, 1e-6, NULL);
+    labels[2] = 5;
+    graph_forward(f.g);
+    assert_true(isnan(f.g->loss_value));
+    graph_free(f.g);
+    param_store_free(f.store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +249,7 @@ int main(void)
         cmocka_unit_test(test_pool_concat_embedding),
         cmocka_unit_test(test_concat_in_place),
         cmocka_unit_test(test_l1_loss),
+        cmocka_unit_test(test_cross_entropy),
     };
     return run_on_both(tests, NULL);
 }

@@ -262,6 +262,11 @@ static void test_target_that_is_trained(void **state)
     assert_int_equal(f.g->err.code, ERR_USAGE);
     graph_free(f.g);
     param_store_free(f.store);
+    f = fixture_new();
+    assert_null(op_cross_entropy(f.g, leaf(&f, "x", shape3(2, 2, 3)), graph_ints(f.g, 2), 1));
+    assert_int_equal(f.g->err.code, ERR_USAGE);
+    graph_free(f.g);
+    param_store_free(f.store);
 }
 
 int main(void)

@@ -64,6 +64,56 @@ static void test_loss(void **state)
     each_backend(loss);
 }
 
+static void check_close_to(const char *what, const Backend *be, double got, double want)
+{
+    if (!(fabs(got - want) <= 1e-12 * fabs(want)))
+        fail_msg("%s (%s): %.17g, want %.17g", what, be->simd, got, want);
+}
+
+/* -log(exp x[label] / sum_k exp x[k]) as it stands, and its slope */
+static void cross_entropy(const Backend *be)
+{
+    enum { N = 7, K = 11 };
+    const int label[N] = {0, 10, 3, 3, 7, 9, 1};
+    real *x = noise((size_t)N * K, 5, 4, 0), want[N * K];
+    double sum = 0, got;
+    for (int i = 0; i < N; i++) {
+        double all = 0;
+        for (int k = 0; k < K; k++)
+            all += exp((double)x[i * K + k]);
+        sum -= 0.25 * log(exp((double)x[i * K + label[i]]) / all);
+        for (int k = 0; k < K; k++)
+            want[i * K + k] = (real)(0.25 * (exp((double)x[i * K + k]) / all - (k == label[i])));
+    }
+    for (int beta = 0; beta < 2; beta++) {
+        real *out = output((size_t)N * K, (real)beta);
+        got = be->cross_entropy((Grad){out, (real)beta}, x, label, N, K, 0.25);
+        check_close_to("cross entropy", be, got, sum);
+        check("cross entropy gradient", be, out, want, (size_t)N * K, beta, bound(4));
+        mem_free(out);
+    }
+    /* numbers whose exponentials do not fit: log(e^1000 + e^998) - 998 = 2 + log(1 + e^-2) */
+    const real large[2] = {1000, 998}, odd[2] = {(real)NAN, 1};
+    real grad[2];
+    check_close_to("cross entropy of large numbers", be,
+                   be->cross_entropy((Grad){NULL, 0}, large, (const int[]){1}, 1, 2, 1), 2 + log1p(exp(-2)));
+    for (int v = 0; v < 3; v++) { /* a label on either side of what there is; a NaN */
+        got = be->cross_entropy((Grad){grad, 0}, v == 2 ? odd : large,
+                                (const int[]){v == 0   ? -1
+                                              : v == 1 ? 2
+                                                       : 0},
+                                1, 2, 1);
+        assert_true(isnan(got) && isnan((double)grad[0]) && isnan((double)grad[1]));
+    }
+    mem_free(x);
+}
+
+static void test_cross_entropy(void **state)
+{
+    (void)state;
+    each_backend(cross_entropy);
+}
+
 static void sumsq(const Backend *be)
 {
     real *x = noise(NUMEL, 1, 1, 0);
@@ -138,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_sumsq),
         cmocka_unit_test(test_adam),
     };

@@ -177,6 +177,9 @@ typedef struct Backend {
     /* ---- losses (loss.c): scale * sum |a-b| (l1) or scale * sum (a-b)^2, summed in double; da: scale * d/da ---- */
     size_t (*loss_scratch)(size_t numel, int threads);
     double (*loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch);
+    /* scale * sum over n rows of log(sum_k exp x[k]) - x[label], x (n,classes); dx: scale * (softmax - one-hot). A
+     * label outside of 0..classes-1 makes the loss and its row's gradient NaN, as a NaN in x does */
+    double (*cross_entropy)(Grad dx, const real *x, const int *label, int n, int classes, double scale);
 
     /* ---- optimiser (optim.c), over flat slabs ---- */
     size_t (*sumsq_scratch)(size_t numel, int threads);
@@ -225,6 +228,7 @@ typedef struct Backend {
     X(embed_bwd)                                                                                                       \
     X(loss_scratch)                                                                                                    \
     X(loss)                                                                                                            \
+    X(cross_entropy)                                                                                                   \
     X(sumsq_scratch)                                                                                                   \
     X(sumsq)                                                                                                           \
     X(adam)

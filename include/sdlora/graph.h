@@ -72,6 +72,10 @@ typedef union NodeAttr { /* constants of the node, by op */
         double scale; /* loss = scale * sum */
     } loss;
     struct {
+        const int *label;
+        double scale;
+    } cross;
+    struct {
         const int *ids;
     } embed;
 } NodeAttr;

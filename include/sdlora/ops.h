@@ -49,4 +49,8 @@ Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens);
 /* scale * sum |pred-target| or scale * sum (pred-target)^2 -> scalar; the value is graph->loss_value. */
 Node *op_loss(Graph *g, Node *pred, Node *target, bool l1, double scale);
 
+/* logits (N,K), labels: N ints in 0..K-1 that stay where they are -> scalar, scale * sum of the rows' cross entropies,
+ * -log softmax(logits)[label]; the value is graph->loss_value. Any other label makes it NaN, and the row's gradient. */
+Node *op_cross_entropy(Graph *g, Node *logits, const int *labels, double scale);
+
 #endif

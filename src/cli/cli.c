@@ -134,6 +134,14 @@ int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *
     return n >= 0 && (size_t)n < cap ? 0 : err_set(e, ERR_USAGE, "the path '%.60s...' is too long", path);
 }
 
+char *cli_cache_directory(void)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg && *xdg == '/')
+        return mem_printf(NULL, "%s/sdlora", xdg);
+    return home && *home == '/' ? mem_printf(NULL, "%s/.cache/sdlora", home) : NULL;
+}
+
 bool cli_stdout_closed(void)
 {
     return start_opened(STDOUT_FILENO);

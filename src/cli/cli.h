@@ -33,6 +33,7 @@ int cmd_data(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
 void cli_put(FILE *f, const char *text);
@@ -61,6 +62,10 @@ Model *cli_load_model(const char *path, char sha256[65], Err *e);
 /* The file `name` in the directory of `path`; what belongs to SHIPPED_MODEL lies with the runs, beside DEFAULT_MODEL.
  */
 int cli_sibling(char *out, size_t cap, const char *path, const char *name, Err *e);
+
+/* Where things are kept that can be made again, as the XDG base directory specification says; NULL: there is no such
+ * place. The caller's (mem_free). */
+char *cli_cache_directory(void);
 
 /* The program was started without a standard output: what is printed goes nowhere, and "-" cannot be meant. */
 bool cli_stdout_closed(void);

@@ -23,6 +23,7 @@ static const Command COMMANDS[] = {
     {"train", cmd_train, "train a model on MNIST-like images"},
     {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
     {"sample", cmd_sample, "draw images"},
+    {"eval", cmd_eval, "score a model, or images, against real ones"},
     {"predict", cmd_predict, "run the network once on given tensors"},
     {"convert", cmd_convert, "write an adapter as another program has it"},
     {"merge", cmd_merge, "write a model with adapters merged into it"},

@@ -1,4 +1,5 @@
-/* Losses: scale * sum |a-b| or scale * sum (a-b)^2, and the gradient in a. Summed by blocks, in double: parts.h. */
+/* Losses: scale * sum |a-b| or scale * sum (a-b)^2, and the gradient in a. Summed by blocks, in double: parts.h. Cross
+ * entropy: its rows are as many as images and as long as there are classes, which is nothing beside what led there. */
 #include "kernels.h"
 #include "parts.h"
 #include "vmath.h"
@@ -55,4 +56,22 @@ double K(loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, dou
             grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, da.beta);
     }
     return scale * sum_of_blocks(part, numel);
+}
+
+double K(cross_entropy)(Grad dx, const real *x, const int *label, int n, int classes, double scale)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++, x += classes, dx = grad_at(dx, (size_t)classes)) {
+        const bool known = label[i] >= 0 && label[i] < classes;
+        double most = (double)x[0], all = 0;
+        for (int k = 1; k < classes; k++)
+            most = (double)x[k] > most ? (double)x[k] : most;
+        for (int k = 0; k < classes; k++)
+            all += exp((double)x[k] - most);
+        sum += known ? log(all) + most - (double)x[label[i]] : (double)NAN;
+        for (int k = 0; dx.p && k < classes; k++)
+            update(dx.p + k, known ? (real)(scale * (exp((double)x[k] - most) / all - (k == label[i]))) : (real)NAN,
+                   dx.beta);
+    }
+    return scale * sum;
 }

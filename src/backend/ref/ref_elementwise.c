@@ -110,3 +110,26 @@ double ref_loss(Grad da, const real *a, const real *b, size_t numel, bool l1, do
     }
     return scale * (double)sum;
 }
+
+/* scale sum_i (log sum_k exp x[i,k] - x[i,label]), dx = scale (softmax(x[i]) - [k = label]); the largest of a row is
+ * taken out first, so that nothing overflows */
+double ref_cross_entropy(Grad dx, const real *x, const int *label, int n, int classes, double scale)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        const real *row = x + (size_t)i * (size_t)classes;
+        const bool known = label[i] >= 0 && label[i] < classes;
+        double most = (double)row[0], all, log_all;
+        for (int k = 1; k < classes; k++)
+            most = (double)row[k] > most ? (double)row[k] : most;
+        all = exp((double)row[0] - most); /* NaN stays NaN */
+        for (int k = 1; k < classes; k++)
+            all += exp((double)row[k] - most);
+        log_all = log(all) + most;
+        sum += known ? log_all - (double)row[label[i]] : (double)NAN;
+        for (int k = 0; k < classes; k++)
+            ref_put(dx, (size_t)i * (size_t)classes + (size_t)k,
+                    known ? scale * (exp((double)row[k] - log_all) - (k == label[i])) : (double)NAN);
+    }
+    return scale * sum;
+}

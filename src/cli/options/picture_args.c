@@ -45,17 +45,6 @@ int picture_args_config(DataConfig *out, const PictureArgs *a, int size, int cha
     return read_colour(out->background, a->background, e);
 }
 
-/* ---- where decoded pictures are kept ---- */
-
-/* As the XDG base directory specification says; NULL: there is no such place. The caller's. */
-static char *cache_directory(void)
-{
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (xdg && *xdg == '/')
-        return mem_printf(NULL, "%s/sdlora", xdg);
-    return home && *home == '/' ? mem_printf(NULL, "%s/.cache/sdlora", home) : NULL;
-}
-
 /* ---- what people see ---- */
 
 typedef struct View {
@@ -106,7 +95,7 @@ int picture_args_read(Dataset *out, const char *path, DataSplit split, const Dat
 {
     View view = {.mode = progress, .quiet = quiet, .began = clock_seconds()};
     DataConfig own = *c;
-    char *cache = a->cache ? cache_directory() : NULL;
+    char *cache = a->cache ? cli_cache_directory() : NULL;
     int rc;
     own.cache = cache;
     own.progress = show;
