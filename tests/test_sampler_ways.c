@@ -265,12 +265,13 @@ static void test_no_pass_outside(void **state)
 
 /* ---- between ---- */
 
-enum { ROW = 5 };
+enum { ROW = 11 };
 
 static void test_between_classes(void **state)
 {
-    static const int from[ROW] = {1, 1, 1, 1, 1}, to[ROW] = {2, 2, 2, 2, 2}, noise[ROW] = {4, 4, 4, 4, 4};
-    static const float part[ROW] = {0, 0.25f, 0.5f, 0.75f, 1};
+    static const int from[ROW] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, to[ROW] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
+    static const int noise[ROW] = {4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4};
+    static const float part[ROW] = {0, 0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f, 0.7f, 0.8f, 0.9f, 1};
     Model *m = make_model(PREDICT_V);
     const size_t row = (size_t)m->config.context_tokens * (size_t)m->config.context_dim;
     real *table = param_find(m->params, "class_embedding.weight")->value;
@@ -281,6 +282,8 @@ static void test_between_classes(void **state)
         SampleConfig c = config_of(m, sampler_named("dpm++2m"));
         float want[ROW * PIXELS];
         c.cfg_scale = guided ? 2 : 1;
+        c.negative = 1;
+        c.batch = 8;
         for (int i = 0; i < ROW; i++) { /* a model whose class 0 is what lies there */
             for (size_t k = 0; k < row; k++)
                 table[k] = (1 - (real)part[i]) * table[row + k] + (real)part[i] * table[2 * row + k];
