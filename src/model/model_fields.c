@@ -69,7 +69,7 @@ static const ModelConfig presets[] = {
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,
     },
     [PRESET_PHOTO] = {
-        .channels = {32, 64, 128}, .levels = 3, .image_size = 32, .in_channels = 3, .time_dim = 256, .qsize = 16,
+        .channels = {32, 64, 128, 128}, .levels = 4, .image_size = 32, .in_channels = 3, .time_dim = 256, .qsize = 16,
         .vsize = 16, .fsize = 32, .context_tokens = 4, .context_dim = 32, .classes = 10, .null_class = true, .norm = NORM_GROUP,
         .groups = 8, .act = ACT_SILU, .time_act = false, .skip = true, .pre_norm = true,
         .timesteps = 1000, .schedule = SCHEDULE_COSINE, .predict = PREDICT_V, .clip = CLIP_X0,

@@ -66,7 +66,7 @@ static const TrainConfig presets[] = {
         .val_images = 2000,
     },
     [PRESET_PHOTO] = {
-        .batch = 64, .epochs = 10, .steps = 10000, .lr = 1e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
+        .batch = 32, .epochs = 10, .steps = 20000, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
         .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
         .val_images = 2000,
     },
@@ -89,6 +89,7 @@ TrainConfig finetune_preset(Preset p)
 
     c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
+    c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */
     c.warmup = p == PRESET_SEED ? 0 : 20; /* at once at full rate, adapters of rank 32 break */
     return c;
 }
