@@ -283,7 +283,8 @@ pictures: a JPEG without a scan|src/io/image_file.c|s/return scan ? 0/return 1 ?
 pictures: any number of pixels|src/io/image_file.c|s/if (f->w > IMAGE_PIXELS_MAX/if (0 \&\& f->w > IMAGE_PIXELS_MAX/|test_image_read
 pictures: no pixels|src/io/image_file.c|s/    if (f->w < 1 .. f->h < 1)$/    if (0)/|test_image_read
 pictures: EXIF of the other byte order|src/io/image_file.c|s/p\[0\] == 'M' ? big : little/1 ? big : little/|test_image_read
-pictures: CMYK without Adobe's marker|src/io/image_read.c|s/    if (f.plain_cmyk) {/    if (0) {/|test_image_read
+pictures: CMYK without Adobe's marker|src/io/image_file.c|s/    f->plain_cmyk = true;/    ;/|test_image_read
+pictures: a GIF's background|src/io/image_file.c|s/f->gif_ground = f->bytes/f->gif_ground = 0 \&\& f->bytes/|test_image_read
 pictures: unpacked to any size|src/io/image_read.c|s/return n <= block_max ?/return 1 ?/|test_image_read
 pictures: mirrored where they are turned|src/io/image_read.c|s/orientation == 2 .. orientation == 3 .. orientation == 7 .. orientation == 8/orientation == 2 \x7c\x7c orientation == 3 \x7c\x7c orientation == 6 \x7c\x7c orientation == 8/|test_image_read
 pictures: transparent parts on black|src/io/image_read.c|s/ + background \* (255 - alpha)//|test_image_read
@@ -304,23 +305,26 @@ folder: any number of classes|src/data/folder_scan.c|s/if (f->classes == DATA_CL
 folder: a class without pictures|src/data/folder_scan.c|s/if (w->f->n > before \&\& add_class/if (add_class/|test_folder
 folder: runs are data|src/data/folder_scan.c|s/wanted = is_run(names, n) ? 0 : n/wanted = n/|test_folder
 folder: loose pictures are not told|src/data/folder_scan.c|s/if (rc .. loose == 0)/if (1)/|test_folder
+folder: a folder like a picture|src/data/folder_scan.c|s/const bool folder = path \&\& file_is_dir(path)/const bool folder = false/|test_folder
 folder: folders that cannot be read are not told|src/data/folder_scan.c|s/rc = leave_out(w, path, strerror(errno))/rc = 0/|test_folder
-folder: test comes before val|src/data/folder_parts.c|s/{"val", "valid", "test", NULL}/{"test", "val", "valid", NULL}/|test_folder
-folder: train among other classes|src/data/folder_parts.c|s/return train \&\& !others/return train/|test_folder
-folder: a part that has its own is split|src/data/source_folder.c|s/        if (!whole)$/        if (1)/|test_folder
-folder: another set is split|src/data/source_folder.c|s/whole = whole .. c->val;/;/|test_folder
-folder: split by place|src/data/folder_parts.c|s/file_sha256(hex, path, strlen(path))/file_sha256(hex, path, strlen(path) - 1)/|test_folder
-folder: a class is not trained on|src/data/folder_parts.c|s/trains\[f->item\[i\].label\] > 0 \&\& //|test_folder
-folder: classes by their place|src/data/folder_parts.c|s/            if (!strcmp(f->class_name\[i\], c->class_name\[k\]))/            if (k == i)/|test_folder
-folder: any class for testing|src/data/folder_parts.c|s/        if (label\[i\] < 0)/        if (0)/|test_folder
+folder: test comes before val|src/data/folder_parts.c|s/{"val", "valid", "test", NULL}/{"test", "val", "valid", NULL}/|test_folder_parts
+folder: train among other classes|src/data/folder_parts.c|s/return train \&\& !others/return train/|test_folder_parts
+folder: a part that has its own is split|src/data/source_folder.c|s/        if (!whole)$/        if (1)/|test_folder_parts
+folder: another set is split|src/data/source_folder.c|s/whole = whole .. c->val;/;/|test_folder_parts
+folder: split by place|src/data/folder_parts.c|s/file_sha256(hex, path, strlen(path))/file_sha256(hex, path, strlen(path) - 1)/|test_folder_parts
+folder: a class is not trained on|src/data/folder_parts.c|s/trains\[f->item\[i\].label\] > 0 \&\& //|test_folder_parts
+folder: classes by their place|src/data/folder_parts.c|s/            if (!strcmp(f->class_name\[i\], c->class_name\[k\]))/            if (k == i)/|test_folder_parts
+folder: any class for testing|src/data/folder_parts.c|s/        if (label\[i\] < 0)/        if (0)/|test_folder_parts
+folder: told with both parts|src/data/folder_parts.c|s/    if (split == DATA_TEST)$/    if (0)/|test_folder_parts
 folder: grey until proven|src/data/folder_decode.c|s/    return c->channels > 0 ? c->channels : 3;/    return c->channels > 0 ? c->channels : 1;/|test_folder
 folder: two channels are enough|src/data/folder_decode.c|s/memcmp(px, px + hw, hw) != 0 .. //|test_folder
 folder: what is not read stays|src/data/folder_decode.c|s/        if (d->facts\[i\].read)$/        if (1)/|test_folder
 folder: none can be read|src/data/source_folder.c|s/r->pictures > 0 \&\& r->skipped == r->pictures/0/|test_folder
-folder: strict does nothing|src/data/source_folder.c|s/strict \&\& r->skipped > 0/0/|test_folder
+folder: strict does nothing|src/data/source_folder.c|s/strict \&\& first/0/|test_folder
 folder: strict of pictures only|src/data/source_folder.c|s/strict \&\& r->lines > 0/0/|test_folder
+folder: strict names a folder|src/data/source_folder.c|s/r->line\[r->lines - r->skipped\]/r->line[0]/|test_folder
 folder: the size of the last|src/data/source_folder.c|s/if (pixels > most)/if (pixels >= most)/|test_folder
-sources: pictures beside IDX files|src/data/dataset.c|s/        if (has_other(SOURCES\[i\], path, split))/        if (0)/|test_folder
+sources: pictures beside IDX files|src/data/dataset.c|s/        if (has_other(SOURCES\[i\], path, split))/        if (0)/|test_folder_parts
 cache: for any background|src/data/folder_cache.c|s/c->background\[1\], c->background\[2\]/c->background[1], 0/|test_folder_cache
 cache: for any fit|src/data/folder_cache.c|s/(int)c->fit/0/|test_folder_cache
 cache: for any part|src/data/folder_cache.c|s/memcmp(head->key, want.key, sizeof want.key) ../0 \x7c\x7c/|test_folder_cache
@@ -339,6 +343,7 @@ data: both grey and in colour|src/cli/options/picture_args.c|s/if (a->grey \&\& 
 data: colours of any length|src/cli/options/picture_args.c|s/n != 6 .. digits\[n\]/n < 5/|cli_folder
 data: all that is left out is told|src/cli/options/picture_args.c|s/i < r->lines \&\& i < LINES_MAX/i < r->lines/|cli_folder
 data: a cache where a relative path says|src/cli/options/picture_args.c|s/if (xdg \&\& \*xdg == '.')/if (xdg)/|cli_folder
+train: a batch larger than the data|src/cli/train_command.c|s/    a->train.batch = run->train.n;/    ;/|cli_folder
 train: the first class only|src/cli/options/train_args.c|s/    if (d->report)$/    if (0)/|cli_folder
 train: validated in other channels|src/cli/options/train_args.c|s/c->channels = train->channels;/;/|cli_folder
 EMNIST: on its side|src/data/source_emnist.c|s/one\[(size_t)x \* (size_t)h + (size_t)y\]/one[(size_t)y * (size_t)w + (size_t)x]/|test_sources

@@ -61,16 +61,16 @@ END
 tell() {
     local command
     if have dnf; then
-        command="sudo dnf install gcc make pkgconf-pkg-config openblas-devel zlib-devel stb-devel jansson-devel libmd-devel pcre2-devel"
+        command="sudo dnf install gcc make pkgconf-pkg-config openblas-devel zlib-devel stb-devel jansson-devel libmd-devel pcre2-devel libzip-devel"
     elif have pacman; then
-        command="sudo pacman -S --needed base-devel openblas zlib stb jansson libmd pcre2"
+        command="sudo pacman -S --needed base-devel openblas zlib stb jansson libmd pcre2 libzip"
     elif have brew; then
-        command="brew install gcc make pkg-config openblas zlib jansson libmd pcre2
+        command="brew install gcc make pkg-config openblas zlib jansson libmd pcre2 libzip
     export CC=gcc-14      (or what it installed: Apple's clang has no OpenMP)
     export PKG_CONFIG_PATH=\"\$(brew --prefix openblas)/lib/pkgconfig\"
-    (stb_image_write.h and stb_easy_font.h, of the stb library, go anywhere that CPPFLAGS=-I... names)"
+    (stb_image.h, stb_image_write.h and stb_easy_font.h, of the stb library, go anywhere that CPPFLAGS=-I... names)"
     else
-        command="install: a C compiler, make, pkg-config, OpenBLAS, zlib, stb, jansson, libmd and pcre2 with their headers"
+        command="install: a C compiler, make, pkg-config, OpenBLAS, zlib, stb, jansson, libmd, pcre2 and libzip with their headers"
     fi
     cat >&2 <<END
 quickstart: some things are missing and this system has no apt-get. Run this, then start again:

@@ -27,7 +27,7 @@ cp -r good counts && idx_data other train 23 && cp other/train-labels-idx1-ubyte
 refuse 3 '23' train --data counts
 mkdir alone && cp good/train-* alone/
 refuse 3 '--val-images 0' train --data alone
-refuse 2 'the batch size (--batch-size) 25 is more than the 24 images there are' train --data good --batch-size 25
+refuse 2 'the batch size (--batch-size) 25 is more than the number of images, 24' train --data good --batch-size 25
 refuse 2 'the image size (--image-size) 9 must be a multiple of 4' train --data good --image-size 9
 check 'refusals wrote nothing' test ! -e runs
 

@@ -99,7 +99,12 @@ expect 2 'other data' train --data other --out e --resume --steps 4
 refuse 2 "option '--background' must be #RRGGBB, white or black, got 'mauve'" train --data photos --background mauve
 refuse 2 "got '#12345'" train --data photos --background '#12345'
 refuse 2 "must be 0 to 0.9, got '1'" train --data photos --val-split 1
-expect 2 "the batch size (--batch-size) 128 is more than the 9 images" train --data grey --val-split 0
+expect 2 "the batch size (--batch-size) 10 is more than the number of images, 9" train --data grey --val-split 0 --batch-size 10
+# shellcheck disable=SC2086
+check 'a batch that nobody named is no larger' "$SDLORA" train ${SMALL/--batch-size 8/} --data grey --val-split 0 \
+    --steps 1 --out n >/dev/null 2>err.txt
+check 'which is said' said 'note: batches of 9, as the data have no more images'
+check 'and resumed' "$SDLORA" train --data grey --out n --resume --steps 2 -q >/dev/null
 
 # ---- validation ----
 check 'a part of the folder' grep -q val_loss a/metrics.jsonl

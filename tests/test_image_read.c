@@ -90,20 +90,6 @@ static void test_as_pillow(void **state)
     fclose(pixels);
 }
 
-static void test_is_grey(void **state)
-{
-    uint8_t px[6] = {1, 1, 1, 7, 7, 7};
-    const Image colour = {2, 1, 3, px}, grey = {6, 1, 1, px};
-
-    (void)state;
-    assert_true(image_is_grey(&colour) && image_is_grey(&grey));
-    px[5] = 8;
-    assert_true(!image_is_grey(&colour) && image_is_grey(&grey));
-    px[5] = 7;
-    px[3] = 8;
-    assert_true(!image_is_grey(&colour));
-}
-
 /* A line of 1 x 300,000: what is cut off is never made, nor a row of it too many. */
 static void test_fit_line(void **state)
 {
@@ -361,12 +347,29 @@ static void test_files(void **state)
     tmpdir_remove(&dir);
 }
 
+/* Two pixels, of which the first image has the right one: the other is transparent, as browsers have it, and not the
+ * background's colour (1, the same as the right one's), red and blue swapped. */
+static void test_partial_gif(void **state)
+{
+    static const uint8_t gif[] = {'G', 'I', 'F', '8', '9', 'a', 2, 0, 1, 0, 0x80, 1, 0, 10,   20, 30, 200, 100,
+                                  50,  ',', 1,   0,   0,   0,   1, 0, 1, 0, 0,    2, 2, 0x4c, 1,  0,  ';'};
+    static const uint8_t ground[3] = {1, 2, 3}, want[6] = {1, 2, 3, 200, 100, 50};
+    Image im;
+    Err e = {0};
+
+    (void)state;
+    assert_int_equal(image_decode(&im, gif, sizeof gif, "a.gif", ground, &e), 0);
+    assert_true(im.w == 2 && im.h == 1 && im.channels == 3);
+    assert_memory_equal(im.px, want, sizeof want);
+    image_free(&im);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_pillow), cmocka_unit_test(test_is_grey), cmocka_unit_test(test_fit_line),
-        cmocka_unit_test(test_cut_short), cmocka_unit_test(test_sizes),   cmocka_unit_test(test_bomb),
-        cmocka_unit_test(test_damaged),   cmocka_unit_test(test_files),
+        cmocka_unit_test(test_as_pillow), cmocka_unit_test(test_fit_line),    cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_sizes),     cmocka_unit_test(test_bomb),        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_files),     cmocka_unit_test(test_partial_gif),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,15 @@ static ClassNames list_of(const char *const *names)
     return c;
 }
 
+static bool names_same(const ClassNames *a, const ClassNames *b)
+{
+    bool same = a->n == b->n;
+
+    for (int i = 0; i < a->n && same; i++)
+        same = !strcmp(a->name[i], b->name[i]);
+    return same;
+}
+
 static void test_what_is_a_name(void **state)
 {
     static const char *const good[] = {"a", "cat", "wild dog", "rock, paper", "\xc3\xa4", "\xe7\x8c\xab",

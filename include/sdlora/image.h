@@ -17,9 +17,9 @@ typedef struct Image {
 /* ---- reading (image_read.c) ----
  *
  * One file of PNG, JPEG, BMP or GIF (its first image), told by content, as 8 bits a channel: of 16 the high byte; CMYK
- * as Adobe's programs write it, inverted; palettes looked up. What is transparent is composed on `background` (red,
- * green, blue): round((a p + (255 - a) background) / 255). It is turned as its EXIF orientation says (JPEG, PNG). One
- * channel where the file's own model is grey and so is what shows through, else three.
+ * as Adobe's programs write it, inverted; palettes looked up. What is transparent, also what a GIF's image leaves free,
+ * is composed on `background` (red, green, blue): round((a p + (255 - a) background) / 255). It is turned as its EXIF
+ * orientation says (JPEG, PNG). One channel where the file's own model is grey and so is what shows through, else three.
  *
  * Errors (ERR_INPUT), each naming the file: none of the four, cut short (found before decoding), damaged (PNG: by its
  * checksums), a kind that is not known, no pixels, more of them than IMAGE_PIXELS_MAX or a file of more bytes than
@@ -32,8 +32,6 @@ int image_read(Image *out, const char *path, const uint8_t background[3], Err *e
 /* n bytes of memory; `name` stands in messages. */
 int image_decode(Image *out, const void *bytes, size_t n, const char *name, const uint8_t background[3], Err *e);
 void image_free(Image *im);
-
-bool image_is_grey(const Image *im); /* every pixel has R = G = B */
 
 /* Grey from a colour, as Pillow's convert("L") has it (ITU-R 601): (19595 r + 38470 g + 7471 b + 2^15) / 2^16. */
 static inline uint8_t image_luma(const uint8_t rgb[3])

@@ -30,7 +30,6 @@ int names_fill(ClassNames *c, int n, Err *e);
 int names_parse(ClassNames *c, const char *text, size_t size, const char *label, Err *e);
 /* *out, which is empty, becomes the same. */
 int names_copy(ClassNames *out, const ClassNames *c, Err *e);
-bool names_same(const ClassNames *a, const ClassNames *b);
 void names_free(ClassNames *c); /* empty again */
 
 /* What class i is called. */

@@ -112,15 +112,6 @@ int names_copy(ClassNames *out, const ClassNames *c, Err *e)
     return 0;
 }
 
-bool names_same(const ClassNames *a, const ClassNames *b)
-{
-    bool same = a->n == b->n;
-
-    for (int i = 0; i < a->n && same; i++)
-        same = !strcmp(a->name[i], b->name[i]);
-    return same;
-}
-
 void names_free(ClassNames *c)
 {
     mem_free(c->name);

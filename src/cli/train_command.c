@@ -131,8 +131,8 @@ static void describe(const Run *run)
     run->describe(run);
     fputs("data: '", stderr); /* of a resumed run a text out of run.json */
     cli_put(stderr, a->data);
-    fprintf(stderr, "', %s images, %d class%s, %s for validation\n", text_count(n, run->train.n), run->train.classes,
-            run->train.classes == 1 ? "" : "es",
+    fprintf(stderr, "', %s image%s, %d class%s, %s for validation\n", text_count(n, run->train.n),
+            run->train.n == 1 ? "" : "s", run->train.classes, run->train.classes == 1 ? "" : "es",
             text_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
     describe_classes(&run->train);
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
@@ -232,6 +232,17 @@ static int start_from(Run *run, bool *complete, Err *e)
     return rundir_checkpoint_saved(&run->dir, step, logged == step ? val_loss : (double)NAN, run->args->loop.keep, e);
 }
 
+/* A batch that nobody asked for is no larger than the data. */
+static void settle_batch(Run *run)
+{
+    TrainArgs *a = run->args;
+    if (run->remembered || options_given(run->given, "batch-size") || a->train.batch <= run->train.n)
+        return;
+    a->train.batch = run->train.n;
+    if (!a->quiet)
+        fprintf(stderr, "note: batches of %d, as the data have no more images\n", a->train.batch);
+}
+
 static int start(Run *run, bool *complete, Err *e)
 {
     Loop *l = &run->loop;
@@ -287,7 +298,10 @@ static int run_all(Run *run, Err *e)
     bool complete;
     int rc;
     cli_threads(run->args->threads);
-    if (find_past(run, e) || run->build(run, e) || check_base(run, e) || start(run, &complete, e))
+    if (find_past(run, e) || run->build(run, e))
+        return -1;
+    settle_batch(run);
+    if (check_base(run, e) || start(run, &complete, e))
         return -1;
     if (complete) {
         if (!run->args->quiet)

@@ -1,4 +1,4 @@
-/* What people see of a training run while it goes: the bar, a row of digits, a line where a picture is left out. */
+/* What people see of a training run while it goes: the bar, a row of images, a line where a picture is left out. */
 #ifndef SDLORA_CLI_TRAIN_VIEW_H
 #define SDLORA_CLI_TRAIN_VIEW_H
 

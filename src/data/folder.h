@@ -23,6 +23,7 @@ typedef struct Lines { /* for people; all owned */
 
 /* The text is taken over, also on an error; NULL is one, already told. */
 int lines_add(Lines *l, char *text, Err *e);
+void lines_free(Lines *l);
 
 typedef struct Folder {
     char *root;    /* owned */
@@ -34,6 +35,8 @@ typedef struct Folder {
     Lines left_out; /* folders, and why */
 } Folder;
 
+/* "a/b", or "b" where a is ""; the caller's. */
+char *folder_path(const char *a, const char *b, Err *e);
 #define FOLDER_RUN_FILE "run.json"
 bool folder_is_picture(const char *name); /* by its ending */
 
@@ -48,7 +51,7 @@ bool folder_has_picture(const char *path);
 
 /* The classes as c has them, and the labels with them. ERR_INPUT: the folder has others. */
 int folder_name_classes(Folder *f, const DataConfig *c, Err *e);
-/* Leaves one part of a folder that has no parts of its own. */
+/* Leaves one part of a folder that has no parts of its own; what was left out of the folder goes with DATA_TRAIN. */
 void folder_split(Folder *f, DataSplit split, double part);
 
 /* ---- what the files hold ---- */

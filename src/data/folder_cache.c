@@ -10,7 +10,7 @@
 #include "sdlora/mem.h"
 
 /* Whoever changes what a picture becomes (image_read, image_fit), or this file's layout, changes the name. */
-#define MAGIC "sdlora pictures1"
+#define MAGIC "sdlora pictures2"
 #define ORDER UINT32_C(0x01020304) /* numbers are this machine's */
 
 typedef struct CacheHead {

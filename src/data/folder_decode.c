@@ -68,7 +68,7 @@ static int read_picture(uint8_t *px, PictureFacts *facts, const char *path, cons
 static void read_one(uint8_t *px, Decoded *d, int i, const Folder *f, const DataConfig *c)
 {
     Err why = {0};
-    char *path = mem_printf(&why, "%s%s%s", f->root, f->root[strlen(f->root) - 1] == '/' ? "" : "/", f->item[i].path);
+    char *path = folder_path(f->root, f->item[i].path, &why);
 
     if (!path || read_picture(px, &d->facts[i], path, c, &why))
         d->why[i] = mem_strdup(why.msg, NULL);

@@ -27,7 +27,7 @@ static bool look_at(const char *folder, const struct dirent *d, int depth, int *
 
     if (found || d->d_type == DT_REG || depth == DEPTH_MAX)
         return found;
-    path = mem_printf(NULL, "%s/%s", folder, d->d_name);
+    path = folder_path(folder, d->d_name, NULL);
     found = path && look_into(path, depth + 1, looks);
     mem_free(path);
     return found;
@@ -35,7 +35,7 @@ static bool look_at(const char *folder, const struct dirent *d, int depth, int *
 
 static bool look_into(const char *path, int depth, int *looks)
 {
-    char *run = mem_printf(NULL, "%s/" FOLDER_RUN_FILE, path);
+    char *run = folder_path(path, FOLDER_RUN_FILE, NULL);
     DIR *dir = run && file_exists(run) ? NULL : opendir(path);
     const struct dirent *d;
     bool found = false;
@@ -71,7 +71,7 @@ static bool is_test_name(const char *name)
 /* "PATH/NAME" where that holds pictures, else NULL; the caller's. */
 static char *part_in(const char *path, const char *name, Err *e)
 {
-    char *part = mem_printf(e, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", name);
+    char *part = folder_path(path, name, e);
 
     if (part && folder_has_picture(part))
         return part;
@@ -143,6 +143,8 @@ void folder_split(Folder *f, DataSplit split, double part)
             mem_free(f->item[i].path);
     }
     f->n = kept;
+    if (split == DATA_TEST)
+        lines_free(&f->left_out); /* told with the other part */
 }
 
 /* ---- classes that are wanted ---- */

@@ -76,6 +76,14 @@ int lines_add(Lines *l, char *text, Err *e)
     return 0;
 }
 
+void lines_free(Lines *l)
+{
+    for (int i = 0; i < l->n; i++)
+        mem_free(l->item[i]);
+    mem_free(l->item);
+    *l = (Lines){0};
+}
+
 /* ---- reading a folder ---- */
 
 static int by_bytes(const struct dirent **a, const struct dirent **b)
@@ -95,8 +103,7 @@ static void free_names(struct dirent **names, int n)
     free(names);
 }
 
-/* "a/b"; "b" where a is "" */
-static char *joined(const char *a, const char *b, Err *e)
+char *folder_path(const char *a, const char *b, Err *e)
 {
     return mem_printf(e, "%s%s%s", a, *a && a[strlen(a) - 1] != '/' ? "/" : "", b);
 }
@@ -161,7 +168,7 @@ static int walk_folder(Walk *w, const char *from, int label, const char *path, c
 /* One name in the folder `from` (from the root on). What cannot be looked at is told when it is read. */
 static int walk_name(Walk *w, const char *from, const char *name, int label)
 {
-    char *inner = joined(from, name, w->e), *path = inner ? joined(w->f->root, inner, w->e) : NULL;
+    char *inner = folder_path(from, name, w->e), *path = inner ? folder_path(w->f->root, inner, w->e) : NULL;
     struct stat st = {0};
     int rc = path ? 0 : -1;
 
@@ -190,7 +197,7 @@ static bool is_run(struct dirent **names, int n)
 /* All of a folder that belongs to one class. */
 static int walk(Walk *w, const char *from, int label)
 {
-    char *path = joined(w->f->root, from, w->e);
+    char *path = folder_path(w->f->root, from, w->e);
     struct dirent **names = NULL;
     const int n = path ? scandir(path, &names, is_shown, by_bytes) : 0, wanted = is_run(names, n) ? 0 : n;
     int rc = path ? 0 : -1;
@@ -213,7 +220,7 @@ static int keep_folders(Walk *w, struct dirent **names, int *n)
     int kept = 0, rc = 0;
 
     for (int i = 0; i < *n; i++) {
-        char *path = rc ? NULL : joined(w->f->root, names[i]->d_name, w->e);
+        char *path = rc ? NULL : folder_path(w->f->root, names[i]->d_name, w->e);
         struct stat st;
         bool folder = path && !stat(path, &st) && S_ISDIR(st.st_mode), first = folder && see(w, &st);
         if (!path || (folder && !first && leave_out(w, path, "a folder that is read already")))
@@ -243,15 +250,26 @@ static int add_class(Folder *f, const char *name, Err *e)
     return f->class_name[f->classes++] ? 0 : -1;
 }
 
+/* Also where it may be called as a picture. */
+static bool is_folder(const Folder *f, const char *name)
+{
+    char *path = folder_path(f->root, name, NULL);
+    const bool folder = path && file_is_dir(path);
+
+    mem_free(path);
+    return folder;
+}
+
 /* The pictures that lie in the root itself: all there are, or some that are told, as they are of no class. */
 static int take_loose(Walk *w, struct dirent **names, int n, const char *name)
 {
     Folder *f = w->f;
     const char *first = NULL;
+    char *path;
     int loose = 0, rc = 0;
 
     for (int i = 0; i < n && !rc; i++) {
-        if (!folder_is_picture(names[i]->d_name))
+        if (!folder_is_picture(names[i]->d_name) || is_folder(f, names[i]->d_name))
             continue;
         first = first ? first : names[i]->d_name;
         loose++;
@@ -263,10 +281,15 @@ static int take_loose(Walk *w, struct dirent **names, int n, const char *name)
     f->flat = f->classes == 0;
     if (f->flat)
         return add_class(f, name, w->e);
-    return lines_add(&f->left_out,
-                     mem_printf(w->e, "'%s%s%s': %d picture%s beside the classes' folders", f->root,
-                                f->root[strlen(f->root) - 1] == '/' ? "" : "/", first, loose, loose > 1 ? "s" : ""),
-                     w->e);
+    path = folder_path(f->root, first, w->e);
+    rc = !path || lines_add(&f->left_out,
+                            mem_printf(w->e, "'%s': %d picture%s beside the classes' folders", path, loose,
+                                       loose > 1 ? "s" : ""),
+                            w->e)
+             ? -1
+             : 0;
+    mem_free(path);
+    return rc;
 }
 
 static int walk_classes(Walk *w, struct dirent **folders, int n)
@@ -323,9 +346,7 @@ void folder_free(Folder *f)
         mem_free(f->item[i].path);
     for (int i = 0; f->class_name && i < f->classes; i++)
         mem_free(f->class_name[i]);
-    for (int i = 0; i < f->left_out.n; i++)
-        mem_free(f->left_out.item[i]);
-    mem_free(f->left_out.item);
+    lines_free(&f->left_out);
     mem_free(f->item);
     mem_free(f->class_name);
     mem_free(f->root);

@@ -102,14 +102,16 @@ static int make_report(DataReport *r, Decoded *d, Folder *f, const DataConfig *c
     return report_lines(r, d, f, e) || report_sizes(r, d, e) ? -1 : 0;
 }
 
-/* needed: it is more than what the hash set aside. */
+/* needed: it is more than what the hash set aside. Pictures stand behind folders among the lines. */
 static int check_report(const DataReport *r, const char *root, bool needed, bool strict, Err *e)
 {
+    const char *first = r->skipped > 0 ? r->line[r->lines - r->skipped] : NULL;
+
     if (needed && r->pictures > 0 && r->skipped == r->pictures)
-        return err_set(e, ERR_INPUT, "none of the %d pictures in '%s' can be read: %s", r->pictures, root, r->line[0]);
-    if (strict && r->skipped > 0)
+        return err_set(e, ERR_INPUT, "none of the %d pictures in '%s' can be read: %s", r->pictures, root, first);
+    if (strict && first)
         return err_set(e, ERR_INPUT, "%d of %d pictures in '%s' cannot be read, and none may be left out: %s",
-                       r->skipped, r->pictures, root, r->line[0]);
+                       r->skipped, r->pictures, root, first);
     if (strict && r->lines > 0)
         return err_set(e, ERR_INPUT, "nothing may be left out, but %s", r->line[0]);
     return 0;

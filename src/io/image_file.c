@@ -188,6 +188,8 @@ static int look_gif(ImageFile *f, Err *e)
         return cut_short(f, e);
     if (f->bytes[at] != ',')
         return err_set(e, ERR_INPUT, "'%s' is a GIF without an image", f->name);
+    f->gif_ground =
+        f->bytes[GIF_GROUND] > 0 && (little(f->bytes + at + 5, 2) < f->w || little(f->bytes + at + 7, 2) < f->h);
     at += 10 + gif_palette(f->bytes[at + 9]) + 1;
     return gif_blocks_end(f, at) <= f->n ? 0 : cut_short(f, e);
 }
@@ -210,7 +212,7 @@ int image_file_look(ImageFile *f, Err *e)
 
     f->w = f->h = 0;
     f->orientation = 1;
-    f->plain_cmyk = false;
+    f->plain_cmyk = f->gif_ground = false;
     while (i < 4 && (f->n < formats[i].n || memcmp(f->bytes, formats[i].begin, formats[i].n) != 0))
         i++;
     if (i == 4)

@@ -80,18 +80,24 @@ static int finish(Image *out, const uint8_t *in, int w, int h, int n, int orient
     return 0;
 }
 
-/* The JPEG with Adobe's marker of CMYK put behind its first one: without it stb_image takes four channels for YCbCr and
- * something else. mem_free it. */
-static uint8_t *with_adobe_marker(const ImageFile *f, Err *e)
+/* A copy without what stb_image gets wrong; mem_free it. A JPEG of CMYK gets Adobe's marker behind its first one:
+ * without it four channels are taken for YCbCr and something else. What a GIF's first image leaves free stays
+ * transparent, as browsers have it: it would be given the background's colour, with red and blue swapped. */
+static uint8_t *amended(ImageFile *f, Err *e)
 {
     static const uint8_t marker[16] = {0xff, 0xee, 0, 14, 'A', 'd', 'o', 'b', 'e', 0, 100};
-    uint8_t *p = mem_alloc(f->n + sizeof marker, 1, "a picture's file", e);
+    const size_t head = f->plain_cmyk ? 2 : 0, more = f->plain_cmyk ? sizeof marker : 0;
+    uint8_t *p = mem_alloc(f->n + more, 1, "a picture's file", e);
 
-    if (p) {
-        memcpy(p, f->bytes, 2);
-        memcpy(p + 2, marker, sizeof marker);
-        memcpy(p + 2 + sizeof marker, f->bytes + 2, f->n - 2);
-    }
+    if (!p)
+        return NULL;
+    memcpy(p, f->bytes, head);
+    memcpy(p + head, marker, more);
+    memcpy(p + head + more, f->bytes + head, f->n - head);
+    if (f->gif_ground)
+        p[GIF_GROUND] = 0;
+    f->bytes = p;
+    f->n += more;
     return p;
 }
 
@@ -121,7 +127,7 @@ static int decode(Image *out, const ImageFile *f, const uint8_t background[3], E
 int image_decode(Image *out, const void *bytes, size_t n, const char *name, const uint8_t background[3], Err *e)
 {
     ImageFile f = {.bytes = bytes, .n = n, .name = name};
-    uint8_t *marked = NULL;
+    uint8_t *own = NULL;
     int result;
 
     memset(out, 0, sizeof *out);
@@ -130,15 +136,10 @@ int image_decode(Image *out, const void *bytes, size_t n, const char *name, cons
                        IMAGE_FILE_MAX);
     if (image_file_look(&f, e))
         return -1;
-    if (f.plain_cmyk) {
-        marked = with_adobe_marker(&f, e);
-        if (!marked)
-            return -1;
-        f.bytes = marked;
-        f.n = n + 16;
-    }
+    if ((f.plain_cmyk || f.gif_ground) && !(own = amended(&f, e)))
+        return -1;
     result = decode(out, &f, background, e);
-    mem_free(marked);
+    mem_free(own);
     return result;
 }
 
@@ -154,14 +155,4 @@ int image_read(Image *out, const char *path, const uint8_t background[3], Err *e
     result = image_decode(out, bytes, n, path, background, e);
     mem_free(bytes);
     return result;
-}
-
-bool image_is_grey(const Image *im)
-{
-    const size_t pixels = (size_t)im->w * (size_t)im->h;
-
-    for (size_t i = 0; im->channels == 3 && i < pixels; i++)
-        if (im->px[3 * i] != im->px[3 * i + 1] || im->px[3 * i] != im->px[3 * i + 2])
-            return false;
-    return true;
 }

@@ -48,7 +48,7 @@ const Field TRAIN_FIELDS[] = {
         .what = "the seed", .help = "of everything random"},
     [TRAIN_VAL_IMAGES] = {FIELD_INT, "val_images", FIELD(TrainConfig, val_images), .min = 0, .max = 1e9,
         .what = "the number of validation images",
-        .help = "images of the t10k files for the validation loss, at most; 0: none"},
+        .help = "images that are not trained on, for the validation loss, at most; 0: none"},
     [TRAIN_CONV] = {FIELD_ENUM, "conv", FIELD(TrainConfig, conv), .names = CONV_NAMES,
         .what = "the convolution algorithm", .help = "how convolutions are computed"},
     {0},

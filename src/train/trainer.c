@@ -92,7 +92,7 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
     if (dataset_check_labels(train, classes, e) || (val && dataset_check_labels(val, classes, e)))
         return -1;
     if (t->c.batch > train->n)
-        return err_set(e, ERR_USAGE, "the batch size %d is more than the %d images there are", t->c.batch, train->n);
+        return err_set(e, ERR_USAGE, "the batch size %d is more than the number of images, %d", t->c.batch, train->n);
     if (t->c.cond_drop > 0 && !t->model->config.null_class)
         return err_set(e, ERR_USAGE, "the class dropout needs a model with a null class, or must be 0");
     if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && trainer_whole_batches(t))

@@ -68,7 +68,7 @@ typedef struct View {
 static void show(void *ctx, int done, int total)
 {
     View *v = ctx;
-    if (!v->shown && clock_seconds() - v->began < BAR_AFTER_SECONDS)
+    if (!v->shown && (done == total || clock_seconds() - v->began < BAR_AFTER_SECONDS))
         return;
     if (!v->shown)
         progress_begin(&v->progress, v->mode, v->quiet, "pictures", done, total, 1);

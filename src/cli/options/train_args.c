@@ -138,19 +138,21 @@ static const Option FINETUNE_OPTIONS[] = {
 const OptionTable TRAIN_TABLE = {
     .command = "train",
     .summary = "train a model",
-    .text = "Writes into the run directory (runs/NAME, after the data directory):\n"
-            "  model.safetensors   the averaged weights, after every epoch (--milestone-steps)\n"
-            "  metrics.jsonl       one JSON object a line: step, epoch, loss, lr, grad_norm, images_per_s, val_loss\n"
-            "  samples/            a grid of digits per epoch\n"
-            "  checkpoints/        what --resume continues from\n"
-            "  run.json            the options of the run\n"
-            "A run that was there before is moved to previous-1/, previous-2/, ... in it, unless it is resumed.\n"
-            "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
-            "The defaults shown are those of preset mnist, which is taken where none is named; for pictures (a folder,\n"
-            "CIFAR) it is photo: 32x32, colour, 20,000 steps of 32.\n\n"
-            "  sdlora train --preset tiny --epochs 1\n"
-            "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
-            "  sdlora train --data data/fashion-mnist --init runs/mnist\n",
+    .text =
+        "Writes into the run directory (runs/NAME, after the data directory):\n"
+        "  model.safetensors   the averaged weights, after every epoch (--milestone-steps)\n"
+        "  metrics.jsonl       one JSON object a line: step, epoch, loss, lr, grad_norm, images_per_s, val_loss\n"
+        "  samples/            a grid of images per epoch\n"
+        "  checkpoints/        what --resume continues from\n"
+        "  run.json            the options of the run\n"
+        "A run that was there before is moved to previous-1/, previous-2/, ... in it, unless it is resumed.\n"
+        "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
+        "The defaults shown are those of preset mnist, which is taken where none is named; for pictures (a folder,\n"
+        "CIFAR) it is photo: 32x32, colour, 20,000 steps of 32.\n\n"
+        "  sdlora train --preset tiny --epochs 1\n"
+        "  sdlora train --data photos\n"
+        "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
+        "  sdlora train --data data/fashion-mnist --init runs/mnist\n",
     .options = TRAIN_OPTIONS,
 };
 
@@ -162,6 +164,7 @@ const OptionTable FINETUNE_TABLE = {
             "adapter_config.json, with metrics.jsonl, samples/, checkpoints/ and run.json as 'sdlora train' writes "
             "them.\nWhere no convolution is adapted, the learning rate is 1.5 times the default.\n\n"
             "  sdlora finetune --rank 8\n"
+            "  sdlora finetune --model runs/photos --data more-photos\n"
             "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
             "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
     .options = FINETUNE_OPTIONS,

@@ -1,0 +1,57 @@
+/* libFuzzer target: any bytes as the files of CIFAR-10 (first byte even) or CIFAR-100: up to the last 0x0c the text of
+ * the classes' names, the rest the records. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "sdlora/data.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+static void put(const char *path, const uint8_t *bytes, size_t size)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (!f || fwrite(bytes, 1, size, f) != size || fclose(f))
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    static const char *const records[] = {"data_batch_1.bin", "train.bin"};
+    static const char *const names[] = {"batches.meta.txt", "fine_label_names.txt"};
+    static char dir[] = "/dev/shm/fuzz-cifar-XXXXXX";
+    static int made;
+    const DataConfig c = DATA_DEFAULTS;
+    Err e = {ERR_NONE, ""};
+    size_t cut = size;
+    Dataset d;
+    int kind;
+
+    if (size == 0)
+        return 0;
+    if (!made && !mkdtemp(dir))
+        abort();
+    if (!made++ && chdir(dir))
+        abort();
+    kind = bytes[0] & 1;
+    while (cut > 1 && bytes[cut - 1] != 0x0c)
+        cut--;
+    unlink(records[!kind]);
+    unlink(names[!kind]);
+    put(names[kind], bytes + 1, cut > 1 ? cut - 2 : 0);
+    put(records[kind], bytes + cut, size - cut);
+    if (dataset_read(&d, ".", DATA_TRAIN, &c, &e) == 0) {
+        if (d.n < 1 || d.channels != 3 || d.h != 32 || d.w != 32 || d.classes < 1 || d.classes > DATA_CLASSES_MAX)
+            abort();
+        for (int i = 0; i < d.n; i++)
+            if (d.labels[i] >= d.classes)
+                abort();
+        dataset_free(&d);
+    } else if (e.code != ERR_INPUT || !e.msg[0]) {
+        abort();
+    }
+    return 0;
+}
