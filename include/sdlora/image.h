@@ -19,7 +19,8 @@ typedef struct Image {
  * One file of PNG, JPEG, BMP or GIF (its first image), told by content, as 8 bits a channel: of 16 the high byte; CMYK
  * as Adobe's programs write it, inverted; palettes looked up. What is transparent, also what a GIF's image leaves free,
  * is composed on `background` (red, green, blue): round((a p + (255 - a) background) / 255). It is turned as its EXIF
- * orientation says (JPEG, PNG). One channel where the file's own model is grey and so is what shows through, else three.
+ * orientation says (JPEG, PNG). One channel where the file's own model is grey and so is what shows through, else
+ * three.
  *
  * Errors (ERR_INPUT), each naming the file: none of the four, cut short (found before decoding), damaged (PNG: by its
  * checksums), a kind that is not known, no pixels, more of them than IMAGE_PIXELS_MAX or a file of more bytes than
