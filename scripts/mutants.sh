@@ -150,7 +150,7 @@ sample: an adapter's classes are not asked|src/cli/cli.c|s/if (classes > m->conf
 not finite: another tensor's rows looked at|src/core/graph.c|s/i < width; i++/i < t->row; i++/|test_not_finite
 not finite: fixed nodes forgotten|src/core/graph.c|s/if (!is_finite(\&n->val))/if (!n->fixed \&\& !is_finite(\&n->val))/|test_not_finite
 sampler: clipping hides infinities|src/model/sampler.c|s/!isfinite(out\[i\])/0/|test_not_finite
-sampler: guidance's own network forgotten|src/model/sampler.c|s/if (k->uncond \&\& unet_diverged(u, what, e))/if (0)/|test_not_finite
+sampler: guidance's own network forgotten|src/model/sampler.c|s/if (sampler_guides(k, k->times\[s + stage\]) \&\& unet_diverged(u, what, e))/if (0)/|test_not_finite
 predict: what is not finite is written|src/model/predict.c|s/if (isfinite(out\[i\]))/if (1)/|cli_numbers
 preview: a divergence passes for a stop|src/run/preview.c|s/return loop_signal(&o) \&\& e->code == ERR_NONE ? 0 : -1/return 0/|cli_numbers
 unet: null class without a row|src/model/unet.c|s/m->classes + m->null_class/m->classes + 1/|test_golden_unet
@@ -176,9 +176,9 @@ diffusion: sign of v|src/model/diffusion.c|s/eps\[i\] - s \* (real)x0/eps[i] + s
 ddpm: variance is beta|src/model/diffusion.c|s/variance = beta \* (1 - prev) \/ (1 - ac)/variance = beta/|test_diffusion
 ddpm: clips the wrong thing|src/model/diffusion.c|s/if (clip == CLIP_X0)/if (clip == CLIP_XT)/|test_diffusion
 ddim: eta ignored in the direction|src/model/diffusion.c|s/1 - prev - sigma \* sigma/1 - prev/|test_diffusion
-sampler: noise by place in the batch|src/model/sampler.c|s/(uint64_t)(k->first + i)/(uint64_t)i/|test_sampler
-sampler: noise repeats|src/model/sampler.c|s/r.counter = (uint64_t)s << 32/r.counter = 0/|test_sampler
-sampler: guidance reversed|src/model/sampler.c|s/scale \* (out\[i\] - k->uncond\[i\])/scale * (k->uncond[i] - out[i])/|test_sampler
+sampler: noise by place in the batch|src/model/sampler_noise.c|s/: k->first + i;/: i;/|test_sampler
+sampler: noise repeats|src/model/sampler_noise.c|s/r.counter = (uint64_t)s << 32/r.counter = 0/|test_sampler
+sampler: guidance reversed|src/model/sampler_guide.c|s/scale \* (out\[i\] - uncond\[i\])/scale * (uncond[i] - out[i])/|test_sampler
 rng: permutation repeats|src/base/rng.c|s/out\[j\] = t;/(void)t;/|test_rng
 rng: nine rounds|src/base/rng.c|s/round < 10/round < 9/|test_rng
 rng: cosine's quadrant|src/base/rng.c|s/(quarter + 1) & 2/quarter \& 2/|test_rng
@@ -239,7 +239,7 @@ sha256 of a file: the last piece is whole|src/base/sha256.c|s/SHA256Update(&ctx,
 recipe: the path as it was given|src/cli/recipe.c|s/text_safe(name, cap, from)/text_safe(name, cap, path)/|cli_info
 recipe: without its run|src/cli/recipe.c|s/if (runinfo_there(dir))/if (0)/|cli_info
 recipe: what was chosen is left out|src/cli/recipe.c|s/s.cols = a->trajectory ? 0 : p->cols/s.cols = 0/|cli_info
-recipe: a sampler is told what it does not take|src/cli/recipe.c|s/return !d->all_steps/return true/|cli_info
+recipe: a sampler is told what it does not take|src/cli/recipe.c|s/return d->uses_eta/return true/|cli_info
 recipe: any option out of a file|src/cli/recipe.c|s/if (!o .. !(o->flags & OPT_DRAWN))/if (!o)/|cli_info
 recipe: values are not looked at|src/cli/recipe.c|s/if (option_store(scratch, o, value, NULL))/if (!scratch)/|cli_info
 recipe: a word is not quoted|src/cli/report.c|s/\*word \&\& strspn(word, plain) == strlen(word)/*word \&\& strspn(word, plain)/|cli_info
@@ -448,8 +448,42 @@ chunks: only the first one's gradient|src/model/tree_sum.c|s/: slab, n, 1, 1)/: 
 chunks: a neighbour that is not whole|src/model/tree_sum.c|s/waiting\[other\].width == width/waiting[other].width > 0/|test_chunks
 chunks: a slab too many|src/model/tree_sum.c|s/: digits + workers - 1;/: digits + workers;/|test_chunks
 chunks: values added in their order|src/model/unet_chunks.c|s/v\[i\] += v\[i + width\]/v[0] += v[i + width]/|test_chunks
-sampler: this step's prediction for an earlier one's|src/model/sampler.c|s/kept_x0(k, i, s - back)/kept_x0(k, i, s)/|test_samplers
-sampler: history not counted|src/model/sampler_plan.c|s/(size_t)(1 + sample_kept(c))/1/|test_samplers
+sampler: this step's prediction for an earlier one's|src/model/sampler.c|s/kept_x0(k, i, answer - back)/kept_x0(k, i, answer)/|test_samplers
+samplers: Heun forgets its first slope|src/model/samplers.c|s/{(to.a - from.a \* shrink) . 2, s->x0\[1\]}/{(to.a - from.a * shrink) \/ 2, s->x0[0]}/|test_sampler_orders
+samplers: Heun from where Euler led|src/model/samplers.c|s/memcpy(s->base, s->x, s->n \* sizeof \*s->x);$/(void)s;/|test_sampler_orders
+samplers: DPM-Solver++ of first order|src/model/samplers.c|s/if (s->x0\[1\] \&\& s->t_prev >= 0)/if (0)/|test_sampler_orders
+samplers: second order into the clean image|src/model/samplers.c|s/if (s->x0\[1\] \&\& s->t_prev >= 0)/if (s->x0[1])/|test_sampler_orders
+samplers: UniPC without its corrector|src/model/samplers.c|s/^    if (s->x0\[1\])$/    if (0)/|test_sampler_orders
+samplers: a corrector of first order|src/model/samplers.c|s/if (s->x0\[2\]) {/if (0) {/|test_sampler_orders
+samplers: ancestral noise of nobody|src/model/samplers.c|s/s->noise, s->t, s->t_prev, 1, s->n/s->noise, s->t, s->t_prev, 0.5, s->n/|test_sampler_orders
+samplers: x_t not clamped|src/model/samplers.c|s/if (s->clip == CLIP_XT)/if (0)/|test_sampler_orders
+samplers: aliases are not names|src/model/samplers.c|s/if (!strcmp(name, \*a))/if (0)/|test_sampler_orders cli_samplers
+ddpm: neighbours' noise where steps are left out|src/model/diffusion.c|s/t_prev == t - 1 ? d->betas\[t\] : 1 - ac . prev/d->betas[t]/|test_diffusion test_sampler_orders
+spacing: karras without its exponent|src/model/diffusion.c|s/rho = 7;/rho = 1;/|test_sampler_orders
+spacing: no bound for sigma|src/model/diffusion.c|s/sigma_max = 80/sigma_max = 1e30/|test_sampler_orders
+spacing: the timestep below|src/model/diffusion.c|s/ ? low : high;/ ? low : low;/|test_sampler_orders
+spacing: a timestep twice|src/model/diffusion.c|s/t\[s\] = t\[s\] > t\[s + 1\] ? t\[s\] : t\[s + 1\] + 1;/(void)s;/|test_sampler_orders
+guidance: the interval's lower end belongs to it|src/model/sampler_guide.c|s/sigma > k->c->cfg_low/sigma >= k->c->cfg_low/|test_sampler_ways
+guidance: a pass where there is no guidance|src/model/sampler_guide.c|s/const bool guided = sampler_guides(k, k->times\[s\]);/const bool guided = k->uncond;/|test_sampler_ways
+guidance: rescaled all the way|src/model/sampler_guide.c|s/1 - c->cfg_rescale + c->cfg_rescale \* own/own/|test_sampler_ways
+guidance: away from no class|src/model/sampler_plan.c|s/return c->negative < 0 ? m->classes : c->negative/return m->classes/|test_sampler_ways
+guidance: only where a class is not the negative one|src/model/sampler_plan.c|s/(c->mix \&\& c->mix->to \&\& c->mix->to\[i\] != negative)/0/|test_sampler_ways
+between: the negative class is mixed too|src/model/sampler_guide.c|s/negative .. !mix->to ? 0 :/!mix->to ? 0 :/|test_sampler_ways
+between: a class by place in the batch|src/model/sampler_guide.c|s/mix->part\[k->first + i\]/mix->part[i]/|test_sampler_ways
+between: a noise by place in the batch|src/model/sampler_noise.c|s/(double)mix->part\[k->first + i\]/(double)mix->part[i]/|test_sampler_ways
+between: a chord for the circle|src/model/sampler_noise.c|s/from = sin((1 - part) \* angle) . sin(angle)/from = 1 - part/|test_sampler_ways
+between: the other seed's noise not counted|src/model/sampler_plan.c|s/ + sample_two_seeds(c);/;/|test_sampler_ways
+sampler: the base not counted|src/model/sampler_plan.c|s/ + c->sampler->base + / + /|test_sampler_ways
+sampler: a second stage at the first one's timestep|src/model/sampler.c|s/sampler_ask(k, s + stage)/sampler_ask(k, s)/|test_sampler_ways
+sampler: a second stage without an end|src/model/sampler.c|s/(k->c->sampler->two_stages \&\& t_prev >= 0)/k->c->sampler->two_stages/|test_sampler_ways
+interpolation: refused with one image|src/cli/options/sample_args.c|s/if (a->cols == 1)/if (0)/|cli_usage
+interpolation: a class too many|src/cli/classes.c|s/if (n > 0 \&\& (n > 1 .. !strcmp(text, "all")))/if (0)/|cli_samplers
+recipe: a class where rows go from one to another|src/cli/recipe.c|s/return !sample_mixes_classes(a)/return true/|cli_info
+recipe: rows of one image|src/cli/recipe.c|s/ . (p->between ? p->between : 1)//|cli_info
+animation: frames without numbers|src/io/png.c|s/put_u32(data, a->numbers++)/put_u32(data, a->numbers)/|test_apng
+animation: frames of several sizes|src/io/png.c|s/frames\[i\].h == frames\[0\].h/1/|test_apng
+animation: always the first moment|src/cli/sample_picture.c|s/ + (size_t)moment) \* values/) * values/|cli_samplers
+sampler: history not counted|src/model/sampler_plan.c|s/return 1 + sample_kept(c)/return 1/|test_samplers
 sampler: noise in the last step|src/model/sampler.c|s/def->noise \&\& t_prev >= 0/def->noise/|test_samplers
 channels: one after the other in training|src/train/batch.c|s/out\[k \* channels + c\]/out[c * im->hw + k]/|test_in_channels
 channels: one after the other in predictions|src/model/predict.c|s/in\[i \* (size_t)channels + c\]/in[c * hw + i]/|test_in_channels
@@ -486,12 +520,12 @@ colour: blocks of one channel|src/cli/sample_picture.c|s/(size_t)from->w \* pixe
 colour: noise of one channel|src/cli/cmd_noise.c|s/a->model.in_channels = d.channels/(void)d.channels/|cli_image
 colour: IDX of three channels|src/cli/options/sample_args.c|s/m->in_channels != 1 \&\& a->format == FORMAT_IDX/0/|cli_image
 npy: planes written as they are|src/data/npy_write.c|s/image\[p % c \* hw + p \/ c\]/image[p]/|test_npy
-picture: strength turned round|src/model/sampler_plan.c|s/lround(c->strength \* steps)/lround((1 - c->strength) * steps)/|test_sampler_picture
-picture: a noise of its own|src/model/sampler.c|s/image_noise(k->noise + at, k, i, 0);/image_noise(k->noise + at, k, i, 99);/|test_sampler_picture
-picture: kept pixels in the end|src/model/sampler.c|s/t >= 0 ? (float)noised\[v\] : k->c->init\[v\]/(float)noised[v]/|test_sampler_picture
-picture: a mask of values|src/model/sampler.c|s/paint\[v \/ channels\]/paint[v % (k->values \/ channels)]/|test_sampler_picture
-picture: kept only after the first step|src/model/sampler.c|s/else if (k->c->paint)/else if (0)/|test_sampler_picture
-picture: steps that were not taken, looked back at|src/model/sampler.c|s/back <= s - k->begin/back <= s/|test_sampler_picture
+picture: strength turned round|src/model/sampler_plan.c|s/lround(c->strength \* c->steps)/lround((1 - c->strength) * c->steps)/|test_sampler_picture
+picture: a noise of its own|src/model/sampler_noise.c|s/sampler_noise(k, i, 0)/sampler_noise(k, i, 99)/|test_sampler_picture
+picture: kept pixels in the end|src/model/sampler_noise.c|s/t >= 0 ? (float)noised\[v\] : k->c->init\[v\]/(float)noised[v]/|test_sampler_picture
+picture: a mask of values|src/model/sampler_noise.c|s/paint\[v \/ channels\]/paint[v % (k->values \/ channels)]/|test_sampler_picture
+picture: kept only after the first step|src/model/sampler_noise.c|s/else if (k->c->paint)/else if (0)/|test_sampler_picture
+picture: steps that were not taken, looked back at|src/model/sampler.c|s/back <= answer - k->begin \* stages/back <= answer/|test_sampler_picture
 picture: any strength|src/model/sampler_plan.c|s/if (c->init \&\& !(c->strength >= 0 \&\& c->strength <= 1))/if (0)/|test_sampler_picture
 picture: a mask of nothing|src/model/sampler_plan.c|s/if (c->paint \&\& !c->init)/if (0)/|test_sampler_picture
 picture: channels exchanged|src/cli/sample_init.c|s/planes\[i % channels \* hw + i \/ channels\]/planes[i]/|cli_image

@@ -105,7 +105,7 @@ kept() { # what is kept is the picture's, and of what is not less than a tenth h
         { p = int((NR - 1) / 3) % 64; paint = p % 8 >= 3 && p >= 16; if (!paint && $1 != $2) exit 1; if (paint) { n++; equal += $1 == $2 } }
         END { if (n != 270 || equal > 27) exit 1 }'
 }
-for way in '--sampler ddim' '--sampler ddim --eta 1 --strength 0.7' '--sampler ddpm --cfg-scale 3' '--lora --clip none'; do
+for way in '--sampler ddim' '--sampler unipc' '--sampler heun --strength 0.7' '--sampler dpm++2m --cfg-scale 2' '--sampler euler-a' '--sampler ddim --eta 1 --strength 0.7' '--sampler ddpm --cfg-scale 3' '--lora --clip none'; do
     # shellcheck disable=SC2086
     check "painted with $way" one --init-image photo.bmp --mask hole.bmp $way -o mask
     check "around what is kept with $way" kept mask

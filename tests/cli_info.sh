@@ -202,6 +202,9 @@ again plain --model $M --steps 3
 again one --model $M --steps 3 --digit 1,none --count 3 --cols 5 --scale 1 --seed 18446744073709551615
 again eta --model "$WORK/$M" --steps 2 --eta 0.123456789 --cfg-scale -0.7 --clip none -n 1
 again all --model $M --sampler ddpm --digit 0 -n 2 --conv im2col --bn running
+again between --model $M --interpolate 0:1 -n 2 --cols 3 --sampler k_heun --steps 3 --spacing logsnr
+again seeds --model $M --interpolate seed:7:8 --cols 4 --sampler euler-a --steps 2
+again guided --model $M --negative 1 --cfg-interval 0.1:3 --cfg-rescale 0.5 --cfg-scale 2 --steps 3 --sampler ddpm -n 1
 again moments --model $M --trajectory 3 --steps 3
 again adapted --model $M --lora --lora "$WORK/$R/lora:-0.25" --compare --steps 2 --rows 2 --cols 6
 again checkpoint --model $R/checkpoints/best/model.safetensors --steps 1 -n 1

@@ -61,11 +61,8 @@ sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --for
 # shellcheck disable=SC2086
 expect 0 runs/fake/model.safetensors train $SMALL --data fake --steps 1
 
-expect 2 '--steps belongs to ddim' sample --sampler ddpm --steps 5
 expect 2 '--eta belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
-expect 2 'ddpm' sample --sampler plms
-expect 0 '--sampler ddpm|ddim' sample --help
-expect 0 'steps of ddim; ddpm takes all' sample --help
+expect 0 "all the model's with ddpm" sample --help
 
 # the reference's kind of model: BatchNorm, no null class, ddpm by default
 # shellcheck disable=SC2086

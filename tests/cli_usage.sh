@@ -105,9 +105,16 @@ refuse 2 'needs a null class, which --no-null-class leaves out' train --cond-dro
 refuse 2 'belongs to --norm group' train --norm batch --groups 4
 refuse 2 'multiple of' train --image-size 27 --channels 4,8
 refuse 2 '--compare needs an adapter' sample --compare
-refuse 2 'ddpm takes all steps' sample --sampler ddpm --steps 10
 refuse 2 'belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
 refuse 2 'leave out' sample --trajectory 5 --rows 3
+refuse 2 'not as a GIF' sample --trajectory 5 -o moving.gif
+refuse 2 'leave out --compare' sample --trajectory 5 --compare --lora -o moving.apng
+refuse 2 "'--sampler' must be one of ddpm, ddim, euler, euler-a, heun, dpm++2m, unipc, or" sample --sampler plms
+refuse 2 'leave out --rows' sample --interpolate 1:2 --rows 3
+refuse 2 '2 images in a row at least' sample --interpolate 1:2 --cols 1
+refuse 2 'leave out --class' sample --interpolate 1:2 --class 3
+refuse 2 'leave out --format' sample --interpolate 1:2 --format npy
+refuse 2 "'--cfg-rescale' must be 0 to 1" sample --cfg-rescale 1.1
 refuse 2 'leave out' sample --format idx --rows 3
 refuse 2 "'predict' needs --input" predict
 check 'refusals wrote nothing' test ! -e runs

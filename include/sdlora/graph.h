@@ -77,6 +77,8 @@ typedef union NodeAttr { /* constants of the node, by op */
     } cross;
     struct {
         const int *ids;
+        const int *to; /* op_embedding_mix; NULL: none */
+        const float *part;
     } embed;
 } NodeAttr;
 
@@ -131,6 +133,7 @@ void graph_free(Graph *g);
 
 /* n zeroed ints that live as long as the graph (class ids). NULL as from a failed op. */
 int *graph_ints(Graph *g, int n);
+float *graph_floats(Graph *g, int n);
 
 /* Names where the following nodes belong, for messages and the profile; the text is copied. */
 void graph_scope(Graph *g, const char *scope);

@@ -83,6 +83,11 @@ void image_text(Image *im, int x, int y, const char *text, int scale, uint8_t le
  * standard output. */
 int image_write_png(const char *path, const Image *im, const char *const *text, Err *e);
 
+/* An animated PNG of n >= 1 frames of one size, frame i shown for milliseconds[i] (0..65535), again and again; programs
+ * that know no animations show the first. Else as image_write_png. */
+int image_write_apng(const char *path, const Image *frames, int n, const int *milliseconds, const char *const *text,
+                     Err *e);
+
 /* Is the file a PNG whose first text, after the header, is tEXt "Software" and begins with `program`? */
 bool image_png_made_by(const char *path, const char *program);
 

@@ -102,6 +102,8 @@ typedef struct Unet {
     Node *time;   /* input (n,time_dim), or (times,time_dim): sinusoidal features of t */
     int *step;    /* (n) which row of `time` an image has, only with o.times */
     int *y;       /* (n) class ids, 0..classes-1, or classes for the null class */
+    int *to;      /* (n) only with o.mixed: other classes, of whose context tokens each image has */
+    float *part;  /* (n) this part, and the rest of its own: op_embedding_mix */
     Node *out;
     Node *target; /* input (n,h,w,c), only with a loss */
     int n, h, w;
@@ -114,7 +116,8 @@ typedef struct UnetOptions {
     bool l1;          /* loss, when train: scale * sum |.| or (.)^2 */
     double loss_scale;
     ConvAlgo conv;
-    int times; /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
+    bool mixed; /* classes can be mixed; not for training */
+    int times;  /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
     int workers;      /* chunks side by side, at most; 0: as many as there are threads */

@@ -45,6 +45,9 @@ Node *op_concat(Graph *g, Node *a, Node *b);      /* over channels */
 
 /* table (V,T*D), ids: N ints in 0..V-1 that stay where they are -> (N,T,D) */
 Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens);
+/* Between two rows: row i of the embedding becomes (1 - part[i]) table[ids[i]] + part[i] table[to[i]]. Both (n),
+ * borrowed, and may change. Not for training. */
+void op_embedding_mix(Node *embedding, const int *to, const float *part);
 
 /* scale * sum |pred-target| or scale * sum (pred-target)^2 -> scalar; the value is graph->loss_value. */
 Node *op_loss(Graph *g, Node *pred, Node *target, bool l1, double scale);

@@ -112,7 +112,7 @@ static int class_of(const Word *w, const Model *m, const char *path, Err *e)
             return err_set(e, ERR_USAGE, "classes %d and %d are both called '%s'; give the number", named, i, w->text);
     if (!w->literal && !strcmp(w->text, "none")) {
         if (!m->config.null_class)
-            return err_set(e, ERR_USAGE, "--class none needs a null class, and '%s' was trained without --cond-drop",
+            return err_set(e, ERR_USAGE, "class none needs a null class, and '%s' was trained without --cond-drop",
                            path);
         return m->config.classes;
     }
@@ -121,7 +121,7 @@ static int class_of(const Word *w, const Model *m, const char *path, Err *e)
     if (number >= 0 && number < m->config.classes)
         return number;
     if (number < 0 && !m->names.n)
-        return err_set(e, ERR_USAGE, "--class takes classes as 5 or 0,1,2, 'all' or 'none', got '%s'", w->text);
+        return err_set(e, ERR_USAGE, "classes are 5 or 0,1,2, 'all' or 'none', not '%s'", w->text);
     return no_such(w->text, m, path, e);
 }
 
@@ -136,7 +136,7 @@ int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, con
     }
     for (const char *p = text;; p++) {
         if (!(p = take_word(&w, p)))
-            return err_set(e, ERR_USAGE, "--class takes names of up to %d bytes, with commas between them",
+            return err_set(e, ERR_USAGE, "names of classes have up to %d bytes, and commas between them",
                            CLASS_NAME_MAX - 1);
         if (n == CLASS_LIST_MAX)
             return err_set(e, ERR_USAGE, "--class takes %d classes at most", CLASS_LIST_MAX);
@@ -146,6 +146,16 @@ int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, con
         if (!*p)
             return n;
     }
+}
+
+int classes_one(int *id, const char *option, const char *text, const Model *m, const char *path, Err *e)
+{
+    int ids[CLASS_LIST_MAX];
+    const int n = classes_parse(ids, text, m, path, e);
+    if (n > 0 && (n > 1 || !strcmp(text, "all")))
+        return err_set(e, ERR_USAGE, "'%s' takes one class, not '%s'", option, text);
+    *id = ids[0];
+    return n == 1 ? 0 : -1;
 }
 
 /* A name as classes_parse reads it again; a number where others are called the same. */

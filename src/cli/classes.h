@@ -17,6 +17,8 @@ char *classes_words(const ClassNames *names, int first, int columns);
  * Their numbers, config.classes for the null class, into ids; how many, or -1 (ERR_USAGE). What is not there is told
  * with what there is. path: of the model. */
 int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, const char *path, Err *e);
+/* One class for `option`, as --class takes it. */
+int classes_one(int *id, const char *option, const char *text, const Model *m, const char *path, Err *e);
 /* The text that says the same, by name where there are names. mem_free; NULL with *e. */
 char *classes_text(const int *ids, int n, const Model *m, Err *e);
 

@@ -94,7 +94,7 @@ static int draw_compared(Drawing *d, Err *e)
 static int draw_all(SampleJob *j, Err *e)
 {
     const SampleArgs *a = j->args;
-    const int steps = sample_steps_taken(&a->config, &j->model->config);
+    const int steps = sample_steps_taken(&a->config);
     int rc;
     Drawing d = {.job = j};
     progress_begin(&d.progress, a->progress, a->quiet, "images", 0, (int64_t)j->plan.n * steps * sample_blocks(j),
@@ -133,7 +133,7 @@ static int measure(SamplePlan *p, const SampleJob *j, SampleConfig *c, Err *e)
 static void describe(const SampleJob *j, const SamplePlan *p)
 {
     const SampleConfig *c = &j->args->config;
-    const int taken = sample_steps_taken(c, &j->model->config);
+    const int taken = sample_steps_taken(c);
     char last[32] = "";
     if (taken < c->steps)
         snprintf(last, sizeof last, "the last %d of ", taken);
@@ -155,7 +155,7 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
     /* adapters come first: they may bring classes that are asked for */
     if ((a->output && sample_files_name(j, e)) || !(j->model = cli_load_model(a->model, sha256, e)) ||
         cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) || sample_init_read(j, a, e) ||
-        sample_args_settle(a, g, &j->model->config, e) || sample_plan(&j->plan, a, j->model, e) ||
+        sample_args_settle(a, g, j->model, e) || sample_plan(&j->plan, a, j->model, e) ||
         (!a->output && sample_files_name(j, e)) || recipe_make(&j->recipe, a, &j->plan, &j->loras, sha256, e) ||
         measure(&plan, j, &a->config, e))
         return -1;
@@ -184,8 +184,7 @@ int cmd_sample(int argc, char **argv)
     options_free(&given);
     cli_free_adapters(&job.loras);
     model_free(job.model);
-    mem_free(job.plan.classes);
-    mem_free(job.plan.text);
+    sample_plan_free(&job.plan);
     recipe_free(&job.recipe);
     mem_free(job.init);
     mem_free(job.paint);

@@ -154,8 +154,8 @@ static int add_pictures(Recipe *r, const SampleArgs *a, Err *e)
 static SampleArgs as_drawn(const SampleArgs *a, const Plan *p)
 {
     SampleArgs s = *a;
-    s.sampler = (int)(a->config.sampler - SAMPLERS);
-    s.n = p->n / p->kinds;
+    s.sampler = a->config.sampler->name;
+    s.n = p->n / p->kinds / (p->between ? p->between : 1);
     s.classes = p->text;
     s.rows = 0;
     s.cols = a->trajectory ? 0 : p->cols;
@@ -176,8 +176,12 @@ static bool says_something(const Option *o, const SampleArgs *a, const char *val
     const SamplerDef *d = a->config.sampler;
     if (option_is_flag(o))
         return !strcmp(value, "1");
-    if (!strcmp(o->name, "steps"))
-        return !d->all_steps;
+    if (o->field->type == FIELD_TEXT && !value[0])
+        return false;
+    if (!strcmp(o->name, "cfg-rescale"))
+        return a->config.cfg_rescale > 0;
+    if (!strcmp(o->name, "class"))
+        return !sample_mixes_classes(a);
     if (!strcmp(o->name, "eta"))
         return d->uses_eta;
     for (const char *const *of = OF_INIT; *of && !a->init; of++)

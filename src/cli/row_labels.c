@@ -59,7 +59,7 @@ RowLabels row_labels(const SampleJob *j, int grid_width, int pad)
     RowLabels l = {.pitch = j->model->config.image_size * j->args->scale + pad, .pad = pad};
     char text[CLASS_NAME_MAX];
     int widest = 0;
-    if (!j->model->names.n || j->args->no_captions)
+    if (!j->model->names.n || j->args->no_captions || sample_mixes_classes(j->args) || sample_moves(j->args))
         return l;
     l.rows = (cells + j->plan.cols - 1) / j->plan.cols;
     l.scale = scale_for(j, l.pitch);

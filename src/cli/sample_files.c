@@ -40,7 +40,11 @@ static char *default_name(const SampleJob *j, Err *e)
     char kind[KIND_MAX] = "", name[CLASS_NAME_MAX];
     if (j->plan.kinds == 1)
         file_part(kind, id == j->model->config.classes ? "none" : names_at(name, &j->model->names, id));
-    return mem_printf(e, "%s%s%s%s%s", a->trajectory ? "trajectory" : "sample", kind[0] ? "-" : "", kind,
+    return mem_printf(e, "%s%s%s%s%s",
+                      a->trajectory    ? "trajectory"
+                      : a->interpolate ? "interpolate"
+                                       : "sample",
+                      kind[0] ? "-" : "", kind,
                       a->compare   ? "-compare"
                       : a->loras.n ? "-lora"
                                    : "",
@@ -111,6 +115,28 @@ int sample_files_measure(size_t *bytes, const SampleJob *j, Err *e)
 
 /* ---- writing ---- */
 
+enum { MOMENT_MS = 80, LAST_MS = 1500 }; /* of an animation */
+
+static int write_apng(const SampleJob *j, Err *e)
+{
+    const int n = j->args->trajectory;
+    Image *frames = mem_alloc((size_t)n, sizeof *frames, "an animation", e);
+    int *ms = mem_alloc((size_t)n, sizeof *ms, "an animation", e), rc = frames && ms ? 0 : -1;
+    for (int i = 0; i < n && !rc; i++) {
+        ms[i] = i < n - 1 ? MOMENT_MS : LAST_MS;
+        rc = sample_frame(&frames[i], j, i, e);
+    }
+    if (!rc)
+        rc = image_write_apng(j->path[0], frames, n, ms, j->recipe.item, e);
+    for (int i = 0; frames && i < n; i++)
+        image_free(&frames[i]);
+    mem_free(frames);
+    mem_free(ms);
+    if (!rc)
+        printf("%s\n", j->path[0]);
+    return rc;
+}
+
 static int write_png(const SampleJob *j, Err *e)
 {
     Image im = {0};
@@ -168,5 +194,7 @@ int sample_files_write(const SampleJob *j, Err *e)
          i++) /* again: somebody may have put a file there meanwhile */
         if (cli_check_default(j->path[i], j->args->format == FORMAT_PNG, e))
             return -1;
+    if (sample_moves(j->args))
+        return write_apng(j, e);
     return j->args->format == FORMAT_PNG ? write_png(j, e) : write_set(j, e);
 }

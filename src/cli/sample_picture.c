@@ -21,7 +21,7 @@ typedef struct Layout {
 
 static int cells(const SampleJob *j)
 {
-    return j->plan.n * (j->args->trajectory ? j->args->trajectory : 1);
+    return j->plan.n * (j->args->trajectory && !sample_moves(j->args) ? j->args->trajectory : 1);
 }
 
 /* ---- captions ---- */
@@ -179,6 +179,11 @@ int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e)
     size_t grid;
     if (lay_out(&l, j, e))
         return -1;
+    if (sample_moves(j->args)) { /* frames, as they are and compressed, the file; one with its filtered copy */
+        *bytes = image_bytes(&l.all) * (3 * (size_t)j->args->trajectory + 3) +
+                 (size_t)j->plan.n * model_image_values(&j->model->config);
+        return 0;
+    }
     grid = composed(&l) ? image_bytes(&l.one) : 0;
     /* the picture and a grid that goes into it; its filtered copy, and room for that compressed and for the file */
     *bytes = image_bytes(&l.all) * 4 + grid;
@@ -195,5 +200,20 @@ int sample_picture(Image *out, const SampleJob *j, Err *e)
     rc = composed(&l) ? compose(out, j, &l, e) : grid_of(out, j, 0, e);
     if (rc)
         image_free(out);
+    return rc;
+}
+
+int sample_frame(Image *out, const SampleJob *j, int moment, Err *e)
+{
+    const size_t values = model_image_values(&j->model->config), n = (size_t)j->plan.n;
+    const int size = j->model->config.image_size, channels = j->model->config.in_channels;
+    uint8_t *px = mem_alloc(n, values, "a frame", e);
+    int rc = -1;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; px && i < n; i++)
+        memcpy(px + i * values, j->px[0] + (i * (size_t)j->args->trajectory + (size_t)moment) * values, values);
+    if (px)
+        rc = image_grid(out, px, (int)n, channels, size, size, j->plan.cols, j->args->scale, PAD, 0, e);
+    mem_free(px);
     return rc;
 }

@@ -11,5 +11,7 @@ int sample_picture_measure(size_t *bytes, const SampleJob *j, Err *e);
 
 /* Of j->px; the caller frees it. */
 int sample_picture(Image *out, const SampleJob *j, Err *e);
+/* One moment of a trajectory (sample_moves): the grid of all images. */
+int sample_frame(Image *out, const SampleJob *j, int moment, Err *e);
 
 #endif

@@ -77,6 +77,11 @@ int *graph_ints(Graph *g, int n)
     return graph_block(g, (size_t)n, sizeof(int));
 }
 
+float *graph_floats(Graph *g, int n)
+{
+    return graph_block(g, (size_t)n, sizeof(float));
+}
+
 void graph_scope(Graph *g, const char *scope)
 {
     size_t bytes = strlen(scope) + 1;

@@ -216,6 +216,13 @@ static void embedding_fwd(Node *n, const Graph *g)
 {
     Shape t = n->in[0]->val.shape;
     g->be->embed_fwd(n->val.data, node_val(n, 0), n->attr.embed.ids, n->val.shape.d[0], t.d[1]);
+    for (int i = 0; n->attr.embed.to && i < n->val.shape.d[0]; i++) {
+        const real part = (real)n->attr.embed.part[i];
+        const real *to = node_val(n, 0) + (size_t)n->attr.embed.to[i] * (size_t)t.d[1];
+        real *row = n->val.data + (size_t)i * (size_t)t.d[1];
+        for (int k = 0; part != 0 && k < t.d[1]; k++)
+            row[k] = (1 - part) * row[k] + part * to[k];
+    }
 }
 
 static void embedding_bwd(Node *n, const Graph *g)
@@ -243,4 +250,12 @@ Node *op_embedding(Graph *g, Node *table, const int *ids, int n, int tokens)
         node->fixed = false; /* the ids may change */
     }
     return node;
+}
+
+void op_embedding_mix(Node *embedding, const int *to, const float *part)
+{
+    if (embedding) {
+        embedding->attr.embed.to = to;
+        embedding->attr.embed.part = part;
+    }
 }

@@ -1,6 +1,7 @@
 /* PNG files: stb_image_write encodes to memory, with zlib as its compressor (stb's own makes larger files); text chunks
  * are put in after the first chunk. A chunk: length, type, data, CRC-32 of type and data, numbers big-endian. Text
- * that is not ASCII goes into an iTXt chunk, which is UTF-8; tEXt would be Latin-1. (PNG specification, 11.3.4.) */
+ * that is not ASCII goes into an iTXt chunk, which is UTF-8; tEXt would be Latin-1. (PNG specification, 11.3.4; for
+ * animations, acTL, fcTL and fdAT, its third edition, 11.3.6.) */
 #include "sdlora/image.h"
 
 #include <limits.h>
@@ -97,28 +98,144 @@ static int splice_text(unsigned char **out, size_t *size, const unsigned char *p
     return 0;
 }
 
-int image_write_png(const char *path, const Image *im, const char *const *text, Err *e)
+static int check_image(const char *path, const Image *im, Err *e)
 {
-    unsigned char *png, *file;
-    size_t size;
-    int n = 0, result;
-
     if ((im->channels != 1 && im->channels != 3) || image_check_size(im->w, im->h, im->channels, NULL) != 0)
         return err_set(e, ERR_FAILED, "cannot write '%s': %dx%d pixels of %d channels are none, or too many", path,
                        im->w, im->h, im->channels);
-    if (check_text(path, text, e) != 0)
-        return -1;
-    png = stbi_write_png_to_mem(im->px, im->w * im->channels, im->w, im->h, im->channels, &n);
+    return 0;
+}
+
+/* free() it; NULL: *e */
+static unsigned char *encode(size_t *size, const char *path, const Image *im, Err *e)
+{
+    int n = 0;
+    unsigned char *png = stbi_write_png_to_mem(im->px, im->w * im->channels, im->w, im->h, im->channels, &n);
+
     if (!png || n <= FIRST_CHUNK_END) {
         free(png);
-        return err_set(e, ERR_FAILED, "cannot write '%s': no memory to compress %dx%d pixels", path, im->w, im->h);
+        err_set(e, ERR_FAILED, "cannot write '%s': no memory to compress %dx%d pixels", path, im->w, im->h);
+        return NULL;
     }
-    result = splice_text(&file, &size, png, (size_t)n, text, e);
-    free(png);
-    if (result == 0) {
+    *size = (size_t)n;
+    return png;
+}
+
+static int save(const char *path, const unsigned char *png, size_t n, const char *const *text, Err *e)
+{
+    unsigned char *file;
+    size_t size;
+    int result = splice_text(&file, &size, png, n, text, e);
+
+    if (result == 0)
         result = file_save(path, file, size, e);
-        mem_free(file);
+    mem_free(file);
+    return result;
+}
+
+int image_write_png(const char *path, const Image *im, const char *const *text, Err *e)
+{
+    unsigned char *png;
+    size_t size;
+    int result;
+
+    if (check_image(path, im, e) != 0 || check_text(path, text, e) != 0 || !(png = encode(&size, path, im, e)))
+        return -1;
+    result = save(path, png, size, text, e);
+    free(png);
+    return result;
+}
+
+/* ---- animations ---- */
+
+typedef struct Animation {
+    unsigned char *data; /* malloc */
+    size_t n;
+    uint32_t numbers; /* of fcTL and fdAT chunks so far */
+} Animation;
+
+static int put_chunk(Animation *a, const char *type, const void *data, size_t n, Err *e)
+{
+    unsigned char *more = realloc(a->data, a->n + 12 + n), *p;
+
+    if (!more)
+        return err_set(e, ERR_FAILED, "no memory for an animation");
+    a->data = more;
+    p = more + a->n;
+    put_u32(p, n);
+    memcpy(p + 4, type, 4);
+    memcpy(p + 8, data, n);
+    put_u32(p + 8 + n, crc32(crc32(0, NULL, 0), p + 4, (uInt)(4 + n)));
+    a->n += 12 + n;
+    return 0;
+}
+
+/* fcTL, then the picture's one IDAT, which in frames after the first is a fdAT with a number before the same data. */
+static int put_frame(Animation *a, const unsigned char *png, size_t size, const Image *im, int milliseconds, bool first,
+                     Err *e)
+{
+    const size_t at = FIRST_CHUNK_END, n = size - at - 24; /* IDAT's frame, IEND */
+    unsigned char control[26] = {0}, *data;
+    int result;
+
+    put_u32(control, a->numbers++);
+    put_u32(control + 4, (size_t)im->w);
+    put_u32(control + 8, (size_t)im->h);
+    put_u32(control + 20, (size_t)milliseconds << 16 | 1000); /* a fraction of a second, in two numbers of 16 bits */
+    if (put_chunk(a, "fcTL", control, sizeof control, e))
+        return -1;
+    if (first)
+        return put_chunk(a, "IDAT", png + at + 8, n, e);
+    data = mem_alloc(n + 4, 1, "an animation", e);
+    if (!data)
+        return -1;
+    put_u32(data, a->numbers++);
+    memcpy(data + 4, png + at + 8, n);
+    result = put_chunk(a, "fdAT", data, n + 4, e);
+    mem_free(data);
+    return result;
+}
+
+static int animate(Animation *a, const char *path, const Image *frames, int n, const int *milliseconds, Err *e)
+{
+    unsigned char control[8] = {0}; /* number of frames; 0: again and again */
+    int result = 0;
+
+    put_u32(control, (size_t)n);
+    for (int i = 0; i < n && !result; i++) {
+        size_t size;
+        unsigned char *png = encode(&size, path, &frames[i], e);
+        if (!png)
+            return -1;
+        if (i == 0) {
+            a->data = malloc(FIRST_CHUNK_END);
+            if (a->data)
+                memcpy(a->data, png, FIRST_CHUNK_END);
+            a->n = FIRST_CHUNK_END;
+            result = a->data ? put_chunk(a, "acTL", control, sizeof control, e)
+                             : err_set(e, ERR_FAILED, "no memory for an animation");
+        }
+        result = result ? result : put_frame(a, png, size, &frames[i], milliseconds[i], i == 0, e);
+        free(png);
     }
+    return result ? result : put_chunk(a, "IEND", "", 0, e);
+}
+
+int image_write_apng(const char *path, const Image *frames, int n, const int *milliseconds, const char *const *text,
+                     Err *e)
+{
+    Animation a = {0};
+    int result = check_text(path, text, e);
+
+    for (int i = 0; i < n && !result; i++)
+        result = frames[i].w == frames[0].w && frames[i].h == frames[0].h && frames[i].channels == frames[0].channels
+                     ? check_image(path, &frames[i], e)
+                     : err_set(e, ERR_FAILED, "cannot write '%s': its frames are of different sizes", path);
+    if (!result)
+        result = animate(&a, path, frames, n, milliseconds, e);
+    if (!result)
+        result = save(path, a.data, a.n, text, e);
+    free(a.data);
     return result;
 }
 

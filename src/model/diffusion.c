@@ -8,6 +8,7 @@
 const char *const SCHEDULE_NAMES[] = {"linear", "cosine", NULL};
 const char *const PREDICT_NAMES[] = {"eps", "v", "x0", NULL};
 const char *const CLIP_NAMES[] = {"x0", "xt", "none", NULL};
+const char *const SPACING_NAMES[] = {"trailing", "leading", "karras", "logsnr", NULL};
 
 static double cosine_f(double t, int timesteps)
 {
@@ -103,14 +104,15 @@ static void reverse(float *x, const real *output, const float *noise, int t, dou
     }
 }
 
-void diffusion_ddpm_step(float *x, const real *output, const float *noise, int t, size_t n, ClipKind clip,
+void diffusion_ddpm_step(float *x, const real *output, const float *noise, int t, int t_prev, size_t n, ClipKind clip,
                          const Diffusion *d)
 {
-    double ac = d->alphas_cumprod[t], prev = t > 0 ? d->alphas_cumprod[t - 1] : 1, beta = d->betas[t];
+    double ac = d->alphas_cumprod[t], prev = t_prev >= 0 ? d->alphas_cumprod[t_prev] : 1;
+    double beta = t_prev == t - 1 ? d->betas[t] : 1 - ac / prev;
     double variance = beta * (1 - prev) / (1 - ac);
 
     reverse(x, output, noise, t, sqrt(1 - beta) * (1 - prev) / (1 - ac), sqrt(prev) * beta / (1 - ac),
-            t > 0 ? sqrt(variance) : 0, n, clip, d);
+            t_prev >= 0 ? sqrt(variance) : 0, n, clip, d);
 }
 
 void diffusion_ddim_step(float *x, const real *output, const float *noise, int t, int t_prev, double eta, size_t n,
@@ -124,8 +126,51 @@ void diffusion_ddim_step(float *x, const real *output, const float *noise, int t
     reverse(x, output, noise, t, cx, sqrt(prev) - cx * sqrt(ac), sigma, n, clip, d);
 }
 
-int diffusion_timestep(const Diffusion *d, int steps, int s)
+/* ---- which timesteps ---- */
+
+double diffusion_sigma(const Diffusion *d, int t)
 {
-    int j = steps - 1 - s;
-    return j < 0 ? -1 : (int)((int64_t)(j + 1) * d->timesteps / steps) - 1;
+    return t < 0 ? 0 : sqrt((1 - d->alphas_cumprod[t]) / d->alphas_cumprod[t]);
+}
+
+/* The timestep whose log sigma is nearest. */
+static int timestep_of(double log_sigma, const Diffusion *d)
+{
+    int low = 0, high = d->timesteps - 1;
+
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (log(diffusion_sigma(d, middle)) < log_sigma)
+            low = middle;
+        else
+            high = middle;
+    }
+    return log_sigma - log(diffusion_sigma(d, low)) < log(diffusion_sigma(d, high)) - log_sigma ? low : high;
+}
+
+static int by_sigma(double part, const Diffusion *d, Spacing spacing)
+{
+    const double sigma_max = 80, rho = 7;
+    double max = fmin(diffusion_sigma(d, d->timesteps - 1), sigma_max), min = fmin(diffusion_sigma(d, 0), max);
+
+    if (spacing == SPACING_LOGSNR)
+        return timestep_of(log(max) + part * (log(min) - log(max)), d);
+    max = pow(max, 1 / rho);
+    min = pow(min, 1 / rho);
+    return timestep_of(rho * log(max + part * (min - max)), d);
+}
+
+void diffusion_timesteps(int *t, const Diffusion *d, int steps, Spacing spacing)
+{
+    const int64_t all = d->timesteps;
+
+    t[steps] = -1;
+    for (int s = 0; s < steps; s++)
+        t[s] = spacing == SPACING_TRAILING  ? (int)((steps - s) * all / steps) - 1
+               : spacing == SPACING_LEADING ? (int)((steps - 1 - s) * all / steps)
+                                            : by_sigma(steps > 1 ? (double)s / (steps - 1) : 0, d, spacing);
+    for (int s = steps - 1; s >= 0; s--) /* noise levels that are nearer than timesteps are */
+        t[s] = t[s] > t[s + 1] ? t[s] : t[s + 1] + 1;
+    for (int s = 0; s < steps; s++)
+        t[s] = t[s] < d->timesteps - 1 - s ? t[s] : d->timesteps - 1 - s;
 }

@@ -1,7 +1,4 @@
-/* The reverse process: see sampler.h. Guidance (Ho & Salimans 2022, eq. 6 with w = s - 1): the network runs twice on
- * the same images, with the null class and with their own. Not once on a doubled batch: its activations would leave the
- * cache, and the null half of a small batch would have to begin at a whole group (backend.h), 16 images instead of 2
- * for one image. */
+/* The reverse process: see sampler.h. */
 #include "sampler_private.h"
 
 #include <math.h>
@@ -9,30 +6,14 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
-#include "sdlora/rng.h"
 #include "sdlora/threads.h"
-
-typedef struct Chunk {
-    const SampleConfig *c;
-    Unet *u;
-    const Diffusion *d;
-    const int *classes; /* (n) */
-    int first, n;       /* images first .. first+n-1 */
-    int begin;          /* the first step taken */
-    int most;           /* of n */
-    size_t values;      /* of an image */
-    float *x;           /* (n,values) */
-    float *noise;       /* (most,values) scratch */
-    real *uncond;       /* (most,values) scratch for guidance; NULL: none */
-    float *x0; /* (kept,most,values): predictions of the clean image, that of step s at s mod kept; NULL: none */
-} Chunk;
 
 struct Sampler {
     SampleConfig c;
     Model *model;
     const int *classes; /* (n) */
     int n, threads;
-    int steps, begin; /* steps from pure noise, and the first of them that is taken */
+    int *times; /* (steps + 1) from pure noise */
     bool guided;
     UnetChunks nets;
     Chunk *scratch; /* (workers): their scratch */
@@ -48,47 +29,16 @@ typedef struct Job { /* one drawing */
     Err why;
 } Job;
 
-/* The noise of image i at step s (0: the start) is a pure function of (seed, i, s). */
-static void image_noise(float *out, const Chunk *k, int i, int s)
+/* Image i's prediction in answer `a` since pure noise, as long as it is kept */
+static float *kept_x0(const Chunk *k, int i, int a)
 {
-    Rng r = rng_make(k->c->seed, rng_stream("sample", (uint64_t)(k->first + i)));
-    r.counter = (uint64_t)s << 32;
-    rng_normal(&r, out, k->values);
+    return k->x0 + ((size_t)(a % sample_kept(k->c)) * (size_t)k->most + (size_t)i) * k->values;
 }
 
-/* The network's answer at step s, guided, in its out. */
-static void predict(const Chunk *k, int s)
-{
-    const Unet *u = k->u;
-    size_t values = (size_t)k->n * k->values;
-    real *x = u->x->val.data, *out = u->out->val.data, scale = (real)k->c->cfg_scale;
-
-    for (int i = 0; i < k->n; i++)
-        u->step[i] = s;
-    for (size_t i = 0; i < values; i++)
-        x[i] = (real)k->x[i];
-    if (k->uncond) {
-        for (int i = 0; i < k->n; i++)
-            u->y[i] = u->model->config.classes;
-        graph_forward(u->g);
-        memcpy(k->uncond, out, values * sizeof *out);
-    }
-    memcpy(u->y, k->classes, (size_t)k->n * sizeof *u->y);
-    graph_forward(u->g);
-    for (size_t i = 0; k->uncond && i < values; i++)
-        out[i] = k->uncond[i] + scale * (out[i] - k->uncond[i]);
-}
-
-/* Image i's prediction of step s, as long as it is kept */
-static float *kept_x0(const Chunk *k, int i, int s)
-{
-    return k->x0 + ((size_t)(s % sample_kept(k->c)) * (size_t)k->most + (size_t)i) * k->values;
-}
-
-static void reverse_step(const Chunk *k, int s, int steps)
+static void reverse_step(const Chunk *k, int s, int stage)
 {
     const SamplerDef *def = k->c->sampler;
-    const int t = diffusion_timestep(k->d, steps, s), t_prev = diffusion_timestep(k->d, steps, s + 1);
+    const int stages = 1 + def->two_stages, answer = s * stages + stage, t = k->times[s], t_prev = k->times[s + 1];
     const bool noisy = def->noise && t_prev >= 0 && (!def->uses_eta || k->c->eta > 0);
 
 #pragma omp parallel for schedule(static)
@@ -96,53 +46,24 @@ static void reverse_step(const Chunk *k, int s, int steps)
         const size_t at = (size_t)i * k->values;
         SamplerStep st = {.x = k->x + at,
                           .out = k->u->out->val.data + at,
-                          .noise = noisy ? k->noise + at : NULL,
+                          .noise = noisy ? sampler_noise(k, i, s + 1) : NULL,
+                          .base = k->base ? k->base + at : NULL,
                           .t = t,
                           .t_prev = t_prev,
                           .step = s,
-                          .steps = steps,
+                          .steps = k->steps,
+                          .stage = stage,
+                          .times = k->times,
                           .n = k->values,
                           .eta = k->c->eta,
                           .clip = k->c->clip,
                           .d = k->d};
-        if (noisy)
-            image_noise(k->noise + at, k, i, s + 1);
         if (k->x0)
-            diffusion_x0(kept_x0(k, i, s), st.x, st.out, t, k->values, k->c->clip, k->d);
-        for (int back = 0; k->x0 && back <= def->history && back <= s - k->begin; back++)
-            st.x0[back] = kept_x0(k, i, s - back);
+            diffusion_x0(kept_x0(k, i, answer), st.x, st.out, stage ? t_prev : t, k->values, k->c->clip, k->d);
+        for (int back = 0; k->x0 && back <= def->history && back <= answer - k->begin * stages; back++)
+            st.x0[back] = kept_x0(k, i, answer - back);
         def->step(&st);
     }
-}
-
-/* x of all images, or where they are kept, becomes the picture's at t: see sample_steps_taken. t -1: the picture. */
-static void put_picture(const Chunk *k, int t, const uint8_t *paint)
-{
-    const size_t channels = (size_t)k->u->model->config.in_channels;
-
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < k->n; i++) {
-        const size_t at = (size_t)i * k->values;
-        real *noised = k->u->x->val.data + at; /* predict fills it anew */
-        if (t >= 0) {
-            image_noise(k->noise + at, k, i, 0);
-            diffusion_noise(noised, NULL, k->c->init, k->noise + at, t, k->values, k->d);
-        }
-        for (size_t v = 0; v < k->values; v++)
-            if (!paint || !paint[v / channels])
-                k->x[at + v] = t >= 0 ? (float)noised[v] : k->c->init[v];
-    }
-}
-
-/* What the first step finds. */
-static void begin(const Chunk *k, int steps)
-{
-    for (int i = 0; i < k->n; i++)
-        image_noise(k->x + (size_t)i * k->values, k, i, 0);
-    if (k->begin > 0)
-        put_picture(k, diffusion_timestep(k->d, steps, k->begin), NULL);
-    else if (k->c->paint)
-        put_picture(k, diffusion_timestep(k->d, steps, 0), k->c->paint);
 }
 
 /* The first image of the chunk that is not finite, -1: none. The network's answer is looked at too: clamping hides its
@@ -158,17 +79,16 @@ static int first_not_finite(const Chunk *k)
 }
 
 /* Where in step s did it begin? */
-static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
+static void diagnose(const Chunk *k, int image, int s, int stage, Err *e)
 {
     Unet *u = k->u;
     char what[64];
 
-    snprintf(what, sizeof what, "image %d at step %d of %d", k->first + image, s + 1, steps);
-    for (int i = 0; k->uncond && i < k->n; i++)
-        u->y[i] = u->model->config.classes;
-    if (k->uncond && unet_diverged(u, what, e))
+    snprintf(what, sizeof what, "image %d at step %d of %d", k->first + image, s + 1, k->steps);
+    sampler_set_classes(k, true);
+    if (sampler_guides(k, k->times[s + stage]) && unet_diverged(u, what, e))
         return;
-    memcpy(u->y, k->classes, (size_t)k->n * sizeof *u->y);
+    sampler_set_classes(k, false);
     if (!unet_diverged(u, what, e))
         err_set(e, ERR_DIVERGED,
                 "%s is not finite, though the network's answers are; lower the scale of guidance, or look for large "
@@ -178,11 +98,11 @@ static void diagnose(const Chunk *k, int image, int s, int steps, Err *e)
 
 /* Chunks before this one go on: one of them may fail too, and then it is the one to report, however many threads there
  * are. */
-static void note_failure(Job *j, const Chunk *k, int image, int s, int steps)
+static void note_failure(Job *j, const Chunk *k, int image, int s, int stage)
 {
     Err why;
 
-    diagnose(k, image, s, steps, &why);
+    diagnose(k, image, s, stage, &why);
 #pragma omp critical(sampler_step)
     if (k->first < j->failed) {
         j->failed = k->first;
@@ -204,12 +124,30 @@ static bool told_to_stop(Job *j, const Chunk *k, int s, int steps)
     return stopped;
 }
 
+/* Step s with its stages; false: something is not finite, and that is noted. */
+static bool take_step(Job *j, const Chunk *k, int s)
+{
+    const int t_prev = k->times[s + 1], stages = 1 + (k->c->sampler->two_stages && t_prev >= 0);
+
+    for (int stage = 0; stage < stages; stage++) {
+        int bad;
+        sampler_ask(k, s + stage);
+        reverse_step(k, s, stage);
+        bad = first_not_finite(k);
+        if (bad >= 0) {
+            note_failure(j, k, bad, s, stage);
+            return false;
+        }
+        if (k->c->paint)
+            sampler_put_picture(k, t_prev, k->c->paint);
+    }
+    return true;
+}
+
 static double draw_chunk(void *ctx, Unet *u, int first, int worker)
 {
     Job *j = ctx;
     Chunk k = j->s->scratch[worker];
-    const int steps = j->s->steps;
-    int bad;
 
     k.u = u;
     k.first = first;
@@ -218,20 +156,10 @@ static double draw_chunk(void *ctx, Unet *u, int first, int worker)
     k.x = j->images + (size_t)first * k.values;
     if (told_to_stop(j, &k, 0, 0))
         return 0;
-    begin(&k, steps);
-    for (int s = k.begin; s < steps; s++) {
-        predict(&k, s);
-        reverse_step(&k, s, steps);
-        bad = first_not_finite(&k);
-        if (bad >= 0) {
-            note_failure(j, &k, bad, s, steps);
+    sampler_begin(&k);
+    for (int s = k.begin; s < k.steps; s++)
+        if (!take_step(j, &k, s) || told_to_stop(j, &k, s + 1 - k.begin, k.steps - k.begin))
             return 0;
-        }
-        if (k.c->paint)
-            put_picture(&k, diffusion_timestep(k.d, steps, s + 1), k.c->paint);
-        if (told_to_stop(j, &k, s + 1 - k.begin, steps - k.begin))
-            return 0;
-    }
     return 0;
 }
 
@@ -244,7 +172,12 @@ static int make_scratch(Chunk *k, bool guided, Err *e)
     k->noise = mem_alloc(values, sizeof *k->noise, "noise", e);
     k->uncond = guided ? mem_alloc(values, sizeof *k->uncond, "guidance", e) : NULL;
     k->x0 = kept ? mem_alloc(kept * values, sizeof *k->x0, "earlier predictions", e) : NULL;
-    return k->noise && (k->uncond || !guided) && (k->x0 || !kept) ? 0 : -1;
+    k->base = k->c->sampler->base ? mem_alloc(values, sizeof *k->base, "earlier images", e) : NULL;
+    k->other = sample_two_seeds(k->c) ? mem_alloc(values, sizeof *k->other, "noise", e) : NULL;
+    return k->noise && (k->uncond || !guided) && (k->x0 || !kept) && (k->base || !k->c->sampler->base) &&
+                   (k->other || !sample_two_seeds(k->c))
+               ? 0
+               : -1;
 }
 
 static int make_all_scratch(Sampler *s, Err *e)
@@ -255,7 +188,9 @@ static int make_all_scratch(Sampler *s, Err *e)
     for (int i = 0; i < s->nets.n_workers; i++) {
         s->scratch[i] = (Chunk){.c = &s->c,
                                 .d = &s->model->diffusion,
-                                .begin = s->begin,
+                                .times = s->times,
+                                .begin = s->c.steps - sample_steps_taken(&s->c),
+                                .steps = s->c.steps,
                                 .most = s->nets.chunk,
                                 .values = model_image_values(&s->model->config)};
         if (make_scratch(&s->scratch[i], s->guided, e))
@@ -265,19 +200,16 @@ static int make_all_scratch(Sampler *s, Err *e)
 }
 
 /* The timesteps of all steps, which a network embeds once */
-static int set_times(UnetChunks *nets, const Diffusion *d, int steps, Err *e)
+static int set_times(Sampler *s, Err *e)
 {
-    int *t = mem_alloc((size_t)steps, sizeof *t, "timesteps", e);
-
-    if (!t)
+    s->times = mem_alloc((size_t)s->c.steps + 1, sizeof *s->times, "timesteps", e);
+    if (!s->times)
         return -1;
-    for (int s = 0; s < steps; s++)
-        t[s] = diffusion_timestep(d, steps, s);
-    for (int i = 0; i < nets->n_workers; i++)
-        unet_set_time(&nets->workers[i], t);
-    if (nets->rest.g)
-        unet_set_time(&nets->rest, t);
-    mem_free(t);
+    diffusion_timesteps(s->times, &s->model->diffusion, s->c.steps, s->c.spacing);
+    for (int i = 0; i < s->nets.n_workers; i++)
+        unet_set_time(&s->nets.workers[i], s->times);
+    if (s->nets.rest.g)
+        unet_set_time(&s->nets.rest, s->times);
     return 0;
 }
 
@@ -294,14 +226,11 @@ Sampler *sampler_new(Model *m, const int *classes, int n, const SampleConfig *c,
     s->model = m;
     s->classes = classes;
     s->n = n;
-    s->steps = sample_steps(c, &m->config);
-    s->begin = s->steps - sample_steps_taken(c, &m->config);
     s->threads = plan.threads;
     s->guided = sample_is_guided(c, m, classes, n);
     o.workers = plan.workers;
     before = threads_limit(s->threads);
-    status = unet_chunks_build(&s->nets, m, &o, plan.batch, e) || set_times(&s->nets, &m->diffusion, s->steps, e) ||
-             make_all_scratch(s, e);
+    status = unet_chunks_build(&s->nets, m, &o, plan.batch, e) || set_times(s, e) || make_all_scratch(s, e);
     threads_restore(before);
     if (status) {
         sampler_free(s);
@@ -318,8 +247,11 @@ void sampler_free(Sampler *s)
         mem_free(s->scratch[i].noise);
         mem_free(s->scratch[i].uncond);
         mem_free(s->scratch[i].x0);
+        mem_free(s->scratch[i].base);
+        mem_free(s->scratch[i].other);
     }
     mem_free(s->scratch);
+    mem_free(s->times);
     unet_chunks_free(&s->nets);
     mem_free(s);
 }

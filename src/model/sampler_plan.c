@@ -8,9 +8,13 @@
 
 SampleConfig sample_config_default(const ModelConfig *m)
 {
+    const SamplerDef *sampler = &SAMPLERS[m->clip == CLIP_XT ? SAMPLER_DDPM : SAMPLER_DDIM];
     return (SampleConfig){
-        .sampler = &SAMPLERS[m->clip == CLIP_XT ? SAMPLER_DDPM : SAMPLER_DDIM],
-        .steps = m->timesteps < 50 ? m->timesteps : 50,
+        .sampler = sampler,
+        .steps = sampler_steps(sampler, m),
+        .spacing = sampler->spacing,
+        .negative = -1,
+        .cfg_high = INFINITY,
         .cfg_scale = m->null_class ? 1.2 : 1, /* a little guidance is better by every measure: README, "Results" */
         .clip = m->clip,
     };
@@ -18,13 +22,20 @@ SampleConfig sample_config_default(const ModelConfig *m)
 
 int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e)
 {
-    if (!c->sampler->all_steps && (c->steps < 1 || c->steps > m->timesteps))
+    if (c->steps < 1 || c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "the number of steps must be 1 to %d, the model's timesteps, not %d", m->timesteps,
                        c->steps);
     if (!(c->eta >= 0 && c->eta <= 1))
         return err_set(e, ERR_USAGE, "eta must be 0 to 1, not %g", c->eta);
-    if (c->cfg_scale != 1 && !m->null_class)
-        return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class");
+    if (c->negative < -1 || c->negative >= m->classes)
+        return err_set(e, ERR_USAGE, "the negative class must be 0 to %d, not %d", m->classes - 1, c->negative);
+    if (c->cfg_scale != 1 && c->negative < 0 && !m->null_class)
+        return err_set(e, ERR_USAGE, "guidance needs a model that knows the null class, or a negative class");
+    if (!(c->cfg_low >= 0 && c->cfg_low < c->cfg_high))
+        return err_set(e, ERR_USAGE, "the interval of guidance must begin at 0 or more and end above, not %g to %g",
+                       c->cfg_low, c->cfg_high);
+    if (!(c->cfg_rescale >= 0 && c->cfg_rescale <= 1))
+        return err_set(e, ERR_USAGE, "the rescaling of guidance must be 0 to 1, not %g", c->cfg_rescale);
     if (c->init && !(c->strength >= 0 && c->strength <= 1))
         return err_set(e, ERR_USAGE, "the strength must be 0 to 1, not %g", c->strength);
     if (c->paint && !c->init)
@@ -34,29 +45,24 @@ int sample_config_check(const SampleConfig *c, const ModelConfig *m, Err *e)
     return 0;
 }
 
-static bool any_class(const int *classes, int n, int null_class)
+int sample_negative(const SampleConfig *c, const ModelConfig *m)
 {
-    for (int i = 0; i < n; i++)
-        if (classes[i] != null_class)
-            return true;
-    return false;
+    return c->negative < 0 ? m->classes : c->negative;
 }
 
 bool sample_is_guided(const SampleConfig *c, const Model *m, const int *classes, int n)
 {
-    return c->cfg_scale != 1 && any_class(classes, n, m->config.classes);
+    const int negative = sample_negative(c, &m->config);
+
+    for (int i = 0; c->cfg_scale != 1 && i < n; i++)
+        if (classes[i] != negative || (c->mix && c->mix->to && c->mix->to[i] != negative))
+            return true;
+    return false;
 }
 
-int sample_steps(const SampleConfig *c, const ModelConfig *m)
+int sample_steps_taken(const SampleConfig *c)
 {
-    return c->sampler->all_steps ? m->timesteps : c->steps;
-}
-
-int sample_steps_taken(const SampleConfig *c, const ModelConfig *m)
-{
-    const int steps = sample_steps(c, m);
-
-    return c->init ? (int)lround(c->strength * steps) : steps;
+    return c->init ? (int)lround(c->strength * c->steps) : c->steps;
 }
 
 int sample_kept(const SampleConfig *c)
@@ -64,12 +70,23 @@ int sample_kept(const SampleConfig *c)
     return c->sampler->history ? c->sampler->history + 1 : 0;
 }
 
+bool sample_two_seeds(const SampleConfig *c)
+{
+    return c->mix && c->mix->seed != c->seed;
+}
+
+int sample_floats(const SampleConfig *c)
+{
+    return 1 + sample_kept(c) + c->sampler->base + sample_two_seeds(c);
+}
+
 UnetOptions sample_network(const SampleConfig *c, const Model *m, int n)
 {
     return (UnetOptions){.n = n,
                          .h = m->config.image_size,
                          .w = m->config.image_size,
-                         .times = sample_steps(c, &m->config),
+                         .times = c->steps,
+                         .mixed = c->mix != NULL,
                          .batch_stats = c->batch_stats,
                          .conv = c->conv};
 }
@@ -87,9 +104,8 @@ static int measure(SamplePlan *p, Model *m, const int *classes, int n, const Sam
     p->workers = unet_chunks_workers(&o, p->batch);
     if (unet_chunks_measure(&p->bytes, m, &o, p->batch, e))
         return -1;
-    p->bytes +=
-        (size_t)p->workers * (size_t)p->batch * values * /* see make_scratch */
-        ((size_t)(1 + sample_kept(c)) * sizeof(float) + (sample_is_guided(c, m, classes, n) ? sizeof(real) : 0));
+    p->bytes += (size_t)p->workers * (size_t)p->batch * values * /* see make_scratch */
+                ((size_t)sample_floats(c) * sizeof(float) + (sample_is_guided(c, m, classes, n) ? sizeof(real) : 0));
     p->bytes += c->other_bytes;
     return 0;
 }

@@ -50,14 +50,19 @@ static Node *block(Nn *c, const ModelConfig *m, Node *x, int channels, Node *t, 
     return cross_attention(c, m, h, context);
 }
 
-static Node *build(Nn *c, const ModelConfig *m, Node *x, Node *features, const int *step, const int *y, int n)
+static Node *build(Nn *c, const Unet *u)
 {
+    const ModelConfig *m = &u->model->config;
+    const int *step = u->step, n = u->n;
     Node *time, *t, *context, *residual[MODEL_MAX_LEVELS] = {NULL};
+    Node *x = u->x;
     int levels = m->levels;
 
     nn_buffer(c, "time_embedding.0", "half_embedding", m->time_dim / 2);
-    time = op_act(c->g, nn_linear(c, "time_embedding.1", features, m->time_dim), m->act);
-    context = nn_embedding(c, "class_embedding", m->classes + m->null_class, m->context_tokens, m->context_dim, y, n);
+    time = op_act(c->g, nn_linear(c, "time_embedding.1", u->time, m->time_dim), m->act);
+    context =
+        nn_embedding(c, "class_embedding", m->classes + m->null_class, m->context_tokens, m->context_dim, u->y, n);
+    op_embedding_mix(context, u->to, u->part);
 
     for (int i = 0; i < levels; i++) {
         size_t mark = nn_enter(c, "encoder_convs.%d", i);
@@ -100,7 +105,11 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
         u->step = graph_ints(u->g, o->n);
     }
     u->y = graph_ints(u->g, o->n);
-    u->out = build(&c, &m->config, u->x, u->time, u->step, u->y, o->n);
+    if (o->mixed) {
+        u->to = graph_ints(u->g, o->n);
+        u->part = graph_floats(u->g, o->n);
+    }
+    u->out = build(&c, u);
     graph_keep(u->out);
     if (u->g->err.code) {
         if (e)

@@ -4,13 +4,14 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/text.h"
 
 #include "../classes.h"
 
-enum { IMAGES_MAX = 10000000 };
-
+static const char *const OF_GUIDANCE[] = {"cfg-interval", "cfg-rescale", "negative", NULL};
 const char *const OF_INIT[] = {"mask", "strength", "fit", "background", NULL};
 static const char *const FORMAT_NAMES[] = {"png", "idx", "npy", NULL};
 
@@ -24,7 +25,7 @@ static const Option OPTIONS[] = {
      OWN(FIELD_TEXT, classes, .help = "classes, one row each, by name or number; none: no class (models with a null class). "
                                       "A comma in a name is written \\,")},
     {.name = "count", .alias = "n", .letter = 'n', .flags = OPT_NO_DEFAULT | OPT_DRAWN,
-     OWN(FIELD_INT, n, .min = 1, .max = IMAGES_MAX,
+     OWN(FIELD_INT, n, .min = 1, .max = SAMPLE_IMAGES_MAX,
          .help = "images of each class [64 of one class, 10 each of several]")},
     {.name = "rows", .flags = OPT_NO_DEFAULT,
      OWN(FIELD_INT, rows, .min = 1, .max = 100000, .help = "rows of the grid")},
@@ -38,7 +39,11 @@ static const Option OPTIONS[] = {
      OWN(FIELD_BOOL, no_captions, .help = "leave out the names of classes beside rows, and with --compare what stands above the blocks")},
     {.name = "trajectory", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "K",
      OWN(FIELD_INT, trajectory, .min = 2, .max = 1000,
-         .help = "draw K moments from noise to image, one row per class")},
+         .help = "draw K moments from noise to image, one row per class; as an animation, one grid after the other, where "
+                 "--output ends with .apng")},
+    {.name = "interpolate", .flags = OPT_DRAWN, .arg = "A:B|seed:A:B",
+     OWN(FIELD_TEXT, interpolate,
+         .help = "rows from class A to class B, or from seed A to seed B: --cols images each [10], -n rows [1, of each class]")},
     {.heading = "From a picture"},
     {.name = "init-image", .flags = OPT_DRAWN, .arg = "FILE",
      OWN(FIELD_TEXT, init, .help = "begin with this PNG, JPEG, BMP or GIF, with noise on it")},
@@ -52,12 +57,23 @@ static const Option OPTIONS[] = {
     {.name = "background", .flags = OPT_DRAWN, .arg = "#RRGGBB",
      OWN(FIELD_TEXT, background, .help = "what transparent pixels show, also white or black")},
     {.heading = "How to draw"},
-    {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN}, /* these three: sample_table */
-    {.name = "steps", .flags = OPT_DRAWN},
+    {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
+     OWN(FIELD_TEXT, sampler, .help = "reverse process, also by the names of k-diffusion and diffusers (k_euler, HeunDiscreteScheduler) "
+                                      "[ddim; ddpm for models that clip x_t, as preset seed]")}, /* this, --steps, --eta, --spacing: sample_table */
+    {.name = "steps", .flags = OPT_NO_DEFAULT | OPT_DRAWN},
+    {.name = "spacing", .flags = OPT_NO_DEFAULT | OPT_DRAWN},
     {.name = "eta", .flags = OPT_DRAWN},
     {.name = "cfg-scale", .alias = "guidance", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_REAL, config.cfg_scale, .min = -100, .max = 100, .what = "the scale of guidance",
          .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]")},
+    {.name = "cfg-interval", .flags = OPT_DRAWN, .arg = "LO:HI",
+     OWN(FIELD_TEXT, cfg_interval,
+         .help = "guidance only where LO < sigma <= HI, the noise for each unit of picture, sqrt((1-ac)/ac); elsewhere half the time")},
+    {.name = "cfg-rescale", .flags = OPT_DRAWN,
+     OWN(FIELD_REAL, config.cfg_rescale, .max = 1, .what = "the rescaling of guidance",
+         .help = "bring the spread of a guided answer back to that of its class's: 0 not, 1 all the way")},
+    {.name = "negative", .flags = OPT_DRAWN, .arg = "CLASS",
+     OWN(FIELD_TEXT, negative, .help = "guide away from this class, not from no class")},
     {.name = "clip", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_ENUM, config.clip, .names = CLIP_NAMES,
          .help = "clamp to [-1,1] the predicted image, x_t, nothing [the model's]")},
@@ -99,6 +115,10 @@ static const OptionTable TABLE = {
             "  sdlora sample --lora a/lora:0.7 --lora b/lora:-0.3      both at once\n"
             "  sdlora sample --compare --lora a/lora --lora a/lora:0.5  without; with it; with half of it\n"
             "  sdlora sample --trajectory 12 --sampler ddpm\n"
+            "  sdlora sample --class 5 --trajectory 40 -o five.apng     the same as an animation\n"
+            "  sdlora sample --sampler unipc --steps 10       as good in a fifth of the time\n"
+            "  sdlora sample --interpolate 3:8 -n 4           four rows from threes to eights\n"
+            "  sdlora sample --interpolate seed:1:2           for each class a row from one noise to another\n"
             "  sdlora sample --init-image sketch.png --strength 0.6     variations of a picture\n"
             "  sdlora sample --init-image photo.png --mask hole.png    fill in what the mask has white\n"
             "  sdlora sample -n 500 --format idx -o fake      5,000 images that any MNIST reader takes\n"
@@ -108,9 +128,9 @@ static const OptionTable TABLE = {
 
 /* ---- what the table of samplers says ---- */
 
-static bool takes_steps(const SamplerDef *d)
+static bool any_sampler(const SamplerDef *d)
 {
-    return !d->all_steps;
+    return d->name != NULL;
 }
 
 static bool takes_all(const SamplerDef *d)
@@ -123,54 +143,41 @@ static bool takes_eta(const SamplerDef *d)
     return d->uses_eta;
 }
 
+static bool spaced_otherwise(const SamplerDef *d)
+{
+    return d->spacing != SAMPLERS[SAMPLER_DDIM].spacing;
+}
+
 /* The names of such samplers: "ddim, ..." */
-static const char *names_of(char out[SAMPLE_TEXT_MAX], bool (*such)(const SamplerDef *))
+static const char *names_of(char out[SAMPLE_TEXT_MAX], bool (*such)(const SamplerDef *), const char *separator)
 {
     size_t used = 0;
     out[0] = '\0';
     for (const SamplerDef *d = SAMPLERS; d->name; d++)
         if (such(d) && used < SAMPLE_TEXT_MAX)
-            used += (size_t)snprintf(out + used, SAMPLE_TEXT_MAX - used, "%s%s", used ? ", " : "", d->name);
+            used += (size_t)snprintf(out + used, SAMPLE_TEXT_MAX - used, "%s%s", used ? separator : "", d->name);
     return out;
 }
 
-/* The row of SAMPLERS that stands at this place of the table's names. */
-static const SamplerDef *sampler_at(int place)
+static Option *option_of(SampleTable *t, const char *name)
 {
-    int rows = 0;
-    while (SAMPLERS[rows].name)
-        rows++;
-    if (place < rows)
-        return &SAMPLERS[place];
-    for (const SamplerDef *d = SAMPLERS;; d++)
-        if (d->alias && place-- == rows)
-            return d;
-}
-
-static void set_field(Option *options, const char *name, const Field *f)
-{
-    while (!options->name || strcmp(options->name, name))
-        options++;
-    options->field = f;
+    Option *o = t->options;
+    while (!o->name || strcmp(o->name, name))
+        o++;
+    return o;
 }
 
 void sample_table(SampleTable *t)
 {
-    char names[SAMPLE_TEXT_MAX], all[SAMPLE_TEXT_MAX];
-    int n = 0;
+    char names[SAMPLE_TEXT_MAX];
     memset(t, 0, sizeof *t);
-    for (const SamplerDef *d = SAMPLERS; d->name && n + 1 < SAMPLE_NAMES_MAX; d++)
-        t->names[n++] = d->name;
-    for (const SamplerDef *d = SAMPLERS; d->name && n + 1 < SAMPLE_NAMES_MAX; d++)
-        if (d->alias)
-            t->names[n++] = d->alias;
-    snprintf(t->steps_help, sizeof t->steps_help, "steps of %.60s; %.60s takes all the model's",
-             names_of(names, takes_steps), names_of(all, takes_all));
-    snprintf(t->eta_help, sizeof t->eta_help, "noise of %.60s: 0 none, 1 as much as ddpm", names_of(names, takes_eta));
-    t->sampler = (Field){.type = FIELD_ENUM,
-                         FIELD(SampleArgs, sampler),
-                         .names = t->names,
-                         .help = "reverse process [ddim; ddpm for models that clip x_t, as preset seed]"};
+    snprintf(t->steps_help, sizeof t->steps_help, "steps from noise to image [50; all the model's with %.60s]",
+             names_of(names, takes_all, ", "));
+    snprintf(t->eta_help, sizeof t->eta_help, "noise of %.60s: 0 none, 1 as much as ddpm",
+             names_of(names, takes_eta, ", "));
+    snprintf(t->spacing_help, sizeof t->spacing_help, "where the steps lie [%s; %s with %.60s]",
+             SPACING_NAMES[SAMPLERS[SAMPLER_DDIM].spacing], SPACING_NAMES[SPACING_KARRAS],
+             names_of(names, spaced_otherwise, ", "));
     t->steps = (Field){.type = FIELD_INT,
                        FIELD(SampleArgs, config.steps),
                        .min = 1,
@@ -178,11 +185,14 @@ void sample_table(SampleTable *t)
                        .what = "the number of steps",
                        .help = t->steps_help};
     t->eta = (Field){.type = FIELD_REAL, FIELD(SampleArgs, config.eta), .max = 1, .help = t->eta_help};
+    t->spacing =
+        (Field){.type = FIELD_ENUM, FIELD(SampleArgs, config.spacing), .names = SPACING_NAMES, .help = t->spacing_help};
     _Static_assert(sizeof OPTIONS / sizeof *OPTIONS <= SAMPLE_OPTIONS_MAX, "there is room for all options");
     memcpy(t->options, OPTIONS, sizeof OPTIONS);
-    set_field(t->options, "sampler", &t->sampler);
-    set_field(t->options, "steps", &t->steps);
-    set_field(t->options, "eta", &t->eta);
+    option_of(t, "sampler")->arg = names_of(t->samplers, any_sampler, "|");
+    option_of(t, "steps")->field = &t->steps;
+    option_of(t, "eta")->field = &t->eta;
+    option_of(t, "spacing")->field = &t->spacing;
     t->table = TABLE;
     t->table.options = t->options;
 }
@@ -197,6 +207,49 @@ SampleArgs sample_args_default(void)
     return a;
 }
 
+bool sample_mixes_classes(const SampleArgs *a)
+{
+    return a->interpolate && strncmp(a->interpolate, SAMPLE_SEED, strlen(SAMPLE_SEED)) != 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = text ? strlen(text) : 0, k = strlen(end);
+    return n >= k && !strcasecmp(text + n - k, end);
+}
+
+bool sample_moves(const SampleArgs *a)
+{
+    return a->trajectory && ends_with(a->output, ".apng");
+}
+
+static int check_interpolation(const SampleArgs *a, const Given *g, Err *e)
+{
+    if (a->rows || (a->trajectory && a->cols))
+        return err_set(e, ERR_USAGE, "--interpolate has rows of its own: -n says how many; leave out %s",
+                       a->rows ? "--rows" : "--cols with --trajectory");
+    if (a->cols == 1)
+        return err_set(e, ERR_USAGE, "--interpolate needs 2 images in a row at least, not --cols 1");
+    if (sample_mixes_classes(a) && options_given(g, "class"))
+        return err_set(e, ERR_USAGE, "--interpolate %s says the classes; leave out --class", a->interpolate);
+    if (a->format != FORMAT_PNG)
+        return err_set(e, ERR_USAGE, "--interpolate makes a picture; leave out --format");
+    return 0;
+}
+
+static int check_sampler(const SampleArgs *a, const Given *g, Err *e)
+{
+    const SamplerDef *d = a->sampler ? sampler_find(a->sampler) : NULL;
+    char names[SAMPLE_TEXT_MAX], word[40];
+    if (a->sampler && !d)
+        return err_set(e, ERR_USAGE,
+                       "'--sampler' must be one of %s, or what k-diffusion or diffusers call one of them, not '%s'",
+                       names_of(names, any_sampler, ", "), text_safe(word, sizeof word, a->sampler));
+    if (d && options_given(g, "eta") && !takes_eta(d))
+        return err_set(e, ERR_USAGE, "--eta belongs to --sampler %s", names_of(names, takes_eta, ", "));
+    return 0;
+}
+
 int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
 {
     if (a->compare && !a->loras.n)
@@ -204,7 +257,13 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
     for (const char *const *of = OF_INIT; *of && !a->init; of++)
         if (options_given(g, *of))
             return err_set(e, ERR_USAGE, "--%s belongs to --init-image", *of);
-    if (a->trajectory && (a->compare || a->rows || a->cols))
+    if (a->trajectory && ends_with(a->output, ".gif"))
+        return err_set(e, ERR_USAGE, "a trajectory moves as an animated PNG, not as a GIF; call '%s' .apng", a->output);
+    if (sample_moves(a) && (a->compare || a->show))
+        return err_set(e, ERR_USAGE, "an animation is of one grid, in a file; leave out --compare and --show");
+    if (a->interpolate && check_interpolation(a, g, e))
+        return -1;
+    if (a->trajectory && !sample_moves(a) && (a->compare || a->rows || a->cols))
         return err_set(e, ERR_USAGE, "--trajectory has its own grid; leave out %s",
                        a->compare ? "--compare" : "--rows and --cols");
     if (a->format != FORMAT_PNG) {
@@ -217,42 +276,71 @@ int sample_args_check(const SampleArgs *a, const Given *g, Err *e)
         if (a->output && !strcmp(a->output, "-"))
             return err_set(e, ERR_USAGE, "--format %s writes two files and cannot go to standard output", name);
     }
-    if (options_given(g, "sampler")) {
-        const SamplerDef *d = sampler_at(a->sampler);
-        char names[SAMPLE_TEXT_MAX];
-        if (options_given(g, "steps") && !takes_steps(d))
-            return err_set(e, ERR_USAGE, "--sampler %s takes all steps of the model; --steps belongs to %s", d->name,
-                           names_of(names, takes_steps));
-        if (options_given(g, "eta") && !takes_eta(d))
-            return err_set(e, ERR_USAGE, "--eta belongs to --sampler %s", names_of(names, takes_eta));
-    }
-    return 0;
+    return check_sampler(a, g, e);
 }
 
-/* The model's default, unless something is given that it does not take: then the first that does. */
+/* The model's default, unless something is given that it does not take, or a number of steps where it would take all:
+ * then the first that does. */
 static const SamplerDef *choose_sampler(const SamplerDef *usual, const Given *g)
 {
     const bool steps = options_given(g, "steps"), eta = options_given(g, "eta");
     const SamplerDef *d = usual;
-    for (int k = 0; d->name && ((steps && !takes_steps(d)) || (eta && !takes_eta(d))); k++)
+    for (int k = 0; d->name && ((steps && takes_all(d)) || (eta && !takes_eta(d))); k++)
         d = &SAMPLERS[k];
     return d->name ? d : usual;
 }
 
-int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err *e)
+/* "LO:HI" */
+static int read_interval(SampleConfig *c, const char *text, Err *e)
 {
+    static const Field END = {.type = FIELD_REAL, .size = sizeof(double), .max = 1e30};
+    const char *colon = strchr(text, ':');
+    char low[40];
+    if (!colon || colon - text >= (int)sizeof low)
+        return err_set(e, ERR_USAGE, "'--cfg-interval' must be LO:HI, two values of sigma, as 0.3:5");
+    snprintf(low, sizeof low, "%.*s", (int)(colon - text), text);
+    if (field_read(&c->cfg_low, &END, "LO of '--cfg-interval'", low, e) ||
+        field_read(&c->cfg_high, &END, "HI of '--cfg-interval'", colon + 1, e))
+        return -1;
+    return c->cfg_low < c->cfg_high
+               ? 0
+               : err_set(e, ERR_USAGE, "'--cfg-interval' must end above its beginning, not %s", text);
+}
+
+static int settle_guidance(SampleArgs *a, const Given *g, const Model *m, Err *e)
+{
+    SampleConfig *c = &a->config;
+    if (a->negative && classes_one(&c->negative, "--negative", a->negative, m, a->model, e))
+        return -1;
+    if (c->negative == m->config.classes)
+        c->negative = -1;
+    if (a->cfg_interval && read_interval(c, a->cfg_interval, e))
+        return -1;
+    if (c->cfg_scale != 1.0 && c->negative < 0 && !m->config.null_class)
+        return err_set(e, ERR_USAGE,
+                       "--cfg-scale needs a null class, and '%s' was trained without --cond-drop; or add --negative",
+                       a->model);
+    for (const char *const *of = OF_GUIDANCE; *of && c->cfg_scale == 1; of++)
+        if (options_given(g, *of))
+            return err_set(e, ERR_USAGE, "--%s belongs to guidance, and --cfg-scale is 1", *of);
+    return 0;
+}
+
+int sample_args_settle(SampleArgs *a, const Given *g, const Model *model, Err *e)
+{
+    const ModelConfig *m = &model->config;
     SampleConfig d = sample_config_default(m), *c = &a->config;
-    c->sampler = options_given(g, "sampler") ? sampler_at(a->sampler) : choose_sampler(d.sampler, g);
+    c->sampler = a->sampler ? sampler_find(a->sampler) : choose_sampler(d.sampler, g);
     if (!options_given(g, "steps"))
-        c->steps = d.steps;
+        c->steps = sampler_steps(c->sampler, m);
+    if (!options_given(g, "spacing"))
+        c->spacing = c->sampler->spacing;
     if (!options_given(g, "clip"))
         c->clip = d.clip;
     if (!options_given(g, "strength"))
         c->strength = a->mask ? 1 : 0.6;
     if (!options_given(g, "cfg-scale"))
         c->cfg_scale = d.cfg_scale;
-    if (c->sampler->all_steps)
-        c->steps = m->timesteps;
     if (c->steps > m->timesteps)
         return err_set(e, ERR_USAGE, "--steps must lie in 1..%d, the model's timesteps, got '%d'", m->timesteps,
                        c->steps);
@@ -264,64 +352,8 @@ int sample_args_settle(SampleArgs *a, const Given *g, const ModelConfig *m, Err 
                        "--format idx is for grey images, and '%s' makes images in colour; use --format npy", a->model);
     if (c->batch_stats && m->norm != NORM_BATCH)
         return err_set(e, ERR_USAGE, "--bn belongs to models with BatchNorm, and '%s' has GroupNorm", a->model);
-    if (c->cfg_scale != 1.0 && !m->null_class)
-        return err_set(e, ERR_USAGE, "--cfg-scale needs a null class, and '%s' was trained without --cond-drop",
-                       a->model);
-    if (a->trajectory > sample_steps_taken(c, m))
+    if (a->trajectory > sample_steps_taken(c))
         return err_set(e, ERR_USAGE, "--trajectory %d has more moments than the %d steps taken", a->trajectory,
-                       sample_steps_taken(c, m));
-    return 0;
-}
-
-/* Images per class, and columns. A grid has room for all of them, or it is refused. */
-static int layout(int *each, int *cols, int kinds, const SampleArgs *a, Err *e)
-{
-    int64_t room = (int64_t)a->rows * a->cols, total;
-    *each = a->n ? a->n : kinds == 1 ? 64 : 10;
-    *cols = a->cols;
-    if (a->trajectory) {
-        *each = a->n ? a->n : 1;
-        *cols = a->trajectory;
-    } else if (!a->n && room) {
-        if (room % kinds)
-            return err_set(e, ERR_USAGE, "%d rows of %d images cannot be shared by %d classes; give -n", a->rows,
-                           a->cols, kinds);
-        *each = (int)(room / kinds < INT_MAX ? room / kinds : INT_MAX);
-    } else if (!a->n && a->cols) {
-        *each = kinds == 1 ? a->cols * 8 : a->cols;
-    } else if (!a->n && a->rows && kinds == 1) {
-        *each = a->rows * 8;
-    }
-    total = (int64_t)*each * kinds;
-    if (total > IMAGES_MAX)
-        return err_set(e, ERR_USAGE, "%lld images are too many for one command; %d is the limit", (long long)total,
-                       IMAGES_MAX);
-    if (room && room < total)
-        return err_set(e, ERR_USAGE, "%d rows of %d images have no room for %lld", a->rows, a->cols, (long long)total);
-    if (!*cols && a->rows)
-        *cols = (int)((total + a->rows - 1) / a->rows);
-    if (!*cols)
-        *cols = kinds > 1 && *each <= 100 ? *each : 8;
-    if (!a->cols && !a->rows && kinds == 1 && !a->trajectory && *each > 64)
-        for (*cols = 8; (int64_t)*cols * *cols < total && *cols < 100;)
-            ++*cols;
-    if (!a->cols && !a->rows && !a->trajectory && total < *cols)
-        *cols = (int)total;
-    return 0;
-}
-
-int sample_plan(Plan *p, const SampleArgs *a, const Model *m, Err *e)
-{
-    int ids[CLASS_LIST_MAX] = {0}, each;
-    memset(p, 0, sizeof *p);
-    p->kinds = classes_parse(ids, a->classes, m, a->model, e);
-    if (p->kinds < 1 || layout(&each, &p->cols, p->kinds, a, e))
-        return -1;
-    p->first_class = ids[0];
-    p->n = each * p->kinds;
-    p->classes = mem_alloc((size_t)p->n, sizeof *p->classes, "the classes", e);
-    for (int i = 0; p->classes && i < p->n; i++)
-        p->classes[i] = ids[i / each];
-    p->text = strcmp(a->classes, "all") ? classes_text(ids, p->kinds, m, e) : mem_strdup("all", e);
-    return p->classes && p->text ? 0 : -1;
+                       sample_steps_taken(c));
+    return settle_guidance(a, g, model, e);
 }
