@@ -163,7 +163,7 @@ static int open_model(EvalJob *j, const Given *g, Err *e)
     a->model = a->model_file;
     if (!(j->model = cli_load_model(a->model, sha256, e)) ||
         cli_load_adapters(&j->loras, &a->loras, j->model, a->model, sha256, e) ||
-        cli_merge_adapters(j->model, &j->loras, e) || sample_args_settle(a, g, &j->model->config, e))
+        cli_merge_adapters(j->model, &j->loras, e) || sample_args_settle(a, g, j->model, e))
         return -1;
     if (!a->n)
         a->n = DRAWN;
