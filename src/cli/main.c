@@ -20,7 +20,7 @@ typedef struct Command {
 } Command;
 
 static const Command COMMANDS[] = {
-    {"train", cmd_train, "train a model on MNIST-like images"},
+    {"train", cmd_train, "train a model, on MNIST or your own images"},
     {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
     {"sample", cmd_sample, "draw images"},
     {"eval", cmd_eval, "score a model, or images, against real ones"},
