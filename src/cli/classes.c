@@ -104,7 +104,7 @@ static int number_of(const char *word)
 }
 
 /* The class that the word means, or -1. */
-static int class_of(const Word *w, const Model *m, const char *path, Err *e)
+static int class_of(const Word *w, const char *option, const Model *m, const char *path, Err *e)
 {
     const int named = names_find(&m->names, w->text), number = w->literal ? -1 : number_of(w->text);
     for (int i = named + 1; named >= 0 && i < m->names.n; i++)
@@ -121,11 +121,12 @@ static int class_of(const Word *w, const Model *m, const char *path, Err *e)
     if (number >= 0 && number < m->config.classes)
         return number;
     if (number < 0 && !m->names.n)
-        return err_set(e, ERR_USAGE, "classes are 5 or 0,1,2, 'all' or 'none', not '%s'", w->text);
+        return err_set(e, ERR_USAGE, "%s takes classes as 5 or 0,1,2, 'all' or 'none', got '%s'", option, w->text);
     return no_such(w->text, m, path, e);
 }
 
-int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, const char *path, Err *e)
+int classes_parse(int ids[CLASS_LIST_MAX], const char *option, const char *text, const Model *m, const char *path,
+                  Err *e)
 {
     int n = 0;
     Word w;
@@ -136,11 +137,11 @@ int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, con
     }
     for (const char *p = text;; p++) {
         if (!(p = take_word(&w, p)))
-            return err_set(e, ERR_USAGE, "names of classes have up to %d bytes, and commas between them",
+            return err_set(e, ERR_USAGE, "%s takes names of up to %d bytes, with commas between them", option,
                            CLASS_NAME_MAX - 1);
         if (n == CLASS_LIST_MAX)
-            return err_set(e, ERR_USAGE, "--class takes %d classes at most", CLASS_LIST_MAX);
-        if ((ids[n] = class_of(&w, m, path, e)) < 0)
+            return err_set(e, ERR_USAGE, "%s takes %d classes at most", option, CLASS_LIST_MAX);
+        if ((ids[n] = class_of(&w, option, m, path, e)) < 0)
             return -1;
         n++;
         if (!*p)
@@ -151,7 +152,7 @@ int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, con
 int classes_one(int *id, const char *option, const char *text, const Model *m, const char *path, Err *e)
 {
     int ids[CLASS_LIST_MAX];
-    const int n = classes_parse(ids, text, m, path, e);
+    const int n = classes_parse(ids, option, text, m, path, e);
     if (n > 0 && (n > 1 || !strcmp(text, "all")))
         return err_set(e, ERR_USAGE, "'%s' takes one class, not '%s'", option, text);
     *id = ids[0];

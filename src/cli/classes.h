@@ -15,8 +15,10 @@ char *classes_words(const ClassNames *names, int first, int columns);
 /* --class: names or numbers with commas between them, "all", "none". A class that is called so comes before one of that
  * number. After a backslash any character is itself, and its word is a name and nothing else: "rock\, paper", "\all".
  * Their numbers, config.classes for the null class, into ids; how many, or -1 (ERR_USAGE). What is not there is told
- * with what there is. path: of the model. */
-int classes_parse(int ids[CLASS_LIST_MAX], const char *text, const Model *m, const char *path, Err *e);
+ * with what there is. path: of the model;
+ * option: for messages, "--class". */
+int classes_parse(int ids[CLASS_LIST_MAX], const char *option, const char *text, const Model *m, const char *path,
+                  Err *e);
 /* One class for `option`, as --class takes it. */
 int classes_one(int *id, const char *option, const char *text, const Model *m, const char *path, Err *e);
 /* The text that says the same, by name where there are names. mem_free; NULL with *e. */

@@ -10,9 +10,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-static void put(const char *path, const uint8_t *bytes, size_t size)
+static char dir[] = "/dev/shm/fuzz-cifar-XXXXXX";
+
+static const char *place(char path[64], const char *name)
 {
-    FILE *f = fopen(path, "wb");
+    snprintf(path, 64, "%s/%s", dir, name);
+    return path;
+}
+
+static void put(const char *name, const uint8_t *bytes, size_t size)
+{
+    char path[64];
+    FILE *f = fopen(place(path, name), "wb");
 
     if (!f || fwrite(bytes, 1, size, f) != size || fclose(f))
         abort();
@@ -22,28 +31,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static const char *const records[] = {"data_batch_1.bin", "train.bin"};
     static const char *const names[] = {"batches.meta.txt", "fine_label_names.txt"};
-    static char dir[] = "/dev/shm/fuzz-cifar-XXXXXX";
     static int made;
     const DataConfig c = DATA_DEFAULTS;
     Err e = {ERR_NONE, ""};
+    char path[64];
     size_t cut = size;
     Dataset d;
     int kind;
 
     if (size == 0)
         return 0;
-    if (!made && !mkdtemp(dir))
-        abort();
-    if (!made++ && chdir(dir))
+    if (!made++ && !mkdtemp(dir))
         abort();
     kind = bytes[0] & 1;
     while (cut > 1 && bytes[cut - 1] != 0x0c)
         cut--;
-    unlink(records[!kind]);
-    unlink(names[!kind]);
+    unlink(place(path, records[!kind]));
+    unlink(place(path, names[!kind]));
     put(names[kind], bytes + 1, cut > 1 ? cut - 2 : 0);
     put(records[kind], bytes + cut, size - cut);
-    if (dataset_read(&d, ".", DATA_TRAIN, &c, &e) == 0) {
+    if (dataset_read(&d, dir, DATA_TRAIN, &c, &e) == 0) {
         if (d.n < 1 || d.channels != 3 || d.h != 32 || d.w != 32 || d.classes < 1 || d.classes > DATA_CLASSES_MAX)
             abort();
         for (int i = 0; i < d.n; i++)

@@ -126,7 +126,7 @@ int sample_plan(Plan *p, SampleArgs *a, const Model *m, Err *e)
     if (a->interpolate && read_ends(ends, p, a, m, e))
         return -1;
     ids[0] = ends[0];
-    p->kinds = sample_mixes_classes(a) ? 1 : classes_parse(ids, a->classes, m, a->model, e);
+    p->kinds = sample_mixes_classes(a) ? 1 : classes_parse(ids, "--class", a->classes, m, a->model, e);
     if (p->kinds < 1 || (a->interpolate ? layout_between(&each, p, a, e) : layout(&each, &p->cols, p->kinds, a, e)))
         return -1;
     p->first_class = ids[0];
