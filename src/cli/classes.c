@@ -153,10 +153,12 @@ int classes_one(int *id, const char *option, const char *text, const Model *m, c
 {
     int ids[CLASS_LIST_MAX];
     const int n = classes_parse(ids, option, text, m, path, e);
-    if (n > 0 && (n > 1 || !strcmp(text, "all")))
+    if (n < 1)
+        return -1;
+    if (n > 1 || !strcmp(text, "all"))
         return err_set(e, ERR_USAGE, "'%s' takes one class, not '%s'", option, text);
     *id = ids[0];
-    return n == 1 ? 0 : -1;
+    return 0;
 }
 
 /* A name as classes_parse reads it again; a number where others are called the same. */

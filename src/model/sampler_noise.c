@@ -36,7 +36,7 @@ static void image_noise(float *out, const Chunk *k, int i, int s)
     const int image = mix ? mix->noise[k->first + i] : k->first + i;
 
     stream(out, k->c->seed, image, s, k->values);
-    if (k->other) {
+    if (mix && k->other) {
         float *other = k->other + (size_t)i * k->values;
         stream(other, mix->seed, image, s, k->values);
         slerp(out, other, (double)mix->part[k->first + i], k->values);
