@@ -151,7 +151,7 @@ int classes_parse(int ids[CLASS_LIST_MAX], const char *option, const char *text,
 
 int classes_one(int *id, const char *option, const char *text, const Model *m, const char *path, Err *e)
 {
-    int ids[CLASS_LIST_MAX];
+    int ids[CLASS_LIST_MAX] = {0};
     const int n = classes_parse(ids, option, text, m, path, e);
     if (n < 1)
         return -1;
