@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the test programs given as arguments, then every tests/cli_*.sh (executables, with the program in $SDLORA), all of them even
-# after a failure. A program that passes gets one line and those of its own that begin with 'note: '; those that fail are shown
+# Runs the test programs given as arguments, then every tests/cli_*.sh, or those in $SCRIPTS (executables, with the program in
+# $SDLORA), all of them even after a failure. A program that passes gets one line and those of its own that begin with 'note: '; those that fail are shown
 # in full at the end. The last line is always "N passed, M failed", counting single tests; exit status 1 when a test failed, or when none ran.
 cd "$(dirname "$0")/.." || exit 1
 export CMOCKA_MESSAGE_OUTPUT=stdout
@@ -44,7 +44,7 @@ run() {
 for program in "$@"; do
     run "$(basename "$program")" "$program"
 done
-for script in tests/cli_*.sh; do
+for script in ${SCRIPTS:-tests/cli_*.sh}; do
     [ -f "$script" ] && run "$(basename "$script")" "$script"
 done
 cat "$failures"
