@@ -85,7 +85,7 @@ static void place_make(Place *p, Seen *s)
                      .trainer = p->job.t,
                      .model = p->job.m,
                      .validate = true,
-                     .observer = {s, on_step, on_drawn, on_left_out, &flag}};
+                     .observer = {s, on_step, on_drawn, on_left_out, NULL, &flag}};
     flag = 0;
 }
 
