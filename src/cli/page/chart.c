@@ -102,7 +102,7 @@ static void tick_y(const Plot *p, double y)
 static void ticks_log(const Plot *p)
 {
     const double decades = p->high - p->low;
-    if (decades < 0.5) {
+    if (decades < 1) {
         const double low = pow(10, p->low), high = pow(10, p->high), step = nice_step(high - low, 5);
         for (double k = ceil(low / step); k * step <= high; k++)
             tick_y(p, k * step);

@@ -71,7 +71,10 @@ static void read_result(Page *p)
     p->facts = FACTS_NONE;
     if (file && facts_read(&p->facts, &p->names, file, NULL))
         p->facts = FACTS_NONE;
-    if (file && !p->adapter && model_describe(&config, &p->weights, file, NULL))
+    p->classes = p->facts.classes;
+    if (file && !p->adapter && !model_describe(&config, &p->weights, file, NULL))
+        p->classes = config.classes;
+    else
         p->weights = 0;
     st_close(file);
     mem_free(path);

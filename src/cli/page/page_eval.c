@@ -175,11 +175,12 @@ static bool matrix(const Page *p, const json_t *eval)
 
 /* ---- pictures ---- */
 
-static void shot(const Page *p, const char *name, const char *title, const char *caption)
+/* style: of the figure */
+static void shot(const Page *p, const char *name, const char *style, const char *title, const char *caption)
 {
     char *path = mem_printf(NULL, "%s/" PAGE_EVAL "/%s", p->run->dir, name);
     if (path && file_exists(path)) {
-        fprintf(p->f, "<figure><h3>%s</h3><p class=\"soft\">%s</p>", title, caption);
+        fprintf(p->f, "<figure class=\"%s\"><h3>%s</h3><p class=\"soft\">%s</p>", style, title, caption);
         html_picture(p->f, path, title);
         fputs("</figure>\n", p->f);
     }
@@ -234,10 +235,10 @@ void page_eval(const Page *p)
             const bool drawn = matrix(p, eval);
             fputs("</figure>\n", p->f);
             if (!drawn)
-                shot(p, "confusion.png", "What is taken for what", "Rows: asked for; columns: seen.");
+                shot(p, "confusion.png", "", "What is taken for what", "Rows: asked for; columns: seen.");
         }
-        shot(p, "worst.png", "The worst", "Asked for: seen. The least probable first.");
-        shot(p, "neighbours.png", "Nearest training images",
+        shot(p, "worst.png", "", "The worst", "Asked for: seen. The least probable first.");
+        shot(p, "neighbours.png", "all", "Nearest training images",
              "In threes: an image, the nearest by pixels, the nearest by features; those nearest to a copy first.");
         fputs("</div>\n", p->f);
     }

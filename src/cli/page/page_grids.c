@@ -110,12 +110,11 @@ static int find(Grids *l, const RunInfo *r, Err *e)
 /* A grid has a row for each class, from above. */
 static void put_rows(const Page *p)
 {
-    const int classes = p->names.n > 0 ? p->names.n : p->facts.classes;
     char name[CLASS_NAME_MAX];
-    if (classes < 2 || classes > LABELLED_ROWS)
+    if (p->classes < 2 || p->classes > LABELLED_ROWS)
         return;
     fputs("<ol aria-hidden=\"true\">", p->f);
-    for (int i = 0; i < classes; i++) {
+    for (int i = 0; i < p->classes; i++) {
         fputs("<li>", p->f);
         html_text(p->f, names_at(name, &p->names, i));
         fputs("</li>", p->f);

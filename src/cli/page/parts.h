@@ -13,6 +13,7 @@ typedef struct Page {
     bool adapter;    /* of finetune */
     Facts facts;     /* of the result */
     ClassNames names;
+    int classes;     /* 0: not known */
     int64_t weights; /* of a model; 0: not known */
 } Page;
 
