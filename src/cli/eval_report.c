@@ -236,7 +236,9 @@ static int save_file(const Report *r, const char *dir, Err *e)
     char *text = file_join(path, sizeof path, dir, EVAL_FILE, e)
                      ? NULL
                      : json_text(r->json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(9), EVAL_FILE, e);
-    const int rc = text ? file_save(path, text, strlen(text), e) : -1;
+    char *lines = text ? mem_printf(e, "%s\n", text) : NULL;
+    const int rc = lines ? file_save(path, lines, strlen(lines), e) : -1;
+    mem_free(lines);
     mem_free(text);
     if (!rc) {
         cli_put(r->text, path);

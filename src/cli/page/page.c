@@ -184,7 +184,7 @@ static void tile_speed(const Page *p)
     const double seconds = page_seconds(p->run), rate = page_images_per_s(p->run);
     char x[32];
     fprintf(p->f, "<div class=\"tile\"><small>Images per second</small><b>%s</b><small>",
-            html_number(x, rate >= 100 ? round(rate) : rate));
+            html_number(x, rate >= 10 ? round(rate) : rate));
     if (seconds >= 5400)
         fprintf(p->f, "%.1f hours of training", seconds / 3600);
     else if (seconds >= 120)
