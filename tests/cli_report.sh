@@ -14,7 +14,7 @@ on() { grep -qF -- "$1" "$page"; } # on TEXT: it is on the page
 balanced() {
     local tag
     for tag in html head body main header section div figure figcaption table tr th td p ol li svg text title h1 h2 h3 style script code span; do
-        [ "$(grep -oE "<$tag[ >]" "$1" | wc -l)" -eq "$(grep -oF "</$tag>" "$1" | wc -l)" ] || { echo "$1: <$tag>" >&2; return 1; }
+        [ "$(grep -oE "<${tag}[ >]" "$1" | wc -l)" -eq "$(grep -oF "</$tag>" "$1" | wc -l)" ] || { echo "$1: <$tag>" >&2; return 1; }
     done
 }
 # alone PAGE: what it shows is in it. (xmlns is an address too, but none is needed in HTML.)

@@ -158,8 +158,9 @@ static void test_note(void **state)
     json_t *root;
     (void)state;
     place_make(&p);
-    check_ok(rundir_save_json(&p.dir, json_pack("{s:s}", "lr", "1"), json_pack("{s:s}", "base_sha256", "abc"), NULL, &p.err),
-             p.err);
+    check_ok(
+        rundir_save_json(&p.dir, json_pack("{s:s}", "lr", "1"), json_pack("{s:s}", "base_sha256", "abc"), NULL, &p.err),
+        p.err);
     check_ok(rundir_note(&p.dir, "ended", json_string("there"), &p.err), p.err);
     root = rundir_read_json(p.dir.path, &p.err);
     check_ptr(root, p.err);

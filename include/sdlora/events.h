@@ -1,7 +1,7 @@
-/* TensorBoard's event files, for writing: curves and pictures of a training run. A file is a sequence of TFRecords, each
- * a little-endian length of 8 bytes, its masked CRC-32C, the bytes, theirs; and the bytes an Event of TensorFlow's
- * event.proto and summary.proto. (The few fields of it that are wanted are shorter than what a protobuf library asks for
- * their description.) */
+/* TensorBoard's event files, for writing: curves and pictures of a training run. A file is a sequence of TFRecords,
+ * each a little-endian length of 8 bytes, its masked CRC-32C, the bytes, theirs; and the bytes an Event of TensorFlow's
+ * event.proto and summary.proto. (The few fields of it that are wanted are shorter than what a protobuf library asks
+ * for their description.) */
 #ifndef SDLORA_EVENTS_H
 #define SDLORA_EVENTS_H
 
@@ -12,9 +12,9 @@
 
 typedef struct EventLog EventLog;
 
-/* A new file in `dir`, which is made: events.out.tfevents.SECONDS.sdlora, with .1, .2, ... behind it where that is there
- * already. next_step: the first step that will be told; TensorBoard forgets what earlier files say of it and of later
- * ones. NULL with *e. */
+/* A new file in `dir`, which is made: events.out.tfevents.SECONDS.sdlora, with .1, .2, ... behind it where that is
+ * there already. next_step: the first step that will be told; TensorBoard forgets what earlier files say of it and of
+ * later ones. NULL with *e. */
 EventLog *events_open(const char *dir, int64_t next_step, Err *e);
 void events_close(EventLog *l); /* may be NULL */
 

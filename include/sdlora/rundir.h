@@ -20,11 +20,11 @@
 
 typedef struct RunDir {
     char path[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
-    bool adapter;      /* a run of finetune, else of train */
-    int lock;          /* a descriptor; -1: not held */
+    bool adapter;       /* a run of finetune, else of train */
+    int lock;           /* a descriptor; -1: not held */
     int metrics, table; /* descriptors of metrics.jsonl and metrics.csv; -1: not open */
-    EventLog *events;  /* NULL: none are wanted */
-    int64_t best_step; /* the checkpoint of the smallest validation loss; -1: none */
+    EventLog *events;   /* NULL: none are wanted */
+    int64_t best_step;  /* the checkpoint of the smallest validation loss; -1: none */
     double best_loss;
 } RunDir;
 
@@ -56,8 +56,9 @@ const char *rundir_command(const RunDir *r);
 int rundir_command_of(char *out, size_t cap, const char *dir, Err *e);
 
 /* Write run.json: the command, its options and what else is known (JSON objects, which this takes over, also after an
- * error; more may be NULL): its members stand beside "options", among them, of an adapter, "base_sha256", the SHA-256 of
- * the model's file. made: NULL, or write it only where there is none yet: *made says whether it was this call that did.
+ * error; more may be NULL): its members stand beside "options", among them, of an adapter, "base_sha256", the SHA-256
+ * of the model's file. made: NULL, or write it only where there is none yet: *made says whether it was this call that
+ * did.
  */
 int rundir_save_json(const RunDir *r, json_t *options, json_t *more, bool *made, Err *e);
 /* Add or replace one member of DIR/run.json; takes the value over. */

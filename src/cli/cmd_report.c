@@ -15,8 +15,12 @@ typedef struct ReportArgs {
 } ReportArgs;
 
 static const Option OPTIONS[] = {
-    {.name = "output", .alias = "out", .letter = 'o', .arg = "FILE",
-     OPTION_OWN(ReportArgs, FIELD_TEXT, output, .help = "where the page goes [" PAGE_FILE " in RUN]; - is standard output")},
+    {.name = "output",
+     .alias = "out",
+     .letter = 'o',
+     .arg = "FILE",
+     OPTION_OWN(ReportArgs, FIELD_TEXT, output,
+                .help = "where the page goes [" PAGE_FILE " in RUN]; - is standard output")},
     {0},
 };
 
@@ -24,20 +28,22 @@ static const OptionTable TABLE = {
     .command = "report",
     .summary = "show a run as a page",
     .operand = "[RUN]",
-    .text = "Writes one page of HTML that needs no network: the curves of the run, its grids of samples over time, of an\n"
-            "adapter before and after, its options, data and machine. RUN is the directory of a run of train or finetune\n"
-            "[" DEFAULT_RUN "]; both write the page themselves while they train. What 'sdlora eval' left in RUN/" PAGE_EVAL
-            " is\nshown too:\n\n"
-            "  sdlora eval runs/mnist -o runs/mnist/" PAGE_EVAL "\n"
-            "  sdlora report runs/mnist\n"
-            "  sdlora report runs/fashion-mnist/lora -o clothes.html\n",
+    .text =
+        "Writes one page of HTML that needs no network: the curves of the run, its grids of samples over time, of an\n"
+        "adapter before and after, its options, data and machine. RUN is the directory of a run of train or finetune\n"
+        "[" DEFAULT_RUN "]; both write the page themselves while they train. What 'sdlora eval' left in RUN/" PAGE_EVAL
+        " is\nshown too:\n\n"
+        "  sdlora eval runs/mnist -o runs/mnist/" PAGE_EVAL "\n"
+        "  sdlora report runs/mnist\n"
+        "  sdlora report runs/fashion-mnist/lora -o clothes.html\n",
     .options = OPTIONS,
 };
 
 /* A file that the page is made of is not its place. */
 static int check_apart(const char *output, const char *dir, Err *e)
 {
-    static const char *const read[] = {"run.json", "metrics.jsonl", "model.safetensors", "adapter_model.safetensors", NULL};
+    static const char *const read[] = {"run.json", "metrics.jsonl", "model.safetensors", "adapter_model.safetensors",
+                                       NULL};
     char path[FILE_PATH_MAX];
     for (const char *const *name = read; *name; name++)
         if (file_join(path, sizeof path, dir, *name, e) || cli_check_apart(output, path, e))

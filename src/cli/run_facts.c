@@ -54,6 +54,6 @@ json_t *run_facts(const Run *run)
 
 json_t *run_diverged(const Run *run, const Err *why)
 {
-    return json_pack("{s:s, s:I, s:o}", "how", "diverged", "step",
-                     (json_int_t)trainer_step_count(run->loop.trainer), "why", report_string(why->msg));
+    return json_pack("{s:s, s:I, s:o}", "how", "diverged", "step", (json_int_t)trainer_step_count(run->loop.trainer),
+                     "why", report_string(why->msg));
 }

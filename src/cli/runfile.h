@@ -7,8 +7,8 @@
 
 #include "cli.h"
 
-/* Write run.json with the remembered options (OPT_FIXED, OPT_KEPT) of `args`, and more, which it takes over (may be NULL;
- * rundir_save_json). */
+/* Write run.json with the remembered options (OPT_FIXED, OPT_KEPT) of `args`, and more, which it takes over (may be
+ * NULL; rundir_save_json). */
 int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, json_t *more, Err *e);
 
 /* Refuse an option that run.json cannot hold, before anything is written (ERR_USAGE). */

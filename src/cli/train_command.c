@@ -293,7 +293,9 @@ static int watch(Run *run, Err *e)
     rc = loop_run(&run->loop, e);
     if (rc < 0 && e->code == ERR_DIVERGED)
         rundir_note(&run->dir, RUN_ENDED, run_diverged(run, e), NULL); /* what went wrong is told in any case */
-    train_view_end(&view, rc == 0 ? STATE_FINISHED : rc < 0 && e->code == ERR_DIVERGED ? STATE_DIVERGED : STATE_STOPPED);
+    train_view_end(&view, rc == 0                             ? STATE_FINISHED
+                          : rc < 0 && e->code == ERR_DIVERGED ? STATE_DIVERGED
+                                                              : STATE_STOPPED);
     return rc;
 }
 

@@ -1,5 +1,5 @@
-/* What people see of a training run while it goes: the bar, a row of images, a line where a picture is left out; and its
- * page. */
+/* What people see of a training run while it goes: the bar, a row of images, a line where a picture is left out; and
+ * its page. */
 #ifndef SDLORA_CLI_TRAIN_VIEW_H
 #define SDLORA_CLI_TRAIN_VIEW_H
 

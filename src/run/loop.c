@@ -94,7 +94,8 @@ static int sample(const Loop *l, const StepReport *r, bool milestone, Err *e)
 static int sample_before(const Loop *l, Err *e)
 {
     char path[FILE_PATH_MAX];
-    if (rundir_hold(l->dir, e) || file_join(path, sizeof path, l->dir->path, "before.png", e) || draw_samples(l, path, e))
+    if (rundir_hold(l->dir, e) || file_join(path, sizeof path, l->dir->path, "before.png", e) ||
+        draw_samples(l, path, e))
         return -1;
     return file_exists(path) ? rundir_log_picture(l->dir, 0, path, e) : 0;
 }

@@ -175,8 +175,8 @@ static int save_where_other(const char *path, const char *text, size_t size, Err
 {
     char *was = NULL;
     size_t n = 0;
-    const bool same = file_exists(path) && !file_load(&was, &n, path, METRICS_MAX, NULL) && n == size &&
-                      !memcmp(was, text, n);
+    const bool same =
+        file_exists(path) && !file_load(&was, &n, path, METRICS_MAX, NULL) && n == size && !memcmp(was, text, n);
     mem_free(was);
     return same ? 0 : file_save(path, text, size, e);
 }

@@ -165,15 +165,17 @@ const OptionTable TRAIN_TABLE = {
 const OptionTable FINETUNE_TABLE = {
     .command = "finetune",
     .summary = "train a LoRA adapter for a model",
-    .text = "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
-            "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
-            "adapter_config.json, with metrics.jsonl, metrics.csv, report.html, samples/, checkpoints/ and run.json as\n"
-            "'sdlora train' writes them, and before.png, the grid that the model draws without it.\nWhere no convolution is adapted, the learning rate is 1.5 times the default.\n"
-            "Without --steps or --epochs it takes 600 steps (of a model of preset seed, 200 epochs).\n\n"
-            "  sdlora finetune --rank 8\n"
-            "  sdlora finetune --model runs/photos --data more-photos\n"
-            "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
-            "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
+    .text =
+        "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
+        "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
+        "adapter_config.json, with metrics.jsonl, metrics.csv, report.html, samples/, checkpoints/ and run.json as\n"
+        "'sdlora train' writes them, and before.png, the grid that the model draws without it.\nWhere no convolution "
+        "is adapted, the learning rate is 1.5 times the default.\n"
+        "Without --steps or --epochs it takes 600 steps (of a model of preset seed, 200 epochs).\n\n"
+        "  sdlora finetune --rank 8\n"
+        "  sdlora finetune --model runs/photos --data more-photos\n"
+        "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
+        "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
     .options = FINETUNE_OPTIONS,
 };
 

@@ -171,7 +171,8 @@ static void dots(const Plot *p, const Curve *k)
 {
     for (size_t i = 0; i < k->n && (k->dots || k->n == 1); i++)
         if (shown(p->c, k->y[i]))
-            fprintf(p->f, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\"><title>step %.0f: %.5g</title></circle>",
+            fprintf(p->f,
+                    "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\"><title>step %.0f: %.5g</title></circle>",
                     k->style, at_x(p, k->x[i]), at_y(p, k->y[i]), k->n > 60 ? "2" : "3.2", k->x[i], k->y[i]);
 }
 

@@ -37,7 +37,8 @@ static void put_base64(FILE *f, const unsigned char *p, size_t n)
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < n; i += 3) {
         const size_t have = n - i < 3 ? n - i : 3;
-        const uint32_t bits = (uint32_t)p[i] << 16 | (have > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (have > 2 ? p[i + 2] : 0);
+        const uint32_t bits =
+            (uint32_t)p[i] << 16 | (have > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (have > 2 ? p[i + 2] : 0);
         for (size_t k = 0; k < 4; k++)
             fputc(k <= have ? digit[bits >> (18 - 6 * k) & 63] : '=', f);
     }

@@ -5,12 +5,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Text from anywhere, as it is to be read: what HTML gives a meaning is escaped, for elements and quoted attributes, and
- * what would lie about the text is shown as text.h has it. */
+/* Text from anywhere, as it is to be read: what HTML gives a meaning is escaped, for elements and quoted attributes,
+ * and what would lie about the text is shown as text.h has it. */
 void html_text(FILE *f, const char *text);
 
-/* <img> with the PNG file in it, its size, and what it shows for those who do not see it. False, and nothing, where there
- * is no such file (links are not followed), it is no PNG, or it is larger than HTML_PICTURE_MAX bytes. */
+/* <img> with the PNG file in it, its size, and what it shows for those who do not see it. False, and nothing, where
+ * there is no such file (links are not followed), it is no PNG, or it is larger than HTML_PICTURE_MAX bytes. */
 #define HTML_PICTURE_MAX ((size_t)4 << 20)
 bool html_picture(FILE *f, const char *path, const char *alt);
 

@@ -174,8 +174,8 @@ static void tile_steps(const Page *p)
         fprintf(p->f, ", epoch %" PRId64, r->epochs);
     fputs("</small>", p->f);
     if (r->total > 0)
-        fprintf(p->f, "<progress max=\"%" PRId64 "\" value=\"%" PRId64 "\">%" PRId64 " %%</progress>", r->total, r->step,
-                100 * r->step / r->total);
+        fprintf(p->f, "<progress max=\"%" PRId64 "\" value=\"%" PRId64 "\">%" PRId64 " %%</progress>", r->total,
+                r->step, 100 * r->step / r->total);
     fputs("</div>\n", p->f);
 }
 
@@ -215,7 +215,9 @@ static void foot(const Page *p)
     struct tm tm;
     if (localtime_r(&now, &tm))
         strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    fprintf(p->f, "<p class=\"soft\">Written %s by sdlora " SDLORA_VERSION ". <code>sdlora report</code> writes it anew.</p>\n",
+    fprintf(p->f,
+            "<p class=\"soft\">Written %s by sdlora " SDLORA_VERSION
+            ". <code>sdlora report</code> writes it anew.</p>\n",
             when);
     page_script(p->f);
     fputs("</main>\n</body>\n</html>\n", p->f);

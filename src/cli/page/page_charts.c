@@ -57,11 +57,12 @@ static bool draw_all(FILE *f, Chart *c)
 static void put_key(const Page *p)
 {
     const RunInfo *r = p->run;
-    const double each = r->n_rows > 1 ? (double)(r->rows[r->n_rows - 1].step - r->rows[0].step) / (double)(r->n_rows - 1)
-                                      : 1;
+    const double each =
+        r->n_rows > 1 ? (double)(r->rows[r->n_rows - 1].step - r->rows[0].step) / (double)(r->n_rows - 1) : 1;
     char n[32];
-    fprintf(p->f, "<div class=\"key\"><span><i class=\"raw\"></i>training, single batches</span>"
-                  "<span><i></i>training, averaged over some %s steps</span>",
+    fprintf(p->f,
+            "<div class=\"key\"><span><i class=\"raw\"></i>training, single batches</span>"
+            "<span><i></i>training, averaged over some %s steps</span>",
             html_number(n, fmax(1, round(span_of(r) * each))));
     if (!isnan(r->last_loss))
         fputs("<span><i class=\"val\"></i>validation</span>", p->f);
@@ -88,7 +89,8 @@ int page_loss(const Page *p, Err *e)
     c.curve[2].style = "val";
     c.curve[2].dots = true;
     if (!rc) {
-        fputs("<section>\n<div class=\"scale\"><label><input type=\"radio\" name=\"scale\" id=\"log\" checked> logarithmic"
+        fputs("<section>\n<div class=\"scale\"><label><input type=\"radio\" name=\"scale\" id=\"log\" checked> "
+              "logarithmic"
               "</label><label><input type=\"radio\" name=\"scale\" id=\"lin\"> linear</label></div>\n<h2>Loss</h2>\n",
               p->f);
         put_key(p);

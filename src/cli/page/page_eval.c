@@ -54,7 +54,8 @@ static void say_what(const Page *p, const json_t *eval)
     fputs(", against <code>", p->f);
     html_text(p->f, text_of(data, "path"));
     fputs("</code>, by a judge that sees ", p->f);
-    fprintf(p->f, "%.2f %% of its test images as what they are.", 100 * number(json_object_get(eval, "judge"), "accuracy"));
+    fprintf(p->f, "%.2f %% of its test images as what they are.",
+            100 * number(json_object_get(eval, "judge"), "accuracy"));
     if (trained >= 0 && trained != (double)p->run->step) {
         fputs(" <b>This was after step ", p->f);
         put_count(p, trained);
@@ -106,7 +107,8 @@ static void put_copies(const Page *p, const json_t *copies)
 
 static void figures(const Page *p, const json_t *eval)
 {
-    fputs("<div class=\"wide\"><table>\n<tr><th></th><th class=\"num\">images</th><th class=\"num\">real ones</th><th></th>"
+    fputs("<div class=\"wide\"><table>\n<tr><th></th><th class=\"num\">images</th><th class=\"num\">real "
+          "ones</th><th></th>"
           "</tr>\n",
           p->f);
     for (size_t i = 0; i < sizeof FIGURES / sizeof *FIGURES; i++) {
@@ -158,7 +160,8 @@ static bool matrix(const Page *p, const json_t *eval)
     const size_t n = json_array_size(json_object_get(eval, "confusion"));
     if (n < 1 || n > TABLE_CLASSES)
         return false;
-    fputs("<h3>What is taken for what</h3>\n<p class=\"soft\">Rows: the class that was asked for; columns: the one that the "
+    fputs("<h3>What is taken for what</h3>\n<p class=\"soft\">Rows: the class that was asked for; columns: the one "
+          "that the "
           "judge sees.</p>\n<div class=\"wide\"><table class=\"confusion\">\n<tr><th></th>",
           p->f);
     for (size_t k = 0; k < n; k++) {
@@ -201,7 +204,8 @@ static void put_word(const Page *p, const char *path, const char *more)
 static void how_to(const Page *p)
 {
     const RunInfo *r = p->run;
-    fputs("<p class=\"soft\">Not scored yet. This does it, and <code>sdlora report</code> shows it here:</p>\n<p><code>sdlora "
+    fputs("<p class=\"soft\">Not scored yet. This does it, and <code>sdlora report</code> shows it "
+          "here:</p>\n<p><code>sdlora "
           "eval ",
           p->f);
     put_word(p, p->adapter ? runinfo_option(r, "model") : r->dir, "");

@@ -91,7 +91,8 @@ static void options(const Page *p)
     json_t *all = json_object_get(p->run->root, "options"), *value;
     const char *name;
     fputs("<div class=\"options\">\n", p->f);
-    json_object_foreach(all, name, value) {
+    json_object_foreach(all, name, value)
+    {
         const char *text = json_string_value(value);
         if (!text || !*text)
             continue;

@@ -10,8 +10,8 @@
 typedef struct Page {
     FILE *f;
     const RunInfo *run;
-    bool adapter;    /* of finetune */
-    Facts facts;     /* of the result */
+    bool adapter; /* of finetune */
+    Facts facts;  /* of the result */
     ClassNames names;
     int classes;     /* 0: not known */
     int64_t weights; /* of a model; 0: not known */

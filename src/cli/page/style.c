@@ -4,7 +4,8 @@
 #include "parts.h"
 
 static const char STYLE[] =
-    ":root{color-scheme:light dark;--bg:#f6f6f3;--card:#fff;--ink:#1d2026;--soft:#666d78;--edge:#e2e2dc;--train:#2563c9;"
+    ":root{color-scheme:light "
+    "dark;--bg:#f6f6f3;--card:#fff;--ink:#1d2026;--soft:#666d78;--edge:#e2e2dc;--train:#2563c9;"
     "--val:#c2570c;--good:#217a4b;--bad:#b3261e}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#121418;--card:#1b1e24;--ink:#e6e8ec;--soft:#9aa2ae;--edge:#2e333c;"
     "--train:#79aeff;--val:#ffab66;--good:#6fd09b;--bad:#ff8a80}}\n"
@@ -95,7 +96,8 @@ static const char SCRIPT[] =
     "function show(){all.forEach(function(f,i){f.classList.toggle('on',i==at.value)})}\n"
     "function stop(){clearInterval(timer);timer=0;play.textContent='Play'}\n"
     "at.oninput=function(){stop();show()};\n"
-    "play.onclick=function(){if(timer)return stop();play.textContent='Stop';if(+at.value==all.length-1)at.value=0;show();\n"
+    "play.onclick=function(){if(timer)return "
+    "stop();play.textContent='Stop';if(+at.value==all.length-1)at.value=0;show();\n"
     "timer=setInterval(function(){if(+at.value==all.length-1)return stop();at.value=+at.value+1;show()},500)};\n"
     "at.value=all.length-1;g.classList.add('moves');show()});\n";
 
