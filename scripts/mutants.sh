@@ -594,6 +594,38 @@ classes: a file called after anything|src/cli/sample_files.c|s/u.bytes > 1 .. st
 rows: one of two classes is named after the first|src/cli/row_labels.c|s/return \*class_id == class_of\[(end - 1) . each\] \&\&/return/|cli_names
 rows: without captions|src/cli/row_labels.c|s/ .. j->args->no_captions)/)/|cli_names
 resume: classes of other names|src/train/checkpoint.c|s/compare_value(&d, "class_names", saved, now)/(void)0/|cli_names
+events: another polynomial|src/io/events.c|s/0x82f63b78u/0xedb88320u/|test_events
+events: sums are not masked|src/io/events.c|s/ + 0xa282ead8u//|test_events
+events: numbers of one byte|src/io/events.c|s/for (; v >= 0x80; v >>= 7)/for (; 0;)/|test_events
+events: what is not measured is told|src/io/events.c|s/if (isnan(scalar\[i\].value))/if (0)/|test_events
+events: from nowhere|src/io/events.c|s/event = event_begin(next_step)/event = event_begin(0)/|test_events
+events: two in one file|src/io/events.c|s/O_EXCL/0/|test_events
+events: any picture|src/io/events.c|s/if (n < HEAD .. /if (0 \&\& /|test_events
+metrics: the table stays as it was|src/run/rundir_metrics.c|s/const bool same = file_exists(path)/const bool same = file_exists(path) \&\& size/;s/return same ? 0 :/return file_exists(path) ? 0 :/|test_metrics
+metrics: nothing becomes zero|src/run/rundir_metrics.c|s/        if (isfinite(value\[i\]))/        if (1)/|test_metrics
+metrics: a fraction of a step|src/run/rundir_metrics.c|s/json_is_integer(value) ? json_integer_value(value)/json_is_number(value) ? (int64_t)json_number_value(value)/|test_metrics
+metrics: room for the first rows only|src/run/rundir_metrics.c|s/                if (more \&\& n)/                if (0)/|test_metrics
+loop: nobody hears that all is kept|src/run/loop.c|s/if ((milestone .. last) \&\& l->observer.kept)/if (0)/|test_loop
+loop: nothing is drawn before an adapter|src/run/loop.c|s/ \&\& sample_before(l, e))/ \&\& 0)/|cli_report
+set aside: a table without rows is work|src/run/rundir_previous.c|s/i < rundir_works(r) \&\& !found/parts[i] \&\& !found/|cli_directory
+html: markup goes through|src/cli/page/html.c|s/bytes == 1 ? strchr(special, \*c) : NULL/NULL/|cli_report
+html: text may lie about itself|src/cli/page/html.c|s/if (u.plain)/if (1)/|cli_report
+html: a picture through a link|src/cli/page/html.c|s/!lstat(path, &st)/!stat(path, \&st)/|cli_report
+html: three bytes and no other number|src/cli/page/html.c|s/k <= have ? digit/k < 4 ? digit/|cli_report
+chart: upside down|src/cli/page/chart.c|s/return p->bottom - (scaled/return TOP + (scaled/|cli_report
+chart: zero on a logarithmic axis|src/cli/page/chart.c|s/(!c->log .. y > 0)/1/|cli_report
+chart: epochs are steps|src/cli/page/chart.c|s/ticks_x(p, "epoch", p->c->per_epoch, 1, 0)/ticks_x(p, "epoch", 1, 1, 0)/|cli_report
+curves: a spike is lost|src/cli/page/curves.c|s/most = c->y\[k\] > c->y\[most\] ? k : most;/most = least;/|cli_report
+curves: all points|src/cli/page/curves.c|s/if (n <= CURVE_POINTS)/if (n)/|cli_report
+curves: an average begins at zero|src/cli/page/curves.c|s/out->y\[i\] = mean . weight/out->y[i] = mean/|cli_report
+page: somebody's file is written over|src/cli/cmd_report.c|s/(!a->output \&\& page_check_default(path, e)) ..//|cli_report
+page: by a run, too|src/cli/train_page.c|s/page_check_default(path, &e) ..//|cli_report
+page: of what is read|src/cli/cmd_report.c|s/check_apart(path, dir, e) ..//|cli_report
+page: unasked|src/cli/train_page.c|s/wanted ? dir : NULL/dir/|cli_report
+page: figures of long ago|src/cli/page/page_eval.c|s/trained != (double)p->run->step/0/|cli_report
+runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
+eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
+eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored")/ours = was/|cli_report
 END
 )
 

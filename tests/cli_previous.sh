@@ -68,6 +68,7 @@ prepare() { cp -r old w; }
 act() { train --resume w/checkpoints/ckpt-00000008 --steps 9; }
 rm -rf w && cp -r old w && act >out.txt 2>err.txt
 rm -rf back && cp -r w back && rm -rf back/previous-*
+check 'its events stay, its page goes with what it showed' test -s back/tensorboard/events.out.tfevents.1 -a ! -e back/report.html
 check 'it went on there' test "$(grep -o '"step": [0-9]*' back/metrics.jsonl | tr -dc '0-9\n' | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 '
 verify() { # what lay ahead of the checkpoint: in one of the places
     local found at

@@ -107,6 +107,8 @@ point() { # point X Y: as a path says it
 }
 check 'the curve, logarithmic' on "<path class=\"line raw\" d=\"M$(point 100 0.8 1)L$(point 200 0.05 1)\"/>"
 check 'the curve, linear' on "<path class=\"line raw\" d=\"M$(point 100 0.8 0)L$(point 200 0.05 0)\"/>"
+check 'its average, which begins as it is' on "<path class=\"line train\" d=\"M$(point 100 0.8 0)L$(point 200 "$(
+    awk 'BEGIN { b = exp(-1); print (b * 0.8 + 0.05) / (b + 1) }')" 0)\"/>"
 check 'validation, linear' on "<path class=\"line val\" d=\"M$(point 100 0.4 0)L$(point 200 0.1 0)\"/>"
 check 'what a dot is' on '<title>step 100: 0.4</title>'
 check 'epochs below' on '<text x="944.0" y="333" class="mid">2</text>'
@@ -125,7 +127,8 @@ expect 0 "$page" report made
 check 'nothing yet' on 'Nothing has been measured yet'
 {
     printf '{"step": 1, "epoch": 1, "loss": -1, "lr": null}\ngarbage <b>\n{"step": 2, "epoch": 1, "loss": 1e999}\n'
-    printf '{"step": 3, "loss": 0, "images_per_s": 0, "val_loss": "x"}\n{"step": 4, "loss": 0.5, "lr": 1e-300, "grad_norm": 1e300}\n{"step": 5'
+    printf '{"step": 3, "loss": 0, "images_per_s": 0, "val_loss": "x"}\n{"step": 4, "loss": 0.5, "lr": 1e-300, "grad_norm": 1e300}\n'
+    printf '{"step": 5, "loss": 1.7e308}\n{"step": 6, "loss": -1.7e308}\n{"step": 7, "lr": 1e-320}\n{"step": 8'
 } >made/metrics.jsonl
 expect 0 "$page" report made
 check 'damaged metrics' balanced $page
@@ -137,7 +140,7 @@ cp run/samples/epoch-0001.png secret.png && ln -s ../../secret.png made/samples/
 head -c 10 secret.png >made/samples/step-00000009.png && cp secret.png made/samples/cat.png && cp secret.png made/samples/epoch-1x.png
 expect 0 "$page" report made
 check 'a grid without metrics' on '<figcaption>epoch 3</figcaption>'
-check 'one that cannot be read, and one through a link' test "$(grep -o 'This picture cannot be read' $page | wc -l)" -eq 2
+check 'one that cannot be read, and one through a link' test "$(grep -o 'This picture is not shown' $page | wc -l)" -eq 2
 check 'no other files' test "$(grep -o '<img ' $page | wc -l)" -eq 1
 rm -r made/samples
 

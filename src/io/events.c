@@ -47,6 +47,8 @@ typedef struct Bytes {
 
 static void put(Bytes *b, const void *data, size_t n)
 {
+    if (!n)
+        return;
     if (b->n + n > b->cap) {
         unsigned char *more = b->failed ? NULL : realloc(b->p, 2 * (b->n + n) + 64);
         b->failed |= !more;

@@ -16,7 +16,7 @@ typedef struct Plot {
 
 static bool shown(const Chart *c, double y)
 {
-    return isfinite(y) && (!c->log || y > 0);
+    return fabs(y) < 1e300 && (!c->log || y > 0); /* so that a range is finite, too */
 }
 
 static double scaled(const Chart *c, double y)
@@ -98,37 +98,40 @@ static void tick_y(const Plot *p, double y)
             p->c->w - RIGHT, LEFT - 8, at + 4, html_number(text, y));
 }
 
-/* Tenfold steps, with 2 and 5 between them, or finer ones, where there are few. */
-static void ticks_log(const Plot *p)
+/* Multiples of a nice step, whose number is small. */
+static void ticks_even(const Plot *p, double low, double high)
 {
-    const double decades = p->high - p->low;
-    if (decades < 1) {
-        const double low = pow(10, p->low), high = pow(10, p->high), step = nice_step(high - low, 5);
-        for (double k = ceil(low / step); k * step <= high; k++)
-            tick_y(p, k * step);
-        return;
-    }
-    for (double d = floor(p->low); d <= p->high; d += decades > 8 ? 2 : 1)
-        for (int m = 1; m <= (decades > 3 ? 1 : 5); m += m == 2 ? 3 : 1)
-            if (m != 3)
-                tick_y(p, m * pow(10, d));
+    const double step = nice_step(high - low, 5);
+    const int count = (int)((high - low) / step) + 1;
+    for (int k = 0; k <= count; k++)
+        tick_y(p, (ceil(low / step - 1e-9) + k) * step);
 }
 
-static void ticks_linear(const Plot *p)
+/* Tenfold steps, with 2 and 5 between them; even ones where there are not ten of them. */
+static void ticks_log(const Plot *p)
 {
-    const double step = nice_step(p->high - p->low, 5);
-    for (double k = round(p->low / step); k * step <= p->high + step / 2; k++)
-        tick_y(p, k * step);
+    static const double between[] = {1, 2, 5};
+    const double decades = p->high - p->low;
+    const int first = (int)floor(p->low), last = (int)ceil(p->high), each = decades > 8 ? 1 + (int)decades / 8 : 1;
+    if (decades < 1) {
+        ticks_even(p, pow(10, p->low), pow(10, p->high));
+        return;
+    }
+    for (int d = first; d <= last; d += each)
+        for (int m = 0; m < (decades > 3 ? 1 : 3); m++)
+            tick_y(p, between[m] * pow(10, d));
 }
 
 /* A row of ticks below the plot; unit: steps in one of what it counts. */
 static void ticks_x(const Plot *p, const char *name, double unit, int row, double least)
 {
-    const double range = p->x_max / unit, step = fmax(nice_step(range, (p->c->w - LEFT - RIGHT) / LABEL), least);
+    const int room = (p->c->w - LEFT - RIGHT) / LABEL;
+    const double range = p->x_max / unit, step = fmax(nice_step(range, room), least);
+    const int last = (int)(range / step + 1e-9);
     const int y = p->bottom + 17 + row * ROW;
     char text[32];
     fprintf(p->f, "<text x=\"%d\" y=\"%d\" class=\"end name\">%s</text>", LEFT - 8, y, name);
-    for (double k = 0; k * step <= range * (1 + 1e-9); k++) {
+    for (int k = 0; k <= last; k++) {
         const double at = at_x(p, k * step * unit);
         if (row == 0)
             fprintf(p->f, "<path class=\"axis\" d=\"M%.1f %dv%d\"/>", at, p->bottom, TICK);
@@ -141,7 +144,7 @@ static void axes(const Plot *p)
     if (p->c->log)
         ticks_log(p);
     else
-        ticks_linear(p);
+        ticks_even(p, p->low, p->high);
     fprintf(p->f, "<path class=\"axis\" d=\"M%d %dH%d\"/><text x=\"%d\" y=\"14\" class=\"name\">", LEFT, p->bottom,
             p->c->w - RIGHT, LEFT);
     html_text(p->f, p->c->unit);

@@ -55,8 +55,9 @@ bool html_picture(FILE *f, const char *path, const char *alt)
     char *png = NULL;
     const unsigned char *bytes;
     size_t n = 0;
-    bool good = !lstat(path, &st) && S_ISREG(st.st_mode) && !file_load(&png, &n, path, HTML_PICTURE_MAX, NULL) &&
-                n >= 24 && !memcmp(png, "\x89PNG\r\n\x1a\n", 8) && !memcmp(png + 12, "IHDR", 4);
+    bool good = ftell(f) < HTML_PAGE_MAX && !lstat(path, &st) && S_ISREG(st.st_mode) &&
+                !file_load(&png, &n, path, HTML_PICTURE_MAX, NULL) && n >= 24 && !memcmp(png, "\x89PNG\r\n\x1a\n", 8) &&
+                !memcmp(png + 12, "IHDR", 4);
     if (good) {
         bytes = (const unsigned char *)png;
         fprintf(f, "<img width=\"%u\" height=\"%u\" alt=\"", big_endian(bytes + 16), big_endian(bytes + 20));

@@ -129,7 +129,7 @@ static bool put_grid(const Page *p, const char *path, const char *caption, const
     put_rows(p);
     there = html_picture(p->f, path, alt);
     if (!there)
-        fputs("<p class=\"soft\">This picture cannot be read.</p>", p->f);
+        fputs("<p class=\"soft\">This picture is not shown: it cannot be read, or there are too many.</p>", p->f);
     fputs("</div></figure>\n", p->f);
     return there;
 }
