@@ -103,7 +103,7 @@ scenario='a page'
 prepare() { cp -r after w && echo '<!DOCTYPE html>
 <!-- a run of sdlora -->' >w/report.html; }
 act() { "$SDLORA" report w >/dev/null; }
-shown() { sed 's/^<p class="soft">Written.*//; s/[0-9.]* MB//' "$1/report.html"; } # without when and how large
+shown() { sed 's/^<p class="soft foot">Written.*//; s/[0-9.]* MB//' "$1/report.html"; } # without when and how large
 rm -rf w && prepare && act && shown w >page.html
 check 'a page' grep -q '</html>' page.html
 verify() { shown w | cmp - page.html; }

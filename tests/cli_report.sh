@@ -52,8 +52,8 @@ check 'the SHA-256 of the data' on "$("$SDLORA" info --json run/model.safetensor
 sum=$(cksum <run/metrics.jsonl)
 cp $page before.html && rm $page
 expect 0 'run/report.html' report run
-check 'the command writes the same' cmp -s <(grep -v '^<p class="soft">Written' $page | sed 's/[0-9.]* MB//') \
-    <(grep -v '^<p class="soft">Written' before.html | sed 's/[0-9.]* MB//')
+check 'the command writes the same' cmp -s <(grep -v '^<p class="soft foot">Written' $page | sed 's/[0-9.]* MB//') \
+    <(grep -v '^<p class="soft foot">Written' before.html | sed 's/[0-9.]* MB//')
 check 'and only the page' test "$sum" = "$(cksum <run/metrics.jsonl)"
 
 # ---- whose file ----

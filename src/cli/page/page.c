@@ -190,7 +190,7 @@ static void tile_speed(const Page *p)
     else if (seconds >= 120)
         fprintf(p->f, "%.1f minutes of training", seconds / 60);
     else if (seconds > 0)
-        fprintf(p->f, "%.0f seconds of training", seconds);
+        fprintf(p->f, seconds < 10 ? "%.1f seconds of training" : "%.0f seconds of training", seconds);
     fputs("</small></div>\n", p->f);
 }
 
@@ -216,7 +216,7 @@ static void foot(const Page *p)
     if (localtime_r(&now, &tm))
         strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
     fprintf(p->f,
-            "<p class=\"soft\">Written %s by sdlora " SDLORA_VERSION
+            "<p class=\"soft foot\">Written %s by sdlora " SDLORA_VERSION
             ". <code>sdlora report</code> writes it anew.</p>\n",
             when);
     page_script(p->f);

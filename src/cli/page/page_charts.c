@@ -57,13 +57,16 @@ static bool draw_all(FILE *f, Chart *c)
 static void put_key(const Page *p)
 {
     const RunInfo *r = p->run;
-    const double each =
-        r->n_rows > 1 ? (double)(r->rows[r->n_rows - 1].step - r->rows[0].step) / (double)(r->n_rows - 1) : 1;
+    const double rows = (double)r->n_rows;
+    const double each = rows > 1 ? (double)(r->rows[r->n_rows - 1].step - r->rows[0].step) / (rows - 1) : 0;
+    const double steps = round(span_of(r) * each);
     char n[32];
-    fprintf(p->f,
-            "<div class=\"key\"><span><i class=\"raw\"></i>training, single batches</span>"
-            "<span><i></i>training, averaged over some %s steps</span>",
-            html_number(n, fmax(1, round(span_of(r) * each))));
+    fputs(
+        "<div class=\"key\"><span><i class=\"raw\"></i>training, single batches</span><span><i></i>training, averaged",
+        p->f);
+    if (steps > 1)
+        fprintf(p->f, " over some %s steps", html_number(n, steps));
+    fputs("</span>", p->f);
     if (!isnan(r->last_loss))
         fputs("<span><i class=\"val\"></i>validation</span>", p->f);
     if (isfinite(p->facts.base_val_loss))
