@@ -600,7 +600,7 @@ events: numbers of one byte|src/io/events.c|s/for (; v >= 0x80; v >>= 7)/for (; 
 events: what is not measured is told|src/io/events.c|s/if (isnan(scalar\[i\].value))/if (0)/|test_events
 events: from nowhere|src/io/events.c|s/event = event_begin(next_step)/event = event_begin(0)/|test_events
 events: two in one file|src/io/events.c|s/O_EXCL/0/|test_events
-events: any picture|src/io/events.c|s/if (n < HEAD .. /if (0 \&\& /|test_events
+events: any picture|src/io/events.c|s/return err_set(e, ERR_INPUT, "the picture/if (0) &/|test_events
 metrics: the table stays as it was|src/run/rundir_metrics.c|s/const bool same = file_exists(path)/const bool same = file_exists(path) \&\& size/;s/return same ? 0 :/return file_exists(path) ? 0 :/|test_metrics
 metrics: nothing becomes zero|src/run/rundir_metrics.c|s/        if (isfinite(value\[i\]))/        if (1)/|test_metrics
 metrics: a fraction of a step|src/run/rundir_metrics.c|s/json_is_integer(value) ? json_integer_value(value)/json_is_number(value) ? (int64_t)json_number_value(value)/|test_metrics
