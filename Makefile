@@ -122,7 +122,8 @@ $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
 
 test: sdlora $(TESTS) $(FAULT_SHIM)
-	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
+	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) \
+		JOBS=$(JOBS) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
 # that take minutes there: training, drawing (the commands stand in for them), kernels and gradients against the reference
