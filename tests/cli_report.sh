@@ -114,6 +114,10 @@ check 'what a dot is' on '<title>step 100: 0.4</title>'
 check 'epochs below' on '<text x="944.0" y="333" class="mid">2</text>'
 check 'ticks' on 'class="end">0.6</text>'
 
+echo '{"sdlora": "0", "command": "train", "options": {"data": "nowhere", "epochs": "30", "steps": "0", "batch-size": "10"}, "data": {"images": 109}}' >made/run.json
+sed -i 's/"epoch": 2/"epoch": 1/' made/metrics.jsonl && sed -i '$d' made/metrics.jsonl && sed -i 's/, "val_loss": 0.4//' made/metrics.jsonl
+expect 0 "$page" report made
+check 'the length of a pass, as noted: 10 steps' on 'of 300, epoch 1'
 made '{"steps": "500", "batch-size": "10"}'
 expect 0 "$page" report made
 check 'interrupted' on '<title>made - interrupted</title>'

@@ -87,17 +87,20 @@ static void read_metrics(RunInfo *r, Progression *p)
         take_row(r, p, &r->rows[i], whole_passes);
 }
 
-/* Before the first pass has ended only the data say how long it is. */
+/* Before the first pass has ended only the data say how long it is: as run.json has noted, or their own files. */
 static int64_t steps_of_data(const RunInfo *r)
 {
+    const int64_t noted = json_integer_value(json_object_get(json_object_get(r->root, "data"), "images"));
     unsigned char head[8] = {0};
     DataFiles files = {0};
     int64_t n, limit = number(r, "limit"), batch = number(r, "batch-size");
     size_t got = 0;
     bool zipped;
-    bool told = !dataset_files(&files, runinfo_option(r, "data"), DATA_TRAIN, NULL) && files.n &&
+    bool told = noted < 1 && !dataset_files(&files, runinfo_option(r, "data"), DATA_TRAIN, NULL) && files.n &&
                 !strcmp(files.source, "IDX") && !idx_peek(head, &got, sizeof head, &zipped, files.path[0], NULL);
     data_files_free(&files);
+    if (noted > 0 && batch > 0)
+        return noted / batch;
     if (!told || got < sizeof head || batch < 1)
         return 0;
     n = (int64_t)head[4] << 24 | head[5] << 16 | head[6] << 8 | head[7];
