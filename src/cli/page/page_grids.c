@@ -122,16 +122,13 @@ static void put_rows(const Page *p)
     fputs("</ol>", p->f);
 }
 
-static bool put_grid(const Page *p, const char *path, const char *caption, const char *alt)
+static void put_grid(const Page *p, const char *path, const char *caption, const char *alt)
 {
-    bool there;
     fprintf(p->f, "<figure><figcaption>%s</figcaption><div class=\"picture\">", caption);
     put_rows(p);
-    there = html_picture(p->f, path, alt);
-    if (!there)
+    if (!html_picture(p->f, path, alt))
         fputs("<p class=\"soft\">This picture is not shown: it cannot be read, or there are too many.</p>", p->f);
     fputs("</div></figure>\n", p->f);
-    return there;
 }
 
 static void caption_of(char *out, size_t cap, const Grid *g)
