@@ -21,7 +21,7 @@ WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
 INCL := -Iinclude -DSDLORA_VERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell $(PKG_CONFIG) --cflags $(PKGS)) \
         $(addprefix -isystem ,$(wildcard /usr/include/stb))
 LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm
-OPENMP := -fopenmp
+THREADS := -pthread
 CONFIG := release
 
 ifdef SANITIZE
@@ -64,7 +64,7 @@ GRAD_SRC := $(wildcard tests/grad_*.c)
 # One build directory per configuration; a stamp holds the flags, so that changed flags rebuild.
 OBJ := $(BUILD)/$(CONFIG)
 DBL := $(BUILD)/$(CONFIG)-double
-FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(OPENMP) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
+FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(THREADS) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
        $(foreach i,$(ISAS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(KERNEL_SRC)))
 

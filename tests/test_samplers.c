@@ -3,6 +3,8 @@
 #include "check.h"
 #include "start_util.h"
 
+#include <stdatomic.h>
+
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
 
@@ -50,7 +52,7 @@ static void test_rows(void **state)
 /* ---- a row of the test's own ---- */
 
 static float said[IMAGES][STEPS][PIXELS]; /* what the network's answers say of the clean images */
-static bool wrong;
+static atomic_bool wrong;
 
 /* x0 = sqrt(ac) x - sqrt(1-ac) out, as the model predicts v; then DDIM. */
 static void look_back(const SamplerStep *s)
@@ -71,7 +73,6 @@ static void look_back(const SamplerStep *s)
             bad |= !(fabsf(s->x0[back][i] - said[image][s->step - back][i]) <= 1e-6f);
     }
     if (bad)
-#pragma omp atomic write
         wrong = true;
     diffusion_ddim_step(s->x, s->out, s->noise, s->t, s->t_prev, s->eta, s->n, s->clip, s->d);
 }
@@ -110,13 +111,11 @@ static void test_history(void **state)
 
 /* ---- noise, steps ---- */
 
-static int noises, calls;
+static atomic_int noises, calls;
 
 static void count_noise(const SamplerStep *s)
 {
-#pragma omp atomic
     calls++;
-#pragma omp atomic
     noises += s->noise != NULL;
 }
 

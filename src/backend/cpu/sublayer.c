@@ -12,9 +12,8 @@
  *   dgamma = sum du xh, dbeta = sum du
  * Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their order. */
 #include "kernels.h"
+#include "parts.h"
 #include "sublayer_work.h"
-
-#include "sdlora/threads.h"
 
 #define CHUNKS_MAX 32 /* partial sums of the weights' gradients */
 
@@ -215,31 +214,47 @@ size_t K(sublayer_kept)(SublayerShape s)
     return (size_t)s.n * (size_t)tiles_of(s) * kept_reals(s);
 }
 
+typedef struct Pass {
+    SublayerShape s;
+    const real *const *in;
+    real *kept, *scratch; /* scratch: (threads, work_reals) */
+    real *y;              /* forward, its pixels `row` apart */
+    size_t row;
+    const Grad *d; /* backward */
+    const real *dy;
+    real *parts; /* (chunks, part_reals) */
+} Pass;
+
+static void forward_tile(const void *job, int i, int thread)
+{
+    const Pass *j = job;
+    const SublayerShape s = j->s;
+    const real *const *in = j->in;
+    Work a = work_at(j->scratch + work_reals(s, 0) * (size_t)thread, s);
+    const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
+    const int n = i / tiles, p0 = i % tiles * pixels, count = min_int(pixels, s.p - p0);
+    const int nr = (count + VW - 1) / VW;
+    const size_t pixel = (size_t)n * s.p + p0;
+    const real *x = in[SUB_X] + pixel * s.c;
+    real *y = j->y + pixel * j->row;
+    const Weights k = weights_of(in, n, s);
+    if (j->kept)
+        a.h = j->kept + (size_t)i * kept_reals(s);
+    tile_in(a.x, x, s.c, count, nr);
+    tile_prefetch(x + (size_t)count * s.c, (size_t)s.c, s.c, count);
+    tile_prefetch(y, j->row, s.c, count);
+    tile_mul(a.h, k.w1, (size_t)s.c, 1, branch(&a, in, s, nr), k.b1, s.f, s.c, false, nr);
+    middle(&a, s, nr);
+    tile_mul(a.x, k.w2, k.row, k.col, a.m, in[SUB_B2], s.c, s.f, true, nr);
+    if (!s.pre_norm)
+        norm_tile(a.x, &a, a.x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
+    tile_out(y, j->row, a.x, s.c, count, nr, 0);
+}
+
 void K(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
-    const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
-    const size_t total = work_reals(s, 0);
     assert(is_aligned(scratch) && row >= (size_t)s.c);
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * tiles; job++) {
-        Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
-        const int n = job / tiles, p0 = job % tiles * pixels, count = min_int(pixels, s.p - p0);
-        const int nr = (count + VW - 1) / VW;
-        const size_t pixel = (size_t)n * s.p + p0;
-        const real *x = in[SUB_X] + pixel * s.c;
-        const Weights k = weights_of(in, n, s);
-        if (kept)
-            a.h = kept + (size_t)job * kept_reals(s);
-        tile_in(a.x, x, s.c, count, nr);
-        tile_prefetch(x + (size_t)count * s.c, (size_t)s.c, s.c, count);
-        tile_prefetch(y + pixel * row, row, s.c, count);
-        tile_mul(a.h, k.w1, (size_t)s.c, 1, branch(&a, in, s, nr), k.b1, s.f, s.c, false, nr);
-        middle(&a, s, nr);
-        tile_mul(a.x, k.w2, k.row, k.col, a.m, in[SUB_B2], s.c, s.f, true, nr);
-        if (!s.pre_norm)
-            norm_tile(a.x, &a, a.x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
-        tile_out(y + pixel * row, row, a.x, s.c, count, nr, 0);
-    }
+    threads_each(s.n * tiles_of(s), forward_tile, &(Pass){s, in, kept, scratch, .y = y, .row = row});
 }
 
 /* ---- backward ---- */
@@ -333,35 +348,31 @@ static void put_own(Work *a, const Grad d[], size_t n, SublayerShape s)
     memset(a->b1, 0, f * VW * sizeof(real));
 }
 
-static void backward_chunk(Work *a, const Grad d[], real *part, const real *dy, real *kept, const real *const in[],
-                           int n0, int n1, SublayerShape s)
+static void backward_chunk(const void *job, int chunk, int thread)
 {
+    const Pass *j = job;
+    const SublayerShape s = j->s;
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
+    const int n0 = (int)((long)s.n * chunk / chunks_of(s)), n1 = (int)((long)s.n * (chunk + 1) / chunks_of(s));
     const size_t c = (size_t)s.c;
+    real *part = j->parts + (size_t)chunk * part_reals(s);
+    Work a = work_at(j->scratch + work_reals(s, 0) * (size_t)thread, s);
     memset(part, 0, part_reals(s) * sizeof(real));
-    memset(a->gamma, 0, work_reals(s, WORK_SUMS) * sizeof(real));
+    memset(a.gamma, 0, work_reals(s, WORK_SUMS) * sizeof(real));
     for (int n = n0; n < n1; n++) {
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
-            a->h = kept + ((size_t)n * tiles + i) * kept_reals(s);
-            backward_tile(a, d, part, dy, in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
+            a.h = j->kept + ((size_t)n * tiles + i) * kept_reals(s);
+            backward_tile(&a, j->d, part, j->dy, j->in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
         }
         if (s.attention)
-            put_own(a, d, (size_t)n, s);
+            put_own(&a, j->d, (size_t)n, s);
     }
-    sum_lanes((Grad){part, 0}, a->gamma, c);
-    sum_lanes((Grad){part + c, 0}, a->beta, c);
-    sum_lanes((Grad){part + 2 * c, 0}, a->b2, c);
+    sum_lanes((Grad){part, 0}, a.gamma, c);
+    sum_lanes((Grad){part + c, 0}, a.beta, c);
+    sum_lanes((Grad){part + 2 * c, 0}, a.b2, c);
     if (!s.attention)
-        sum_lanes((Grad){part + 3 * c, 0}, a->b1, (size_t)s.f);
-}
-
-/* The first part becomes the sum of all. */
-static void add_parts(real *restrict part, size_t stride, int chunks)
-{
-    for (int j = 1; j < chunks; j++)
-        for (size_t i = 0; i < stride; i++)
-            part[i] += part[(size_t)j * stride + i];
+        sum_lanes((Grad){part + 3 * c, 0}, a.b1, (size_t)s.f);
 }
 
 /* d gets the sum; where cols > 0, sum (len/cols,cols) is turned first */
@@ -373,17 +384,11 @@ static void put_gradient(Grad d, const real *sum, size_t len, size_t cols)
 
 void K(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
-    const int chunks = chunks_of(s);
-    const size_t total = work_reals(s, 0), stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
-    real *part = (real *)scratch + total * (size_t)threads_count();
+    const size_t c = (size_t)s.c, f = (size_t)s.f;
+    real *part = (real *)scratch + work_reals(s, 0) * (size_t)threads_count();
     assert(kept && is_aligned(scratch));
-#pragma omp parallel for schedule(static)
-    for (int j = 0; j < chunks; j++) {
-        Work a = work_at((real *)scratch + total * (size_t)omp_get_thread_num(), s);
-        backward_chunk(&a, d, part + (size_t)j * stride, dy, kept, in, (int)((long)s.n * j / chunks),
-                       (int)((long)s.n * (j + 1) / chunks), s);
-    }
-    add_parts(part, stride, chunks);
+    threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, kept, scratch, .d = d, .dy = dy, .parts = part});
+    K(add_parts)((Grad){part, 0}, part, part_reals(s), chunks_of(s), part_reals(s));
     put_gradient(d[SUB_GAMMA], part, c, 0);
     put_gradient(d[SUB_BETA], part + c, c, 0);
     put_gradient(d[SUB_B2], part + 2 * c, c, 0);
