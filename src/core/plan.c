@@ -212,7 +212,6 @@ static void *aux_in(const Node *n, int life)
 static void give_places(const Plan *p)
 {
     Graph *g = p->g;
-    char *prep = g->prep_slab;
 
     for (int i = 0; i < p->n; i++) {
         Node *n = g->nodes[i];
@@ -225,15 +224,25 @@ static void give_places(const Plan *p)
         }
         if (p->val_in[i] >= 0)
             lie_inside(n, g->nodes[p->val_in[i]]);
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < 2; k++)
             n->aux[k] = place(g, p->aux[k][i]);
-            n->prep[k] = n->prep_bytes[k] ? prep : NULL;
-            prep += mem_align_up(n->prep_bytes[k]);
-        }
         for (int life = 0; life <= NODE_LIVES; life++)
             n->place[life] = (struct NodePlace){life ? place(g, p->late[life - 1][i]) : n->val.data,
                                                 life ? (size_t)shape_width(n->val.shape) : n->val.row, aux_in(n, life)};
     }
+}
+
+/* Those of forward lie first, so that a graph without backward can have a twin with it. */
+static void give_prepared(const Graph *g)
+{
+    char *prep = g->prep_slab;
+
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < g->count; i++) {
+            Node *n = g->nodes[i];
+            n->prep[k] = n->prep_bytes[k] ? prep : NULL;
+            prep += mem_align_up(n->prep_bytes[k]);
+        }
     assert((size_t)(prep - (char *)g->prep_slab) == g->prep_bytes);
 }
 
@@ -305,6 +314,7 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
     if (allocate(g, e))
         return -1;
     give_places(&p);
+    give_prepared(g);
     g->stale = STALE_ALL;
     return 0;
 }
