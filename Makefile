@@ -1,6 +1,7 @@
 # make            the program, ./sdlora            make test       the whole test suite
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
+# make results    the table of the README, an hour
 # make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR; V=1 shows the commands.
 # Asserts are compiled in: they stand around loops, not inside, and cost nothing measurable. CPPFLAGS=-DNDEBUG leaves them out.
@@ -122,7 +123,8 @@ $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
 
 test: sdlora $(TESTS) $(FAULT_SHIM)
-	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
+	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) \
+		JOBS=$(JOBS) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
 # that take minutes there: training, drawing (the commands stand in for them), kernels and gradients against the reference
@@ -140,6 +142,8 @@ check:
 	scripts/check.sh
 mutants:
 	scripts/mutants.sh
+results: sdlora
+	scripts/results.sh
 figures: sdlora
 	scripts/figures.sh
 fuzz:
@@ -155,7 +159,7 @@ clean:
 	rm -rf $(BUILD) sdlora
 
 FORCE:
-.PHONY: all test valgrind tsan check mutants figures fuzz format install uninstall clean FORCE
+.PHONY: all test valgrind tsan check mutants figures results fuzz format install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -45,6 +45,7 @@ static void test_rows(void **state)
         }
     }
     assert_string_equal(SAMPLERS[SAMPLER_DDPM].name, "ddpm");
+    assert_string_equal(SAMPLERS[SAMPLER_UNIPC].name, "unipc");
     assert_string_equal(SAMPLERS[SAMPLER_DDIM].name, "ddim");
 }
 
@@ -89,6 +90,7 @@ static void test_history(void **state)
     c.steps = STEPS;
     c.batch = 8;
     c.cfg_scale = 1;
+    c.sampler = &SAMPLERS[SAMPLER_DDIM];
     check_ok(sample_images(want, m, classes, IMAGES, &c, NULL, NULL, &err), err);
     for (int threads = 1; threads <= 3; threads++) {
         threads_init(threads);
@@ -136,7 +138,7 @@ static void test_noise_and_steps(void **state)
 {
     Model *m = make_model();
     SampleConfig c = sample_config_default(&m->config);
-    SamplerDef def = {.name = "mine"};
+    SamplerDef def = {.name = "mine", .steps = 50};
     Err err;
 
     (void)state;
@@ -149,7 +151,7 @@ static void test_noise_and_steps(void **state)
     assert_int_equal(sampler_steps(&def, &m->config), 6);
     m->config.timesteps = 1000;
     assert_int_equal(sampler_steps(&def, &m->config), 50);
-    def.all_steps = true;
+    def.steps = 0;
     assert_int_equal(sampler_steps(&def, &m->config), 1000);
     m->config.timesteps = 6;
     c.sampler = &def;

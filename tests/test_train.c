@@ -35,13 +35,21 @@ static void test_overfits_a_few_images(void **state)
 typedef struct Case {
     Preset preset;
     const char *targets;
+    Optimizer optimizer;
 } Case;
 
-static const Case cases[] = {{PRESET_MNIST, NULL}, {PRESET_SEED, NULL}, {PRESET_MNIST, "w_q,w_v"}};
+static const Case cases[] = {
+    {PRESET_MNIST, NULL, OPTIMIZER_ADAM},
+    {PRESET_SEED, NULL, OPTIMIZER_ADAM},
+    {PRESET_MNIST, "w_q,w_v", OPTIMIZER_ADAM},
+    {PRESET_MNIST, NULL, OPTIMIZER_MUON},
+};
+enum { CASES = sizeof cases / sizeof *cases };
 
 static TrainConfig config_for(const Case *k)
 {
     TrainConfig c = tiny_train();
+    c.optimizer = k->optimizer;
     if (k->preset == PRESET_SEED)
         c.cond_drop = 0;
     return c;
@@ -52,7 +60,7 @@ static void test_threads_do_not_matter(void **state)
     Dataset d = bars(24, 2);
 
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < CASES; i++) {
         ModelConfig mc = tiny_model(cases[i].preset);
         TrainConfig c = config_for(&cases[i]);
         Job one, two;

@@ -358,7 +358,7 @@ int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
     Draw d = {.e = e};
     SamplePlan plan;
     int rc = -1;
-    c.sampler = &SAMPLERS[SAMPLER_DDIM];
+    c.sampler = &SAMPLERS[SAMPLER_UNIPC];
     c.steps = DRAW_STEPS;
     c.conv = conv;
     for (int i = 0; classes && i < n; i++)

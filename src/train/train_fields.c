@@ -1,6 +1,7 @@
 /* What a training's configuration consists of: its fields with their ranges, its presets. See train.h. */
 #include "sdlora/train.h"
 
+const char *const OPTIMIZER_NAMES[] = {"adam", "muon", NULL};
 const char *const LR_NAMES[] = {"constant", "cosine", "linear", NULL};
 static const char *const loss_names[] = {"l2", "l1", NULL};
 
@@ -17,6 +18,9 @@ const Field TRAIN_FIELDS[] = {
         .what = "the batch size", .help = "images per optimiser step"},
     [TRAIN_MICRO_BATCH] = {FIELD_INT, "micro_batch", FIELD(TrainConfig, micro_batch), .min = 0, .max = 1e6,
         .what = "the micro-batch", .help = "images per pass through the network; 0: chosen"},
+    [TRAIN_OPTIMIZER] = {FIELD_ENUM, "optimizer", FIELD(TrainConfig, optimizer), .names = OPTIMIZER_NAMES,
+        .what = "the optimiser",
+        .help = "muon: orthogonal steps of linear layers' and convolutions' weights, and Adam for the rest"},
     [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 1e30,
         .what = "the learning rate", .help = "learning rate"},
     [TRAIN_LR_SCHEDULE] = {FIELD_ENUM, "lr_schedule", FIELD(TrainConfig, schedule), .names = LR_NAMES,
@@ -87,6 +91,7 @@ TrainConfig finetune_preset(Preset p)
 {
     TrainConfig c = presets[p];
 
+    c.optimizer = OPTIMIZER_ADAM;
     c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
     c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */

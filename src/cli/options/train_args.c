@@ -105,6 +105,7 @@ static const Option TRAIN_OPTIONS[] = {
     {.name = "predict", MODEL(PREDICT)},
     {.name = "clip", MODEL(CLIP)},
     TRAINING_OPTIONS,
+    {.name = "optimizer", .flags = OPT_FIXED, TRAIN(OPTIMIZER)},
     RUN_OPTIONS,
     {0},
 };
