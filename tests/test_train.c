@@ -167,6 +167,39 @@ static void losses(double out[6], PredictKind predict, int images, uint64_t seed
     dataset_free(&d);
 }
 
+/* On grey images, of which nothing is predicted, the loss of v is ac times the mean square of the noise, 1: its mean is
+ * that of alphas_cumprod over the timesteps drawn, 1/2 where alphas_cumprod itself is drawn evenly. */
+static void test_timesteps_are_drawn(void **state)
+{
+    enum { DRAWN = 640 };
+    Dataset d = bars(16, 3);
+
+    (void)state;
+    memset(d.images, 128, (size_t)16 * SIDE * SIDE);
+    for (int sampling = TIMESTEPS_UNIFORM; sampling <= TIMESTEPS_ALPHAS; sampling++) {
+        ModelConfig mc = tiny_model(PRESET_MNIST);
+        TrainConfig c = tiny_train();
+        double mean = 0, want = 0;
+        Job j;
+        mc.schedule = SCHEDULE_LINEAR; /* whose alphas_cumprod is small most of the time */
+        c.batch = 16;
+        c.lr = 1e-20;
+        c.timestep_sampling = (TimestepSampling)sampling;
+        c.steps = DRAWN / 16;
+        j = job_new(&mc, NULL, &c, &d, NULL, 1);
+        memset(param_find(j.m->params, "output.weight")->value, 0, 8 * sizeof(real));
+        param_find(j.m->params, "output.bias")->value[0] = 0;
+        for (int k = 0; k < DRAWN / 16; k++)
+            mean += job_steps(&j, 1).loss / (DRAWN / 16);
+        for (int t = 0; t < mc.timesteps; t++)
+            want += j.m->diffusion.alphas_cumprod[t] / mc.timesteps;
+        assert_true(want < 0.4);
+        check_close(mean, sampling == TIMESTEPS_ALPHAS ? 0.5 : want, 0.05, 0, "mean of alphas_cumprod");
+        job_free(&j);
+    }
+    dataset_free(&d);
+}
+
 static void test_seeds_matter(void **state)
 {
     double a[6], b[6], c[6];
@@ -392,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_overfits_a_few_images),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_seeds_matter),
+        cmocka_unit_test(test_timesteps_are_drawn),
         cmocka_unit_test(test_every_image_once_an_epoch),
         cmocka_unit_test(test_noise_is_fresh),
         cmocka_unit_test(test_classes_and_their_dropping),

@@ -14,6 +14,12 @@ typedef enum Optimizer {
 } Optimizer;
 extern const char *const OPTIMIZER_NAMES[];
 
+typedef enum TimestepSampling {
+    TIMESTEPS_UNIFORM,
+    TIMESTEPS_ALPHAS, /* by how much alphas_cumprod falls: diffusion_timestep */
+} TimestepSampling;
+extern const char *const TIMESTEP_SAMPLING_NAMES[];
+
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
 extern const char *const LR_NAMES[];
 
@@ -46,6 +52,7 @@ typedef struct TrainConfig {
     double clip;                                 /* largest gradient norm; 0: no clipping */
     double ema;                                  /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
     bool l1;                                     /* loss */
+    TimestepSampling timestep_sampling;
     double cond_drop;                            /* probability of the null class */
     uint64_t seed;
     int augment;    /* of Augment; 0: none */
@@ -66,6 +73,7 @@ typedef enum TrainField {
     TRAIN_LR_END,
     TRAIN_WARMUP,
     TRAIN_LOSS,
+    TRAIN_TIMESTEP_SAMPLING,
     TRAIN_COND_DROP,
     TRAIN_BETA1,
     TRAIN_BETA2,
