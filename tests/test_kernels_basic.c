@@ -278,30 +278,30 @@ static void test_choice(void **state)
     assert_non_null(best);
     assert_string_equal(best->name, "cpu"); /* never the reference by itself */
     for (int i = 0; i < NAMES; i++) {
-        be = backend_by_simd(names[i]);
+        be = backend_by_simd(PRECISION_FP32, names[i]);
         setenv("SDLORA_SIMD", names[i], 1);
-        assert_int_equal(backend_check(&e), be ? 0 : -1);
+        assert_int_equal(backend_check(PRECISION_FP32, &e), be ? 0 : -1);
         if (!be)
             continue;
         assert_string_equal(be->simd, names[i]);
-        assert_ptr_equal(backend_at(found++), be); /* the list is in that order */
+        assert_ptr_equal(backend_at(PRECISION_FP32, found++), be); /* the list is in that order */
         assert_ptr_equal(backend_get(), be);
     }
     assert_true(found >= 2);
-    assert_null(backend_at(found));
-    assert_ptr_equal(best, backend_at(0));
+    assert_null(backend_at(PRECISION_FP32, found));
+    assert_ptr_equal(best, backend_at(PRECISION_FP32, 0));
     assert_string_equal(reference()->name, "ref");
     setenv("SDLORA_SIMD", "", 1);
-    assert_int_equal(backend_check(&e), 0);
+    assert_int_equal(backend_check(PRECISION_FP32, &e), 0);
     assert_ptr_equal(backend_get(), best);
     setenv("SDLORA_SIMD", "no such thing", 1);
-    assert_int_equal(backend_check(&e), -1);
+    assert_int_equal(backend_check(PRECISION_FP32, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
     for (int i = 0; i < NAMES; i++)
-        assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(names[i]));
+        assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(PRECISION_FP32, names[i]));
     unsetenv("SDLORA_SIMD");
-    assert_int_equal(backend_check(&e), 0);
-    assert_null(backend_by_simd("no such thing"));
+    assert_int_equal(backend_check(PRECISION_FP32, &e), 0);
+    assert_null(backend_by_simd(PRECISION_FP32, "no such thing"));
     assert_true(strlen(backend_blas_core()) > 0);
     assert_int_equal(threads_count(), 2); /* settling BLAS left our own team alone */
 }

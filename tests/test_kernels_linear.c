@@ -34,7 +34,9 @@ static void *run_linear(const Backend *be, void *ctx)
                    l->n, l->rows, l->in, l->out, scratch);
     mem_free(scratch);
     scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out, threads_count()));
-    be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out);
+    void *data_scratch = scratch_room(be->linear_bwd_data_scratch(l->rows, l->in, l->out, threads_count()));
+    be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out, data_scratch);
+    mem_free(data_scratch);
     be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->bias_beta}, l->x, l->dy, l->n, l->rows, l->in, l->out,
                           scratch);
     real *const from[] = {y, dx, dw, db};
@@ -171,6 +173,9 @@ int main(void)
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_linear_threads),
         cmocka_unit_test(test_linear_batch),
+        BF16_UNIT_TEST(test_linear),
+        BF16_UNIT_TEST(test_linear_threads),
+        BF16_UNIT_TEST(test_linear_batch),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

@@ -22,6 +22,12 @@
  * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
  * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
+ * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3, convt2
+ * and linear are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN stays NaN; products
+ * and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are products with the image
+ * itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear layers of fewer than BF16_ROWS
+ * rows an image (those of the time and of the class).
+ *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
  * Kernels never allocate. */
@@ -36,6 +42,10 @@
 #include "sdlora/tensor.h"
 
 #define BACKEND_GROUP 8 /* images: where several go into one product of a forward kernel, they are 2, 4 or 8 */
+
+typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
+extern const char *const PRECISION_NAMES[];
+enum { BF16_CHANNELS = 4, BF16_ROWS = 16 };
 
 /* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */
 typedef struct Grad {
@@ -100,7 +110,8 @@ typedef struct AdamStep {
 
 typedef struct Backend {
     const char *name; /* "cpu", or "ref": the reference */
-    const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref" */
+    const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref"; in bfloat16 also "amx", "avx512bf16" */
+    Precision precision;
 
     /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done.
      * *out depends on every one of them ---- */
@@ -130,7 +141,8 @@ typedef struct Backend {
     size_t (*linear_fwd_scratch)(int rows, int in, int out, int threads);
     void (*linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                        int out, void *scratch);
-    void (*linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out);
+    size_t (*linear_bwd_data_scratch)(int rows, int in, int out, int threads);
+    void (*linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch);
     size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads);
     void (*linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                               void *scratch);
@@ -187,8 +199,9 @@ typedef struct Backend {
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
 } Backend;
 
-/* Every function above, for those who declare and fill a table: X(name) each. */
-#define BACKEND_FUNCTIONS(X)                                                                                           \
+/* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has of
+ * its own; the rest is that of fp32. */
+#define BACKEND_PRODUCTS(X)                                                                                            \
     X(peak)                                                                                                            \
     X(conv3_algo)                                                                                                      \
     X(conv3_prep_size)                                                                                                 \
@@ -203,9 +216,11 @@ typedef struct Backend {
     X(convt2_bwd_weight)                                                                                               \
     X(linear_fwd_scratch)                                                                                              \
     X(linear_fwd)                                                                                                      \
+    X(linear_bwd_data_scratch)                                                                                         \
     X(linear_bwd_data)                                                                                                 \
     X(linear_bwd_weight_scratch)                                                                                       \
-    X(linear_bwd_weight)                                                                                               \
+    X(linear_bwd_weight)
+#define BACKEND_FLOATS(X)                                                                                              \
     X(norm_scratch)                                                                                                    \
     X(group_norm_fwd)                                                                                                  \
     X(group_norm_bwd)                                                                                                  \
@@ -232,20 +247,29 @@ typedef struct Backend {
     X(sumsq_scratch)                                                                                                   \
     X(sumsq)                                                                                                           \
     X(adam)
+#define BACKEND_FUNCTIONS(X) BACKEND_PRODUCTS(X) BACKEND_FLOATS(X)
 
-/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL after it.
- */
-const Backend *backend_at(int i);
+/* Table i of those of this precision that were compiled in and that this CPU can run, the best first, the reference last;
+ * NULL after it. */
+const Backend *backend_at(Precision p, int i);
 
-/* The one of that name (avx512, avx2, neon, baseline, ref), or NULL. */
-const Backend *backend_by_simd(const char *simd);
+/* The one of that name (amx, avx512bf16, avx512, avx2, neon, baseline, ref), or NULL. */
+const Backend *backend_by_simd(Precision p, const char *simd);
 
 /* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is
- * for backend_check to refuse. */
+ * for backend_check to refuse. Those who are not asked for a precision compute in fp32: backend_get. */
+const Backend *backend_of(Precision p);
 const Backend *backend_get(void);
 
+/* Does bfloat16 pay on this CPU? Where it has units for it that are faster than Winograd in fp32: AMX. (Intel's
+ * cores without it run vdpbf16ps at a quarter of the rate of multiply-adds.) */
+bool backend_bf16_pays(void);
+
 /* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none of them. */
-int backend_check(Err *e);
+int backend_check(Precision p, Err *e);
+
+/* Why there is no AMX: a sentence without its beginning ("this processor has none"), or NULL: there is. */
+const char *backend_why_no_amx(void);
 
 /* Settle OpenBLAS: the right kernels for this CPU, one thread. Call it once, after threads_init, before any kernel. */
 void backend_init(void);

@@ -57,7 +57,7 @@ static int version(int argc, char **argv)
 {
     bool verbose = argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"));
     Err e = {0};
-    if (verbose && backend_check(&e))
+    if (verbose && backend_check(PRECISION_FP32, &e))
         return cli_fail(&e, NULL);
     printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
     if (verbose) {

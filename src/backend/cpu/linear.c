@@ -133,8 +133,15 @@ void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const r
     }
 }
 
-void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out)
+size_t K(linear_bwd_data_scratch)(int rows, int in, int out, int threads)
 {
+    (void)rows, (void)in, (void)out, (void)threads;
+    return 0;
+}
+
+void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch)
+{
+    (void)scratch;
     const int total = n * rows, block = block_rows(total, in, out), blocks = (total + block - 1) / block;
 #pragma omp parallel for schedule(static)
     for (int job = 0; job < blocks; job++) {

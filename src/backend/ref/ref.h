@@ -12,7 +12,7 @@
 BACKEND_FUNCTIONS(REF_DECLARE)
 #undef REF_DECLARE
 
-extern const Backend ref_backend;
+extern const Backend ref_backend, ref_bf16_backend;
 
 /* *p = beta * *p + v; with beta 0, whatever was there */
 static inline void ref_update(real *p, double v, real beta)

@@ -1,0 +1,329 @@
+/* 3x3 convolution in bfloat16: nine shifted products, straight from rows of pixels. Images lie in a grid of W+1 columns
+ * and H+1 lines, whose last column and line are zeros, as are those before the first: so each tap of each pixel is a row a
+ * fixed distance away, and a block of rows of pixels may go on over the ends of lines and of images; what it computes for
+ * the places between goes nowhere.
+ *   forward           y = x w                one term per tap and 32 input channels
+ *   backward, data    dx = dy w, w turned    the same, w packed otherwise
+ *   backward, weights dw[tap] = (x shifted)^T dy: terms are the places of the grid, where dy has zeros between images */
+#include "kernels.h"
+#include "product.h"
+
+#include "sdlora/threads.h"
+
+/* With the image itself, whose channels would fill a tenth of a tile. */
+static bool in_float(ConvShape s)
+{
+    return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
+}
+
+typedef struct Grid {
+    int images;       /* at most, per unit of work */
+    int pitch, lines; /* of one image */
+    int lead;         /* from a place to the farthest tap's */
+} Grid;
+
+static Grid grid_of(ConvShape s, int places, int images)
+{
+    const int one = (s.h + 1) * (s.w + 1);
+    return (Grid){max_int(1, min_int((places + one - 1) / one, images)), s.w + 1, s.h + 1, s.w + 2};
+}
+
+/* Places from the first pixel to the last */
+static int places_of(Grid g, int images)
+{
+    return (images * g.lines - 1) * g.pitch - 1;
+}
+
+static int round_places(Grid g, int images, int to)
+{
+    return (int)round_up((size_t)places_of(g, images), (size_t)to);
+}
+
+/* Which pixel a place is, or -1. */
+static void fill_places(int32_t *place, Grid g, int count, ConvShape s)
+{
+    for (int q = 0; q < count; q++) {
+        const int i = q / g.pitch, j = q % g.pitch;
+        place[q] = j < s.w && i % g.lines < s.h ? (i / g.lines * s.h + i % g.lines) * s.w + j : -1;
+    }
+}
+
+static ConvShape swap_channels(ConvShape s)
+{
+    const int ci = s.ci;
+    s.ci = s.co;
+    s.co = ci;
+    return s;
+}
+
+const char *B(conv3_algo)(ConvShape s, ConvPass pass)
+{
+    return in_float(s) ? K(conv3_algo)(s, pass) : "shifted";
+}
+
+/* ---- forward, and backward of the data ---- */
+
+static int steps_of(ConvShape s)
+{
+    return (int)(to_step(s.ci) / STEP);
+}
+
+static size_t panel_of(ConvShape s)
+{
+    return 9 * (size_t)steps_of(s) * TILE_BF16;
+}
+
+size_t B(conv3_prep_size)(ConvShape s, ConvPass pass)
+{
+    if (in_float(s))
+        return K(conv3_prep_size)(s, pass);
+    if (pass == CONV_BWD_WEIGHT)
+        return 0;
+    if (pass == CONV_BWD_DATA)
+        s = swap_channels(s);
+    return bf16_room(panel_of(s) * to_tile(s.co) / TILE) / sizeof(real);
+}
+
+void B(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
+{
+    const bool turn = pass == CONV_BWD_DATA;
+    const size_t tap = (size_t)s.ci * (size_t)s.co, row = (size_t)s.co;
+    if (in_float(s)) {
+        K(conv3_prep)(u, w, s, pass);
+        return;
+    }
+    if (turn)
+        s = swap_channels(s);
+#pragma omp parallel for schedule(static) num_threads(threads_count())
+    for (int t = 0; t < 9; t++)
+        pack((bf16 *)(void *)u + (size_t)(t * steps_of(s)) * TILE_BF16, panel_of(s), w + (size_t)(turn ? 8 - t : t) * tap,
+             row, s.ci, s.co, turn);
+}
+
+/* Large filters are read from far away: for more pixels at once. */
+static Grid forward_grid(ConvShape s, int threads)
+{
+    const int places = (size_t)s.ci * (size_t)s.co > 32768 ? 512 : 192;
+    return grid_of(s, places, (s.n + threads - 1) / threads);
+}
+
+typedef struct Room { /* scratch, in bytes */
+    size_t at, place, rows; /* rows: of one thread */
+} Room;
+
+/* Rows that a unit reads */
+static size_t rows_of(Grid g)
+{
+    return (size_t)(2 * g.lead + round_places(g, g.images, TILE));
+}
+
+static Room forward_room(ConvShape s, Grid g)
+{
+    return (Room){mem_align_up(9 * (size_t)steps_of(s) * sizeof(int32_t)),
+                  mem_align_up((size_t)round_places(g, g.images, TILE) * sizeof(int32_t)),
+                  bf16_room(rows_of(g) * to_step(s.ci))};
+}
+
+static size_t forward_scratch(ConvShape s, int threads)
+{
+    size_t most = 0;
+    for (int t = 1; t <= threads; t++) { /* fewer threads may take more images each */
+        const Room r = forward_room(s, forward_grid(s, t));
+        most = mem_max(most, r.at + r.place + r.rows * (size_t)t);
+    }
+    return most;
+}
+
+static void taps(int32_t *at, Grid g, ConvShape s)
+{
+    const int wide = (int)to_step(s.ci);
+    for (int t = 0; t < 9; t++)
+        for (int k = 0; k < steps_of(s); k++)
+            at[t * steps_of(s) + k] = (t / 3 * g.pitch + t % 3) * wide + k * STEP;
+}
+
+static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvShape s, void *scratch)
+{
+    const int threads = threads_count();
+    const Grid g = forward_grid(s, threads);
+    const Room room = forward_room(s, g);
+    const size_t wide = to_step(s.ci), hw = (size_t)s.h * (size_t)s.w;
+    int32_t *at = scratch, *place = (int32_t *)(void *)((char *)scratch + room.at);
+    char *rows = (char *)scratch + room.at + room.place;
+    taps(at, g, s);
+    fill_places(place, g, round_places(g, g.images, TILE), s);
+#pragma omp parallel num_threads(threads)
+    {
+        bf16 *own = (bf16 *)(void *)(rows + (size_t)omp_get_thread_num() * room.rows);
+        memset(own, 0, room.rows);
+        block_begin();
+#pragma omp for schedule(dynamic)
+        for (int n = 0; n < s.n; n += g.images) {
+            const int images = min_int(g.images, s.n - n), count = places_of(g, images);
+            const real *from = x + (size_t)n * hw * (size_t)s.ci;
+            Out to = out_to(grad_at(y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, place);
+            to.bias = b;
+            if (images < g.images) /* what lay there is no longer between images */
+                memset(own, 0, room.rows);
+            for (int q = 0; q < count; q++)
+                if (place[q] >= 0)
+                    row_in(own + (size_t)(g.lead + q) * wide, from + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
+            multiply(to, own, u, (Terms){wide, at, panel_of(s), 9 * steps_of(s)}, count, s.co);
+        }
+        block_end();
+    }
+}
+
+/* ---- backward of the weights ---- */
+
+/* Places whose product is added up in registers: x and dy of so many stay in the nearest cache. */
+enum { WEIGHT_STEPS = 8 };
+
+static Grid weight_grid(ConvShape s)
+{
+    return grid_of(s, 1024, s.n);
+}
+
+static int chunks_of(ConvShape s)
+{
+    return min_int(s.n, weight_chunks((size_t)s.n * (size_t)s.h * (size_t)s.w, 9 * (size_t)s.ci * (size_t)s.co));
+}
+
+/* bf16 from a channel of x turned to the next: not a multiple of many cache lines. */
+static size_t turned_row(Grid g)
+{
+    return (size_t)(round_places(g, g.images, STEP) + 2 * (int)round_up((size_t)g.lead, STEP)) / STEP / 2 * 2 * STEP + STEP;
+}
+
+typedef struct WeightRoom { /* in bytes */
+    size_t at, place, zeros, part, turned, pairs; /* part: of a chunk; the last two: of one thread */
+} WeightRoom;
+
+static WeightRoom weight_room(ConvShape s, Grid g)
+{
+    const size_t places = (size_t)round_places(g, g.images, STEP);
+    return (WeightRoom){mem_align_up(places / STEP * sizeof(int32_t)),
+                        mem_align_up(places * sizeof(int32_t)),
+                        room((size_t)max_int(s.ci, s.co)),
+                        9 * to_tile(s.ci) * to_tile(s.co) * sizeof(float),
+                        bf16_room(to_tile(s.ci) * turned_row(g)),
+                        bf16_room(to_tile(s.co) * places)};
+}
+
+static size_t weight_scratch(ConvShape s, int threads)
+{
+    const WeightRoom r = weight_room(s, weight_grid(s));
+    return r.at + r.place + r.zeros + r.part * (size_t)chunks_of(s) + (r.turned + r.pairs) * (size_t)threads;
+}
+
+size_t B(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
+{
+    if (in_float(s))
+        return K(conv3_scratch)(s, pass, threads);
+    if (pass == CONV_BWD_WEIGHT)
+        return mem_max(weight_scratch(s, threads), K(conv_bias_scratch)(s.co));
+    return forward_scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s, threads);
+}
+
+typedef struct WeightWork {
+    int32_t *at, *place;
+    real *zeros;
+    bf16 *turned, *pairs; /* this thread's */
+} WeightWork;
+
+/* part += the images' gradient, or = for the first */
+static void weight_group(float *part, const WeightWork *k, const real *x, const real *dy, Grid g, int images, bool add,
+                         ConvShape s)
+{
+    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP;
+    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), tap = to_tile(s.ci) * to_tile(s.co);
+    const size_t panel = (size_t)(round_places(g, g.images, STEP)) * TILE;
+    if (images < g.images) /* what lay there is no longer between images */
+        memset(k->turned, 0, to_tile(s.ci) * row * sizeof(bf16));
+    turn_pixels(k->turned + lead, row, (Pixels){x, k->zeros, (size_t)s.ci, k->place, count, s.ci}, steps);
+    pack_pixels(k->pairs, panel, (Pixels){dy, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
+    for (int from = 0; from < steps; from += WEIGHT_STEPS)
+        for (int t = 0; t < 9; t++) {
+            const size_t shift = lead - (size_t)g.lead + (size_t)(t / 3 * g.pitch + t % 3);
+            multiply_whole(part + (size_t)t * tap, k->turned + shift + (size_t)(from * STEP),
+                           k->pairs + (size_t)from * TILE_BF16,
+                           (Terms){row, k->at, panel, min_int(WEIGHT_STEPS, steps - from)}, s.ci, s.co, add || from > 0);
+        }
+}
+
+static void add_chunks(Grad dw, const float *part, size_t stride, int chunks, ConvShape s)
+{
+    const size_t ci = (size_t)s.ci, co = (size_t)s.co, row = to_tile(s.co);
+    if (row == co && to_tile(s.ci) == ci) {
+        K(add_parts)(dw, part, stride, chunks, 9 * ci * co);
+        return;
+    }
+    for (size_t r = 0; r < 9 * ci; r++)
+        K(add_parts)(grad_at(dw, r * co), part + (r / ci * to_tile(s.ci) + r % ci) * row, stride, chunks, co);
+}
+
+static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s, void *scratch)
+{
+    const Grid g = weight_grid(s);
+    const WeightRoom room = weight_room(s, g);
+    const int chunks = chunks_of(s);
+    const size_t hw = (size_t)s.h * (size_t)s.w, stride = room.part / sizeof(float);
+    char *base = scratch;
+    WeightWork all = {.at = (int32_t *)(void *)base, .place = (int32_t *)(void *)(base + room.at)};
+    float *part = (float *)(void *)(base + room.at + room.place + room.zeros);
+    char *threads = (char *)part + room.part * (size_t)chunks;
+    all.zeros = (real *)(void *)(base + room.at + room.place);
+    memset(all.zeros, 0, room.zeros);
+    terms_in_row(all.at, round_places(g, g.images, STEP) / STEP);
+    fill_places(all.place, g, round_places(g, g.images, STEP), s);
+#pragma omp parallel num_threads(threads_count())
+    {
+        WeightWork own = all;
+        own.turned = (bf16 *)(void *)(threads + (size_t)omp_get_thread_num() * (room.turned + room.pairs));
+        own.pairs = own.turned + room.turned / sizeof(bf16);
+        memset(own.turned, 0, room.turned);
+        block_begin();
+#pragma omp for schedule(dynamic)
+        for (int j = 0; j < chunks; j++) {
+            const int first = (int)((long)s.n * j / chunks), last = (int)((long)s.n * (j + 1) / chunks);
+            for (int n = first; n < last; n += g.images)
+                weight_group(part + (size_t)j * stride, &own, x + (size_t)n * hw * (size_t)s.ci,
+                             dy + (size_t)n * hw * (size_t)s.co, g, min_int(g.images, last - n), n > first, s);
+        }
+        block_end();
+    }
+    add_chunks(dw, part, stride, chunks, s);
+}
+
+/* ---- the backend's functions ---- */
+
+void B(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
+{
+    assert(is_aligned(scratch));
+    if (in_float(s))
+        K(conv3_fwd)(y, x, w, u, b, s, scratch);
+    else
+        correlate((Grad){y, 0}, x, (const bf16 *)(const void *)u, b, s, scratch);
+}
+
+void B(conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch)
+{
+    assert(dx.p && is_aligned(scratch));
+    if (in_float(s))
+        K(conv3_bwd_data)(dx, dy, w, u, s, scratch);
+    else
+        correlate(dx, dy, (const bf16 *)(const void *)u, NULL, swap_channels(s), scratch);
+}
+
+void B(conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
+{
+    assert(is_aligned(scratch));
+    if (in_float(s)) {
+        K(conv3_bwd_weight)(dw, db, x, dy, s, scratch);
+        return;
+    }
+    if (db.p)
+        K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
+    if (dw.p)
+        weight_gradient(dw, x, dy, s, scratch);
+}
