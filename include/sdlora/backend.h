@@ -43,7 +43,7 @@
 
 #define BACKEND_GROUP 8 /* images: where several go into one product of a forward kernel, they are 2, 4 or 8 */
 
-typedef enum Precision { PRECISION_FP32, PRECISION_BF16 } Precision;
+typedef enum Precision { PRECISION_FP32, PRECISION_BF16, PRECISION_AUTO } Precision; /* AUTO: see backend_of */
 extern const char *const PRECISION_NAMES[];
 enum { BF16_CHANNELS = 4, BF16_ROWS = 16 };
 
@@ -257,16 +257,14 @@ const Backend *backend_at(Precision p, int i);
 const Backend *backend_by_simd(Precision p, const char *simd);
 
 /* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is
- * for backend_check to refuse. Those who are not asked for a precision compute in fp32: backend_get. */
+ * for backend_check to refuse. AUTO: bfloat16 where that pays, in units that are faster than Winograd in fp32. That is
+ * AMX: with vdpbf16ps, at its best twice as fast as multiply-adds and on Intel's cores without AMX a quarter, a direct
+ * convolution does not pass Winograd's. backend_get: in fp32, for those whom nobody asks. */
 const Backend *backend_of(Precision p);
 const Backend *backend_get(void);
 
-/* Does bfloat16 pay on this CPU? Where it has units for it that are faster than Winograd in fp32: AMX. (Intel's
- * cores without it run vdpbf16ps at a quarter of the rate of multiply-adds.) */
-bool backend_bf16_pays(void);
-
-/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none of them. */
-int backend_check(Precision p, Err *e);
+/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none in any precision. */
+int backend_check(Err *e);
 
 /* Why there is no AMX: a sentence without its beginning ("this processor has none"), or NULL: there is. */
 const char *backend_why_no_amx(void);

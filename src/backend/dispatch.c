@@ -159,22 +159,23 @@ const Backend *backend_by_simd(Precision p, const char *simd)
     return be;
 }
 
-bool backend_bf16_pays(void)
-{
-    return !strcmp(backend_of(PRECISION_BF16)->simd, "amx");
-}
-
 static const char *wanted_simd(void)
 {
     const char *name = getenv("SDLORA_SIMD");
     return name && *name ? name : NULL;
 }
 
-const Backend *backend_of(Precision p)
+static const Backend *find(Precision p)
 {
     const char *wanted = wanted_simd();
     const Backend *be = wanted ? backend_by_simd(p, wanted) : NULL;
     return be ? be : backend_at(p, 0);
+}
+
+const Backend *backend_of(Precision p)
+{
+    const Backend *be = p == PRECISION_FP32 ? NULL : find(PRECISION_BF16);
+    return be && (p == PRECISION_BF16 || !strcmp(be->simd, "amx")) ? be : find(PRECISION_FP32);
 }
 
 const Backend *backend_get(void)
@@ -182,14 +183,15 @@ const Backend *backend_get(void)
     return backend_of(PRECISION_FP32);
 }
 
-int backend_check(Precision p, Err *e)
+int backend_check(Err *e)
 {
+    const Precision all = backend_at(PRECISION_BF16, 0) ? PRECISION_BF16 : PRECISION_FP32; /* has all names of fp32 */
     const char *wanted = wanted_simd();
     char list[96] = "";
     const Backend *be;
-    if (!wanted || backend_by_simd(p, wanted))
+    if (!wanted || backend_by_simd(all, wanted))
         return 0;
-    for (int i = 0, used = 0; (be = backend_at(p, i)); i++)
+    for (int i = 0, used = 0; (be = backend_at(all, i)); i++)
         used += snprintf(list + used, sizeof list - (size_t)used, "%s%s", i ? ", " : "", be->simd);
     return err_set(e, ERR_USAGE, "SDLORA_SIMD is '%.60s'; this program on this processor has %s", wanted, list);
 }

@@ -60,7 +60,7 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
         *status = 0;
         return false;
     }
-    if (!options_apply(given, args, &e) && !backend_check(PRECISION_FP32, &e) && t->operand && t->operand[0] != '[' && !given->operand)
+    if (!options_apply(given, args, &e) && !backend_check(&e) && t->operand && t->operand[0] != '[' && !given->operand)
         err_set(&e, ERR_USAGE, "'%s' needs %s %.*s", t->command, strchr("AEIOU", t->operand[0]) ? "an" : "a",
                 (int)strcspn(t->operand, ". "), t->operand);
     if (e.code) {

@@ -39,7 +39,7 @@ static const Option OPTIONS[] = {
          .help = "also draw confusion.png, worst.png and neighbours.png there")},
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
     {.heading = "Machine"},
-    {.name = "batch-size"}, {.name = "conv"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
+    {.name = "batch-size"}, {.name = "conv"}, {.name = "precision"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
     {.name = "quiet"},
     {0},
 };

@@ -57,14 +57,17 @@ static int version(int argc, char **argv)
 {
     bool verbose = argc > 2 && (!strcmp(argv[2], "--verbose") || !strcmp(argv[2], "-v"));
     Err e = {0};
-    if (verbose && backend_check(PRECISION_FP32, &e))
+    if (verbose && backend_check(&e))
         return cli_fail(&e, NULL);
     printf("sdlora %s\nLicence: MIT. There is no warranty.\n", SDLORA_VERSION);
     if (verbose) {
         threads_init(0);
         backend_init();
-        printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
-               backend_blas_core(), threads_count());
+        printf("backend: %s, SIMD: %s, in bfloat16: %s\n", backend_get()->name, backend_get()->simd,
+               backend_of(PRECISION_BF16)->simd);
+        if (backend_why_no_amx())
+            printf("AMX: %s\n", backend_why_no_amx());
+        printf("OpenBLAS core: %s\nthreads: %d\n", backend_blas_core(), threads_count());
     }
     return 0;
 }

@@ -56,6 +56,7 @@ static SampleConfig settings(const ModelConfig *m, const TrainConfig *t)
     c.steps = m->timesteps < PREVIEW_STEPS ? m->timesteps : PREVIEW_STEPS;
     c.seed = t->seed;
     c.conv = t->conv;
+    c.precision = t->precision;
     c.max_bytes = t->max_bytes;
     return c;
 }
