@@ -22,11 +22,11 @@
  * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
  * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
- * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3, convt2
- * and linear are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN stays NaN; products
+ * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3, convt2,
+ * linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN stays NaN; products
  * and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are products with the image
  * itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear layers of fewer than BF16_ROWS
- * rows an image (those of the time and of the class).
+ * rows an image (those of the time and of the class), and attention over the few tokens.
  *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
@@ -219,7 +219,12 @@ typedef struct Backend {
     X(linear_bwd_data_scratch)                                                                                         \
     X(linear_bwd_data)                                                                                                 \
     X(linear_bwd_weight_scratch)                                                                                       \
-    X(linear_bwd_weight)
+    X(linear_bwd_weight)                                                                                               \
+    X(sublayer_kept)                                                                                                   \
+    X(sublayer_fwd_scratch)                                                                                            \
+    X(sublayer_fwd)                                                                                                    \
+    X(sublayer_bwd_scratch)                                                                                            \
+    X(sublayer_bwd)
 #define BACKEND_FLOATS(X)                                                                                              \
     X(norm_scratch)                                                                                                    \
     X(group_norm_fwd)                                                                                                  \
@@ -227,11 +232,6 @@ typedef struct Backend {
     X(batch_norm_stats)                                                                                                \
     X(batch_norm_fwd)                                                                                                  \
     X(batch_norm_bwd)                                                                                                  \
-    X(sublayer_kept)                                                                                                   \
-    X(sublayer_fwd_scratch)                                                                                            \
-    X(sublayer_fwd)                                                                                                    \
-    X(sublayer_bwd_scratch)                                                                                            \
-    X(sublayer_bwd)                                                                                                    \
     X(act_fwd)                                                                                                         \
     X(act_bwd)                                                                                                         \
     X(axpby)                                                                                                           \

@@ -1,7 +1,4 @@
 /* The reference in bfloat16: the operands of products are rounded, and then it is the reference. */
-#include <stdint.h>
-#include <string.h>
-
 #include "ref.h"
 
 #include "sdlora/mem.h"
@@ -10,19 +7,6 @@
 BACKEND_PRODUCTS(DECLARE)
 #undef DECLARE
 
-/* The nearest float whose lower half is zero, ties to even; NaN stays NaN. */
-static real rounded(real x)
-{
-    float f = (float)x;
-    uint32_t u;
-    if (isnan(f))
-        return x;
-    memcpy(&u, &f, sizeof u);
-    u = (u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000;
-    memcpy(&f, &u, sizeof f);
-    return (real)f;
-}
-
 /* x (n), or where it is not `narrow` a rounded copy in *room, which moves on. */
 static const real *operand(void **room, const real *x, size_t n, bool narrow)
 {
@@ -30,7 +14,7 @@ static const real *operand(void **room, const real *x, size_t n, bool narrow)
     if (narrow)
         return x;
     for (size_t i = 0; i < n; i++)
-        copy[i] = rounded(x[i]);
+        copy[i] = (real)ref_bf16((double)x[i]);
     *room = copy + n;
     return copy;
 }
@@ -202,6 +186,34 @@ static void bf16_linear_bwd_weight(Grad dw, Grad db, const real *x, const real *
     x = operand(&scratch, x, all * (size_t)in, narrow);
     dy = operand(&scratch, dy, all * (size_t)out, narrow);
     ref_linear_bwd_weight(dw, (Grad){NULL, 0}, x, dy, n, rows, in, out, NULL);
+}
+
+/* ---- sublayer: its products lie within (ref_sublayer.c) ---- */
+
+static size_t bf16_sublayer_kept(SublayerShape s)
+{
+    return ref_sublayer_kept(s);
+}
+
+static size_t bf16_sublayer_fwd_scratch(SublayerShape s, int threads)
+{
+    return ref_sublayer_fwd_scratch(s, threads);
+}
+
+static void bf16_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+{
+    ref_bf16_sublayer_fwd(y, row, kept, in, s, scratch);
+}
+
+static size_t bf16_sublayer_bwd_scratch(SublayerShape s, int threads)
+{
+    return ref_sublayer_bwd_scratch(s, threads);
+}
+
+static void bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
+                              void *scratch)
+{
+    ref_bf16_sublayer_bwd(d, dy, kept, in, s, scratch);
 }
 
 #define PRODUCT(name) .name = bf16_##name,
