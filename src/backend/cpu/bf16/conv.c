@@ -25,7 +25,7 @@ typedef struct Grid {
 static Grid grid_of(ConvShape s, int places, int images)
 {
     const int one = (s.h + 1) * (s.w + 1);
-    return (Grid){max_int(1, min_int((places + one - 1) / one, images)), s.w + 1, s.h + 1, s.w + 2};
+    return (Grid){max_int(1, min_int(places / one, images)), s.w + 1, s.h + 1, s.w + 2};
 }
 
 /* Places from the first pixel to the last */
@@ -103,7 +103,7 @@ void B(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
 /* Large filters are read from far away: for more pixels at once. */
 static Grid forward_grid(ConvShape s, int threads)
 {
-    const int places = (size_t)s.ci * (size_t)s.co > 32768 ? 512 : 192;
+    const int places = (size_t)s.ci * (size_t)s.co > 32768 ? 512 : 256;
     return grid_of(s, places, (s.n + threads - 1) / threads);
 }
 
@@ -163,8 +163,8 @@ static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvS
             const real *from = x + (size_t)n * hw * (size_t)s.ci;
             Out to = out_to(grad_at(y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, place);
             to.bias = b;
-            if (images < g.images) /* what lay there is no longer between images */
-                memset(own, 0, room.rows);
+            if (images < g.images) /* where another image lay */
+                memset(own + (size_t)(g.lead + count) * wide, 0, (size_t)g.lead * wide * sizeof(bf16));
             for (int q = 0; q < count; q++)
                 if (place[q] >= 0)
                     row_in(own + (size_t)(g.lead + q) * wide, from + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
@@ -181,12 +181,12 @@ enum { WEIGHT_STEPS = 8 };
 
 static Grid weight_grid(ConvShape s)
 {
-    return grid_of(s, 1024, s.n);
+    return grid_of(s, 512, s.n);
 }
 
 static int chunks_of(ConvShape s)
 {
-    return min_int(s.n, weight_chunks((size_t)s.n * (size_t)s.h * (size_t)s.w, 9 * (size_t)s.ci * (size_t)s.co));
+    return weight_chunks(s.n, 9 * (size_t)s.ci * (size_t)s.co);
 }
 
 /* bf16 from a channel of x turned to the next: not a multiple of many cache lines. */
@@ -231,24 +231,34 @@ typedef struct WeightWork {
     bf16 *turned, *pairs; /* this thread's */
 } WeightWork;
 
+/* What the same x and dy give to each tap, for the channels from (i,j) on */
+static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, Grid g, int i, int j, bool add, ConvShape s)
+{
+    const size_t row = to_tile(s.co), tap = to_tile(s.ci) * row;
+    for (int t = 0; t < 9; t++)
+        block(part + (size_t)t * tap + (size_t)i * row + j, row, a + t / 3 * g.pitch + t % 3, b, terms, add,
+              s.ci - i > TILE ? 2 : 1, s.co - j > TILE ? 2 : 1);
+}
+
 /* part += the images' gradient, or = for the first */
 static void weight_group(float *part, const WeightWork *k, const real *x, const real *dy, Grid g, int images, bool add,
                          ConvShape s)
 {
     const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP;
-    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), tap = to_tile(s.ci) * to_tile(s.co);
+    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP);
     const size_t panel = (size_t)(round_places(g, g.images, STEP)) * TILE;
-    if (images < g.images) /* what lay there is no longer between images */
-        memset(k->turned, 0, to_tile(s.ci) * row * sizeof(bf16));
+    for (size_t c = 0; images < g.images && c < to_tile(s.ci); c++) /* where another image lay */
+        memset(k->turned + c * row + lead + (size_t)(steps * STEP), 0, (size_t)g.lead * sizeof(bf16));
     turn_pixels(k->turned + lead, row, (Pixels){x, k->zeros, (size_t)s.ci, k->place, count, s.ci}, steps);
     pack_pixels(k->pairs, panel, (Pixels){dy, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
-    for (int from = 0; from < steps; from += WEIGHT_STEPS)
-        for (int t = 0; t < 9; t++) {
-            const size_t shift = lead - (size_t)g.lead + (size_t)(t / 3 * g.pitch + t % 3);
-            multiply_whole(part + (size_t)t * tap, k->turned + shift + (size_t)(from * STEP),
-                           k->pairs + (size_t)from * TILE_BF16,
-                           (Terms){row, k->at, panel, min_int(WEIGHT_STEPS, steps - from)}, s.ci, s.co, add || from > 0);
-        }
+    for (int from = 0; from < steps; from += WEIGHT_STEPS) {
+        const Terms terms = {row, k->at, panel, min_int(WEIGHT_STEPS, steps - from)};
+        const bf16 *a = k->turned + lead - g.lead + from * STEP, *b = k->pairs + (size_t)from * TILE_BF16;
+        for (int i = 0; i < s.ci; i += 2 * TILE)
+            for (int j = 0; j < s.co; j += 2 * TILE)
+                weight_taps(part, a + (size_t)i * row, b + (size_t)(j / TILE) * panel, terms, g, i, j, add || from > 0,
+                            s);
+    }
 }
 
 static void add_chunks(Grad dw, const float *part, size_t stride, int chunks, ConvShape s)

@@ -59,7 +59,7 @@ static Room room_of(ConvShape s, ConvPass pass)
 
 static int chunks_of(ConvShape s)
 {
-    return min_int(s.n * s.h, weight_chunks((size_t)s.n * (size_t)s.h * (size_t)s.w, TAPS * (size_t)s.ci * (size_t)s.co));
+    return weight_chunks(s.n, TAPS * (size_t)s.ci * (size_t)s.co);
 }
 
 size_t B(convt2_scratch)(ConvShape s, ConvPass pass, int threads)

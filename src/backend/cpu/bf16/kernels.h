@@ -12,12 +12,12 @@ BACKEND_PRODUCTS(DECLARE)
 
 extern const Backend B(backend_table);
 
-/* A gradient of weights: sums of at least so many rows are made side by side, CHUNKS_MAX of them at most, and of
- * CONV_PARTIAL reals in all. They depend on shapes only. */
-static inline int weight_chunks(size_t rows, size_t weights)
+/* A gradient of weights: sums of 16 images or more are made side by side, CONV_CHUNKS of them at most, and of
+ * CONV_PARTIAL reals in all. They depend on shapes only. A training's networks have fewer images and a thread each. */
+static inline int weight_chunks(int images, size_t weights)
 {
     const size_t fit = CONV_PARTIAL / weights;
-    return max_int(1, (int)mem_min(mem_min(CONV_CHUNKS, fit), rows / 2048));
+    return max_int(1, (int)mem_min(mem_min(CONV_CHUNKS, fit), (size_t)images / 16));
 }
 
 #endif

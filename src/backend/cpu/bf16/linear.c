@@ -109,17 +109,18 @@ static WeightRoom weight_room(int in, int out)
 size_t B(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads)
 {
     const WeightRoom r = weight_room(in, out);
-    const int chunks = weight_chunks((size_t)n * (size_t)rows, (size_t)in * (size_t)out);
+    const int chunks = weight_chunks(n, (size_t)in * (size_t)out);
     if (in_float(rows, in, out))
         return K(linear_bwd_weight_scratch)(n, rows, in, out, threads);
     return mem_max(r.zeros + r.part * (size_t)chunks + (r.turned + r.pairs) * (size_t)threads,
                    K(conv_bias_scratch)(out));
 }
 
-static void weight_gradient(Grad dw, const real *x, const real *dy, size_t rows, int in, int out, void *scratch)
+static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int image, int in, int out, void *scratch)
 {
+    const size_t rows = (size_t)n * (size_t)image;
     const WeightRoom room = weight_room(in, out);
-    const int chunks = weight_chunks(rows, (size_t)in * (size_t)out);
+    const int chunks = weight_chunks(n, (size_t)in * (size_t)out);
     const size_t stride = room.part / sizeof(float), row = to_tile(in), turned_row = BLOCK_ROWS + STEP;
     real *zeros = scratch;
     float *part = (float *)(void *)((char *)scratch + room.zeros);
@@ -166,5 +167,5 @@ void B(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n
     if (db.p)
         K(conv_bias_grad)(db, dy, all, out, scratch);
     if (dw.p)
-        weight_gradient(dw, x, dy, all, in, out, scratch);
+        weight_gradient(dw, x, dy, n, rows, in, out, scratch);
 }

@@ -42,13 +42,19 @@ ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int 
 /* y (rows,columns) of A (rows, rounded up to tiles, that are there to be read) and the panels of B. */
 static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int rows, int columns)
 {
-    float sums[4 * TILE * TILE] __attribute__((aligned(64)));
-    for (int j = 0; j < columns; j += 2 * TILE)
-        for (int i = 0; i < rows; i += 2 * TILE) {
-            block(sums, 2 * TILE, a + (size_t)i * t.row, b + (size_t)(j / TILE) * t.panel, t, false,
-                  rows - i > TILE ? 2 : 1, columns - j > TILE ? 2 : 1);
-            sums_out(to, sums, i, min_int(2 * TILE, rows - i), j, min_int(2 * TILE, columns - j));
+    float sums[2][4 * TILE * TILE] __attribute__((aligned(64)));
+    const int side = 2 * TILE;
+    int now = 0;
+    for (int j = 0; j < columns; j += side) {
+        const int wide = min_int(side, columns - j);
+        for (int i = 0; i < rows; i += side, now ^= 1) {
+            block(sums[now], side, a + (size_t)i * t.row, b + (size_t)(j / TILE) * t.panel, t, false,
+                  rows - i > TILE ? 2 : 1, wide > TILE ? 2 : 1);
+            if (i > 0) /* a block's sums are taken while the next one's are on their way */
+                sums_out(to, sums[!now], i - side, side, j, wide);
         }
+        sums_out(to, sums[!now], (rows - 1) / side * side, (rows - 1) % side + 1, j, wide);
+    }
 }
 
 /* C (rows,columns), both rounded up to tiles, row `to_tile(columns)` long: [C +] A B. */
