@@ -21,7 +21,7 @@ WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
 INCL := -Iinclude -DSDLORA_VERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell $(PKG_CONFIG) --cflags $(PKGS)) \
         $(addprefix -isystem ,$(wildcard /usr/include/stb))
 LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm
-OPENMP := -fopenmp
+THREADS := -pthread
 CONFIG := release
 
 ifdef SANITIZE
@@ -71,7 +71,7 @@ GRAD_SRC := $(wildcard tests/grad_*.c)
 # One build directory per configuration; a stamp holds the flags, so that changed flags rebuild.
 OBJ := $(BUILD)/$(CONFIG)
 DBL := $(BUILD)/$(CONFIG)-double
-FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(OPENMP) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
+FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(THREADS) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
        $(foreach i,$(ISAS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(KERNEL_SRC)))
 bf16_objs = $(foreach i,$(UNITS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(BF16_SRC)))
@@ -130,7 +130,8 @@ $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
 
 test: sdlora $(TESTS) $(FAULT_SHIM)
-	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) tests/run.sh $(TESTS)
+	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) \
+		JOBS=$(JOBS) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
 # that take minutes there: training, drawing (the commands stand in for them), kernels and gradients against the reference

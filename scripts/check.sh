@@ -92,7 +92,7 @@ step_tidy() {
     tool clang-tidy || { missing; return; }
     local flags found
     read -ra flags < <(pkg-config --cflags openblas zlib jansson libmd libpcre2-8 libzip)
-    flags+=(-std=c11 -fopenmp -Iinclude -isystem /usr/include/stb -D_GNU_SOURCE -DISA=baseline -DVBYTES=16
+    flags+=(-std=c11 -Iinclude -isystem /usr/include/stb -D_GNU_SOURCE -DISA=baseline -DVBYTES=16
         '-DSDLORA_VERSION="0"' -include scripts/analyzer.h)
     # only the findings in our own files, without the analyser's pages of notes: stb is read as part of png.c
     found=$(files 'src/*.c' | grep -v '^src/base/err\.c$' | xargs -P "$jobs" -I '{}' clang-tidy --quiet '{}' -- "${flags[@]}" 2>&1 |

@@ -25,7 +25,7 @@ for target in "$@"; do
     source=tests/fuzz/fuzz_$target.c
     [ -f "$source" ] || { echo "fuzz: no target '$target'" >&2; exit 2; }
     # shellcheck disable=SC2046
-    "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fopenmp -D_GNU_SOURCE \
+    "$clang" -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread -D_GNU_SOURCE \
         -Iinclude $(pkg-config --cflags zlib jansson libmd libzip) "$source" "$lib" \
         $(pkg-config --libs openblas zlib jansson libmd libpcre2-8 libzip) -lm -o "$dir/$target" || exit 1
     mkdir -p "$dir/corpus/$target"

@@ -6,7 +6,6 @@
 # The copy is compiled for one instruction set and without much optimisation: what is tested is the tests.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-export OMP_WAIT_POLICY=passive
 pattern=${1:-*}
 root=$(mktemp -d) || exit 1
 chmod 755 "$root" # for tests that give up the rights of root

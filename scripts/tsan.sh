@@ -1,7 +1,5 @@
 #!/usr/bin/env bash
-# Training, fine-tuning and sampling steps on two threads under ThreadSanitizer (make tsan): clang, LLVM's OpenMP runtime,
-# and its Archer, which tells ThreadSanitizer where a team's threads wait for each other. (gcc's libgomp tells nobody, so
-# that with it every parallel loop looks like a race.)
+# Training, fine-tuning and sampling steps on two threads under ThreadSanitizer (make tsan), with clang.
 #   scripts/tsan.sh [BUILD]
 # Not seen: what happens inside of OpenBLAS, zlib and the C library, which are not compiled for it, and code that these
 # steps do not reach. The kernels are those of the baseline; the other instruction sets share their source.
@@ -9,21 +7,15 @@ root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 build=$(mkdir -p "${1:-$root/build}/tsan" && cd "${1:-$root/build}/tsan" && pwd) || exit 1
 clang=${CLANG:-clang}
 . "$root/tests/lib_cli.sh"
-archer=$("$clang" -print-file-name=libarcher.so)
-[ -e "$archer" ] || archer=$(find /usr/lib/llvm-*/lib -name libarcher.so 2>/dev/null | sort | tail -n 1)
-if [ ! -e "$archer" ]; then
-    echo 'tsan: libarcher.so is missing; it comes with LLVM: apt-get install libomp-dev' >&2
-    exit 1
-fi
 make -s -C "$root" CC="$clang" BUILD="$build" SANITIZE=thread ISAS=baseline KERNEL_OPT=-O1 CFLAGS='-O1 -g' \
     "$build/san-thread/sdlora" || exit 1
-"$clang" -g -fopenmp -fsanitize=thread "$root/tests/fault/race.c" -o race || exit 1
+"$clang" -g -pthread -fsanitize=thread -D_GNU_SOURCE -I"$root/include" "$root/tests/fault/race.c" \
+    "$root/src/base/threads.c" "$root/src/base/cores.c" -o race || exit 1
 SDLORA=$build/san-thread/sdlora
-export OMP_NUM_THREADS=2 OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"
+export TSAN_OPTIONS="ignore_noninstrumented_modules=1 exitcode=66"
 
 check 'a race is found' test "$(./race >out.txt 2>err.txt; echo $?)" -eq 66
 check 'what is synchronised passes' ./race well >out.txt 2>err.txt
-check 'Archer is there' test "$(ARCHER_OPTIONS=verbose=1 ./race well 2>&1 | grep -c 'Archer detected')" -eq 1
 
 clean() { # clean NAME ARGS...: status 0, no report
     local name=$1 status

@@ -9,7 +9,7 @@ sdlora=$(realpath "$1") tests=()
 for test in "${@:2}"; do tests+=("$(realpath "$test")"); done
 . "$root/tests/lib_cli.sh" # a scratch directory, where we are now; small data
 SDLORA=$sdlora
-export SDLORA_SIMD=avx2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+export SDLORA_SIMD=avx2 OPENBLAS_CORETYPE=Haswell
 
 memcheck() { # memcheck STATUS NAME COMMAND...: every error counts; and the exit status, unless that is -
     local wanted=$1 name=$2 begin=$SECONDS status

@@ -97,7 +97,7 @@ distance() { paste <(values "$1") <(for _ in {1..3}; do cat values.txt; done) | 
 check 'less strength' one --init-image photo.bmp --strength 0.2 -o two
 check "is nearer: $(distance two), $(distance six), $(distance full)" test "$(distance two)" -lt "$(distance six)" -a "$(distance six)" -lt "$(distance full)"
 "$SDLORA" sample --model run/model.safetensors --digit 1 -n 3 --init-image photo.bmp --steps 10 -o x.png >out.txt 2>err.txt
-check 'what is said' grep -q 'ddim in the last 6 of 10 steps' err.txt
+check 'what is said' grep -q 'unipc in the last 6 of 10 steps' err.txt
 
 # ---- a mask ----
 kept() { # what is kept is the picture's, and of what is not less than a tenth happens to be

@@ -40,7 +40,7 @@ draw() { # draw NAME OPTION...
     rm -f "$name"-*
     expect 0 '' sample --model $M --steps 3 --digit 0,none -n 20 --format idx -o "$name" "$@"
 }
-for threads in 1 2 3; do
+for threads in 1 2; do
     draw free --threads $threads
     check 'sixteen at a time' grep -q '16 images a pass' err.txt
     most=$(mb)
@@ -49,11 +49,11 @@ for threads in 1 2 3; do
     check 'the same images' cmp -s free-images-idx3-ubyte.gz held-images-idx3-ubyte.gz
     check 'within the bound' test "$(less "$most" "$(mb)")" != "${most#0}" -a "$(less "$most" "$(mb)" | cut -c1)" != -
 done
-draw held --threads 3 --mem "$(less "$most" 0.15)MB"
+draw held --threads 2 --mem "$(less "$most" 0.15)MB"
 check 'fewer side by side, the same images' cmp -s free-images-idx3-ubyte.gz held-images-idx3-ubyte.gz
-refuse 2 'drawing needs' sample --model $M --steps 3 --digit 0,none -n 20 --format idx --threads 3 --mem 60KB \
+refuse 2 'drawing needs' sample --model $M --steps 3 --digit 0,none -n 20 --format idx --threads 2 --mem 60KB \
     -o none
-draw held --threads 3 --mem "$(less "$(needed)" -0.05)MB"
+draw held --threads 2 --mem "$(less "$(needed)" -0.05)MB"
 check 'the least, the same images' cmp -s free-images-idx3-ubyte.gz held-images-idx3-ubyte.gz
 
 # ---- predict ----
@@ -98,7 +98,7 @@ check 'draws samples' test -s a/samples/step-00000002.png
 check 'nothing was begun' test ! -e none
 
 # ---- stacks ----
-small_stack() { # the program's and, with OMP_STACKSIZE unset, its threads'
+small_stack() { # the program's and its threads'
     (ulimit -s 128 && "$SDLORA" "$@" >out.txt 2>err.txt </dev/null) || { fail "a small stack: $*: $(cat err.txt)"; }
 }
 if [ -n "${FAULT_SHIM-}" ]; then # sanitizers have larger frames

@@ -3,7 +3,6 @@
 # nothing is written where it does not belong, no wrong result ends with 0. (cli_directory.sh has whose a directory is,
 # cli_previous.sh the set-aside under faults.)
 . "$(dirname "$0")/lib_cli.sh"
-export OMP_NUM_THREADS=1
 idx_data data train 40
 idx_data data t10k 6
 train() { # train OUT ARGS...

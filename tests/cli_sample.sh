@@ -62,7 +62,7 @@ sample --steps 1 -n 16 --format idx -o fake/train && sample --steps 1 -n 3 --for
 expect 0 runs/fake/model.safetensors train $SMALL --data fake --steps 1
 
 expect 2 '--eta belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
-expect 0 "all the model's with ddpm" sample --help
+expect 0 "ddpm: all the model's" sample --help
 
 # the reference's kind of model: BatchNorm, no null class, ddpm by default
 # shellcheck disable=SC2086

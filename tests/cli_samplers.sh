@@ -33,7 +33,7 @@ for spacing in leading karras logsnr; do
     check "$spacing" draw $spacing --steps 7 --spacing $spacing
     check 'is another' test "$(cmp ddim_images.npy ${spacing}_images.npy | wc -l)" -eq 1
 done
-check 'trailing' draw trailing --steps 7 --spacing trailing
+check 'trailing' draw trailing --steps 7 --sampler ddim --spacing trailing
 check 'is the default' cmp ddim_images.npy trailing_images.npy
 check "Heun's is karras" draw karras --sampler heun --steps 7 --spacing karras
 check 'so it is' cmp heun_images.npy karras_images.npy

@@ -2,7 +2,6 @@
 # Signals, limits and closed streams. A signal is sent at chosen calls (tests/fault/shim.c), so nothing depends on time: 128 +
 # signal means that the state is saved, and from wherever a run ended, --resume goes to the bytes of an undisturbed run.
 . "$(dirname "$0")/lib_cli.sh"
-export OMP_NUM_THREADS=1
 idx_data data train 24
 idx_data data t10k 6
 
@@ -97,7 +96,7 @@ check 'also into a file' test $? -eq 1
 # ---- 130 can only mean that a run was saved: a library must not end with it where memory is short ----
 if [ -n "${FAULT_SHIM-}" ]; then # a sanitizer needs all addresses
     ended=" $(for ((kb = 30000; kb <= 100000; kb += 2500)); do
-        (ulimit -v $kb && exec env -u OMP_NUM_THREADS timeout 60 "$SDLORA" --version --verbose) >out.txt 2>&1
+        (ulimit -v $kb && exec timeout 60 "$SDLORA" --version --verbose) >out.txt 2>&1
         status=$?
         echo $status
         [ $status -ne 130 ] || break

@@ -136,19 +136,21 @@ for level in avx512 avx2 neon baseline ref; do # what is listed runs, what is no
 done
 SDLORA_SIMD='' expect 0 "SIMD: $simd" --version --verbose
 
-# ---- how threads wait: libgomp prints what it read. The program starts itself once more, before libraries do ----
-spins() {
-    env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=verbose "$@" "$SDLORA" --version 2>&1 |
-        sed -n "s/.*GOMP_SPINCOUNT = '\([0-9]*\)'.*/\1/p" | tr '\n' ' '
-}
-case $(spins env) in
-    '') ;; # another OpenMP
-    *)
-        check 'waiting threads sleep soon' test "$(spins env | sed 's/.* \([0-9]* \)$/\1/')" = '20000 '
-        # sanitizers start before that
-        [ -z "${FAULT_SHIM-}" ] || check 'libraries start once' test "$(spins env)" = '20000 '
-        check 'where the user says so, as soon as he says' test "$(spins env GOMP_SPINCOUNT=7 OPENBLAS_NUM_THREADS=1)" = '7 '
-        ;;
+# ---- threads: no more than cores ----
+threads_of() { "$@" --version --verbose | sed -n 's/^threads: //p'; }
+cores=$(threads_of "$SDLORA")
+one=$(taskset -pc $$ | sed 's/.*: \([0-9]*\).*/\1/') # the first core that there is
+check 'as many as cores that it may use' \
+    test "$(threads_of taskset -c "$one" "$SDLORA")" = 1
+expect 0 "--threads 1000: this process may use $cores core" bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 \
+    --threads 1000
+check 'and so many work' grep -q "$cores thread" out.txt
+expect 0 '' bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --threads 1
+check 'of fewer nothing is said' test "$(grep -c 'may use' err.txt)" = 0
+case $(LD_DEBUG=bindings "$SDLORA" --version 2>&1 | grep 'symbol .openblas_num_threads_env') in
+    '') ;; # another dynamic linker, or an OpenBLAS that does not ask
+    *libopenblas*' to '*sdlora*) check 'OpenBLAS starts no threads' true ;;
+    *) check 'OpenBLAS starts no threads' false ;;
 esac
 
 finish

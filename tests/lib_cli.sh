@@ -4,7 +4,6 @@
 set -u
 TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SDLORA=${SDLORA:-$(dirname "$TESTS")/sdlora}
-export OMP_WAIT_POLICY=passive # tests share their processors with others
 WORK=$(mktemp -d) || exit 1
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1

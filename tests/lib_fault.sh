@@ -9,7 +9,6 @@ if [ -z "${FAULT_SHIM-}" ]; then
     finish
     exit
 fi
-export OMP_NUM_THREADS=1
 scenario='' status_ok='1 3'
 temporaries() { find w -name '.sdlora-*.tmp'; }
 

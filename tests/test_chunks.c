@@ -4,8 +4,9 @@
 #include "train_util.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 
-enum { IMAGES_MAX = 23, THREADS_MAX = 5, PIXELS = SIDE * SIDE };
+enum { IMAGES_MAX = 23, WORKERS_MAX = 5, PIXELS = SIDE * SIDE };
 
 static Model *make_model(bool trainable)
 {
@@ -21,19 +22,18 @@ static Model *make_model(bool trainable)
 /* ---- who ---- */
 
 typedef struct Trace {
-    int worked[IMAGES_MAX]; /* times per image */
-    int busy[THREADS_MAX];  /* calls of a worker that have not ended */
-    int late;               /* the first chunk waits for this many others */
-    int done;               /* chunks worked off */
-    bool failed;
+    atomic_int worked[IMAGES_MAX]; /* times per image */
+    atomic_int busy[WORKERS_MAX];  /* calls of a worker that have not ended */
+    int late;                      /* the first chunk waits for this many others */
+    atomic_int done;               /* chunks worked off */
+    atomic_bool failed;
 } Trace;
 
-static void wait_for_others(const int *done, int others)
+static void wait_for_others(atomic_int *done, int others)
 {
     for (int i = 0, n = 0; n < others && i < 10000000; i++) {
         sched_yield();
-#pragma omp atomic read
-        n = *done;
+        n = atomic_load(done);
     }
 }
 
@@ -45,19 +45,14 @@ static double value_of(int first)
 static double note_work(void *ctx, Unet *u, int first, int worker)
 {
     Trace *t = ctx;
-    int busy;
 
-#pragma omp atomic capture
-    busy = t->busy[worker]++;
-    t->failed |= busy != 0;
+    if (atomic_fetch_add(&t->busy[worker], 1) != 0)
+        t->failed = true;
     for (int i = 0; i < u->n; i++)
-#pragma omp atomic
-        t->worked[first + i]++;
+        atomic_fetch_add(&t->worked[first + i], 1);
     wait_for_others(&t->done, first == 0 ? t->late : 0);
-#pragma omp atomic
-    t->busy[worker]--;
-#pragma omp atomic
-    t->done++;
+    atomic_fetch_sub(&t->busy[worker], 1);
+    atomic_fetch_add(&t->done, 1);
     return value_of(first);
 }
 
@@ -68,7 +63,7 @@ static void test_each_once(void **state)
     Err err;
 
     (void)state;
-    for (int threads = 1; threads <= THREADS_MAX; threads++) {
+    for (int threads = 1; threads <= WORKERS_MAX; threads++) {
         threads_init(threads);
         for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
             int n = sizes[k][0], chunk = sizes[k][1], chunks = (n + chunk - 1) / chunk;
@@ -103,7 +98,7 @@ static void test_each_once(void **state)
 
 typedef struct Late {
     int chunk, others; /* this chunk's first image waits for so many other chunks */
-    int done;
+    atomic_int done;
 } Late;
 
 static double learn(void *ctx, Unet *u, int first, int worker)
@@ -123,8 +118,7 @@ static double learn(void *ctx, Unet *u, int first, int worker)
     graph_backward(u->g);
     if (first == late->chunk)
         wait_for_others(&late->done, late->others);
-#pragma omp atomic
-    late->done++;
+    atomic_fetch_add(&late->done, 1);
     return u->g->loss_value;
 }
 
@@ -287,7 +281,7 @@ static void test_training_does_not_depend_on_threads(void **state)
             double loss = 0, val = 0;
 
             c.batch = batches[b];
-            for (int threads = 1; threads <= THREADS_MAX; threads++) {
+            for (int threads = 1; threads <= WORKERS_MAX; threads++) {
                 Job j;
                 StepReport r;
                 ParamStore *s;

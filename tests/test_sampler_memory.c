@@ -56,6 +56,7 @@ static void shrink(double cfg_scale, int batch, int least_plans)
     char want[64];
     Err err;
 
+    c.sampler = &SAMPLERS[SAMPLER_DDIM];
     c.steps = 2;
     c.seed = 9;
     c.cfg_scale = cfg_scale;

@@ -2,6 +2,8 @@
 #include "check.h"
 #include "start_util.h"
 
+#include <stdatomic.h>
+
 #include "sdlora/rng.h"
 #include "sdlora/sampler.h"
 #include "sdlora/threads.h"
@@ -276,7 +278,7 @@ static void test_company(void **state)
 }
 
 /* A sampler that looks back sees only steps that were taken. */
-static bool wrong;
+static atomic_bool wrong;
 
 static void look_back(const SamplerStep *s)
 {
@@ -286,7 +288,6 @@ static void look_back(const SamplerStep *s)
     for (int back = 0; back <= SAMPLER_HISTORY_MAX; back++)
         bad |= (back <= 2 && back <= taken) != (s->x0[back] != NULL);
     if (bad)
-#pragma omp atomic write
         wrong = true;
 }
 

@@ -32,8 +32,8 @@ typedef struct SamplerDef {
     const char *name;
     const char *aliases[SAMPLER_ALIASES_MAX + 1]; /* k-diffusion's, diffusers' and others' names; NULL closes them */
     Spacing spacing;                              /* unless another is asked for */
-    bool all_steps; /* takes every timestep of the model, unless another number is asked for */
-    bool noise;     /* adds some in every step but the last; where it uses eta, only if that is not 0 */
+    int steps;  /* unless another number is asked for: what its pictures need; 0: every timestep of the model */
+    bool noise; /* adds some in every step but the last; where it uses eta, only if that is not 0 */
     bool uses_eta;
     bool two_stages; /* asks the network again, at t_prev, for what its first stage made; not in the last step */
     bool base;       /* has SamplerStep.base */
@@ -41,8 +41,8 @@ typedef struct SamplerDef {
     void (*step)(const SamplerStep *s);
 } SamplerDef;
 
-enum { SAMPLER_DDPM, SAMPLER_DDIM }; /* the rows that are somebody's default */
-extern const SamplerDef SAMPLERS[];  /* .name NULL closes it */
+enum { SAMPLER_DDPM, SAMPLER_DDIM, SAMPLER_UNIPC }; /* the rows that are somebody's default */
+extern const SamplerDef SAMPLERS[];                 /* .name NULL closes it */
 
 /* By name or alias; NULL: there is none. */
 const SamplerDef *sampler_find(const char *name);

@@ -138,17 +138,29 @@ int adapter_attach(Adapter *a, Err *e)
 
 typedef void (*LayerFn)(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step);
 
+typedef struct Layers {
+    const Adapter *a;
+    LayerFn work;
+    uint64_t seed;
+    int64_t step;
+} Layers;
+
+static void one_layer(const void *layers, int i, int thread)
+{
+    const Layers *l = layers;
+    const Adapter *a = l->a;
+
+    l->work(a, &a->layers[i], (char *)a->scratch + (size_t)thread * a->scratch_bytes, l->seed, l->step);
+}
+
 /* Every layer, several at a time, each by one thread. */
 static void for_layers(const Adapter *a, LayerFn work, uint64_t seed, int64_t step)
 {
+    const int before = threads_limit(a->workers);
+
     assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
-#pragma omp parallel num_threads(threads_count() < a->workers ? threads_count() : a->workers)
-    {
-        char *own = (char *)a->scratch + (size_t)threads_alone() * a->scratch_bytes;
-#pragma omp for schedule(dynamic)
-        for (int i = 0; i < a->n; i++)
-            work(a, &a->layers[i], own, seed, step);
-    }
+    threads_each(a->n, one_layer, &(Layers){a, work, seed, step});
+    threads_restore(before);
 }
 
 static void apply_layer(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step)

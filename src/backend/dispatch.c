@@ -5,6 +5,8 @@
 #include "sdlora/backend.h"
 
 #include <cblas.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+
+#include "sdlora/threads.h"
+
+/* OpenBLAS asks this function of its own how many threads to start when it is loaded, and gets our answer, since a
+ * program's functions go before a library's (a static OpenBLAS, or one that hides it, keeps its own: then they are
+ * started, spin for 25 ms and sleep). They would never get work: our threads are around its calls. */
+int openblas_num_threads_env(void) __attribute__((weak));
+int openblas_num_threads_env(void)
+{
+    return 1;
+}
 
 /* Only in an OpenBLAS built for several CPUs (DYNAMIC_ARCH), and not in its header. */
 void gotoblas_dynamic_init(void) __attribute__((weak));
@@ -207,13 +220,29 @@ static void settle_core(void)
     gotoblas_dynamic_init();
 }
 
+typedef struct Settling {
+    atomic_int *settled;
+    int threads;
+} Settling;
+
+/* All of them at once, so that each comes to a thread of its own */
+static void settle_thread(const void *settling, int i, int thread)
+{
+    const Settling *s = settling;
+    (void)i, (void)thread;
+    openblas_set_num_threads(1);
+    for (atomic_fetch_add(s->settled, 1); atomic_load(s->settled) < s->threads;)
+        sched_yield();
+}
+
 void backend_init(void)
 {
+    const int threads = threads_count();
+    atomic_int settled = 0;
     settle_core();
-    /* The OpenMP build of OpenBLAS runs serially inside our parallel loops anyway, and its set_num_threads would shrink
-     * our own team. */
-    if (openblas_get_parallel() != OPENBLAS_OPENMP)
-        openblas_set_num_threads(1);
+    openblas_set_num_threads(1);
+    if (openblas_get_parallel() == OPENBLAS_OPENMP) /* which has that number for each thread */
+        threads_each(threads, settle_thread, &(Settling){&settled, threads});
 }
 
 const char *backend_blas_core(void)

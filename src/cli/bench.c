@@ -362,7 +362,7 @@ int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, Precision p, int 
     Draw d = {.e = e};
     SamplePlan plan;
     int rc = -1;
-    c.sampler = &SAMPLERS[SAMPLER_DDIM];
+    c.sampler = &SAMPLERS[SAMPLER_UNIPC];
     c.steps = DRAW_STEPS;
     c.conv = conv;
     c.precision = p;

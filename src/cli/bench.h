@@ -36,7 +36,7 @@ int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e
 /* A whole optimiser step of `c->batch` images made of noise. */
 int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err *e);
 
-/* One step of drawing n images with the model's default settings, by DDIM: what sampler_draw does for it, with its
+/* One step of drawing n images with the model's default settings, by UniPC: what sampler_draw does for it, with its
  * batches side by side, its table of times, the noise it begins with, and both passes of guidance where there is
  * any. */
 int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, Precision p, int runs, Err *e);

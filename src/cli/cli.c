@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "sdlora/backend.h"
+#include "sdlora/cores.h"
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
@@ -73,7 +74,11 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 
 void cli_threads(int threads)
 {
-    threads_init(threads);
+    const int cores = cores_allowed();
+    if (threads > cores)
+        fprintf(stderr, "--threads %d: this process may use %d core%s, so %d thread%s it is\n", threads, cores,
+                cores == 1 ? "" : "s", cores, cores == 1 ? "" : "s");
+    threads_init(threads < cores ? threads : cores);
     backend_init();
 }
 

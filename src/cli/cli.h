@@ -47,7 +47,7 @@ int cli_fail(const Err *e, const OptionTable *t);
  * options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 
-/* --threads (0: all), and OpenBLAS. */
+/* --threads (0: one per core that this process may use, and never more, which a line says), and OpenBLAS. */
 void cli_threads(int threads);
 
 /* Where --model was not given and nothing is at DEFAULT_MODEL, *model becomes SHIPPED_MODEL, if that is there, and
@@ -132,7 +132,7 @@ extern const char *const BATCH_STATS_NAMES[];
     {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
                                .help = "memory to take at most, as 512MB [what the machine has]")}
 #define OPTION_THREADS(T) \
-    {.name = "threads", OPTION_OWN(T, FIELD_INT, threads, .max = 1024, .help = "threads; 0: one per processor")}
+    {.name = "threads", OPTION_OWN(T, FIELD_INT, threads, .max = 1024, .help = "threads, no more than cores there are for it; 0: as many")}
 #define OPTION_PROGRESS(T) /* term/progress.h */ \
     {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
 #define OPTION_PRESET(T, text) \

@@ -136,7 +136,7 @@ int main(int argc, char **argv)
 {
     int status;
 
-    start_settle(argv, environ);
+    start_streams();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     status = dispatch(argc, argv);
     /* Where standard output goes to a file, a full disk shows only here. */

@@ -4,12 +4,10 @@
 
 #include <stdbool.h>
 
-/* Opens /dev/null in the place of standard streams that are closed, so that no file gets their numbers, and starts the
- * program once more where libraries must find other environment variables. Where it can be, it is done before libraries
- * start; main calls it again, which does nothing then. */
-void start_settle(char **argv, char **envp);
+/* Opens /dev/null in the place of standard streams that are closed, so that no file gets their numbers. */
+void start_streams(void);
 
-/* This standard stream was closed, and start_settle opened it. */
+/* This standard stream was closed, and start_streams opened it. */
 bool start_opened(int fd);
 
 #endif

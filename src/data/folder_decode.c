@@ -136,6 +136,26 @@ static int settle(Decoded *d, const Folder *f, Err *e)
     return 0;
 }
 
+typedef struct Reading {
+    Decoded *out;
+    const Folder *f;
+    const DataConfig *c;
+    size_t image; /* bytes */
+    int *done;
+} Reading;
+
+static void read_item(const void *reading, int i, int thread)
+{
+    const Reading *r = reading;
+
+    (void)thread;
+    read_one(r->out->px + (size_t)i * r->image, r->out, i, r->f, r->c);
+    threads_lock();
+    if (r->c->progress)
+        r->c->progress(r->c->ctx, ++*r->done, r->f->n);
+    threads_unlock();
+}
+
 int folder_decode(Decoded *out, const Folder *f, const DataConfig *c, Err *e)
 {
     const int size = folder_size(c);
@@ -146,13 +166,7 @@ int folder_decode(Decoded *out, const Folder *f, const DataConfig *c, Err *e)
         decoded_free(out);
         return -1;
     }
-#pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < f->n; i++) {
-        read_one(out->px + (size_t)i * image, out, i, f, c);
-#pragma omp critical(folder_decode)
-        if (c->progress)
-            c->progress(c->ctx, ++done, f->n);
-    }
+    threads_each(f->n, read_item, &(Reading){out, f, c, image, &done});
     gather(out, c);
     if (!settle(out, f, e))
         return 0;

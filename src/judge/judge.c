@@ -9,6 +9,7 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
+#include "sdlora/threads.h"
 
 enum { BATCH = 128, LOOK = 64 };
 static const double RATE = 4e-3, DECAY = 5e-2, WARM = 0.2; /* the largest learning rate, where its cycle is there */
@@ -67,6 +68,18 @@ static int shift(Rng *r, int side)
     return (int)rng_below(r, (uint32_t)(2 * most + 1)) - most;
 }
 
+static void fill_image(const void *training, int i, int thread)
+{
+    const Training *t = training;
+    const int image = (int)t->order[t->step % (t->set->n / t->batch) * t->batch + i];
+    Rng r = rng_make(0, rng_stream("judge", (uint64_t)(t->step * t->batch + i)));
+    const int dy = shift(&r, t->j->h), dx = shift(&r, t->j->w);
+
+    (void)thread;
+    place(&t->net, i, t->j, pixels(t->set, image), dy, dx);
+    t->net.labels[i] = t->set->d->labels[image_set_row(t->set, image)];
+}
+
 static void fill_batch(Training *t)
 {
     const int64_t per_epoch = t->set->n / t->batch, first = t->step % per_epoch * t->batch;
@@ -75,14 +88,7 @@ static void fill_batch(Training *t)
         Rng r = rng_make(0, rng_stream("judge order", (uint64_t)(t->step / per_epoch)));
         rng_permutation(&r, t->order, (uint32_t)t->set->n);
     }
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < t->batch; i++) {
-        const int image = (int)t->order[first + i];
-        Rng r = rng_make(0, rng_stream("judge", (uint64_t)(t->step * t->batch + i)));
-        const int dy = shift(&r, t->j->h), dx = shift(&r, t->j->w);
-        place(&t->net, i, t->j, pixels(t->set, image), dy, dx);
-        t->net.labels[i] = t->set->d->labels[image_set_row(t->set, image)];
-    }
+    threads_each(t->batch, fill_image, t);
 }
 
 /* Up in the first part of the steps and down to nothing in the rest, both linearly. */

@@ -79,9 +79,18 @@ static void walk_rows(const Walk *w, int first, real *room)
             w->fn(w->ctx, first + i, row, from, m);
         }
     }
-    if (w->progress)
-#pragma omp critical(measure_progress)
+    if (w->progress) {
+        threads_lock();
         w->progress(w->progress_ctx, n);
+        threads_unlock();
+    }
+}
+
+static void walk_block(const void *walk, int block, int thread)
+{
+    const Walk *w = walk;
+
+    walk_rows(w, block * ROWS, (real *)((char *)w->room + (size_t)thread * w->room_each));
 }
 
 static int walk(Walk *w, Err *e)
@@ -95,13 +104,7 @@ static int walk(Walk *w, Err *e)
     w->room = mem_alloc((size_t)threads, w->room_each, "distances", e);
     if (!w->room)
         return -1;
-#pragma omp parallel num_threads(threads)
-    {
-        real *own = (real *)((char *)w->room + (size_t)threads_alone() * w->room_each);
-#pragma omp for schedule(dynamic)
-        for (int first = 0; first < w->x->n; first += ROWS)
-            walk_rows(w, first, own);
-    }
+    threads_each((w->x->n + ROWS - 1) / ROWS, walk_block, w);
     mem_free(w->room);
     return 0;
 }

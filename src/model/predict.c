@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/threads.h"
+
 typedef struct Prediction {
     float *out;     /* (n,values) */
     const float *x; /* (n,values) */
@@ -61,11 +63,12 @@ static double predict_chunk(void *ctx, Unet *u, int first, int worker)
                          p->channels);
     if (!check_answers(u, first, values, &why))
         return 0;
-#pragma omp critical(predict)
+    threads_lock();
     if (first < p->failed) {
         p->failed = first;
         p->why = why;
     }
+    threads_unlock();
     return 0;
 }
 

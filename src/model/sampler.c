@@ -35,35 +35,46 @@ static float *kept_x0(const Chunk *k, int i, int a)
     return k->x0 + ((size_t)(a % sample_kept(k->c)) * (size_t)k->most + (size_t)i) * k->values;
 }
 
+typedef struct Reverse {
+    const Chunk *k;
+    int s, stage;
+} Reverse;
+
+static void reverse_image(const void *reverse, int i, int thread)
+{
+    const Reverse *r = reverse;
+    const Chunk *k = r->k;
+    const SamplerDef *def = k->c->sampler;
+    const int s = r->s, stages = 1 + def->two_stages, answer = s * stages + r->stage;
+    const int t = k->times[s], t_prev = k->times[s + 1];
+    const bool noisy = def->noise && t_prev >= 0 && (!def->uses_eta || k->c->eta > 0);
+    const size_t at = (size_t)i * k->values;
+    SamplerStep st = {.x = k->x + at,
+                      .out = k->u->out->val.data + at,
+                      .noise = noisy ? sampler_noise(k, i, s + 1) : NULL,
+                      .base = k->base ? k->base + at : NULL,
+                      .t = t,
+                      .t_prev = t_prev,
+                      .step = s,
+                      .steps = k->steps,
+                      .stage = r->stage,
+                      .times = k->times,
+                      .n = k->values,
+                      .eta = k->c->eta,
+                      .clip = k->c->clip,
+                      .d = k->d};
+
+    (void)thread;
+    if (k->x0)
+        diffusion_x0(kept_x0(k, i, answer), st.x, st.out, r->stage ? t_prev : t, k->values, k->c->clip, k->d);
+    for (int back = 0; k->x0 && back <= def->history && back <= answer - k->begin * stages; back++)
+        st.x0[back] = kept_x0(k, i, answer - back);
+    def->step(&st);
+}
+
 static void reverse_step(const Chunk *k, int s, int stage)
 {
-    const SamplerDef *def = k->c->sampler;
-    const int stages = 1 + def->two_stages, answer = s * stages + stage, t = k->times[s], t_prev = k->times[s + 1];
-    const bool noisy = def->noise && t_prev >= 0 && (!def->uses_eta || k->c->eta > 0);
-
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < k->n; i++) {
-        const size_t at = (size_t)i * k->values;
-        SamplerStep st = {.x = k->x + at,
-                          .out = k->u->out->val.data + at,
-                          .noise = noisy ? sampler_noise(k, i, s + 1) : NULL,
-                          .base = k->base ? k->base + at : NULL,
-                          .t = t,
-                          .t_prev = t_prev,
-                          .step = s,
-                          .steps = k->steps,
-                          .stage = stage,
-                          .times = k->times,
-                          .n = k->values,
-                          .eta = k->c->eta,
-                          .clip = k->c->clip,
-                          .d = k->d};
-        if (k->x0)
-            diffusion_x0(kept_x0(k, i, answer), st.x, st.out, stage ? t_prev : t, k->values, k->c->clip, k->d);
-        for (int back = 0; k->x0 && back <= def->history && back <= answer - k->begin * stages; back++)
-            st.x0[back] = kept_x0(k, i, answer - back);
-        def->step(&st);
-    }
+    threads_each(k->n, reverse_image, &(Reverse){k, s, stage});
 }
 
 /* The first image of the chunk that is not finite, -1: none. The network's answer is looked at too: clamping hides its
@@ -103,11 +114,12 @@ static void note_failure(Job *j, const Chunk *k, int image, int s, int stage)
     Err why;
 
     diagnose(k, image, s, stage, &why);
-#pragma omp critical(sampler_step)
+    threads_lock();
     if (k->first < j->failed) {
         j->failed = k->first;
         j->why = why;
     }
+    threads_unlock();
 }
 
 /* Calls to step() are one at a time; true: stop. s 0: only ask. */
@@ -115,12 +127,11 @@ static bool told_to_stop(Job *j, const Chunk *k, int s, int steps)
 {
     bool stopped;
 
-#pragma omp critical(sampler_step)
-    {
-        if (!j->stopped && s > 0 && j->step && j->step(j->ctx, k->first, k->n, s, steps, k->x))
-            j->stopped = true;
-        stopped = j->stopped || j->failed < k->first;
-    }
+    threads_lock();
+    if (!j->stopped && s > 0 && j->step && j->step(j->ctx, k->first, k->n, s, steps, k->x))
+        j->stopped = true;
+    stopped = j->stopped || j->failed < k->first;
+    threads_unlock();
     return stopped;
 }
 

@@ -4,6 +4,7 @@
 #include "sampler_private.h"
 
 #include "sdlora/rng.h"
+#include "sdlora/threads.h"
 
 /* The noise of image i of all at step s (0: the start) is a pure function of (seed, i, s). */
 static void stream(float *out, uint64_t seed, int i, int s, size_t n)
@@ -51,20 +52,30 @@ const float *sampler_noise(const Chunk *k, int i, int s)
     return noise;
 }
 
+typedef struct Put {
+    const Chunk *k;
+    int t;
+    const uint8_t *paint;
+} Put;
+
+static void put_into(const void *put, int i, int thread)
+{
+    const Put *p = put;
+    const Chunk *k = p->k;
+    const size_t at = (size_t)i * k->values, channels = (size_t)k->u->model->config.in_channels;
+    real *noised = k->u->x->val.data + at; /* sampler_ask fills it anew */
+
+    (void)thread;
+    if (p->t >= 0)
+        diffusion_noise(noised, NULL, k->c->init, sampler_noise(k, i, 0), p->t, k->values, k->d);
+    for (size_t v = 0; v < k->values; v++)
+        if (!p->paint || !p->paint[v / channels])
+            k->x[at + v] = p->t >= 0 ? (float)noised[v] : k->c->init[v];
+}
+
 void sampler_put_picture(const Chunk *k, int t, const uint8_t *paint)
 {
-    const size_t channels = (size_t)k->u->model->config.in_channels;
-
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < k->n; i++) {
-        const size_t at = (size_t)i * k->values;
-        real *noised = k->u->x->val.data + at; /* sampler_ask fills it anew */
-        if (t >= 0)
-            diffusion_noise(noised, NULL, k->c->init, sampler_noise(k, i, 0), t, k->values, k->d);
-        for (size_t v = 0; v < k->values; v++)
-            if (!paint || !paint[v / channels])
-                k->x[at + v] = t >= 0 ? (float)noised[v] : k->c->init[v];
-    }
+    threads_each(k->n, put_into, &(Put){k, t, paint});
 }
 
 void sampler_begin(const Chunk *k)

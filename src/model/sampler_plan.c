@@ -8,7 +8,7 @@
 
 SampleConfig sample_config_default(const ModelConfig *m)
 {
-    const SamplerDef *sampler = &SAMPLERS[m->clip == CLIP_XT ? SAMPLER_DDPM : SAMPLER_DDIM];
+    const SamplerDef *sampler = &SAMPLERS[m->clip == CLIP_XT ? SAMPLER_DDPM : SAMPLER_UNIPC];
     return (SampleConfig){
         .sampler = sampler,
         .steps = sampler_steps(sampler, m),

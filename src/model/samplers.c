@@ -131,23 +131,25 @@ static void unipc_step(const SamplerStep *s)
 
 /* ---- the table ---- */
 
-/* Heun divides by sigma' what sigma is large for: only spacings that shrink it in small factors bear that. */
+/* How many steps: README, "Samplers". Heun divides by sigma' what sigma is large for: only spacings that shrink it in
+ * small factors bear that. */
 /* clang-format off */
 const SamplerDef SAMPLERS[] = {
-    [SAMPLER_DDPM] = {.name = "ddpm", .all_steps = true, .noise = true, .step = ddpm_step,
+    [SAMPLER_DDPM] = {.name = "ddpm", .steps = 0, .noise = true, .step = ddpm_step,
                       .aliases = {"DDPMScheduler"}},
-    [SAMPLER_DDIM] = {.name = "ddim", .noise = true, .uses_eta = true, .step = ddim_step,
+    [SAMPLER_DDIM] = {.name = "ddim", .steps = 50, .noise = true, .uses_eta = true, .step = ddim_step,
                       .aliases = {"DDIMScheduler"}},
-    {.name = "euler", .step = euler_step, .aliases = {"k_euler", "sample_euler", "EulerDiscreteScheduler"}},
-    {.name = "euler-a", .noise = true, .step = euler_ancestral_step,
+    [SAMPLER_UNIPC] = {.name = "unipc", .steps = 10, .base = true, .history = 2, .step = unipc_step,
+                       .aliases = {"uni_pc", "uni_pc_bh2", "sample_unipc", "UniPCMultistepScheduler"}},
+    {.name = "euler", .steps = 50, .step = euler_step,
+     .aliases = {"k_euler", "sample_euler", "EulerDiscreteScheduler"}},
+    {.name = "euler-a", .steps = 50, .noise = true, .step = euler_ancestral_step,
      .aliases = {"euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral", "sample_euler_ancestral",
                  "EulerAncestralDiscreteScheduler"}},
-    {.name = "heun", .two_stages = true, .base = true, .history = 1, .spacing = SPACING_KARRAS, .step = heun_step,
-     .aliases = {"k_heun", "sample_heun", "HeunDiscreteScheduler"}},
-    {.name = "dpm++2m", .history = 1, .step = multistep,
+    {.name = "heun", .steps = 12, .two_stages = true, .base = true, .history = 1, .spacing = SPACING_KARRAS,
+     .step = heun_step, .aliases = {"k_heun", "sample_heun", "HeunDiscreteScheduler"}},
+    {.name = "dpm++2m", .steps = 15, .history = 1, .step = multistep,
      .aliases = {"dpm++_2m", "dpmpp_2m", "k_dpmpp_2m", "sample_dpmpp_2m", "DPMSolverMultistepScheduler"}},
-    {.name = "unipc", .base = true, .history = 2, .step = unipc_step,
-     .aliases = {"uni_pc", "uni_pc_bh2", "sample_unipc", "UniPCMultistepScheduler"}},
     {.name = NULL},
 };
 /* clang-format on */
@@ -166,6 +168,5 @@ const SamplerDef *sampler_find(const char *name)
 
 int sampler_steps(const SamplerDef *d, const ModelConfig *m)
 {
-    const int usual = 50;
-    return d->all_steps || m->timesteps < usual ? m->timesteps : usual;
+    return d->steps == 0 || d->steps > m->timesteps ? m->timesteps : d->steps;
 }

@@ -11,6 +11,7 @@
 
 #include "sdlora/backend.h"
 #include "sdlora/mem.h"
+#include "sdlora/threads.h"
 
 typedef struct Waiting {
     real *slab;
@@ -91,7 +92,7 @@ int tree_sum_next(TreeSum *s, real **slab, int end)
     int i = -1;
 
     for (*slab = NULL; i < 0;) {
-#pragma omp critical(tree_sum)
+        threads_lock();
         if (s->begun >= end) {
             i = end;
         } else if (!s->store || s->begun == 0) {
@@ -101,6 +102,7 @@ int tree_sum_next(TreeSum *s, real **slab, int end)
             *slab = s->spare[--s->n_spare];
             i = s->begun++;
         }
+        threads_unlock();
         if (i < 0)
             sched_yield();
     }
@@ -116,18 +118,20 @@ void tree_sum_add(TreeSum *s, int i, real *slab)
         real *neighbour = NULL;
         if (other >= s->chunks)
             continue;
-#pragma omp critical(tree_sum)
+        threads_lock();
         if (s->waiting[other].width == width) {
             neighbour = s->waiting[other].slab;
             s->waiting[other].width = 0;
         } else {
             s->waiting[own] = (Waiting){slab, width};
         }
+        threads_unlock();
         if (!neighbour)
             return;
         backend_get()->axpby(own < other ? slab : neighbour, own < other ? neighbour : slab, n, 1, 1);
-#pragma omp critical(tree_sum)
+        threads_lock();
         s->spare[s->n_spare++] = own < other ? neighbour : slab;
+        threads_unlock();
         slab = own < other ? slab : neighbour;
     }
 }

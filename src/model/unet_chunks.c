@@ -155,6 +155,24 @@ static double add_values(double *v, int n)
     return v[0];
 }
 
+typedef struct Run {
+    UnetChunks *c;
+    ChunkFn work;
+    void *ctx;
+    int many; /* chunks that the workers share */
+} Run;
+
+/* One network, until no chunk is left */
+static void run_worker(const void *run, int worker, int thread)
+{
+    const Run *r = run;
+    real *slab;
+
+    (void)thread;
+    for (int i; (i = tree_sum_next(r->c->tree, &slab, r->many)) < r->many;)
+        work_off(r->c, i, worker, slab, r->work, r->ctx);
+}
+
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
     const int whole = c->n / c->chunk, many = c->n_workers > 1 ? whole / c->n_workers * c->n_workers : 0;
@@ -162,15 +180,8 @@ double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 
     graph_prepare(c->workers[0].g);
     tree_sum_start(c->tree);
-    if (many) {
-#pragma omp parallel num_threads(c->n_workers)
-        {
-            const int worker = threads_alone();
-            real *own;
-            for (int i; (i = tree_sum_next(c->tree, &own, many)) < many;)
-                work_off(c, i, worker, own, work, ctx);
-        }
-    }
+    if (many)
+        threads_each(c->n_workers, run_worker, &(Run){c, work, ctx, many});
     for (int i; (i = tree_sum_next(c->tree, &slab, c->chunks)) < c->chunks;) /* all threads in each op */
         work_off(c, i, 0, slab, work, ctx);
     return add_values(c->values, c->chunks);

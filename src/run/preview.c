@@ -52,8 +52,9 @@ static bool has_room(SampleConfig *c, Model *m, const Trainer *t, const int *ids
 static SampleConfig settings(const ModelConfig *m, const TrainConfig *t)
 {
     SampleConfig c = sample_config_default(m);
-    c.sampler = &SAMPLERS[SAMPLER_DDIM];
-    c.steps = m->timesteps < PREVIEW_STEPS ? m->timesteps : PREVIEW_STEPS;
+    if (c.sampler->steps == 0) /* all the model's timesteps are too many for a look */
+        c.sampler = &SAMPLERS[SAMPLER_DDIM];
+    c.steps = sampler_steps(c.sampler, m) < PREVIEW_STEPS ? sampler_steps(c.sampler, m) : PREVIEW_STEPS;
     c.seed = t->seed;
     c.conv = t->conv;
     c.precision = t->precision;

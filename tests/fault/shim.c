@@ -13,7 +13,7 @@
  * (to regular files; ENOSPC), fsync (EIO), rename (rename, renameat, renameat2; ENOSPC), unlink (unlink, unlinkat,
  * rmdir; EIO), mkdir (mkdir, mkdirat; ENOSPC), link (link, symlink; ENOSPC), mmap (ENOMEM), any of these; and malloc
  * with its family (ENOMEM), which counts from the first temporary file on, and also when the libraries that the program
- * calls need memory (but not libgomp, OpenBLAS and the dynamic linker: these end the process by themselves). */
+ * calls need memory (but not OpenBLAS and the dynamic linker: these end the process by themselves). */
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -93,8 +93,8 @@ static int note_object(struct dl_phdr_info *info, size_t size, void *data)
 {
     bool own = !info->dlpi_name[0]; /* the first object */
     (void)size, (void)data;
-    if (!own && !strstr(info->dlpi_name, "libgomp") && !strstr(info->dlpi_name, "libomp") &&
-        !strstr(info->dlpi_name, "blas") && !strstr(info->dlpi_name, "gfortran") && !strstr(info->dlpi_name, "ld-"))
+    if (!own && !strstr(info->dlpi_name, "blas") && !strstr(info->dlpi_name, "gfortran") &&
+        !strstr(info->dlpi_name, "ld-"))
         return 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];

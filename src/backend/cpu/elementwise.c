@@ -5,6 +5,11 @@
 
 #define BLOCK 16384 /* elements for a thread at a time; fewer are not worth a second thread */
 
+static int blocks_of(size_t numel)
+{
+    return (int)((numel + BLOCK - 1) / BLOCK);
+}
+
 /* One loop for full vectors and the tail, so that an element is rounded in the same way wherever it lies. */
 ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)
 {
@@ -14,21 +19,32 @@ ALWAYS_INLINE void act_block(real *y, const real *x, size_t len, Act act)
     }
 }
 
-void K(act_fwd)(real *y, const real *x, size_t numel, Act act)
+typedef struct ActJob {
+    real *y;
+    const real *x;
+    size_t numel;
+    Act act;
+} ActJob;
+
+static void act_fwd_block(const void *job, int block, int thread)
 {
-#pragma omp parallel for schedule(static) if (numel > BLOCK)
-    for (size_t i = 0; i < numel; i += BLOCK) {
-        const size_t len = mem_min(BLOCK, numel - i);
-        if (act == ACT_SILU)
-            act_block(y + i, x + i, len, ACT_SILU);
-        else if (act == ACT_RELU)
-            act_block(y + i, x + i, len, ACT_RELU);
-        else if (y != x)
-            memcpy(y + i, x + i, len * sizeof(real));
-    }
+    const ActJob *a = job;
+    const size_t i = (size_t)block * BLOCK, len = mem_min(BLOCK, a->numel - i);
+    (void)thread;
+    if (a->act == ACT_SILU)
+        act_block(a->y + i, a->x + i, len, ACT_SILU);
+    else if (a->act == ACT_RELU)
+        act_block(a->y + i, a->x + i, len, ACT_RELU);
+    else if (a->y != a->x)
+        memcpy(a->y + i, a->x + i, len * sizeof(real));
 }
 
-ALWAYS_INLINE void act_bwd_block(real *dx, const real *dy, const real *x, size_t len, Act act, real beta)
+void K(act_fwd)(real *y, const real *x, size_t numel, Act act)
+{
+    threads_each(blocks_of(numel), act_fwd_block, &(ActJob){y, x, numel, act});
+}
+
+ALWAYS_INLINE void act_bwd_as(real *dx, const real *dy, const real *x, size_t len, Act act, real beta)
 {
     size_t i = 0;
     for (; i + VW <= len; i += VW)
@@ -39,34 +55,57 @@ ALWAYS_INLINE void act_bwd_block(real *dx, const real *dy, const real *x, size_t
     }
 }
 
+typedef struct ActBwdJob {
+    Grad dx;
+    const real *dy, *x;
+    size_t numel;
+    Act act;
+} ActBwdJob;
+
+static void act_bwd_block(const void *job, int block, int thread)
+{
+    const ActBwdJob *a = job;
+    const size_t i = (size_t)block * BLOCK, len = mem_min(BLOCK, a->numel - i);
+    (void)thread;
+    if (a->act == ACT_SILU)
+        act_bwd_as(a->dx.p + i, a->dy + i, a->x + i, len, ACT_SILU, a->dx.beta);
+    else if (a->act == ACT_RELU)
+        act_bwd_as(a->dx.p + i, a->dy + i, a->x + i, len, ACT_RELU, a->dx.beta);
+    else
+        act_bwd_as(a->dx.p + i, a->dy + i, a->x + i, len, ACT_NONE, a->dx.beta);
+}
+
 void K(act_bwd)(Grad dx, const real *dy, const real *x, size_t numel, Act act)
 {
-#pragma omp parallel for schedule(static) if (numel > BLOCK)
-    for (size_t i = 0; i < numel; i += BLOCK) {
-        const size_t len = mem_min(BLOCK, numel - i);
-        if (act == ACT_SILU)
-            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_SILU, dx.beta);
-        else if (act == ACT_RELU)
-            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_RELU, dx.beta);
-        else
-            act_bwd_block(dx.p + i, dy + i, x + i, len, ACT_NONE, dx.beta);
-    }
+    threads_each(blocks_of(numel), act_bwd_block, &(ActBwdJob){dx, dy, x, numel, act});
+}
+
+typedef struct AxpbyJob {
+    real *y;
+    const real *x;
+    size_t numel;
+    real a, b;
+} AxpbyJob;
+
+static void axpby_block(const void *job, int block, int thread)
+{
+    const AxpbyJob *j = job;
+    const size_t i0 = (size_t)block * BLOCK, len = mem_min(BLOCK, j->numel - i0);
+    const real *restrict xb = j->x + i0;
+    real *restrict yb = j->y + i0;
+    const real a = j->a, b = j->b;
+    (void)thread;
+    if (b == 0)
+        for (size_t i = 0; i < len; i++)
+            yb[i] = a * xb[i];
+    else
+        for (size_t i = 0; i < len; i++)
+            yb[i] = a * xb[i] + b * yb[i];
 }
 
 void K(axpby)(real *y, const real *x, size_t numel, real a, real b)
 {
-#pragma omp parallel for schedule(static) if (numel > BLOCK)
-    for (size_t i0 = 0; i0 < numel; i0 += BLOCK) {
-        const size_t len = mem_min(BLOCK, numel - i0);
-        const real *restrict xb = x + i0;
-        real *restrict yb = y + i0;
-        if (b == 0)
-            for (size_t i = 0; i < len; i++)
-                yb[i] = a * xb[i];
-        else
-            for (size_t i = 0; i < len; i++)
-                yb[i] = a * xb[i] + b * yb[i];
-    }
+    threads_each(blocks_of(numel), axpby_block, &(AxpbyJob){y, x, numel, a, b});
 }
 
 /* As many places of maxima as a vector has lanes; in memory they are bytes. */
@@ -115,17 +154,30 @@ static void pool_pixel(real *y, uint8_t *where, const real *a, const real *b, si
         pool_lanes(y + k, where + k, a + k, b + k, row, c - k);
 }
 
+typedef struct PoolJob {
+    real *y;
+    uint8_t *where;
+    const real *x;
+    size_t row;
+    int w, c;
+} PoolJob;
+
+static void pool_line(const void *job, int line, int thread)
+{
+    const PoolJob *p = job;
+    const int ow = p->w / 2;
+    (void)thread;
+    for (int j = 0; j < ow; j++) {
+        const size_t to = ((size_t)line * ow + j) * p->c;
+        const real *a = p->x + ((size_t)line * 2 * p->w + 2 * j) * p->row;
+        pool_pixel(p->y + to, p->where + to, a, a + (size_t)p->w * p->row, p->row, p->c);
+    }
+}
+
 void K(maxpool2_fwd)(real *y, uint8_t *where, const real *x, size_t row, int n, int h, int w, int c)
 {
-    const int lines = n * (h / 2), ow = w / 2;
     assert(h % 2 == 0 && w % 2 == 0);
-#pragma omp parallel for schedule(static)
-    for (int line = 0; line < lines; line++)
-        for (int j = 0; j < ow; j++) {
-            const size_t to = ((size_t)line * ow + j) * c;
-            const real *a = x + ((size_t)line * 2 * w + 2 * j) * row;
-            pool_pixel(y + to, where + to, a, a + (size_t)w * row, row, c);
-        }
+    threads_each(n * (h / 2), pool_line, &(PoolJob){y, where, x, row, w, c});
 }
 
 ALWAYS_INLINE void unpool_lanes(real *a, real *b, const real *dy, const uint8_t *where, int c, real beta, int m)
@@ -147,25 +199,54 @@ static void unpool_pixel(real *a, real *b, const real *dy, const uint8_t *where,
         unpool_lanes(a + k, b + k, dy + k, where + k, c, beta, c - k);
 }
 
+typedef struct UnpoolJob {
+    Grad dx;
+    const real *dy;
+    const uint8_t *where;
+    int w, c;
+} UnpoolJob;
+
+static void unpool_line(const void *job, int line, int thread)
+{
+    const UnpoolJob *p = job;
+    const int ow = p->w / 2, c = p->c;
+    (void)thread;
+    for (int j = 0; j < ow; j++) {
+        const size_t from = ((size_t)line * ow + j) * c;
+        real *a = p->dx.p + ((size_t)line * 2 * p->w + 2 * j) * c;
+        unpool_pixel(a, a + (size_t)p->w * c, p->dy + from, p->where + from, c, p->dx.beta);
+    }
+}
+
 void K(maxpool2_bwd)(Grad dx, const real *dy, const uint8_t *where, int n, int h, int w, int c)
 {
-    const int lines = n * (h / 2), ow = w / 2;
     assert(h % 2 == 0 && w % 2 == 0);
-#pragma omp parallel for schedule(static)
-    for (int line = 0; line < lines; line++)
-        for (int j = 0; j < ow; j++) {
-            const size_t from = ((size_t)line * ow + j) * c;
-            real *a = dx.p + ((size_t)line * 2 * w + 2 * j) * c;
-            unpool_pixel(a, a + (size_t)w * c, dy + from, where + from, c, dx.beta);
-        }
+    threads_each(n * (h / 2), unpool_line, &(UnpoolJob){dx, dy, where, w, c});
+}
+
+typedef struct RowsJob {
+    real *y;
+    size_t y_row;
+    const real *x;
+    size_t x_row, rows, block; /* block: of rows, for a thread at a time */
+    int c;
+    real beta;
+} RowsJob;
+
+static void copy_block(const void *job, int block, int thread)
+{
+    const RowsJob *j = job;
+    const size_t from = (size_t)block * j->block;
+    (void)thread;
+    for (size_t r = from; r < mem_min(j->rows, from + j->block); r++)
+        update_row(j->y + r * j->y_row, j->x + r * j->x_row, j->c, j->beta);
 }
 
 void K(copy_rows)(real *y, size_t y_row, const real *x, size_t x_row, size_t rows, int c, real beta)
 {
+    const size_t block = BLOCK / (size_t)c + 1;
     assert(x_row >= (size_t)c && y_row >= (size_t)c);
-#pragma omp parallel for schedule(static) if (rows * (size_t)c > BLOCK)
-    for (size_t r = 0; r < rows; r++)
-        update_row(y + r * y_row, x + r * x_row, c, beta);
+    threads_each((int)((rows + block - 1) / block), copy_block, &(RowsJob){y, y_row, x, x_row, rows, block, c, beta});
 }
 
 void K(transpose)(real *y, const real *x, int rows, int cols, real beta)
@@ -185,7 +266,6 @@ void K(embed_bwd)(Grad dtable, const real *dy, const int *idx, int n, int d, int
 {
     for (int i = 0; i < n; i++)
         assert(idx[i] >= 0 && idx[i] < vocab);
-#pragma omp parallel for schedule(static) if ((size_t)n * d > BLOCK)
     for (int v = 0; v < vocab; v++) {
         real *row = dtable.p + (size_t)v * d;
         if (dtable.beta == 0)

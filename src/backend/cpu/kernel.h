@@ -7,12 +7,12 @@
 #include <assert.h>
 #include <cblas.h>
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "sdlora/backend.h"
 #include "sdlora/mem.h"
+#include "sdlora/threads.h"
 
 #define KCAT2(name, isa) name##_##isa
 #define KCAT(name, isa)  KCAT2(name, isa)

@@ -7,8 +7,6 @@
 #include "parts.h"
 #include "vmath.h"
 
-#include "sdlora/threads.h"
-
 #define SMALL_ROWS   16      /* fewer rows per image than this take the kernel of our own */
 #define SMALL_GEMM   1000000 /* m*n*k up to which OpenBLAS (AVX-512) has a fast path without packing */
 #define BLOCK_ROWS   256     /* where that path would leave fewer than a quarter of this */
@@ -77,19 +75,29 @@ static size_t weight_stride(int in, int out)
     return room_reals((size_t)in * out);
 }
 
-static void forward_few(real *y, const real *x, const real *w, const real *b, const real *res, int rows, int in,
-                        int out)
+typedef struct FwdJob {
+    real *y;
+    const real *x, *w, *b, *res;
+    int rows, in, out;
+    int block, blocks; /* rows of a block, and blocks of an image */
+    bool turned;       /* w is (in,out) */
+} FwdJob;
+
+static int out_jobs(int out)
 {
-    const int row_jobs = (rows + DOT_ROWS - 1) / DOT_ROWS, out_jobs = (out + OUTS_PER_JOB - 1) / OUTS_PER_JOB;
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < row_jobs * out_jobs; job++) {
-        const int r0 = job / out_jobs * DOT_ROWS, nr = min_int(DOT_ROWS, rows - r0);
-        const int o0 = job % out_jobs * OUTS_PER_JOB, o1 = min_int(out, o0 + OUTS_PER_JOB);
-        for (int o = o0; o < o1; o += DOT_OUTS) {
-            const size_t at = (size_t)r0 * out + o;
-            dot_tile(y + at, x + (size_t)r0 * in, w + (size_t)o * in, b ? b + o : NULL, res ? res + at : NULL, in, out,
-                     nr, min_int(DOT_OUTS, o1 - o));
-        }
+    return (out + OUTS_PER_JOB - 1) / OUTS_PER_JOB;
+}
+
+static void forward_tiles(const void *job, int i, int thread)
+{
+    const FwdJob *j = job;
+    const int in = j->in, out = j->out, jobs = out_jobs(out), r0 = i / jobs * DOT_ROWS;
+    const int nr = min_int(DOT_ROWS, j->rows - r0), o0 = i % jobs * OUTS_PER_JOB, o1 = min_int(out, o0 + OUTS_PER_JOB);
+    (void)thread;
+    for (int o = o0; o < o1; o += DOT_OUTS) {
+        const size_t at = (size_t)r0 * out + o;
+        dot_tile(j->y + at, j->x + (size_t)r0 * in, j->w + (size_t)o * in, j->b ? j->b + o : NULL,
+                 j->res ? j->res + at : NULL, in, out, nr, min_int(DOT_OUTS, o1 - o));
     }
 }
 
@@ -98,39 +106,59 @@ static bool turned_first(int rows, int in, int out)
     return rows >= SMALL_ROWS && (size_t)in * out <= TURNED_MAX;
 }
 
-/* Per thread a turned w. */
+/* A turned w. */
 size_t K(linear_fwd_scratch)(int rows, int in, int out, int threads)
 {
-    return turned_first(rows, in, out) ? (size_t)threads * weight_stride(in, out) * sizeof(real) : 0;
+    (void)threads;
+    return turned_first(rows, in, out) ? weight_stride(in, out) * sizeof(real) : 0;
+}
+
+static void forward_block(const void *job, int i, int thread)
+{
+    const FwdJob *j = job;
+    const int in = j->in, out = j->out, r0 = i % j->blocks * j->block, m = min_int(j->block, j->rows - r0);
+    const size_t row = (size_t)(i / j->blocks) * j->rows + r0;
+    real *y = j->y + row * out;
+    (void)thread;
+    if (j->b || (j->res && j->res != j->y))
+        fill_rows(y, j->b, j->res ? j->res + row * out : NULL, m, out);
+    gemm(false, !j->turned, m, out, in, 1, j->x + row * in, in, j->w, j->turned ? out : in, j->b || j->res ? 1 : 0, y,
+         out);
 }
 
 void K(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                    int out, void *scratch)
 {
     if (rows < SMALL_ROWS) {
-        forward_few(y, x, w, b, res, n * rows, in, out);
+        threads_each((n * rows + DOT_ROWS - 1) / DOT_ROWS * out_jobs(out), forward_tiles,
+                     &(FwdJob){y, x, w, b, res, n * rows, in, out, 0, 0, false});
         return;
     }
     const int block = block_rows(rows, in, out), blocks = (rows + block - 1) / block;
     const bool turn = turned_first(rows, in, out);
+    real *turned = scratch;
     assert(!turn || is_aligned(scratch));
-#pragma omp parallel num_threads(threads_count())
-    {
-        real *turned = (real *)scratch + (turn ? weight_stride(in, out) * (size_t)omp_get_thread_num() : 0);
-        if (turn)
-            for (int o = 0; o < out; o++)
-                for (int i = 0; i < in; i++)
-                    turned[(size_t)i * out + o] = w[(size_t)o * in + i];
-#pragma omp for schedule(static)
-        for (int job = 0; job < n * blocks; job++) {
-            const int r0 = job % blocks * block, m = min_int(block, rows - r0);
-            const size_t row = (size_t)(job / blocks) * rows + r0;
-            if (b || (res && res != y))
-                fill_rows(y + row * out, b, res ? res + row * out : NULL, m, out);
-            gemm(false, !turn, m, out, in, 1, x + row * in, in, turn ? turned : w, turn ? out : in, b || res ? 1 : 0,
-                 y + row * out, out);
-        }
-    }
+    for (int o = 0; turn && o < out; o++)
+        for (int i = 0; i < in; i++)
+            turned[(size_t)i * out + o] = w[(size_t)o * in + i];
+    threads_each(n * blocks, forward_block,
+                 &(FwdJob){y, x, turn ? turned : w, b, res, rows, in, out, block, blocks, turn});
+}
+
+typedef struct BwdDataJob {
+    Grad dx;
+    const real *dy, *w;
+    int rows, in, out, block;
+} BwdDataJob;
+
+static void backward_data_block(const void *job, int i, int thread)
+{
+    const BwdDataJob *j = job;
+    const int in = j->in, out = j->out;
+    const size_t row = (size_t)i * j->block;
+    (void)thread;
+    gemm(false, false, min_int(j->block, j->rows - (int)row), in, out, 1, j->dy + row * out, out, j->w, in, j->dx.beta,
+         j->dx.p + row * in, in);
 }
 
 size_t K(linear_bwd_data_scratch)(int rows, int in, int out, int threads)
@@ -142,13 +170,8 @@ size_t K(linear_bwd_data_scratch)(int rows, int in, int out, int threads)
 void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch)
 {
     (void)scratch;
-    const int total = n * rows, block = block_rows(total, in, out), blocks = (total + block - 1) / block;
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < blocks; job++) {
-        const size_t row = (size_t)job * block;
-        gemm(false, false, min_int(block, total - (int)row), in, out, 1, dy + row * out, out, w, in, dx.beta,
-             dx.p + row * in, in);
-    }
+    const int total = n * rows, block = block_rows(total, in, out);
+    threads_each((total + block - 1) / block, backward_data_block, &(BwdDataJob){dx, dy, w, total, in, out, block});
 }
 
 static int chunks_of(int total)
@@ -163,6 +186,29 @@ size_t K(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int thread
     return (size_t)chunks_of(n * rows) * (weight_stride(in, out) + room_reals((size_t)out)) * sizeof(real);
 }
 
+typedef struct BwdWeightJob {
+    bool dw, db;
+    real *part, *part_b; /* the chunks' */
+    size_t stride, stride_b;
+    const real *x, *dy;
+    int rows, in, out, chunk, block; /* rows of all, of a chunk, of a GEMM */
+} BwdWeightJob;
+
+static void backward_weight_chunk(const void *job, int c, int thread)
+{
+    const BwdWeightJob *j = job;
+    const int in = j->in, out = j->out, r0 = min_int(j->rows, c * j->chunk), r1 = min_int(j->rows, r0 + j->chunk);
+    real *to = j->part + (size_t)c * j->stride;
+    (void)thread;
+    if (j->dw && r0 == r1) /* rounding up may leave the last chunks empty */
+        memset(to, 0, j->stride * sizeof(real));
+    for (int r = r0; j->dw && r < r1; r += j->block)
+        gemm(true, false, out, in, min_int(j->block, r1 - r), 1, j->dy + (size_t)r * out, out, j->x + (size_t)r * in,
+             in, r > r0, to, in);
+    if (j->db)
+        K(sum_rows)(j->part_b + (size_t)c * j->stride_b, j->dy + (size_t)r0 * out, (size_t)(r1 - r0), out);
+}
+
 void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                           void *scratch)
 {
@@ -171,18 +217,9 @@ void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n
     real *part = scratch, *part_b = part + (size_t)chunks * stride;
     const int block = block_rows(chunk, in, out);
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(static)
-    for (int c = 0; c < chunks; c++) {
-        const int r0 = min_int(total, c * chunk), r1 = min_int(total, r0 + chunk);
-        real *to = part + (size_t)c * stride;
-        if (dw.p && r0 == r1) /* rounding up may leave the last chunks empty */
-            memset(to, 0, stride * sizeof(real));
-        for (int r = r0; dw.p && r < r1; r += block)
-            gemm(true, false, out, in, min_int(block, r1 - r), 1, dy + (size_t)r * out, out, x + (size_t)r * in, in,
-                 r > r0, to, in);
-        if (db.p)
-            K(sum_rows)(part_b + (size_t)c * stride_b, dy + (size_t)r0 * out, (size_t)(r1 - r0), out);
-    }
+    threads_each(chunks, backward_weight_chunk,
+                 &(BwdWeightJob){dw.p != NULL, db.p != NULL, part, part_b, stride, stride_b, x, dy, total, in, out,
+                                 chunk, block});
     if (dw.p)
         K(add_parts)(dw, part, stride, chunks, (size_t)in * out);
     if (db.p)

@@ -42,20 +42,32 @@ ALWAYS_INLINE void grad_block(real *restrict da, const real *restrict a, const r
             update(da + i, 2 * scale * (a[i] - b[i]), beta);
 }
 
+typedef struct LossJob {
+    double *part;
+    Grad da;
+    const real *a, *b;
+    size_t numel;
+    real scale;
+    bool l1;
+} LossJob;
+
+static void loss_part(const void *job, int j, int thread)
+{
+    const LossJob *s = job;
+    const size_t i = (size_t)j * SUM_BLOCK, len = sum_block_len((size_t)j, s->numel);
+    (void)thread;
+    s->part[j] = sum_block(s->a + i, s->b + i, len, s->l1);
+    if (s->da.p && s->da.beta == 0)
+        grad_block(s->da.p + i, s->a + i, s->b + i, len, s->l1, s->scale, 0);
+    else if (s->da.p)
+        grad_block(s->da.p + i, s->a + i, s->b + i, len, s->l1, s->scale, s->da.beta);
+}
+
 double K(loss)(Grad da, const real *a, const real *b, size_t numel, bool l1, double scale, void *scratch)
 {
-    double *part = scratch;
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(static) if (numel > SUM_BLOCK)
-    for (size_t j = 0; j < sum_blocks(numel); j++) {
-        const size_t i = j * SUM_BLOCK, len = sum_block_len(j, numel);
-        part[j] = sum_block(a + i, b + i, len, l1);
-        if (da.p && da.beta == 0)
-            grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, 0);
-        else if (da.p)
-            grad_block(da.p + i, a + i, b + i, len, l1, (real)scale, da.beta);
-    }
-    return scale * sum_of_blocks(part, numel);
+    threads_each((int)sum_blocks(numel), loss_part, &(LossJob){scratch, da, a, b, numel, (real)scale, l1});
+    return scale * sum_of_blocks(scratch, numel);
 }
 
 double K(cross_entropy)(Grad dx, const real *x, const int *label, int n, int classes, double scale)

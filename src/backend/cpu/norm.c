@@ -76,23 +76,51 @@ static void forward_at(real *y, const NormInputs *in, const Cols *c, NormShape s
                  s.hw, s.c, cols, s.act);
 }
 
+/* What a pass runs over: an image's groups or columns in blocks, (image, block) to a thread at a time. */
+typedef struct NormJob {
+    real *y;     /* forward */
+    real *stats; /* group_norm_fwd writes them */
+    const NormInputs *in;
+    NormShape s;
+    const NormGrads *d; /* backward */
+    const real *dy;
+    double *part;         /* (n,c,2) sums, of batch norm's statistics too */
+    const double *totals; /* (c,2) of all images; NULL: they do not matter */
+} NormJob;
+
+static int group_blocks(NormShape s)
+{
+    const int per = groups_per_block(s);
+    assert(s.c % s.groups == 0);
+    return (s.groups + per - 1) / per;
+}
+
+static int col_blocks(NormShape s)
+{
+    return (s.c + COLS - 1) / COLS;
+}
+
+static void group_fwd_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    const NormShape s = j->s;
+    const int width = s.c / s.groups, per = groups_per_block(s), blocks = group_blocks(s);
+    const int n = i / blocks, g0 = i % blocks * per, g1 = min_int(s.groups, g0 + per);
+    const size_t image = (size_t)n * s.hw * s.c;
+    real *st = j->stats + (size_t)n * s.groups * 2;
+    (void)thread;
+    group_stats(st, j->in->x + image, s, g0, g1);
+    for (int k = g0 * width; k < g1 * width; k += COLS) {
+        const int cols = min_int(COLS, g1 * width - k);
+        Cols c;
+        cols_of_groups(&c, st, j->in, k, cols, width);
+        forward_at(j->y, j->in, &c, s, n, k, image + k, cols);
+    }
+}
+
 void K(group_norm_fwd)(real *y, real *stats, const NormInputs *in, NormShape s)
 {
-    const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
-    assert(width * s.groups == s.c);
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per);
-        const size_t image = (size_t)n * s.hw * s.c;
-        real *st = stats + (size_t)n * s.groups * 2;
-        group_stats(st, in->x + image, s, g0, g1);
-        for (int k = g0 * width; k < g1 * width; k += COLS) {
-            const int cols = min_int(COLS, g1 * width - k);
-            Cols c;
-            cols_of_groups(&c, st, in, k, cols, width);
-            forward_at(y, in, &c, s, n, k, image + k, cols);
-        }
-    }
+    threads_each(s.n * group_blocks(s), group_fwd_block, &(NormJob){.y = y, .stats = stats, .in = in, .s = s});
 }
 
 /* Does the first pass of backward leave du in dx? Where an exp is dearer than a store, and dx holds nothing yet. */
@@ -125,25 +153,39 @@ static void backward_at(Grad dx, const real *dy, const NormInputs *in, const Col
     cols_backward(grad_at(dx, at), (kept ? dx.p : dy) + at, in->x + at, c, s.hw, s.c, cols, kept ? ACT_NONE : s.act);
 }
 
+typedef struct AffineJob {
+    Grad dgamma, dbeta;
+    double *totals;
+    const double *part;
+    int n, c, cols; /* cols: for a thread at a time */
+} AffineJob;
+
+static void affine_cols(const void *job, int block, int thread)
+{
+    const AffineJob *a = job;
+    (void)thread;
+    for (int k = block * a->cols; k < min_int(a->c, (block + 1) * a->cols); k++) {
+        double du = 0, duxh = 0;
+        for (int i = 0; i < a->n; i++) {
+            du += a->part[((size_t)i * a->c + k) * 2];
+            duxh += a->part[((size_t)i * a->c + k) * 2 + 1];
+        }
+        if (a->dgamma.p)
+            update(a->dgamma.p + k, (real)duxh, a->dgamma.beta);
+        if (a->dbeta.p)
+            update(a->dbeta.p + k, (real)du, a->dbeta.beta);
+        if (a->totals) {
+            a->totals[2 * k] = du;
+            a->totals[2 * k + 1] = duxh;
+        }
+    }
+}
+
 /* dgamma and dbeta from the sums of all images, and the totals (c,2) themselves, which may be NULL. */
 static void affine_grad(Grad dgamma, Grad dbeta, double *totals, const double *part, int n, int c)
 {
-#pragma omp parallel for schedule(static) if ((size_t)n * c > 16384)
-    for (int k = 0; k < c; k++) {
-        double du = 0, duxh = 0;
-        for (int i = 0; i < n; i++) {
-            du += part[((size_t)i * c + k) * 2];
-            duxh += part[((size_t)i * c + k) * 2 + 1];
-        }
-        if (dgamma.p)
-            update(dgamma.p + k, (real)duxh, dgamma.beta);
-        if (dbeta.p)
-            update(dbeta.p + k, (real)du, dbeta.beta);
-        if (totals) {
-            totals[2 * k] = du;
-            totals[2 * k + 1] = duxh;
-        }
-    }
+    const int cols = max_int(VW, 16384 / n);
+    threads_each((c + cols - 1) / cols, affine_cols, &(AffineJob){dgamma, dbeta, totals, part, n, c, cols});
 }
 
 /* avg[2*i] and avg[2*i+1]: of gamma du and of gamma du xh over group g0+i; part (c,2) are the image's sums. */
@@ -173,54 +215,63 @@ static void average_cols(Cols *c, const double *avg, int k, int cols, int width,
     }
 }
 
+static void group_bwd_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    const NormShape s = j->s;
+    const NormInputs *in = j->in;
+    const int width = s.c / s.groups, per = groups_per_block(s), blocks = group_blocks(s);
+    const int n = i / blocks, g0 = i % blocks * per, g1 = min_int(s.groups, g0 + per), k1 = g1 * width;
+    const size_t image = (size_t)n * s.hw * s.c;
+    const real *st = j->stats + (size_t)n * s.groups * 2;
+    double *own = j->part + (size_t)n * s.c * 2, avg[2 * COLS];
+    Cols c;
+    (void)thread;
+    for (int k = g0 * width; k < k1; k += COLS) {
+        const int cols = min_int(COLS, k1 - k);
+        cols_of_groups(&c, st, in, k, cols, width);
+        sums_at(own + 2 * k, j->d, j->dy, in, &c, s, n, k, image + k, cols);
+    }
+    if (!j->d->x.p)
+        return;
+    group_averages(avg, own, in->gamma, s, g0, g1);
+    for (int k = g0 * width; k < k1; k += COLS) {
+        const int cols = min_int(COLS, k1 - k);
+        cols_of_groups(&c, st, in, k, cols, width);
+        average_cols(&c, avg, k, cols, width, g0);
+        backward_at(j->d->x, j->dy, in, &c, s, image + k, cols);
+    }
+}
+
 void K(group_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
                        void *scratch)
 {
-    const int width = s.c / s.groups, per = groups_per_block(s), blocks = (s.groups + per - 1) / per;
-    assert(width * s.groups == s.c);
-    double *part = scratch;
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, g0 = job % blocks * per, g1 = min_int(s.groups, g0 + per), k1 = g1 * width;
-        const size_t image = (size_t)n * s.hw * s.c;
-        const real *st = stats + (size_t)n * s.groups * 2;
-        double *own = part + (size_t)n * s.c * 2, avg[2 * COLS];
-        Cols c;
-        for (int k = g0 * width; k < k1; k += COLS) {
-            const int cols = min_int(COLS, k1 - k);
-            cols_of_groups(&c, st, in, k, cols, width);
-            sums_at(own + 2 * k, d, dy, in, &c, s, n, k, image + k, cols);
-        }
-        if (!d->x.p)
-            continue;
-        group_averages(avg, own, in->gamma, s, g0, g1);
-        for (int k = g0 * width; k < k1; k += COLS) {
-            const int cols = min_int(COLS, k1 - k);
-            cols_of_groups(&c, st, in, k, cols, width);
-            average_cols(&c, avg, k, cols, width, g0);
-            backward_at(d->x, dy, in, &c, s, image + k, cols);
-        }
+    threads_each(s.n * group_blocks(s), group_bwd_block,
+                 &(NormJob){.stats = (real *)stats, .in = in, .s = s, .d = d, .dy = dy, .part = scratch});
+    affine_grad(d->gamma, d->beta, NULL, scratch, s.n, s.c);
+}
+
+static void moments_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    const NormShape s = j->s;
+    const int n = i / col_blocks(s), k = i % col_blocks(s) * COLS, cols = min_int(COLS, s.c - k);
+    double *at = j->part + ((size_t)n * s.c + k) * 2, mean[COLS], m2[COLS];
+    (void)thread;
+    cols_moments(mean, m2, j->in->x + (size_t)n * s.hw * s.c + k, s.hw, s.c, cols);
+    for (int c = 0; c < cols; c++) {
+        at[2 * c] = mean[c];
+        at[2 * c + 1] = m2[c];
     }
-    affine_grad(d->gamma, d->beta, NULL, part, s.n, s.c);
 }
 
 void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormShape s, void *scratch)
 {
-    const int blocks = (s.c + COLS - 1) / COLS;
     const double count = (double)s.n * s.hw;
     double *part = scratch;
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        double *at = part + ((size_t)n * s.c + k) * 2, mean[COLS], m2[COLS];
-        cols_moments(mean, m2, x + (size_t)n * s.hw * s.c + k, s.hw, s.c, cols);
-        for (int i = 0; i < cols; i++) {
-            at[2 * i] = mean[i];
-            at[2 * i + 1] = m2[i];
-        }
-    }
+    threads_each(s.n * col_blocks(s), moments_block, &(NormJob){.in = &(NormInputs){.x = x}, .s = s, .part = part});
     for (int k = 0; k < s.c; k++) {
         double mean = 0, m2 = 0;
         for (int n = 0; n < s.n; n++)
@@ -237,44 +288,68 @@ void K(batch_norm_stats)(real *stats, real *var_unbiased, const real *x, NormSha
     }
 }
 
+/* The block's image, first column and how many, and its statistics */
+static void cols_block(Cols *c, int *n, int *k, int *cols, const NormJob *j, int i)
+{
+    const int blocks = col_blocks(j->s);
+    *n = i / blocks;
+    *k = i % blocks * COLS;
+    *cols = min_int(COLS, j->s.c - *k);
+    cols_of_groups(c, j->stats, j->in, *k, *cols, 1);
+}
+
+static void batch_fwd_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    int n, k, cols;
+    Cols c;
+    (void)thread;
+    cols_block(&c, &n, &k, &cols, j, i);
+    forward_at(j->y, j->in, &c, j->s, n, k, (size_t)n * j->s.hw * j->s.c + k, cols);
+}
+
 void K(batch_norm_fwd)(real *y, const real *stats, const NormInputs *in, NormShape s)
 {
-    const int blocks = (s.c + COLS - 1) / COLS;
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        Cols c;
-        cols_of_groups(&c, stats, in, k, cols, 1);
-        forward_at(y, in, &c, s, n, k, (size_t)n * s.hw * s.c + k, cols);
+    threads_each(s.n * col_blocks(s), batch_fwd_block, &(NormJob){.y = y, .stats = (real *)stats, .in = in, .s = s});
+}
+
+static void batch_sums_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    const NormShape s = j->s;
+    int n, k, cols;
+    Cols c;
+    (void)thread;
+    cols_block(&c, &n, &k, &cols, j, i);
+    sums_at(j->part + ((size_t)n * s.c + k) * 2, j->d, j->dy, j->in, &c, s, n, k, (size_t)n * s.hw * s.c + k, cols);
+}
+
+static void batch_bwd_block(const void *job, int i, int thread)
+{
+    const NormJob *j = job;
+    const NormShape s = j->s;
+    const double count = (double)s.n * s.hw;
+    int n, k, cols;
+    Cols c;
+    (void)thread;
+    cols_block(&c, &n, &k, &cols, j, i);
+    for (int o = 0; j->totals && o < cols; o++) {
+        c.k1[o] = (real)(c.scale[o] * j->totals[2 * (k + o)] / count);
+        c.k2[o] = (real)(c.scale[o] * j->totals[2 * (k + o) + 1] / count * c.rstd[o]);
     }
+    backward_at(j->d->x, j->dy, j->in, &c, s, (size_t)n * s.hw * s.c + k, cols);
 }
 
 void K(batch_norm_bwd)(const NormGrads *d, const real *dy, const real *stats, const NormInputs *in, NormShape s,
                        bool batch_stats, void *scratch)
 {
-    const int blocks = (s.c + COLS - 1) / COLS;
-    const double count = (double)s.n * s.hw;
     double *part = scratch, *totals = part + (size_t)s.n * s.c * 2;
+    NormJob j = {.stats = (real *)stats, .in = in, .s = s, .d = d, .dy = dy, .part = part};
     assert(is_aligned(scratch) && s.groups == 0);
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        Cols c;
-        cols_of_groups(&c, stats, in, k, cols, 1);
-        sums_at(part + ((size_t)n * s.c + k) * 2, d, dy, in, &c, s, n, k, (size_t)n * s.hw * s.c + k, cols);
-    }
+    threads_each(s.n * col_blocks(s), batch_sums_block, &j);
     affine_grad(d->gamma, d->beta, totals, part, s.n, s.c);
     if (!d->x.p)
         return;
-#pragma omp parallel for schedule(static)
-    for (int job = 0; job < s.n * blocks; job++) {
-        const int n = job / blocks, k = job % blocks * COLS, cols = min_int(COLS, s.c - k);
-        Cols c;
-        cols_of_groups(&c, stats, in, k, cols, 1);
-        for (int i = 0; batch_stats && i < cols; i++) {
-            c.k1[i] = (real)(c.scale[i] * totals[2 * (k + i)] / count);
-            c.k2[i] = (real)(c.scale[i] * totals[2 * (k + i) + 1] / count * c.rstd[i]);
-        }
-        backward_at(d->x, dy, in, &c, s, (size_t)n * s.hw * s.c + k, cols);
-    }
+    j.totals = batch_stats ? totals : NULL;
+    threads_each(s.n * col_blocks(s), batch_bwd_block, &j);
 }

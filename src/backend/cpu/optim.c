@@ -29,14 +29,24 @@ static double sumsq_block(const real *x, size_t len)
     return vsum_d(s0 + s1) + rest;
 }
 
+typedef struct SumsqJob {
+    double *part;
+    const real *x;
+    size_t numel;
+} SumsqJob;
+
+static void sumsq_part(const void *job, int j, int thread)
+{
+    const SumsqJob *s = job;
+    (void)thread;
+    s->part[j] = sumsq_block(s->x + (size_t)j * SUM_BLOCK, sum_block_len((size_t)j, s->numel));
+}
+
 double K(sumsq)(const real *x, size_t numel, void *scratch)
 {
-    double *part = scratch;
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(static) if (numel > SUM_BLOCK)
-    for (size_t j = 0; j < sum_blocks(numel); j++)
-        part[j] = sumsq_block(x + j * SUM_BLOCK, sum_block_len(j, numel));
-    return sum_of_blocks(part, numel);
+    threads_each((int)sum_blocks(numel), sumsq_part, &(SumsqJob){scratch, x, numel});
+    return sum_of_blocks(scratch, numel);
 }
 
 /* The coefficients, rounded once. */
@@ -59,6 +69,29 @@ static void adam_block(real *restrict w, real *restrict m, real *restrict v, con
     }
 }
 
+typedef struct AdamJob {
+    real *w, *m, *v, *ema;
+    const real *g;
+    size_t numel;
+    AdamCoef k;
+    real keep, take; /* of the moving average */
+} AdamJob;
+
+static void adam_part(const void *job, int block, int thread)
+{
+    const AdamJob *a = job;
+    const size_t j = (size_t)block * BLOCK, len = mem_min(BLOCK, a->numel - j);
+    const real keep = a->keep, take = a->take;
+    (void)thread;
+    adam_block(a->w + j, a->m + j, a->v + j, a->g + j, len, a->k);
+    if (a->ema) { /* the block is still in the cache */
+        real *restrict e = a->ema + j;
+        const real *restrict from = a->w + j;
+        for (size_t i = 0; i < len; i++)
+            e[i] = keep * e[i] + take * from[i];
+    }
+}
+
 void K(adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s)
 {
     const AdamCoef k = {(real)s.grad_scale,
@@ -70,16 +103,6 @@ void K(adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, 
                         (real)(s.lr / s.bias1),
                         (real)(1 / sqrt(s.bias2)),
                         (real)s.eps};
-    const real keep = (real)s.ema_decay, take = (real)(1 - s.ema_decay);
-#pragma omp parallel for schedule(static) if (numel > BLOCK)
-    for (size_t j = 0; j < numel; j += BLOCK) {
-        const size_t len = mem_min(BLOCK, numel - j);
-        adam_block(w + j, m + j, v + j, g + j, len, k);
-        if (ema) { /* the block is still in the cache */
-            real *restrict e = ema + j;
-            const real *restrict from = w + j;
-            for (size_t i = 0; i < len; i++)
-                e[i] = keep * e[i] + take * from[i];
-        }
-    }
+    threads_each((int)((numel + BLOCK - 1) / BLOCK), adam_part,
+                 &(AdamJob){w, m, v, ema, g, numel, k, (real)s.ema_decay, (real)(1 - s.ema_decay)});
 }

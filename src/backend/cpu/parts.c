@@ -2,20 +2,33 @@
 #include "parts.h"
 #include "vmath.h"
 
-#include "sdlora/threads.h"
+enum { PIECE = 4096 }; /* elements of the sum for a thread at a time */
+
+typedef struct AddJob {
+    Grad d;
+    const real *part;
+    size_t stride;
+    int parts;
+    size_t len;
+} AddJob;
+
+static void add_piece(const void *job, int piece, int thread)
+{
+    const AddJob *a = job;
+    const size_t from = (size_t)piece * PIECE;
+    (void)thread;
+    for (size_t i = from; i < mem_min(a->len, from + PIECE); i += VW) {
+        const int m = lanes_from(i, a->len);
+        vf sum = vload_n(a->part + i, m);
+        for (int j = 1; j < a->parts; j++)
+            sum += vload_n(a->part + (size_t)j * a->stride + i, m);
+        vupdate_n(a->d.p + i, sum, a->d.beta, m);
+    }
+}
 
 void K(add_parts)(Grad d, const real *part, size_t stride, int parts, size_t len)
 {
-    const size_t piece = 4096;
-#pragma omp parallel for schedule(static) num_threads(threads_count()) if (len > piece)
-    for (size_t i0 = 0; i0 < len; i0 += piece)
-        for (size_t i = i0; i < mem_min(len, i0 + piece); i += VW) {
-            const int m = lanes_from(i, len);
-            vf sum = vload_n(part + i, m);
-            for (int j = 1; j < parts; j++)
-                sum += vload_n(part + (size_t)j * stride + i, m);
-            vupdate_n(d.p + i, sum, d.beta, m);
-        }
+    threads_each((int)((len + PIECE - 1) / PIECE), add_piece, &(AddJob){d, part, stride, parts, len});
 }
 
 /* Spans of rows are summed first, which keeps the rounding error of long columns small. */

@@ -3,6 +3,7 @@
  * AArch64, where some have four units. (NEON adds to what it overwrites: a <- a m + c would take a copy of c each
  * time.) */
 #include "kernels.h"
+#include "vmath.h"
 
 #ifdef __aarch64__
 enum { CHAINS = 24, TURNS = 256 };
@@ -30,19 +31,27 @@ static vf run_chains(vf start)
     return sum;
 }
 
+typedef struct PeakJob {
+    real *out;
+    int64_t rounds;
+} PeakJob;
+
+static void peak_thread(const void *job, int i, int thread)
+{
+    const PeakJob *p = job;
+    vf v = {0};
+    (void)i, (void)thread;
+    for (int64_t r = 0; r < p->rounds; r++)
+        v = run_chains(v);
+    threads_lock();
+    *p->out += vsum(v);
+    threads_unlock();
+}
+
 double K(peak)(real *out, int64_t rounds)
 {
-    int threads = omp_get_max_threads();
-    double total = 0;
-
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-        vf v = {0};
-        for (int64_t r = 0; r < rounds; r++)
-            v = run_chains(v);
-        for (int i = 0; i < VW; i++)
-            total += (double)v[i];
-    }
-    *out = (real)total;
+    const int threads = threads_count();
+    *out = 0;
+    threads_each(threads, peak_thread, &(PeakJob){out, rounds});
     return 2.0 * VW * CHAINS * TURNS * (double)rounds * threads;
 }

@@ -1,5 +1,6 @@
 /* The transformer's sublayer in float: see sublayer_body.h. */
 #include "kernels.h"
+#include "parts.h"
 
 typedef struct SublayerProducts {
     int unused;
@@ -27,14 +28,15 @@ static void products_weights(void *to, const real *const in[], SublayerShape s)
     (void)to, (void)in, (void)s;
 }
 
-/* Around what a thread does. */
+/* Around a tile, or a chunk of them. */
 static void products_begin(SublayerProducts *p, const void *weights, void *own, SublayerShape s)
 {
     (void)p, (void)weights, (void)own, (void)s;
 }
 
-static void products_end(void)
+static void products_end(SublayerShape s)
 {
+    (void)s;
 }
 
 /* C (m,pixels) = [C +] A B + bias */

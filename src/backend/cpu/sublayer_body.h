@@ -1,7 +1,7 @@
-/* The body of sublayer.c and of bf16/sublayer.c, which say before how products are made (sublayer_work.h has the tiles):
- *   S(name)          the symbol of one of the backend's functions
- *   SublayerProducts what a thread keeps for products
- *   products_...     see sublayer.c
+/* The body of sublayer.c and of bf16/sublayer.c, which say before how products are made:
+ *   S(name)           the symbol of one of the backend's functions
+ *   SublayerProducts  what a thread keeps for products
+ *   products_...      see sublayer.c
  *
  * A residual sublayer of a transformer, with its layer normalisation LN (Ba, Kiros & Hinton 2016):
  *   pre-norm   y = x + f(LN x)         post-norm   y = LN(x + f(x))         f(u) = W2 mid(W1 u + b1) + b2
@@ -16,8 +16,6 @@
  *   dh = p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)),
  *   dgamma = sum du xh, dbeta = sum du
  * Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their order. */
-#include "sdlora/threads.h"
-
 #define CHUNKS_MAX 32 /* partial sums of the weights' gradients */
 
 /* Mean and 1/sqrt(variance + eps) over the c rows. */
@@ -206,10 +204,10 @@ size_t S(sublayer_fwd_scratch)(SublayerShape s, int threads)
     return products_weights_bytes(s) + thread_bytes(s) * (size_t)threads;
 }
 
-/* This thread's buffers, which lie behind the weights. */
-static Work own_work(void *scratch, SublayerShape s)
+/* A thread's buffers, which lie behind the weights. */
+static Work own_work(void *scratch, int thread, SublayerShape s)
 {
-    char *own = (char *)scratch + products_weights_bytes(s) + thread_bytes(s) * (size_t)omp_get_thread_num();
+    char *own = (char *)scratch + products_weights_bytes(s) + thread_bytes(s) * (size_t)thread;
     Work a = work_at((real *)(void *)own, s);
     products_begin(&a.products, scratch, own + work_reals(s, 0) * sizeof(real), s);
     return a;
@@ -232,40 +230,50 @@ size_t S(sublayer_kept)(SublayerShape s)
     return (size_t)s.n * (size_t)tiles_of(s) * kept_reals(s);
 }
 
-static void forward_tile(Work *a, real *y, size_t row, const real *const in[], int n, int p0, int count, SublayerShape s)
+typedef struct Pass {
+    SublayerShape s;
+    const real *const *in;
+    real *kept;
+    void *scratch;
+    real *y; /* forward, its pixels `row` apart */
+    size_t row;
+    const Grad *d; /* backward */
+    const real *dy;
+    real *parts; /* (chunks, part_reals) */
+} Pass;
+
+static void forward_tile(const void *job, int i, int thread)
 {
+    const Pass *j = job;
+    const SublayerShape s = j->s;
+    const real *const *in = j->in;
+    Work a = own_work(j->scratch, thread, s);
+    const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
+    const int n = i / tiles, p0 = i % tiles * pixels, count = min_int(pixels, s.p - p0);
     const int nr = (count + VW - 1) / VW;
     const size_t pixel = (size_t)n * s.p + p0;
     const real *x = in[SUB_X] + pixel * s.c;
+    real *y = j->y + pixel * j->row;
     const Weights k = weights_of(in, n, s);
-    tile_in(a->x, x, s.c, count, nr);
+    if (j->kept)
+        a.h = j->kept + (size_t)i * kept_reals(s);
+    tile_in(a.x, x, s.c, count, nr);
     tile_prefetch(x + (size_t)count * s.c, (size_t)s.c, s.c, count);
-    tile_prefetch(y + pixel * row, row, s.c, count);
-    products_mul(a, a->h, &k, BY_W1, branch(a, in, s, nr), k.b1, false, s, nr);
-    middle(a, s, nr);
-    products_mul(a, a->x, &k, BY_W2, a->m, in[SUB_B2], true, s, nr);
+    tile_prefetch(y, j->row, s.c, count);
+    products_mul(&a, a.h, &k, BY_W1, branch(&a, in, s, nr), k.b1, false, s, nr);
+    middle(&a, s, nr);
+    products_mul(&a, a.x, &k, BY_W2, a.m, in[SUB_B2], true, s, nr);
     if (!s.pre_norm)
-        norm_tile(a->x, a, a->x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
-    tile_out(y + pixel * row, row, a->x, s.c, count, nr, 0);
+        norm_tile(a.x, &a, a.x, in[SUB_GAMMA], in[SUB_BETA], s.c, s.eps, nr);
+    tile_out(y, j->row, a.x, s.c, count, nr, 0);
+    products_end(s);
 }
 
 void S(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
-    const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
     assert(is_aligned(scratch) && row >= (size_t)s.c);
     products_weights(scratch, in, s);
-#pragma omp parallel
-    {
-        Work a = own_work(scratch, s);
-#pragma omp for schedule(static)
-        for (int job = 0; job < s.n * tiles; job++) {
-            const int p0 = job % tiles * pixels;
-            if (kept)
-                a.h = kept + (size_t)job * kept_reals(s);
-            forward_tile(&a, y, row, in, job / tiles, p0, min_int(pixels, s.p - p0), s);
-        }
-        products_end();
-    }
+    threads_each(s.n * tiles_of(s), forward_tile, &(Pass){s, in, kept, scratch, .y = y, .row = row});
 }
 
 /* ---- backward ---- */
@@ -358,35 +366,32 @@ static void put_own(Work *a, const Grad d[], size_t n, SublayerShape s)
     memset(a->b1, 0, f * VW * sizeof(real));
 }
 
-static void backward_chunk(Work *a, const Grad d[], real *part, const real *dy, real *kept, const real *const in[],
-                           int n0, int n1, SublayerShape s)
+static void backward_chunk(const void *job, int chunk, int thread)
 {
+    const Pass *j = job;
+    const SublayerShape s = j->s;
     const int pixels = tile_vectors(s) * VW, tiles = tiles_of(s);
+    const int n0 = (int)((long)s.n * chunk / chunks_of(s)), n1 = (int)((long)s.n * (chunk + 1) / chunks_of(s));
     const size_t c = (size_t)s.c;
+    real *part = j->parts + (size_t)chunk * part_reals(s);
+    Work a = own_work(j->scratch, thread, s);
     memset(part, 0, part_reals(s) * sizeof(real));
-    memset(a->gamma, 0, work_reals(s, WORK_SUMS) * sizeof(real));
+    memset(a.gamma, 0, work_reals(s, WORK_SUMS) * sizeof(real));
     for (int n = n0; n < n1; n++) {
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
-            a->h = kept + ((size_t)n * tiles + i) * kept_reals(s);
-            backward_tile(a, d, part, dy, in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
+            a.h = j->kept + ((size_t)n * tiles + i) * kept_reals(s);
+            backward_tile(&a, j->d, part, j->dy, j->in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
         }
         if (s.attention)
-            put_own(a, d, (size_t)n, s);
+            put_own(&a, j->d, (size_t)n, s);
     }
-    sum_lanes((Grad){part, 0}, a->gamma, c);
-    sum_lanes((Grad){part + c, 0}, a->beta, c);
-    sum_lanes((Grad){part + 2 * c, 0}, a->b2, c);
+    sum_lanes((Grad){part, 0}, a.gamma, c);
+    sum_lanes((Grad){part + c, 0}, a.beta, c);
+    sum_lanes((Grad){part + 2 * c, 0}, a.b2, c);
     if (!s.attention)
-        sum_lanes((Grad){part + 3 * c, 0}, a->b1, (size_t)s.f);
-}
-
-/* The first part becomes the sum of all. */
-static void add_parts(real *restrict part, size_t stride, int chunks)
-{
-    for (int j = 1; j < chunks; j++)
-        for (size_t i = 0; i < stride; i++)
-            part[i] += part[(size_t)j * stride + i];
+        sum_lanes((Grad){part + 3 * c, 0}, a.b1, (size_t)s.f);
+    products_end(s);
 }
 
 /* d gets the sum; where cols > 0, sum (len/cols,cols) is turned first */
@@ -398,21 +403,12 @@ static void put_gradient(Grad d, const real *sum, size_t len, size_t cols)
 
 void S(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
-    const int chunks = chunks_of(s);
-    const size_t stride = part_reals(s), c = (size_t)s.c, f = (size_t)s.f;
+    const size_t c = (size_t)s.c, f = (size_t)s.f;
     real *part = (real *)(void *)((char *)scratch + S(sublayer_fwd_scratch)(s, threads_count()));
     assert(kept && is_aligned(scratch));
     products_weights(scratch, in, s);
-#pragma omp parallel
-    {
-        Work a = own_work(scratch, s);
-#pragma omp for schedule(static)
-        for (int j = 0; j < chunks; j++)
-            backward_chunk(&a, d, part + (size_t)j * stride, dy, kept, in, (int)((long)s.n * j / chunks),
-                           (int)((long)s.n * (j + 1) / chunks), s);
-        products_end();
-    }
-    add_parts(part, stride, chunks);
+    threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, kept, scratch, .d = d, .dy = dy, .parts = part});
+    K(add_parts)((Grad){part, 0}, part, part_reals(s), chunks_of(s), part_reals(s));
     put_gradient(d[SUB_GAMMA], part, c, 0);
     put_gradient(d[SUB_BETA], part + c, c, 0);
     put_gradient(d[SUB_B2], part + 2 * c, c, 0);

@@ -136,7 +136,7 @@ static bool any_sampler(const SamplerDef *d)
 
 static bool takes_all(const SamplerDef *d)
 {
-    return d->all_steps;
+    return d->steps == 0;
 }
 
 static bool takes_eta(const SamplerDef *d)
@@ -146,7 +146,7 @@ static bool takes_eta(const SamplerDef *d)
 
 static bool spaced_otherwise(const SamplerDef *d)
 {
-    return d->spacing != SAMPLERS[SAMPLER_DDIM].spacing;
+    return d->spacing != SAMPLERS[SAMPLER_UNIPC].spacing;
 }
 
 /* The names of such samplers: "ddim, ..." */
@@ -158,6 +158,17 @@ static const char *names_of(char out[SAMPLE_TEXT_MAX], bool (*such)(const Sample
         if (such(d) && used < SAMPLE_TEXT_MAX)
             used += (size_t)snprintf(out + used, SAMPLE_TEXT_MAX - used, "%s%s", used ? separator : "", d->name);
     return out;
+}
+
+/* How many steps each takes */
+static void list_steps(char *out, size_t size)
+{
+    size_t used = (size_t)snprintf(out, size, "steps from noise to image [");
+    for (const SamplerDef *d = SAMPLERS; d->name && used < size; d++)
+        used += d->steps ? (size_t)snprintf(out + used, size - used, "; %s: %d", d->name, d->steps)
+                         : (size_t)snprintf(out + used, size - used, "%s: all the model's", d->name);
+    if (used < size)
+        snprintf(out + used, size - used, "]");
 }
 
 static Option *option_of(SampleTable *t, const char *name)
@@ -172,12 +183,11 @@ void sample_table(SampleTable *t)
 {
     char names[SAMPLE_TEXT_MAX];
     memset(t, 0, sizeof *t);
-    snprintf(t->steps_help, sizeof t->steps_help, "steps from noise to image [50; all the model's with %.60s]",
-             names_of(names, takes_all, ", "));
+    list_steps(t->steps_help, sizeof t->steps_help);
     snprintf(t->eta_help, sizeof t->eta_help, "noise of %.60s: 0 none, 1 as much as ddpm",
              names_of(names, takes_eta, ", "));
     snprintf(t->spacing_help, sizeof t->spacing_help, "where the steps lie [%s; %s with %.60s]",
-             SPACING_NAMES[SAMPLERS[SAMPLER_DDIM].spacing], SPACING_NAMES[SPACING_KARRAS],
+             SPACING_NAMES[SAMPLERS[SAMPLER_UNIPC].spacing], SPACING_NAMES[SPACING_KARRAS],
              names_of(names, spaced_otherwise, ", "));
     t->steps = (Field){.type = FIELD_INT,
                        FIELD(SampleArgs, config.steps),

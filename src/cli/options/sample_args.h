@@ -27,7 +27,7 @@ typedef struct SampleArgs {
 } SampleArgs;
 
 /* The table of options, with the samplers that there are. */
-enum { SAMPLE_OPTIONS_MAX = 48, SAMPLE_TEXT_MAX = 160, SAMPLE_IMAGES_MAX = 10000000 };
+enum { SAMPLE_OPTIONS_MAX = 48, SAMPLE_TEXT_MAX = 200, SAMPLE_IMAGES_MAX = 10000000 };
 #define SAMPLE_SEED "seed:" /* what --interpolate of seeds begins with */
 typedef struct SampleTable {
     OptionTable table;

@@ -8,8 +8,6 @@
 #include "kernels.h"
 #include "product.h"
 
-#include "sdlora/threads.h"
-
 /* With the image itself, whose channels would fill a tenth of a tile. */
 static bool in_float(ConvShape s)
 {
@@ -84,20 +82,29 @@ size_t B(conv3_prep_size)(ConvShape s, ConvPass pass)
     return bf16_room(panel_of(s) * to_tile(s.co) / TILE) / sizeof(real);
 }
 
+typedef struct PrepJob {
+    bf16 *u;
+    const real *w;
+    ConvShape s;
+    bool turn;
+} PrepJob;
+
+static void prep_tap(const void *job, int t, int thread)
+{
+    const PrepJob *j = job;
+    const ConvShape s = j->turn ? swap_channels(j->s) : j->s;
+    const size_t tap = (size_t)s.ci * (size_t)s.co;
+    (void)thread;
+    pack(j->u + (size_t)(t * steps_of(s)) * TILE_BF16, panel_of(s), j->w + (size_t)(j->turn ? 8 - t : t) * tap,
+         (size_t)j->s.co, s.ci, s.co, j->turn);
+}
+
 void B(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
 {
-    const bool turn = pass == CONV_BWD_DATA;
-    const size_t tap = (size_t)s.ci * (size_t)s.co, row = (size_t)s.co;
-    if (in_float(s)) {
+    if (in_float(s))
         K(conv3_prep)(u, w, s, pass);
-        return;
-    }
-    if (turn)
-        s = swap_channels(s);
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int t = 0; t < 9; t++)
-        pack((bf16 *)(void *)u + (size_t)(t * steps_of(s)) * TILE_BF16, panel_of(s), w + (size_t)(turn ? 8 - t : t) * tap,
-             row, s.ci, s.co, turn);
+    else
+        threads_each(9, prep_tap, &(PrepJob){(bf16 *)(void *)u, w, s, pass == CONV_BWD_DATA});
 }
 
 /* Large filters are read from far away: for more pixels at once. */
@@ -142,36 +149,55 @@ static void taps(int32_t *at, Grid g, ConvShape s)
             at[t * steps_of(s) + k] = (t / 3 * g.pitch + t % 3) * wide + k * STEP;
 }
 
+typedef struct Job {
+    Grad y;
+    const real *x, *b;
+    const bf16 *u;
+    const int32_t *at, *place;
+    char *rows; /* (threads), `bytes` each */
+    size_t bytes;
+    Grid g;
+    ConvShape s;
+} Job;
+
+/* x's pixels as rows, with zeros at all other places */
+static void rows_of_images(bf16 *to, const real *x, const int32_t *place, int count, Grid g, ConvShape s)
+{
+    const size_t wide = to_step(s.ci), around = (size_t)g.lead * wide;
+    memset(to, 0, around * sizeof(bf16));
+    to += around;
+    for (int q = 0; q < count; q++, to += wide)
+        if (place[q] >= 0)
+            row_in(to, x + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
+        else
+            memset(to, 0, wide * sizeof(bf16));
+    memset(to, 0, around * sizeof(bf16));
+}
+
+static void correlate_images(const void *job, int i, int thread)
+{
+    const Job *j = job;
+    const ConvShape s = j->s;
+    const int n = i * j->g.images, images = min_int(j->g.images, s.n - n), count = places_of(j->g, images);
+    const size_t hw = (size_t)s.h * (size_t)s.w;
+    bf16 *own = (bf16 *)(void *)(j->rows + (size_t)thread * j->bytes);
+    Out to = out_to(grad_at(j->y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, j->place);
+    to.bias = j->b;
+    rows_of_images(own, j->x + (size_t)n * hw * (size_t)s.ci, j->place, count, j->g, s);
+    block_begin();
+    multiply(to, own, j->u, (Terms){to_step(s.ci), j->at, panel_of(s), 9 * steps_of(s)}, count, s.co);
+    block_end();
+}
+
 static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvShape s, void *scratch)
 {
-    const int threads = threads_count();
-    const Grid g = forward_grid(s, threads);
+    const Grid g = forward_grid(s, threads_count());
     const Room room = forward_room(s, g);
-    const size_t wide = to_step(s.ci), hw = (size_t)s.h * (size_t)s.w;
     int32_t *at = scratch, *place = (int32_t *)(void *)((char *)scratch + room.at);
     char *rows = (char *)scratch + room.at + room.place;
     taps(at, g, s);
     fill_places(place, g, round_places(g, g.images, TILE), s);
-#pragma omp parallel num_threads(threads)
-    {
-        bf16 *own = (bf16 *)(void *)(rows + (size_t)omp_get_thread_num() * room.rows);
-        memset(own, 0, room.rows);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int n = 0; n < s.n; n += g.images) {
-            const int images = min_int(g.images, s.n - n), count = places_of(g, images);
-            const real *from = x + (size_t)n * hw * (size_t)s.ci;
-            Out to = out_to(grad_at(y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, place);
-            to.bias = b;
-            if (images < g.images) /* where another image lay */
-                memset(own + (size_t)(g.lead + count) * wide, 0, (size_t)g.lead * wide * sizeof(bf16));
-            for (int q = 0; q < count; q++)
-                if (place[q] >= 0)
-                    row_in(own + (size_t)(g.lead + q) * wide, from + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
-            multiply(to, own, u, (Terms){wide, at, panel_of(s), 9 * steps_of(s)}, count, s.co);
-        }
-        block_end();
-    }
+    threads_each((s.n + g.images - 1) / g.images, correlate_images, &(Job){y, x, b, u, at, place, rows, room.rows, g, s});
 }
 
 /* ---- backward of the weights ---- */
@@ -225,11 +251,16 @@ size_t B(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
     return forward_scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s, threads);
 }
 
-typedef struct WeightWork {
+typedef struct WeightJob {
+    const real *x, *dy;
     int32_t *at, *place;
     real *zeros;
-    bf16 *turned, *pairs; /* this thread's */
-} WeightWork;
+    float *part;
+    char *own; /* (threads) */
+    WeightRoom room;
+    Grid g;
+    ConvShape s;
+} WeightJob;
 
 /* What the same x and dy give to each tap, for the channels from (i,j) on */
 static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, Grid g, int i, int j, bool add, ConvShape s)
@@ -241,24 +272,40 @@ static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, 
 }
 
 /* part += the images' gradient, or = for the first */
-static void weight_group(float *part, const WeightWork *k, const real *x, const real *dy, Grid g, int images, bool add,
-                         ConvShape s)
+static void weight_group(float *part, const WeightJob *k, int n, int images, bf16 *turned, bf16 *pairs, bool add)
 {
+    const ConvShape s = k->s;
+    const Grid g = k->g;
     const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP;
-    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP);
-    const size_t panel = (size_t)(round_places(g, g.images, STEP)) * TILE;
-    for (size_t c = 0; images < g.images && c < to_tile(s.ci); c++) /* where another image lay */
-        memset(k->turned + c * row + lead + (size_t)(steps * STEP), 0, (size_t)g.lead * sizeof(bf16));
-    turn_pixels(k->turned + lead, row, (Pixels){x, k->zeros, (size_t)s.ci, k->place, count, s.ci}, steps);
-    pack_pixels(k->pairs, panel, (Pixels){dy, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
+    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
+    const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
+    for (size_t c = 0; c < to_tile(s.ci); c++) {
+        memset(turned + c * row, 0, lead * sizeof(bf16));
+        memset(turned + c * row + lead + (size_t)(steps * STEP), 0, lead * sizeof(bf16));
+    }
+    turn_pixels(turned + lead, row, (Pixels){k->x + (size_t)n * hw * ci, k->zeros, ci, k->place, count, s.ci}, steps);
+    pack_pixels(pairs, panel, (Pixels){k->dy + (size_t)n * hw * co, k->zeros, co, k->place, count, s.co}, steps);
     for (int from = 0; from < steps; from += WEIGHT_STEPS) {
         const Terms terms = {row, k->at, panel, min_int(WEIGHT_STEPS, steps - from)};
-        const bf16 *a = k->turned + lead - g.lead + from * STEP, *b = k->pairs + (size_t)from * TILE_BF16;
+        const bf16 *a = turned + lead - g.lead + from * STEP, *b = pairs + (size_t)from * TILE_BF16;
         for (int i = 0; i < s.ci; i += 2 * TILE)
             for (int j = 0; j < s.co; j += 2 * TILE)
                 weight_taps(part, a + (size_t)i * row, b + (size_t)(j / TILE) * panel, terms, g, i, j, add || from > 0,
                             s);
     }
+}
+
+static void weight_chunk(const void *job, int j, int thread)
+{
+    const WeightJob *k = job;
+    const int chunks = chunks_of(k->s), first = (int)((long)k->s.n * j / chunks), last = (int)((long)k->s.n * (j + 1) / chunks);
+    float *part = k->part + (size_t)j * k->room.part / sizeof(float);
+    char *own = k->own + (size_t)thread * (k->room.turned + k->room.pairs);
+    block_begin();
+    for (int n = first; n < last; n += k->g.images)
+        weight_group(part, k, n, min_int(k->g.images, last - n), (bf16 *)(void *)own,
+                     (bf16 *)(void *)(own + k->room.turned), n > first);
+    block_end();
 }
 
 static void add_chunks(Grad dw, const float *part, size_t stride, int chunks, ConvShape s)
@@ -276,33 +323,18 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
 {
     const Grid g = weight_grid(s);
     const WeightRoom room = weight_room(s, g);
-    const int chunks = chunks_of(s);
-    const size_t hw = (size_t)s.h * (size_t)s.w, stride = room.part / sizeof(float);
+    const int chunks = chunks_of(s), places = round_places(g, g.images, STEP);
     char *base = scratch;
-    WeightWork all = {.at = (int32_t *)(void *)base, .place = (int32_t *)(void *)(base + room.at)};
-    float *part = (float *)(void *)(base + room.at + room.place + room.zeros);
-    char *threads = (char *)part + room.part * (size_t)chunks;
-    all.zeros = (real *)(void *)(base + room.at + room.place);
-    memset(all.zeros, 0, room.zeros);
-    terms_in_row(all.at, round_places(g, g.images, STEP) / STEP);
-    fill_places(all.place, g, round_places(g, g.images, STEP), s);
-#pragma omp parallel num_threads(threads_count())
-    {
-        WeightWork own = all;
-        own.turned = (bf16 *)(void *)(threads + (size_t)omp_get_thread_num() * (room.turned + room.pairs));
-        own.pairs = own.turned + room.turned / sizeof(bf16);
-        memset(own.turned, 0, room.turned);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int j = 0; j < chunks; j++) {
-            const int first = (int)((long)s.n * j / chunks), last = (int)((long)s.n * (j + 1) / chunks);
-            for (int n = first; n < last; n += g.images)
-                weight_group(part + (size_t)j * stride, &own, x + (size_t)n * hw * (size_t)s.ci,
-                             dy + (size_t)n * hw * (size_t)s.co, g, min_int(g.images, last - n), n > first, s);
-        }
-        block_end();
-    }
-    add_chunks(dw, part, stride, chunks, s);
+    WeightJob k = {.x = x, .dy = dy, .at = scratch, .room = room, .g = g, .s = s};
+    k.place = (int32_t *)(void *)(base += room.at);
+    k.zeros = (real *)(void *)(base += room.place);
+    k.part = (float *)(void *)(base += room.zeros);
+    k.own = base + room.part * (size_t)chunks;
+    memset(k.zeros, 0, room.zeros);
+    terms_in_row(k.at, places / STEP);
+    fill_places(k.place, g, places, s);
+    threads_each(chunks, weight_chunk, &k);
+    add_chunks(dw, k.part, room.part / sizeof(float), chunks, s);
 }
 
 /* ---- the backend's functions ---- */

@@ -5,8 +5,6 @@
 #include "kernels.h"
 #include "product.h"
 
-#include "sdlora/threads.h"
-
 enum { BLOCK_PIXELS = 192, TAPS = 4 };
 
 static bool in_float(ConvShape s)
@@ -71,26 +69,30 @@ size_t B(convt2_scratch)(ConvShape s, ConvPass pass, int threads)
     return pass == CONV_BWD_WEIGHT ? mem_max(all + r.part * (size_t)chunks_of(s), K(conv_bias_scratch)(s.co)) : all;
 }
 
-typedef struct Work {
-    int32_t *at, *place;
+typedef struct Job {
+    Grad to; /* y, or dx */
+    size_t row;
+    const real *x, *dy, *b;
+    int32_t *at, *place; /* place: which pixel of y the first tap of each of x is */
     real *zeros;
     bf16 *weights;
     float *part;
-    char *threads;
-} Work;
+    char *own; /* (threads) */
+    Room room;
+    ConvShape s;
+} Job;
 
-/* place: which pixel of y the first tap of each of x is */
-static Work work_at(void *scratch, ConvShape s, ConvPass pass, int chunks)
+static Job job_of(void *scratch, ConvShape s, ConvPass pass, int chunks)
 {
     const Room r = room_of(s, pass);
     char *base = scratch;
-    Work k = {.at = scratch};
+    Job k = {.at = scratch, .room = r, .s = s};
     assert(is_aligned(scratch));
     k.place = (int32_t *)(void *)(base += r.at);
     k.zeros = (real *)(void *)(base += r.place);
     k.weights = (bf16 *)(void *)(base += r.zeros);
     k.part = (float *)(void *)(base += r.weights);
-    k.threads = base + r.part * (size_t)chunks;
+    k.own = base + r.part * (size_t)chunks;
     terms_in_row(k.at, (int)(r.at / sizeof(int32_t)));
     for (int q = 0; q < lines_per_block(s) * s.w; q++)
         k.place[q] = q / s.w * 4 * s.w + 2 * (q % s.w);
@@ -98,77 +100,100 @@ static Work work_at(void *scratch, ConvShape s, ConvPass pass, int chunks)
     return k;
 }
 
+static bf16 *own_rows(const Job *k, int thread)
+{
+    return (bf16 *)(void *)(k->own + (size_t)thread * (k->room.own + k->room.more));
+}
+
+static int blocks_of(ConvShape s)
+{
+    return (s.n * s.h + lines_per_block(s) - 1) / lines_per_block(s);
+}
+
+/* Its first line and its pixels */
+static int block_at(int *line, int block, ConvShape s)
+{
+    *line = block * lines_per_block(s);
+    return min_int(lines_per_block(s), s.n * s.h - *line) * s.w;
+}
+
+static void forward_block(const void *job, int i, int thread)
+{
+    const Job *k = job;
+    const ConvShape s = k->s;
+    const size_t wide = to_step(s.ci), panel = wide * TILE, tap = panel * to_tile(s.co) / TILE;
+    bf16 *own = own_rows(k, thread);
+    int line;
+    const int count = block_at(&line, i, s);
+    const size_t first = (size_t)line * (size_t)s.w;
+    for (int q = 0; q < count; q++)
+        row_in(own + (size_t)q * wide, k->x + (first + (size_t)q) * (size_t)s.ci, s.ci, wide);
+    block_begin();
+    for (int t = 0; t < TAPS; t++) {
+        const Out to = {.y = k->to.p + (4 * first + tap_at(t, s)) * k->row, .row = k->row, .place = k->place, .bias = k->b};
+        multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, count, s.co);
+    }
+    block_end();
+}
+
 void B(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
 {
-    const size_t wide = to_step(s.ci), panel = wide * TILE, tap = panel * to_tile(s.co) / TILE, line = (size_t)s.w;
-    const int lines = s.n * s.h, step = lines_per_block(s);
+    const size_t panel = to_step(s.ci) * TILE, tap = panel * to_tile(s.co) / TILE;
     if (in_float(s)) {
         K(convt2_fwd)(y, row, x, w, b, s, scratch);
         return;
     }
-    const Work k = work_at(scratch, s, CONV_FWD, 0);
-    const size_t own_bytes = room_of(s, CONV_FWD).own;
+    Job k = job_of(scratch, s, CONV_FWD, 0);
+    k.to.p = y;
+    k.row = row;
+    k.x = x;
+    k.b = b;
     for (int t = 0; t < TAPS; t++)
         pack(k.weights + (size_t)t * tap, panel, w + t * s.co, TAPS * (size_t)s.co, s.ci, s.co, false);
-#pragma omp parallel num_threads(threads_count())
-    {
-        bf16 *own = (bf16 *)(void *)(k.threads + (size_t)omp_get_thread_num() * own_bytes);
-        memset(own, 0, own_bytes);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int i = 0; i < lines; i += step) {
-            const int count = min_int(step, lines - i) * s.w;
-            for (int q = 0; q < count; q++)
-                row_in(own + (size_t)q * wide, x + ((size_t)i * line + (size_t)q) * (size_t)s.ci, s.ci, wide);
-            for (int t = 0; t < TAPS; t++) {
-                const Out to = {.y = y + ((size_t)i * 4 * line + tap_at(t, s)) * row, .row = row, .place = k.place,
-                                .bias = b};
-                multiply(to, own, k.weights + (size_t)t * tap, (Terms){wide, k.at, panel, (int)(wide / STEP)}, count,
-                         s.co);
-            }
-        }
-        block_end();
-    }
+    threads_each(blocks_of(s), forward_block, &k);
+}
+
+static void backward_block(const void *job, int i, int thread)
+{
+    const Job *k = job;
+    const ConvShape s = k->s;
+    const size_t one = to_step(s.co), wide = TAPS * one, co = (size_t)s.co;
+    bf16 *own = own_rows(k, thread);
+    int line;
+    const int count = block_at(&line, i, s);
+    const size_t first = (size_t)line * (size_t)s.w;
+    for (int q = 0; q < count; q++)
+        for (int t = 0; t < TAPS; t++)
+            row_in(own + (size_t)q * wide + (size_t)t * one,
+                   k->dy + (4 * first + (size_t)k->place[q] + tap_at(t, s)) * co, s.co, one);
+    block_begin();
+    multiply(out_to(grad_at(k->to, first * (size_t)s.ci), (size_t)s.ci, NULL), own, k->weights,
+             (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, count, s.ci);
+    block_end();
 }
 
 void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch)
 {
-    const size_t one = to_step(s.co), wide = TAPS * one, panel = wide * TILE, line = (size_t)s.w, co = (size_t)s.co;
-    const int lines = s.n * s.h, step = lines_per_block(s);
+    const size_t one = to_step(s.co), panel = TAPS * one * TILE;
     if (in_float(s)) {
         K(convt2_bwd_data)(dx, dy, w, s, scratch);
         return;
     }
-    const Work k = work_at(scratch, s, CONV_BWD_DATA, 0);
-    const size_t own_bytes = room_of(s, CONV_BWD_DATA).own;
+    Job k = job_of(scratch, s, CONV_BWD_DATA, 0);
+    k.to = dx;
+    k.dy = dy;
     for (int t = 0; t < TAPS; t++)
-        pack(k.weights + (size_t)t * one * TILE, panel, w + t * s.co, TAPS * co, s.co, s.ci, true);
-#pragma omp parallel num_threads(threads_count())
-    {
-        bf16 *own = (bf16 *)(void *)(k.threads + (size_t)omp_get_thread_num() * own_bytes);
-        memset(own, 0, own_bytes);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int i = 0; i < lines; i += step) {
-            const int count = min_int(step, lines - i) * s.w;
-            const real *from = dy + (size_t)i * 4 * line * co;
-            for (int q = 0; q < count; q++)
-                for (int t = 0; t < TAPS; t++)
-                    row_in(own + (size_t)q * wide + (size_t)t * one, from + ((size_t)k.place[q] + tap_at(t, s)) * co,
-                           s.co, one);
-            multiply(out_to(grad_at(dx, (size_t)i * line * (size_t)s.ci), (size_t)s.ci, NULL), own, k.weights,
-                     (Terms){wide, k.at, panel, (int)(wide / STEP)}, count, s.ci);
-        }
-        block_end();
-    }
+        pack(k.weights + (size_t)t * one * TILE, panel, w + t * s.co, TAPS * (size_t)s.co, s.co, s.ci, true);
+    threads_each(blocks_of(s), backward_block, &k);
 }
 
 /* part (tap,ci,co) += or, for the first block, = x^T dy */
-static void weight_block(float *part, bf16 *turned, bf16 *pairs, const Work *k, const real *x, const real *dy, int count,
-                         bool add, ConvShape s)
+static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, bool add, int thread)
 {
+    const ConvShape s = k->s;
     const size_t pixels = block_pixels(s), row = pixels + STEP, tap = to_tile(s.ci) * to_tile(s.co);
     const int steps = (count + STEP - 1) / STEP;
+    bf16 *turned = own_rows(k, thread), *pairs = turned + k->room.own / sizeof(bf16);
     turn_pixels(turned, row, (Pixels){x, k->zeros, (size_t)s.ci, NULL, count, s.ci}, steps);
     for (int t = 0; t < TAPS; t++) {
         const real *from = dy + tap_at(t, s) * (size_t)s.co;
@@ -177,29 +202,32 @@ static void weight_block(float *part, bf16 *turned, bf16 *pairs, const Work *k, 
     }
 }
 
+static void weight_chunk(const void *job, int j, int thread)
+{
+    const Job *k = job;
+    const ConvShape s = k->s;
+    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s);
+    const int first = (int)((long)lines * j / chunks), last = (int)((long)lines * (j + 1) / chunks);
+    block_begin();
+    for (int i = first; i < last; i += step) {
+        const size_t pixel = (size_t)i * (size_t)s.w;
+        weight_block(k->part + (size_t)j * k->room.part / sizeof(float), k, k->x + pixel * (size_t)s.ci,
+                     k->dy + 4 * pixel * (size_t)s.co, min_int(step, last - i) * s.w, i > first, thread);
+    }
+    block_end();
+}
+
 static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s);
-    const Room room = room_of(s, CONV_BWD_WEIGHT);
-    const Work k = work_at(scratch, s, CONV_BWD_WEIGHT, chunks);
-    const size_t stride = room.part / sizeof(float), ci = (size_t)s.ci, co = (size_t)s.co, line = (size_t)s.w;
-#pragma omp parallel num_threads(threads_count())
-    {
-        char *own = k.threads + (size_t)omp_get_thread_num() * (room.own + room.more);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int j = 0; j < chunks; j++) {
-            const int first = (int)((long)lines * j / chunks), last = (int)((long)lines * (j + 1) / chunks);
-            for (int i = first; i < last; i += step)
-                weight_block(k.part + (size_t)j * stride, (bf16 *)(void *)own, (bf16 *)(void *)(own + room.own), &k,
-                             x + (size_t)i * line * ci, dy + (size_t)i * 4 * line * co,
-                             min_int(step, last - i) * s.w, i > first, s);
-        }
-        block_end();
-    }
+    const int chunks = chunks_of(s);
+    const size_t ci = (size_t)s.ci, co = (size_t)s.co;
+    Job k = job_of(scratch, s, CONV_BWD_WEIGHT, chunks);
+    k.x = x;
+    k.dy = dy;
+    threads_each(chunks, weight_chunk, &k);
     for (size_t r = 0; r < TAPS * ci; r++)
-        K(add_parts)(grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), stride, chunks,
-                     co);
+        K(add_parts)(grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co),
+                     k.room.part / sizeof(float), chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)

@@ -3,9 +3,8 @@
 #include "kernels.h"
 #include "product.h"
 
-#include "sdlora/threads.h"
-
-enum { BLOCK_ROWS = 256, BLOCK_STEPS = BLOCK_ROWS / STEP };
+/* TURNED_ROW: not a multiple of many cache lines */
+enum { BLOCK_ROWS = 256, BLOCK_STEPS = BLOCK_ROWS / STEP, TURNED_ROW = BLOCK_ROWS + STEP };
 
 static bool in_float(int rows, int in, int out)
 {
@@ -35,34 +34,43 @@ static size_t product_scratch(int terms, int columns, int threads)
     return r.at + r.weights + r.rows * (size_t)threads;
 }
 
+typedef struct Job {
+    Out to;
+    const real *x;
+    const bf16 *weights;
+    const int32_t *at;
+    char *own; /* (threads), `bytes` each */
+    size_t bytes, rows;
+    int terms, columns;
+} Job;
+
+static void block_of_rows(const void *job, int i, int thread)
+{
+    const Job *j = job;
+    const size_t first = (size_t)i * BLOCK_ROWS, wide = to_step(j->terms);
+    const int count = (int)mem_min(BLOCK_ROWS, j->rows - first);
+    bf16 *own = (bf16 *)(void *)(j->own + (size_t)thread * j->bytes);
+    Out part = j->to;
+    part.y += first * part.row;
+    part.add = part.add ? part.add + first * part.row : NULL;
+    for (int r = 0; r < count; r++)
+        row_in(own + (size_t)r * wide, j->x + (first + (size_t)r) * (size_t)j->terms, j->terms, wide);
+    block_begin();
+    multiply(part, own, j->weights, (Terms){wide, j->at, panel_of(j->terms), (int)(wide / STEP)}, count, j->columns);
+    block_end();
+}
+
 /* to (rows,columns) = x (rows,terms) times w (terms,columns), or w (columns,terms) turned */
 static void product(Out to, const real *x, const real *w, size_t rows, int terms, int columns, bool turned, void *scratch)
 {
     const Room room = room_of(terms, columns);
-    const size_t wide = to_step(terms);
     int32_t *at = scratch;
-    bf16 *b = (bf16 *)(void *)((char *)scratch + room.at);
-    char *threads = (char *)b + room.weights;
+    bf16 *weights = (bf16 *)(void *)((char *)scratch + room.at);
     assert(is_aligned(scratch));
-    terms_in_row(at, (int)(wide / STEP));
-    pack(b, panel_of(terms), w, (size_t)(turned ? terms : columns), terms, columns, turned);
-#pragma omp parallel num_threads(threads_count())
-    {
-        bf16 *own = (bf16 *)(void *)(threads + (size_t)omp_get_thread_num() * room.rows);
-        memset(own, 0, room.rows);
-        block_begin();
-#pragma omp for schedule(static)
-        for (size_t first = 0; first < rows; first += BLOCK_ROWS) {
-            const int count = (int)mem_min(BLOCK_ROWS, rows - first);
-            Out part = to;
-            part.y += first * to.row;
-            part.add = to.add ? to.add + first * to.row : NULL;
-            for (int r = 0; r < count; r++)
-                row_in(own + (size_t)r * wide, x + (first + (size_t)r) * (size_t)terms, terms, wide);
-            multiply(part, own, b, (Terms){wide, at, panel_of(terms), (int)(wide / STEP)}, count, columns);
-        }
-        block_end();
-    }
+    terms_in_row(at, (int)(to_step(terms) / STEP));
+    pack(weights, panel_of(terms), w, (size_t)(turned ? terms : columns), terms, columns, turned);
+    threads_each((int)((rows + BLOCK_ROWS - 1) / BLOCK_ROWS), block_of_rows,
+                 &(Job){to, x, weights, at, (char *)weights + room.weights, room.rows, rows, terms, columns});
 }
 
 size_t B(linear_fwd_scratch)(int rows, int in, int out, int threads)
@@ -103,7 +111,7 @@ typedef struct WeightRoom { /* in bytes; part: of a chunk; turned, pairs: of a t
 static WeightRoom weight_room(int in, int out)
 {
     return (WeightRoom){room((size_t)max_int(in, out)), to_tile(in) * to_tile(out) * sizeof(float),
-                        bf16_room(to_tile(out) * (BLOCK_ROWS + STEP)), bf16_room(to_tile(in) * BLOCK_ROWS)};
+                        bf16_room(to_tile(out) * TURNED_ROW), bf16_room(to_tile(in) * BLOCK_ROWS)};
 }
 
 size_t B(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads)
@@ -116,38 +124,48 @@ size_t B(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int thread
                    K(conv_bias_scratch)(out));
 }
 
-static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int image, int in, int out, void *scratch)
+typedef struct WeightJob {
+    const real *x, *dy, *zeros;
+    float *part;
+    char *own; /* (threads) */
+    WeightRoom room;
+    size_t rows;
+    int chunks, in, out;
+} WeightJob;
+
+static void weight_chunk(const void *job, int c, int thread)
 {
-    const size_t rows = (size_t)n * (size_t)image;
+    const WeightJob *j = job;
+    const int in = j->in, out = j->out;
+    const size_t first = j->rows * (size_t)c / (size_t)j->chunks, last = j->rows * ((size_t)c + 1) / (size_t)j->chunks;
+    float *part = j->part + (size_t)c * j->room.part / sizeof(float);
+    char *own = j->own + (size_t)thread * (j->room.turned + j->room.pairs);
+    bf16 *turned = (bf16 *)(void *)own, *pairs = (bf16 *)(void *)(own + j->room.turned);
+    int32_t at[BLOCK_STEPS];
+    terms_in_row(at, BLOCK_STEPS);
+    block_begin();
+    for (size_t r = first; r < last; r += BLOCK_ROWS) {
+        const int count = (int)mem_min(BLOCK_ROWS, last - r), steps = (count + STEP - 1) / STEP;
+        const Pixels dy = {j->dy + r * (size_t)out, j->zeros, (size_t)out, NULL, count, out};
+        const Pixels x = {j->x + r * (size_t)in, j->zeros, (size_t)in, NULL, count, in};
+        turn_pixels(turned, TURNED_ROW, dy, steps);
+        pack_pixels(pairs, BLOCK_ROWS * TILE, x, steps);
+        multiply_whole(part, turned, pairs, (Terms){TURNED_ROW, at, BLOCK_ROWS * TILE, steps}, out, in, r > first);
+    }
+    block_end();
+}
+
+static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int rows, int in, int out, void *scratch)
+{
     const WeightRoom room = weight_room(in, out);
     const int chunks = weight_chunks(n, (size_t)in * (size_t)out);
-    const size_t stride = room.part / sizeof(float), row = to_tile(in), turned_row = BLOCK_ROWS + STEP;
+    const size_t stride = room.part / sizeof(float), row = to_tile(in);
     real *zeros = scratch;
     float *part = (float *)(void *)((char *)scratch + room.zeros);
-    char *threads = (char *)part + room.part * (size_t)chunks;
-    int32_t at[BLOCK_STEPS];
     memset(zeros, 0, room.zeros);
-    terms_in_row(at, BLOCK_STEPS);
-#pragma omp parallel num_threads(threads_count())
-    {
-        bf16 *turned = (bf16 *)(void *)(threads + (size_t)omp_get_thread_num() * (room.turned + room.pairs));
-        bf16 *pairs = turned + room.turned / sizeof(bf16);
-        block_begin();
-#pragma omp for schedule(dynamic)
-        for (int j = 0; j < chunks; j++) {
-            const size_t first = rows * (size_t)j / (size_t)chunks, last = rows * ((size_t)j + 1) / (size_t)chunks;
-            for (size_t r = first; r < last; r += BLOCK_ROWS) {
-                const int count = (int)mem_min(BLOCK_ROWS, last - r), steps = (count + STEP - 1) / STEP;
-                turn_pixels(turned, turned_row, (Pixels){dy + r * (size_t)out, zeros, (size_t)out, NULL, count, out},
-                            steps);
-                pack_pixels(pairs, BLOCK_ROWS * TILE, (Pixels){x + r * (size_t)in, zeros, (size_t)in, NULL, count, in},
-                            steps);
-                multiply_whole(part + (size_t)j * stride, turned, pairs,
-                               (Terms){turned_row, at, BLOCK_ROWS * TILE, steps}, out, in, r > first);
-            }
-        }
-        block_end();
-    }
+    threads_each(chunks, weight_chunk,
+                 &(WeightJob){x, dy, zeros, part, (char *)part + room.part * (size_t)chunks, room,
+                              (size_t)n * (size_t)rows, chunks, in, out});
     if (row == (size_t)in)
         K(add_parts)(dw, part, stride, chunks, (size_t)in * (size_t)out);
     else

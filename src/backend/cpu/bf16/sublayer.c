@@ -68,18 +68,19 @@ static void products_begin(SublayerProducts *p, const void *weights, void *own, 
 {
     const Room r = room_of(s);
     char *base = own;
-    block_begin();
     if (s.attention)
         return;
+    block_begin();
     *p = (SublayerProducts){.weights = weights, .rows = own};
     p->panels = (bf16 *)(void *)(base + r.rows);
     p->at = (int32_t *)(void *)(base + r.rows + r.panels);
     terms_in_row(p->at, (int)(r.at / sizeof(int32_t)));
 }
 
-static void products_end(void)
+static void products_end(SublayerShape s)
 {
-    block_end();
+    if (!s.attention)
+        block_end();
 }
 
 /* C (m,n) = [C +] sums + bias of its rows */

@@ -3,8 +3,6 @@
 #include "../kernels.h"
 #include "conv.h"
 
-#include "sdlora/threads.h"
-
 /* Per pair of channels, in one direction, for tiles of t outputs; see winograd_transform.h on tiles at the edge. */
 static int points_along(int len, int t)
 {
@@ -100,14 +98,23 @@ size_t K(conv_bias_scratch)(int co)
     return room((size_t)co) * CONV_CHUNKS;
 }
 
+typedef struct BiasJob {
+    real *part;
+    const real *dy;
+    size_t rows;
+    int co;
+} BiasJob;
+
+static void bias_chunk(const void *job, int j, int thread)
+{
+    const BiasJob *b = job;
+    const size_t from = b->rows * (size_t)j / CONV_CHUNKS, to = b->rows * (size_t)(j + 1) / CONV_CHUNKS;
+    (void)thread;
+    K(sum_rows)(b->part + (size_t)j * room_reals((size_t)b->co), b->dy + from * (size_t)b->co, to - from, b->co);
+}
+
 void K(conv_bias_grad)(Grad db, const real *dy, size_t rows, int co, void *scratch)
 {
-    real *part = scratch;
-    size_t stride = room_reals((size_t)co);
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int j = 0; j < CONV_CHUNKS; j++) {
-        size_t from = rows * (size_t)j / CONV_CHUNKS, to = rows * (size_t)(j + 1) / CONV_CHUNKS;
-        K(sum_rows)(part + (size_t)j * stride, dy + from * (size_t)co, to - from, co);
-    }
-    K(add_parts)(db, part, stride, CONV_CHUNKS, (size_t)co);
+    threads_each(CONV_CHUNKS, bias_chunk, &(BiasJob){scratch, dy, rows, co});
+    K(add_parts)(db, scratch, room_reals((size_t)co), CONV_CHUNKS, (size_t)co);
 }

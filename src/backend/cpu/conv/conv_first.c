@@ -4,8 +4,6 @@
  * A block is one row of one image, read through a copy of three rows with zero borders, each channel by itself. */
 #include "conv.h"
 
-#include "sdlora/threads.h"
-
 static size_t prep_size(ConvShape s, bool turn)
 {
     (void)s, (void)turn;
@@ -90,18 +88,30 @@ static void forward_row(real *restrict y, const real *restrict rows, const real 
     }
 }
 
+typedef struct FirstJob {
+    Grad y; /* forward */
+    const real *x, *u, *b, *dy;
+    real *scratch; /* (threads) */
+    real *part;    /* backward weights: (chunks) */
+    ConvShape s;
+} FirstJob;
+
+static void correlate_row(const void *job, int r, int thread)
+{
+    const FirstJob *j = job;
+    const ConvShape s = j->s;
+    real *rows = j->scratch + row_reals(s) * (size_t)thread;
+    padded_rows(rows, j->x, r, s);
+    for (int c = 0; c < s.ci; c++)
+        for (int o = 0; o < s.co; o += VW)
+            forward_row(j->y.p + (size_t)r * (size_t)s.w * (size_t)s.co, rows + c * 3 * (s.w + 2), j->u + c * s.co,
+                        c ? NULL : j->b, s, o, s.co - o, c ? 1 : j->y.beta);
+}
+
 static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
     (void)turn;
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int r = 0; r < s.n * s.h; r++) {
-        real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num();
-        padded_rows(rows, x, r, s);
-        for (int c = 0; c < s.ci; c++)
-            for (int o = 0; o < s.co; o += VW)
-                forward_row(y.p + (size_t)r * (size_t)s.w * (size_t)s.co, rows + c * 3 * (s.w + 2), u + c * s.co,
-                            c ? NULL : b, s, o, s.co - o, c ? 1 : y.beta);
-    }
+    threads_each(s.n * s.h, correlate_row, &(FirstJob){.y = y, .x = x, .u = u, .b = b, .scratch = scratch, .s = s});
 }
 
 static int chunks_of(ConvShape s)
@@ -140,25 +150,30 @@ static void weight_row(real *restrict dw, const real *restrict rows, const real 
     }
 }
 
+static void weight_chunk(const void *job, int k, int thread)
+{
+    const FirstJob *j = job;
+    const ConvShape s = j->s;
+    const int chunks = chunks_of(s), lines = s.n * s.h;
+    const size_t filters = 9 * (size_t)s.ci * (size_t)s.co;
+    real *rows = j->scratch + row_reals(s) * (size_t)thread, *sum = j->part + (size_t)k * room_reals(filters);
+    memset(sum, 0, filters * sizeof(real));
+    for (int r = (int)((long)lines * k / chunks); r < (int)((long)lines * (k + 1) / chunks); r++) {
+        padded_rows(rows, j->x, r, s);
+        for (int c = 0; c < s.ci; c++)
+            for (int o = 0; o < s.co; o += VW)
+                weight_row(sum + c * s.co, rows + c * 3 * (s.w + 2), j->dy + (size_t)r * (size_t)s.w * (size_t)s.co, s,
+                           o, s.co - o);
+    }
+}
+
 static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    (void)db;
-    int chunks = chunks_of(s), lines = s.n * s.h;
-    const size_t filters = 9 * (size_t)s.ci * (size_t)s.co, stride = room_reals(filters);
+    const size_t filters = 9 * (size_t)s.ci * (size_t)s.co;
     real *part = (real *)((char *)scratch + scratch_size(s, threads_count()));
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int k = 0; k < chunks; k++) {
-        real *rows = (real *)scratch + row_reals(s) * (size_t)omp_get_thread_num(), *sum = part + (size_t)k * stride;
-        memset(sum, 0, filters * sizeof(real));
-        for (int r = (int)((long)lines * k / chunks); r < (int)((long)lines * (k + 1) / chunks); r++) {
-            padded_rows(rows, x, r, s);
-            for (int c = 0; c < s.ci; c++)
-                for (int o = 0; o < s.co; o += VW)
-                    weight_row(sum + c * s.co, rows + c * 3 * (s.w + 2), dy + (size_t)r * (size_t)s.w * (size_t)s.co, s,
-                               o, s.co - o);
-        }
-    }
-    K(add_parts)(dw, part, stride, chunks, filters);
+    (void)db;
+    threads_each(chunks_of(s), weight_chunk, &(FirstJob){.x = x, .dy = dy, .scratch = scratch, .part = part, .s = s});
+    K(add_parts)(dw, part, room_reals(filters), chunks_of(s), filters);
 }
 
 const ConvPath K(conv_first) = {"first", prep_size, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -4,8 +4,6 @@
  * neighbour lies inside the image, so nothing is multiplied by padding. */
 #include "conv.h"
 
-#include "sdlora/threads.h"
-
 /* A forward block is one of `parts` pieces of an image, or `group` whole small images; rows is its fixed GEMM height.
  */
 typedef struct Blocks {
@@ -54,16 +52,33 @@ static size_t prep_size(ConvShape s, bool turn)
     return turn ? 9 * (size_t)s.ci * (size_t)s.co : 0;
 }
 
+/* What the passes run over; each sets what it needs. */
+typedef struct Im2colJob {
+    Grad y;
+    const real *x, *u, *b;
+    ConvShape s;
+    Blocks blocks;
+    real *scratch;
+    real *part; /* backward weights: (chunks) */
+    const real *dy;
+    int chunks;
+} Im2colJob;
+
 /* u[a,c,k,o] = w[2-a,2-c,o,k], w (3,3,co,ci) */
+static void prep_tap(const void *job, int tap, int thread)
+{
+    const Im2colJob *j = job;
+    const size_t ci = (size_t)j->s.ci, co = (size_t)j->s.co;
+    (void)thread;
+    for (size_t k = 0; k < ci; k++)
+        for (size_t o = 0; o < co; o++)
+            j->y.p[((size_t)tap * ci + k) * co + o] = j->x[((size_t)(8 - tap) * co + o) * ci + k];
+}
+
 static void prep(real *u, const real *w, ConvShape s, bool turn)
 {
     (void)turn;
-    size_t ci = (size_t)s.ci, co = (size_t)s.co;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
-    for (int tap = 0; tap < 9; tap++)
-        for (size_t k = 0; k < ci; k++)
-            for (size_t o = 0; o < co; o++)
-                u[((size_t)tap * ci + k) * co + o] = w[((size_t)(8 - tap) * co + o) * ci + k];
+    threads_each(9, prep_tap, &(Im2colJob){.y = {u, 0}, .x = w, .s = s});
 }
 
 static size_t thread_reals(ConvShape s)
@@ -85,34 +100,37 @@ static void put_row(real *y, const real *v, const real *b, int co, real beta)
     }
 }
 
+static void correlate_block(const void *job, int k, int thread)
+{
+    const Im2colJob *j = job;
+    const ConvShape s = j->s;
+    const Blocks bl = j->blocks;
+    const int hw = s.h * s.w, depth = 9 * s.ci, from = (k % bl.parts) * bl.rows;
+    const int rows = bl.parts > 1 ? min_int(bl.rows, hw - from) : bl.rows; /* the last of an image may be shorter */
+    const size_t total = (size_t)s.n * (size_t)hw;
+    const size_t first = (size_t)(k / bl.parts) * (size_t)(bl.group * hw) + (size_t)from;
+    real *col = j->scratch + thread_reals(s) * (size_t)thread;
+    real *out = col + room_reals((size_t)bl.rows * (size_t)depth);
+    for (int r = 0; r < rows; r++) {
+        size_t pixel = first + (size_t)r;
+        real *row = col + (size_t)r * (size_t)depth;
+        if (pixel >= total) { /* no such image: the GEMM keeps its height all the same */
+            memset(row, 0, (size_t)depth * sizeof(real));
+            continue;
+        }
+        int p = (int)(pixel % (size_t)hw);
+        neighbourhood(row, j->x + (pixel - (size_t)p) * (size_t)s.ci, p / s.w, p % s.w, s);
+    }
+    gemm(false, false, rows, s.co, depth, 1, col, depth, j->u, s.co, 0, out, s.co);
+    for (int r = 0; r < rows && first + (size_t)r < total; r++)
+        put_row(j->y.p + (first + (size_t)r) * (size_t)s.co, out + (size_t)r * (size_t)s.co, j->b, s.co, j->y.beta);
+}
+
 static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
+    const Im2colJob j = {.y = y, .x = x, .u = u, .b = b, .s = s, .blocks = blocks_of(s), .scratch = scratch};
     (void)turn;
-    Blocks bl = blocks_of(s);
-    int hw = s.h * s.w, depth = 9 * s.ci;
-    size_t per_thread = thread_reals(s), total = (size_t)s.n * (size_t)hw;
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int k = 0; k < bl.count; k++) {
-        real *col = (real *)scratch + per_thread * (size_t)omp_get_thread_num();
-        real *out = col + room_reals((size_t)bl.rows * (size_t)depth);
-        size_t first = (size_t)(k / bl.parts) * (size_t)(bl.group * hw);
-        int from = (k % bl.parts) * bl.rows;
-        int rows = bl.parts > 1 ? min_int(bl.rows, hw - from) : bl.rows; /* the last part of an image may be shorter */
-        first += (size_t)from;
-        for (int r = 0; r < rows; r++) {
-            size_t pixel = first + (size_t)r;
-            real *row = col + (size_t)r * (size_t)depth;
-            if (pixel >= total) { /* no such image: the GEMM keeps its height all the same */
-                memset(row, 0, (size_t)depth * sizeof(real));
-                continue;
-            }
-            int p = (int)(pixel % (size_t)hw);
-            neighbourhood(row, x + (pixel - (size_t)p) * (size_t)s.ci, p / s.w, p % s.w, s);
-        }
-        gemm(false, false, rows, s.co, depth, 1, col, depth, u, s.co, 0, out, s.co);
-        for (int r = 0; r < rows && first + (size_t)r < total; r++)
-            put_row(y.p + (first + (size_t)r) * (size_t)s.co, out + (size_t)r * (size_t)s.co, b, s.co, y.beta);
-    }
+    threads_each(j.blocks.count, correlate_block, &j);
 }
 
 /* Weight gradient: chunk j takes the image rows [j*R/J, (j+1)*R/J) of all R = n*h; one unit of work is (chunk, tap). */
@@ -167,21 +185,28 @@ static void tap_gradient(real *dw, const real *x, const real *dy, ConvShape s, i
         memset(dw, 0, ci * co * sizeof(real));
 }
 
+static void weight_unit(const void *job, int unit, int thread)
+{
+    const Im2colJob *j = job;
+    const ConvShape s = j->s;
+    const int chunk = unit / 9, t = unit % 9, lines = s.n * s.h;
+    const int from = (int)((long)lines * chunk / j->chunks), to = (int)((long)lines * (chunk + 1) / j->chunks);
+    const size_t tap = (size_t)s.ci * (size_t)s.co;
+    real *xs = j->scratch + weight_thread_reals(s) * (size_t)thread;
+    real *ys = xs + room_reals((size_t)GATHER * (size_t)s.ci);
+    tap_gradient(j->part + (size_t)chunk * room_reals(9 * tap) + (size_t)t * tap, j->x, j->dy, s, t / 3, t % 3, from,
+                 to, xs, ys);
+}
+
 static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
+    const int chunks = chunks_of(s);
+    const size_t filters = 9 * (size_t)s.ci * (size_t)s.co;
+    real *part = (real *)scratch + weight_thread_reals(s) * (size_t)threads_count();
     (void)db;
-    int chunks = chunks_of(s), lines = s.n * s.h;
-    size_t tap = (size_t)s.ci * (size_t)s.co, stride = room_reals(9 * tap), per_thread = weight_thread_reals(s);
-    real *part = (real *)scratch + per_thread * (size_t)threads_count();
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int unit = 0; unit < 9 * chunks; unit++) {
-        int j = unit / 9, t = unit % 9;
-        int from = (int)((long)lines * j / chunks), to = (int)((long)lines * (j + 1) / chunks);
-        real *xs = (real *)scratch + per_thread * (size_t)omp_get_thread_num();
-        real *ys = xs + room_reals((size_t)GATHER * (size_t)s.ci);
-        tap_gradient(part + (size_t)j * stride + (size_t)t * tap, x, dy, s, t / 3, t % 3, from, to, xs, ys);
-    }
-    K(add_parts)(dw, part, stride, chunks, 9 * tap);
+    threads_each(9 * chunks, weight_unit,
+                 &(Im2colJob){.x = x, .dy = dy, .s = s, .chunks = chunks, .scratch = scratch, .part = part});
+    K(add_parts)(dw, part, room_reals(filters), chunks, filters);
 }
 
 const ConvPath K(conv_im2col) = {"im2col", prep_size, prep, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -7,8 +7,6 @@
 #include "../gemm_panel.h"
 #include "../transpose.h"
 
-#include "sdlora/threads.h"
-
 enum { BLOCK_ROWS = 288, PAIR = 2 * VW };
 
 /* Output channels per unit of work: w is read in pieces of that length, and short ones from far apart are slow. */
@@ -36,20 +34,32 @@ static size_t block_reals(Sorted r, int c)
     return (size_t)r.rows * (size_t)c;
 }
 
+typedef struct SortJob {
+    real *to;
+    const real *from;
+    size_t hw;
+    Sorted r;
+    int c;
+} SortJob;
+
+static void sort_image(const void *job, int n, int thread)
+{
+    const SortJob *j = job;
+    const Sorted r = j->r;
+    real *block = j->to + (size_t)(n / r.images) * block_reals(r, j->c);
+    (void)thread;
+    for (size_t p = 0; p < j->hw; p++) {
+        const real *row = j->from + ((size_t)n * j->hw + p) * (size_t)j->c;
+        size_t at = p * (size_t)r.images + (size_t)(n % r.images);
+        for (int k = 0; k < j->c; k += VW)
+            vstore(block + (size_t)k * (size_t)r.rows + at * VW, vload(row + k));
+    }
+}
+
 /* to [block][c/VW][pixel][image][VW] = from (n,h,w,c); rows of images that do not exist are never read */
 static void sort_rows(real *to, const real *from, ConvShape s, Sorted r, int c)
 {
-    size_t hw = (size_t)s.h * (size_t)s.w;
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int n = 0; n < s.n; n++) {
-        real *block = to + (size_t)(n / r.images) * block_reals(r, c);
-        for (size_t p = 0; p < hw; p++) {
-            const real *row = from + ((size_t)n * hw + p) * (size_t)c;
-            size_t at = p * (size_t)r.images + (size_t)(n % r.images);
-            for (int k = 0; k < c; k += VW)
-                vstore(block + (size_t)k * (size_t)r.rows + at * VW, vload(row + k));
-        }
-    }
+    threads_each(s.n, sort_image, &(SortJob){to, from, (size_t)s.h * (size_t)s.w, r, c});
 }
 
 /* The valid pixels of an image row for tap (a,c): columns [j0, j0+len) and, of the input, shifted by (a-1,c-1). */
@@ -116,34 +126,48 @@ static void put_block(Grad y, const real *m, const real *b, ConvShape s, Sorted 
     }
 }
 
+typedef struct CorrelateJob {
+    Grad y;
+    const real *xs, *w, *b;
+    real *buf; /* (threads) */
+    ConvShape s;
+    bool turn;
+} CorrelateJob;
+
+static void correlate_unit(const void *job, int unit, int thread)
+{
+    const CorrelateJob *j = job;
+    const ConvShape s = j->s;
+    const Sorted r = sorted_of(s);
+    const int width = unit_width(s), o = unit / r.blocks * width, block = unit % r.blocks;
+    const int wide = min_int(width, s.co - o);
+    real *u = j->buf + thread_reals(s) * (size_t)thread, *m = u + (size_t)(width * s.ci);
+    const real *xb = j->xs + (size_t)block * block_reals(r, s.ci);
+    size_t in, out, images = (size_t)r.images * VW, high = (size_t)r.rows * VW;
+    int len;
+    memset(m, 0, (size_t)r.rows * (size_t)wide * sizeof(real));
+    for (int t = 0; t < 9; t++) {
+        bool packed = false;
+        for (int i = 0; i < s.h; i++) {
+            if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
+                continue;
+            if (!packed)
+                pack_filters(u, j->w, s, j->turn, t, o, wide);
+            packed = true;
+            panel_mul(m + out * images, high, xb + in * images, high, u, (size_t)s.ci * VW, len * r.images, wide, s.ci,
+                      true);
+        }
+    }
+    put_block(j->y, m, j->b, s, r, block, o, wide);
+}
+
 static void correlate(Grad y, const real *x, const real *w, const real *b, ConvShape s, bool turn, void *scratch)
 {
-    Sorted r = sorted_of(s);
-    real *xs = scratch, *buf = xs + sorted_reals(s, s.ci);
-    int width = unit_width(s), units = (s.co + width - 1) / width;
-    size_t high = (size_t)r.rows * VW;
+    const Sorted r = sorted_of(s);
+    const int width = unit_width(s), units = (s.co + width - 1) / width;
+    real *xs = scratch;
     sort_rows(xs, x, s, r, s.ci);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int unit = 0; unit < units * r.blocks; unit++) {
-        real *u = buf + thread_reals(s) * (size_t)omp_get_thread_num(), *m = u + (size_t)(width * s.ci);
-        int o = unit / r.blocks * width, block = unit % r.blocks, wide = min_int(width, s.co - o), len;
-        const real *xb = xs + (size_t)block * block_reals(r, s.ci);
-        size_t in, out, images = (size_t)r.images * VW;
-        memset(m, 0, (size_t)r.rows * (size_t)wide * sizeof(real));
-        for (int t = 0; t < 9; t++) {
-            bool packed = false;
-            for (int i = 0; i < s.h; i++) {
-                if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
-                    continue;
-                if (!packed)
-                    pack_filters(u, w, s, turn, t, o, wide);
-                packed = true;
-                panel_mul(m + out * images, high, xb + in * images, high, u, (size_t)s.ci * VW, len * r.images, wide,
-                          s.ci, true);
-            }
-        }
-        put_block(y, m, b, s, r, block, o, wide);
-    }
+    threads_each(units * r.blocks, correlate_unit, &(CorrelateJob){y, xs, w, b, xs + sorted_reals(s, s.ci), s, turn});
 }
 
 static size_t weight_scratch(ConvShape s, int threads)
@@ -152,39 +176,55 @@ static size_t weight_scratch(ConvShape s, int threads)
     return (sorted_reals(s, s.ci) + sorted_reals(s, s.co)) * sizeof(real);
 }
 
+typedef struct WeightJob {
+    Grad dw;
+    const real *xs, *ys;
+    ConvShape s;
+} WeightJob;
+
+static int pairs_of(ConvShape s)
+{
+    return (s.co + PAIR - 1) / PAIR;
+}
+
 /* A unit of work is a tap and a pair of panels of output channels; it adds block after block, straight into dw. */
+static void weight_unit(const void *job, int unit, int thread)
+{
+    const WeightJob *w = job;
+    const ConvShape s = w->s;
+    const Sorted r = sorted_of(s);
+    const int t = unit / pairs_of(s), o = unit % pairs_of(s) * PAIR, wide = min_int(PAIR, s.co - o);
+    const size_t high = (size_t)r.rows * VW, images = (size_t)r.images * VW, co = (size_t)s.co;
+    real *to = w->dw.p + (size_t)t * (size_t)s.ci * co + (size_t)o;
+    bool add = w->dw.beta != 0;
+    (void)thread;
+    for (int block = 0; block < r.blocks; block++) {
+        const real *xb = w->xs + (size_t)block * block_reals(r, s.ci);
+        const real *yb = w->ys + (size_t)block * block_reals(r, s.co) + (size_t)o * (size_t)r.rows;
+        /* the last block may have fewer images: its rows are not next to each other, so pixel by pixel */
+        int exist = min_int(r.images, s.n - block * r.images), len;
+        for (int i = 0; i < s.h; i++) {
+            size_t in, out;
+            if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
+                continue;
+            int step = exist == r.images ? len : 1;
+            for (int j = 0; j < len; j += step, add = true)
+                panel_mul_t(to, co, VW, xb + (in + (size_t)j) * images, high, yb + (out + (size_t)j) * images, high,
+                            s.ci, wide, step * exist, add);
+        }
+    }
+    for (int k = 0; !add && k < s.ci; k++) /* a tap that always meets padding */
+        memset(to + (size_t)k * co, 0, (size_t)wide * sizeof(real));
+}
+
 static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    (void)db;
-    Sorted r = sorted_of(s);
+    const Sorted r = sorted_of(s);
     real *xs = scratch, *ys = xs + sorted_reals(s, s.ci);
-    int pairs = (s.co + PAIR - 1) / PAIR;
-    size_t high = (size_t)r.rows * VW, images = (size_t)r.images * VW, co = (size_t)s.co;
+    (void)db;
     sort_rows(xs, x, s, r, s.ci);
     sort_rows(ys, dy, s, r, s.co);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int unit = 0; unit < 9 * pairs; unit++) {
-        int t = unit / pairs, o = unit % pairs * PAIR, wide = min_int(PAIR, s.co - o), len;
-        real *to = dw.p + (size_t)t * (size_t)s.ci * co + (size_t)o;
-        bool add = dw.beta != 0;
-        for (int block = 0; block < r.blocks; block++) {
-            const real *xb = xs + (size_t)block * block_reals(r, s.ci);
-            const real *yb = ys + (size_t)block * block_reals(r, s.co) + (size_t)o * (size_t)r.rows;
-            /* the last block may have fewer images: its rows are not next to each other, so pixel by pixel */
-            int exist = min_int(r.images, s.n - block * r.images);
-            for (int i = 0; i < s.h; i++) {
-                size_t in, out;
-                if (!row_of(s, i, t / 3, t % 3, &in, &out, &len))
-                    continue;
-                int step = exist == r.images ? len : 1;
-                for (int j = 0; j < len; j += step, add = true)
-                    panel_mul_t(to, co, VW, xb + (in + (size_t)j) * images, high, yb + (out + (size_t)j) * images, high,
-                                s.ci, wide, step * exist, add);
-            }
-        }
-        for (int k = 0; !add && k < s.ci; k++) /* a tap that always meets padding */
-            memset(to + (size_t)k * co, 0, (size_t)wide * sizeof(real));
-    }
+    threads_each(9 * pairs_of(s), weight_unit, &(WeightJob){dw, xs, ys, s});
 }
 
 const ConvPath K(conv_taps) = {"taps", no_prep, NULL, scratch_size, correlate, weight_scratch, bwd_weight, false};

@@ -10,8 +10,6 @@
 #include "../gemm_rows.h"
 #include "../transpose.h"
 
-#include "sdlora/threads.h"
-
 enum { BLOCK_PIXELS = 56, PAIR = 2 * VW };
 
 /* Image rows per block of work, and blocks; they depend on the shape only. */
@@ -54,39 +52,52 @@ size_t K(convt2_scratch)(ConvShape s, ConvPass pass, int threads)
     return ((size_t)threads * buffer_reals(s) + 2 * packed_reals(s, pass) + 2 * (size_t)s.co) * sizeof(real);
 }
 
+typedef struct PackJob {
+    real *to;
+    const real *w;
+    ConvShape s;
+} PackJob;
+
 /* W_0 and W_1 in panels of columns, the last filled up with zeros */
+static void pack_panel(const void *job, int p, int thread)
+{
+    const PackJob *a = job;
+    const int n = 2 * a->s.co, panels = (n + VW - 1) / VW, j = p % panels * VW, lanes = min_int(VW, n - j);
+    const size_t ci = (size_t)a->s.ci;
+    const real *from = a->w + (size_t)(p / panels * n + j);
+    (void)thread;
+    for (size_t k = 0; k < ci; k++)
+        vstore(a->to + ((size_t)p * ci + k) * VW, vload_n(from + k * 2 * (size_t)n, lanes));
+}
+
 static void pack(real *to, const real *w, ConvShape s)
 {
-    int n = 2 * s.co, panels = (n + VW - 1) / VW;
-    size_t ci = (size_t)s.ci;
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int p = 0; p < 2 * panels; p++) {
-        int j = p % panels * VW, lanes = min_int(VW, n - j);
-        const real *from = w + (size_t)(p / panels * n + j);
-        for (size_t k = 0; k < ci; k++)
-            vstore(to + ((size_t)p * ci + k) * VW, vload_n(from + k * 2 * (size_t)n, lanes));
-    }
+    threads_each(2 * ((2 * s.co + VW - 1) / VW), pack_panel, &(PackJob){to, w, s});
 }
 
 /* W_0^T and W_1^T likewise */
+static void pack_panel_turned(const void *job, int p, int thread)
+{
+    const PackJob *a = job;
+    const ConvShape s = a->s;
+    const int n = 2 * s.co, panels = (s.ci + VW - 1) / VW, j = p % panels * VW, lanes = min_int(VW, s.ci - j);
+    const real *from = a->w + (size_t)j * 2 * (size_t)n + (size_t)(p / panels * n);
+    real *panel = a->to + (size_t)p * (size_t)n * VW;
+    (void)thread;
+    for (int k = 0; k < n; k++) {
+        if (lanes == VW && k + VW <= n && k % VW == 0) {
+            transpose_square(panel + k * VW, VW, from + k, 2 * (size_t)n);
+            k += VW - 1;
+            continue;
+        }
+        for (int i = 0; i < VW; i++)
+            panel[k * VW + i] = i < lanes ? from[(size_t)i * 2 * (size_t)n + (size_t)k] : 0;
+    }
+}
+
 static void pack_turned(real *to, const real *w, ConvShape s)
 {
-    int n = 2 * s.co, panels = (s.ci + VW - 1) / VW;
-#pragma omp parallel for schedule(static) num_threads(threads_count())
-    for (int p = 0; p < 2 * panels; p++) {
-        int j = p % panels * VW, lanes = min_int(VW, s.ci - j);
-        const real *from = w + (size_t)j * 2 * (size_t)n + (size_t)(p / panels * n);
-        real *panel = to + (size_t)p * (size_t)n * VW;
-        for (int k = 0; k < n; k++) {
-            if (lanes == VW && k + VW <= n && k % VW == 0) {
-                transpose_square(panel + k * VW, VW, from + k, 2 * (size_t)n);
-                k += VW - 1;
-                continue;
-            }
-            for (int i = 0; i < VW; i++)
-                panel[k * VW + i] = i < lanes ? from[(size_t)i * 2 * (size_t)n + (size_t)k] : 0;
-        }
-    }
+    threads_each(2 * ((s.ci + VW - 1) / VW), pack_panel_turned, &(PackJob){to, w, s});
 }
 
 /* The buffer's rows to the rows 2i+a of y, for the `count` image rows i from `from` on */
@@ -99,74 +110,111 @@ static void half_out(real *y, size_t row, const real *buffer, int from, int coun
             update_row(y + (size_t)j * row, buffer, s.co, 0);
 }
 
+typedef struct FwdJob {
+    real *y;
+    size_t row;
+    const real *x, *packed, *bias;
+    real *buffers; /* (threads); NULL: straight to y */
+    ConvShape s;
+} FwdJob;
+
+static void forward_rows(const void *job, int block, int thread)
+{
+    const FwdJob *f = job;
+    const ConvShape s = f->s;
+    const bool copy = f->buffers != NULL;
+    const size_t size = packed_reals(s, CONV_FWD), in = (size_t)s.w * (size_t)s.ci;
+    const size_t to_row = copy ? (size_t)s.co : f->row, line = 2 * (size_t)s.w * to_row;
+    const int step = block_rows(s), from = block * step, count = min_int(step, s.n * s.h - from), n = 2 * s.co;
+    real *buffer = copy ? f->buffers + (size_t)thread * buffer_reals(s) : NULL;
+    for (int a = 0; a < 2; a++) {
+        real *to = copy ? buffer : f->y + (size_t)(2 * from + a) * line;
+        for (int j = 0; j < n; j += PAIR)
+            for (int i = 0; i < count; i++)
+                rows_mul_pair(to + (size_t)(copy ? i : 2 * i) * line + (size_t)(j / s.co) * to_row + j % s.co,
+                              2 * to_row, f->x + (size_t)(from + i) * in, (size_t)s.ci,
+                              f->packed + (size_t)a * size + (size_t)j * (size_t)s.ci, s.w, n - j, s.ci,
+                              f->bias ? f->bias + j : NULL, 0);
+        if (copy)
+            half_out(f->y, f->row, buffer, from, count, a, s);
+    }
+}
+
 void K(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
 {
     const bool copy = row != (size_t)s.co && s.co % PAIR != 0;
-    const size_t size = packed_reals(s, CONV_FWD), in = (size_t)s.w * (size_t)s.ci, co = (size_t)s.co;
-    const size_t to_row = copy ? co : row, line = 2 * (size_t)s.w * to_row;
-    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
     real *buffers = scratch, *packed = buffers + (size_t)threads_count() * buffer_reals(s),
-         *bias = b ? packed + 2 * size : NULL;
-    assert(is_aligned(scratch) && row >= co);
+         *bias = b ? packed + 2 * packed_reals(s, CONV_FWD) : NULL;
+    assert(is_aligned(scratch) && row >= (size_t)s.co);
     pack(packed, w, s);
-    for (int o = 0; b && o < n; o++)
+    for (int o = 0; b && o < 2 * s.co; o++)
         bias[o] = b[o % s.co];
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int from = 0; from < rows; from += step) {
-        const int count = min_int(step, rows - from);
-        real *buffer = buffers + (size_t)omp_get_thread_num() * buffer_reals(s);
-        for (int a = 0; a < 2; a++) {
-            real *to = copy ? buffer : y + (size_t)(2 * from + a) * line;
-            for (int j = 0; j < n; j += PAIR)
-                for (int i = 0; i < count; i++)
-                    rows_mul_pair(to + (size_t)(copy ? i : 2 * i) * line + (size_t)(j / s.co) * to_row + j % s.co,
-                                  2 * to_row, x + (size_t)(from + i) * in, (size_t)s.ci,
-                                  packed + (size_t)a * size + (size_t)j * (size_t)s.ci, s.w, n - j, s.ci,
-                                  b ? bias + j : NULL, 0);
-            if (copy)
-                half_out(y, row, buffer, from, count, a, s);
-        }
-    }
+    threads_each(blocks_of(s), forward_rows, &(FwdJob){y, row, x, packed, bias, copy ? buffers : NULL, s});
+}
+
+typedef struct BwdDataJob {
+    Grad dx;
+    const real *dy, *packed;
+    ConvShape s;
+} BwdDataJob;
+
+static void backward_rows(const void *job, int block, int thread)
+{
+    const BwdDataJob *b = job;
+    const ConvShape s = b->s;
+    const size_t size = packed_reals(s, CONV_BWD_DATA), in = (size_t)s.w * (size_t)s.ci,
+                 out = 2 * (size_t)s.w * (size_t)s.co;
+    const int step = block_rows(s), from = block * step, to = min_int(s.n * s.h, from + step), n = 2 * s.co;
+    (void)thread;
+    for (int a = 0; a < 2; a++)
+        for (int j = 0; j < s.ci; j += PAIR)
+            for (int i = from; i < to; i++)
+                rows_mul_pair(b->dx.p + (size_t)i * in + j, (size_t)s.ci, b->dy + (size_t)(2 * i + a) * out, (size_t)n,
+                              b->packed + (size_t)a * size + (size_t)j * (size_t)n, s.w, s.ci - j, n, NULL,
+                              a == 0 ? b->dx.beta : 1);
 }
 
 void K(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch)
 {
-    const size_t size = packed_reals(s, CONV_BWD_DATA), in = (size_t)s.w * (size_t)s.ci,
-                 out = 2 * (size_t)s.w * (size_t)s.co;
-    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co;
-    real *packed = scratch;
     assert(dx.p && is_aligned(scratch));
-    pack_turned(packed, w, s);
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int from = 0; from < rows; from += step)
+    pack_turned(scratch, w, s);
+    threads_each(blocks_of(s), backward_rows, &(BwdDataJob){dx, dy, scratch, s});
+}
+
+typedef struct BwdWeightJob {
+    real *part, *part_b; /* (chunks); NULL: not wanted */
+    const real *x, *dy;
+    ConvShape s;
+} BwdWeightJob;
+
+static void backward_weight_chunk(const void *job, int j, int thread)
+{
+    const BwdWeightJob *b = job;
+    const ConvShape s = b->s;
+    const size_t stride = room_reals(4 * (size_t)s.ci * (size_t)s.co), stride_b = room_reals((size_t)s.co);
+    const size_t in = (size_t)s.w * (size_t)s.ci, out = 2 * (size_t)s.w * (size_t)s.co;
+    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co, chunks = chunks_of(s);
+    const int first = (int)((long)rows * j / chunks), last = (int)((long)rows * (j + 1) / chunks);
+    (void)thread;
+    for (int from = first; b->part && from < last; from += step) {
+        const Lines l = {min_int(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
         for (int a = 0; a < 2; a++)
-            for (int j = 0; j < s.ci; j += PAIR)
-                for (int i = from; i < min_int(rows, from + step); i++)
-                    rows_mul_pair(dx.p + (size_t)i * in + j, (size_t)s.ci, dy + (size_t)(2 * i + a) * out, (size_t)n,
-                                  packed + (size_t)a * size + (size_t)j * (size_t)n, s.w, s.ci - j, n, NULL,
-                                  a == 0 ? dx.beta : 1);
+            lines_mul_t(b->part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, b->x + (size_t)from * in,
+                        b->dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
+    }
+    if (b->part_b)
+        K(sum_rows)
+        (b->part_b + (size_t)j * stride_b, b->dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w,
+         s.co);
 }
 
 void K(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const size_t len = 4 * (size_t)s.ci * (size_t)s.co, stride = room_reals(len), stride_b = room_reals((size_t)s.co);
-    const size_t in = (size_t)s.w * (size_t)s.ci, out = 2 * (size_t)s.w * (size_t)s.co;
-    const int rows = s.n * s.h, step = block_rows(s), n = 2 * s.co, chunks = chunks_of(s);
+    const int chunks = chunks_of(s);
     real *part_b = scratch, *part = part_b + K(conv_bias_scratch)(s.co) / sizeof(real);
     assert(is_aligned(scratch));
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int j = 0; j < chunks; j++) {
-        const int first = (int)((long)rows * j / chunks), last = (int)((long)rows * (j + 1) / chunks);
-        for (int from = first; dw.p && from < last; from += step) {
-            const Lines l = {min_int(step, last - from), s.w, (size_t)s.ci, (size_t)n, 2 * out};
-            for (int a = 0; a < 2; a++)
-                lines_mul_t(part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, x + (size_t)from * in,
-                            dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
-        }
-        if (db.p)
-            K(sum_rows)
-        (part_b + (size_t)j * stride_b, dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w, s.co);
-    }
+    threads_each(chunks, backward_weight_chunk, &(BwdWeightJob){dw.p ? part : NULL, db.p ? part_b : NULL, x, dy, s});
     if (dw.p)
         K(add_parts)(dw, part, stride, chunks, len);
     if (db.p)

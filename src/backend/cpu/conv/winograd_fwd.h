@@ -9,8 +9,6 @@
 #include "../transpose.h"
 #include "winograd.h"
 
-#include "sdlora/threads.h"
-
 enum {
     BLOCK_BYTES = 768 << 10, /* V and M of one block: most of a core's second-level cache */
     SPLIT_TILES = 24,        /* blocks are not made smaller than this for more threads; see also ranges_of */
@@ -54,45 +52,49 @@ static inline void transform_filter(real *u, size_t stride, const vf g[9])
         vstore(u + (size_t)q * stride, f[q]);
 }
 
-/* w (3,3,ci,co) */
-static void prep_straight(real *u, const real *w, ConvShape s)
+typedef struct PrepJob {
+    real *u;
+    const real *w;
+    ConvShape s;
+} PrepJob;
+
+/* Row k of w (3,3,ci,co) */
+static void prep_straight(const void *job, int k, int thread)
 {
-    size_t ci = (size_t)s.ci, co = (size_t)s.co, stride = filter_stride(s);
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
-    for (size_t k = 0; k < ci; k++)
-        for (size_t o = 0; o < co; o += VW) {
-            vf g[9];
-            for (size_t t = 0; t < 9; t++)
-                g[t] = vload(w + (t * ci + k) * co + o);
-            transform_filter(u + o * ci + k * VW, stride, g);
-        }
+    const PrepJob *p = job;
+    const size_t ci = (size_t)p->s.ci, co = (size_t)p->s.co, stride = filter_stride(p->s);
+    (void)thread;
+    for (size_t o = 0; o < co; o += VW) {
+        vf g[9];
+        for (size_t t = 0; t < 9; t++)
+            g[t] = vload(p->w + (t * ci + (size_t)k) * co + o);
+        transform_filter(p->u + o * ci + (size_t)k * VW, stride, g);
+    }
 }
 
-/* w (3,3,co,ci), to be turned by 180 degrees: vectors run along co, so squares of VW x VW are transposed first */
-static void prep_turned(real *u, const real *w, ConvShape s)
+/* VW rows of w (3,3,co,ci), to be turned by 180 degrees: vectors run along co, so squares of VW x VW are transposed
+ * first */
+static void prep_turned(const void *job, int rows, int thread)
 {
-    size_t ci = (size_t)s.ci, co = (size_t)s.co, stride = filter_stride(s);
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads_count())
-    for (size_t o = 0; o < co; o += VW)
-        for (size_t k = 0; k < ci; k += VW) {
-            _Alignas(VBYTES) real square[9][VW][VW];
+    const PrepJob *p = job;
+    const size_t ci = (size_t)p->s.ci, co = (size_t)p->s.co, stride = filter_stride(p->s), o = (size_t)rows * VW;
+    (void)thread;
+    for (size_t k = 0; k < ci; k += VW) {
+        _Alignas(VBYTES) real square[9][VW][VW];
+        for (size_t t = 0; t < 9; t++)
+            transpose_square(square[8 - t][0], VW, p->w + (t * co + o) * ci + k, ci);
+        for (size_t b = 0; b < VW; b++) {
+            vf g[9];
             for (size_t t = 0; t < 9; t++)
-                transpose_square(square[8 - t][0], VW, w + (t * co + o) * ci + k, ci);
-            for (size_t b = 0; b < VW; b++) {
-                vf g[9];
-                for (size_t t = 0; t < 9; t++)
-                    g[t] = vload(square[t][b]);
-                transform_filter(u + o * ci + (k + b) * VW, stride, g);
-            }
+                g[t] = vload(square[t][b]);
+            transform_filter(p->u + o * ci + (k + b) * VW, stride, g);
         }
+    }
 }
 
 static void prep(real *u, const real *w, ConvShape s, bool turn)
 {
-    if (turn)
-        prep_turned(u, w, s);
-    else
-        prep_straight(u, w, s);
+    threads_each(turn ? s.co / VW : s.ci, turn ? prep_turned : prep_straight, &(PrepJob){u, w, s});
 }
 
 /* One tile of `down` x `right` points. y: where its first output goes; h x w outputs lie inside the image */
@@ -187,35 +189,47 @@ static int ranges_of(ConvShape s, int blocks, int threads)
     return r;
 }
 
+typedef struct CorrelateJob {
+    Grad y;
+    const real *x, *u, *b, *zeros;
+    real *buf; /* (threads, own) */
+    size_t own;
+    ConvShape s;
+    int height, ranges; /* tiles of a block; ranges of channels */
+} CorrelateJob;
+
+static void correlate_unit(const void *job, int unit, int thread)
+{
+    const CorrelateJob *j = job;
+    const ConvShape s = j->s;
+    const int height = j->height, ranges = j->ranges, pairs = (s.co + 2 * VW - 1) / (2 * VW);
+    const size_t vs = freq_stride((size_t)height, (size_t)s.ci), ms = freq_stride((size_t)height, (size_t)s.co);
+    real *v = j->buf + j->own * (size_t)thread, *m = v + FREQS * vs;
+    int from = unit / ranges * height, count = min_int(height, tiling_of(s).count - from), r = unit % ranges;
+    int o0 = pairs * r / ranges * 2 * VW, o1 = min_int(s.co, pairs * (r + 1) / ranges * 2 * VW);
+    Order order = order_of(s, from, count);
+    put_input(v, j->x, j->zeros, s, s.ci, 0, s.ci, from, count, height);
+    for (size_t q = 0; q < FREQS; q++) {
+        int first, rows = rows_of(order, s, (int)q, &first);
+        fetch_part(j->y.p, s, s.co, from, count, (int)q);
+        fetch_part(j->x, s, s.ci, from + height, height, (int)q); /* this thread's next block, most likely */
+        panel_mul(m + q * ms + (size_t)o0 * (size_t)height + first * VW, (size_t)height * VW, v + q * vs + first * VW,
+                  (size_t)height * VW, j->u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, rows,
+                  o1 - o0, s.ci, false);
+    }
+    put_tiles(j->y.p, m, j->b, s, j->y.beta, from, count, height, o0, o1);
+}
+
 static void correlate(Grad y, const real *x, const real *u, const real *b, ConvShape s, bool turn, void *scratch)
 {
-    (void)turn;
-    const int threads = threads_count();
-    int tiles = tiling_of(s).count, height = block_tiles(s, threads), blocks = (tiles + height - 1) / height;
-    int ranges = ranges_of(s, blocks, threads), pairs = (s.co + 2 * VW - 1) / (2 * VW);
-    const size_t own = thread_reals(s, threads);
+    const int threads = threads_count(), height = block_tiles(s, threads);
+    const int blocks = (tiling_of(s).count + height - 1) / height, ranges = ranges_of(s, blocks, threads);
     real *zeros = scratch;
-    size_t vs = freq_stride((size_t)height, (size_t)s.ci), ms = freq_stride((size_t)height, (size_t)s.co);
+    (void)turn;
     memset(zeros, 0, zeros_reals(s) * sizeof(real));
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int unit = 0; unit < blocks * ranges; unit++) {
-        real *v = zeros + zeros_reals(s) + own * (size_t)omp_get_thread_num(), *m = v + FREQS * vs;
-        int from = unit / ranges * height, count = min_int(height, tiles - from), r = unit % ranges;
-        int o0 = pairs * r / ranges * 2 * VW, o1 = min_int(s.co, pairs * (r + 1) / ranges * 2 * VW);
-        Order order = order_of(s, from, count);
-        put_input(v, x, zeros, s, s.ci, 0, s.ci, from, count, height);
-        for (size_t q = 0; q < FREQS; q++) {
-            int first, rows = rows_of(order, s, (int)q, &first);
-            fetch_part(y.p, s, s.co, from, count, (int)q);
-            /* the other threads have the blocks in between */
-            fetch_part(x, s, s.ci, from + height * threads, height, (int)q);
-            panel_mul(m + q * ms + (size_t)o0 * (size_t)height + first * VW, (size_t)height * VW,
-                      v + q * vs + first * VW, (size_t)height * VW,
-                      u + q * filter_stride(s) + (size_t)o0 * (size_t)s.ci, (size_t)s.ci * VW, rows, o1 - o0, s.ci,
-                      false);
-        }
-        put_tiles(y.p, m, b, s, y.beta, from, count, height, o0, o1);
-    }
+    threads_each(
+        blocks * ranges, correlate_unit,
+        &(CorrelateJob){y, x, u, b, zeros, zeros + zeros_reals(s), thread_reals(s, threads), s, height, ranges});
 }
 
 #endif

@@ -9,8 +9,6 @@
 
 #include "winograd.h"
 
-#include "sdlora/threads.h"
-
 enum {
     CHUNK_TILES = 96,
     MAX_CHUNKS = 16,
@@ -157,43 +155,55 @@ static void put_filters(real *dw, const real *du, size_t us, ConvShape s, int c0
         }
 }
 
+typedef struct WeightJob {
+    const real *x, *dy, *zeros;
+    real *part, *part_b; /* (chunks) */
+    real *buf;           /* (threads) */
+    ConvShape s;
+    Plan p;
+} WeightJob;
+
+static void weight_unit(const void *job, int unit, int thread)
+{
+    const WeightJob *w = job;
+    const ConvShape s = w->s;
+    const Plan p = w->p;
+    const int slices = p.rows * p.cols;
+    real *v = w->buf + weight_thread_reals(p) * (size_t)thread, *d = v + FREQS * p.vs, *du = d + FREQS * p.ds;
+    int j = unit / slices, c0 = unit % slices / p.cols * p.ci, o0 = unit % slices % p.cols * p.co;
+    int ci = min_int(p.ci, s.ci - c0), co = min_int(p.co, s.co - o0);
+    size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
+    size_t us = freq_stride((size_t)ci, (size_t)co), high = (size_t)p.height * VW;
+    int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
+    /* every rectangle of the same columns sums them up; the first keeps it */
+    real *sums = c0 == 0 ? w->part_b + (size_t)j * room_reals((size_t)s.co) + o0 : du + FREQS * p.us;
+    memset(sums, 0, (size_t)co * sizeof(real));
+    for (int from = first; from < last; from += p.height) {
+        int count = min_int(p.height, last - from);
+        Order order = order_of(s, from, count);
+        put_input(v, w->x, w->zeros, s, s.ci, c0, ci, from, count, p.height);
+        gradient_tiles(d, sums, w->dy, s, o0, co, from, count, p.height);
+        for (size_t q = 0; q < FREQS; q++) {
+            int row, rows = rows_of(order, s, (int)q, &row);
+            if (slices == 1) {
+                fetch_part(w->x, s, s.ci, from + p.height, p.height, (int)q);
+                fetch_part(w->dy, s, s.co, from + p.height, p.height, (int)q);
+            }
+            panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs + row * VW, high, d + q * ds + row * VW, high, ci,
+                        co, rows, from > first);
+        }
+    }
+    put_filters(w->part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
+}
+
 static void bwd_weight(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const Plan p = plan_of(s, threads_count());
     real *zeros = scratch, *part = zeros + p.zeros, *part_b = part + (size_t)p.chunks * p.part;
     size_t stride_b = room_reals((size_t)s.co);
-    real *buf = part_b + (size_t)p.chunks * stride_b;
-    int slices = p.rows * p.cols;
     memset(zeros, 0, p.zeros * sizeof(real));
-#pragma omp parallel for schedule(dynamic) num_threads(threads_count())
-    for (int unit = 0; unit < p.chunks * slices; unit++) {
-        real *v = buf + weight_thread_reals(p) * (size_t)omp_get_thread_num(), *d = v + FREQS * p.vs,
-             *du = d + FREQS * p.ds;
-        int j = unit / slices, c0 = unit % slices / p.cols * p.ci, o0 = unit % slices % p.cols * p.co;
-        int ci = min_int(p.ci, s.ci - c0), co = min_int(p.co, s.co - o0);
-        size_t vs = freq_stride((size_t)p.height, (size_t)ci), ds = freq_stride((size_t)p.height, (size_t)co);
-        size_t us = freq_stride((size_t)ci, (size_t)co), high = (size_t)p.height * VW;
-        int first = (int)((long)p.tiles * j / p.chunks), last = (int)((long)p.tiles * (j + 1) / p.chunks);
-        /* every rectangle of the same columns sums them up; the first keeps it */
-        real *sums = c0 == 0 ? part_b + (size_t)j * stride_b + o0 : du + FREQS * p.us;
-        memset(sums, 0, (size_t)co * sizeof(real));
-        for (int from = first; from < last; from += p.height) {
-            int count = min_int(p.height, last - from);
-            Order order = order_of(s, from, count);
-            put_input(v, x, zeros, s, s.ci, c0, ci, from, count, p.height);
-            gradient_tiles(d, sums, dy, s, o0, co, from, count, p.height);
-            for (size_t q = 0; q < FREQS; q++) {
-                int row, rows = rows_of(order, s, (int)q, &row);
-                if (slices == 1) {
-                    fetch_part(x, s, s.ci, from + p.height, p.height, (int)q);
-                    fetch_part(dy, s, s.co, from + p.height, p.height, (int)q);
-                }
-                panel_mul_t(du + q * us, VW, (size_t)ci * VW, v + q * vs + row * VW, high, d + q * ds + row * VW, high,
-                            ci, co, rows, from > first);
-            }
-        }
-        put_filters(part + (size_t)j * p.part, du, us, s, c0, ci, o0, co);
-    }
+    threads_each(p.chunks * p.rows * p.cols, weight_unit,
+                 &(WeightJob){x, dy, zeros, part, part_b, part_b + (size_t)p.chunks * stride_b, s, p});
     K(add_parts)(dw, part, p.part, p.chunks, 9 * (size_t)s.ci * (size_t)s.co);
     if (db.p)
         K(add_parts)(db, part_b, stride_b, p.chunks, (size_t)s.co);
