@@ -143,7 +143,10 @@ static inline int teardown_bf16(void **state)
 }
 
 /* The same test of the tables in bfloat16 */
-#define BF16_UNIT_TEST(f) {#f " in bfloat16", f, setup_bf16, teardown_bf16, NULL}
+#define BF16_UNIT_TEST(f)                                                                                              \
+    {                                                                                                                  \
+#f " in bfloat16", f, setup_bf16, teardown_bf16, NULL                                                          \
+    }
 
 static inline int setup_backend(void **state)
 {

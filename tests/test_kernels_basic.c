@@ -329,7 +329,8 @@ static void test_choice_of_precision(void **state)
         assert_ptr_equal(backend_of(PRECISION_BF16), be);
         assert_int_equal(be->precision, PRECISION_BF16);
         assert_int_equal(backend_get()->precision, PRECISION_FP32);
-        assert_int_equal(backend_of(PRECISION_AUTO)->precision, strcmp(be->simd, "amx") ? PRECISION_FP32 : PRECISION_BF16);
+        assert_int_equal(backend_of(PRECISION_AUTO)->precision,
+                         strcmp(be->simd, "amx") ? PRECISION_FP32 : PRECISION_BF16);
     }
     assert_null(backend_at(PRECISION_BF16, found));
     unsetenv("SDLORA_SIMD");
@@ -374,10 +375,16 @@ static void test_flush(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_silu_accuracy), cmocka_unit_test(test_act),       cmocka_unit_test(test_axpby),
-        cmocka_unit_test(test_pool),          cmocka_unit_test(test_copy_rows), cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_embed),         cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_choice_of_precision),    cmocka_unit_test(test_flush),
+        cmocka_unit_test(test_silu_accuracy),
+        cmocka_unit_test(test_act),
+        cmocka_unit_test(test_axpby),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_copy_rows),
+        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_of_precision),
+        cmocka_unit_test(test_flush),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

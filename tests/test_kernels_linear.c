@@ -167,15 +167,16 @@ static void test_linear_batch(void **state)
     each_backend(linear_batch);
 }
 
-/* What becomes of an operand, seen through a product with 1: to the nearest bfloat16, of two equally near to the even one;
- * beyond the largest to infinity; NaN stays NaN. A value with 4 or more in and out, and 16 rows: those are rounded. */
+/* What becomes of an operand, seen through a product with 1: to the nearest bfloat16, of two equally near to the even
+ * one; beyond the largest to infinity; NaN stays NaN. A value with 4 or more in and out, and 16 rows: those are
+ * rounded. */
 static void rounding(const Backend *be)
 {
     static const struct {
         float in, out;
     } of[] = {{1, 1},
-              {0x1.01p0f, 0x1p0f},       /* a tie, to even */
-              {0x1.03p0f, 0x1.04p0f},    /* a tie, to even */
+              {0x1.01p0f, 0x1p0f},    /* a tie, to even */
+              {0x1.03p0f, 0x1.04p0f}, /* a tie, to even */
               {0x1.010002p0f, 0x1.02p0f},
               {0x1.00fffep0f, 0x1p0f},
               {-0x1.03p-3f, -0x1.04p-3f},
@@ -207,12 +208,8 @@ static void test_rounding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_linear_threads),
-        cmocka_unit_test(test_linear_batch),
-        BF16_UNIT_TEST(test_linear),
-        BF16_UNIT_TEST(test_linear_threads),
-        BF16_UNIT_TEST(test_linear_batch),
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_threads), cmocka_unit_test(test_linear_batch),
+        BF16_UNIT_TEST(test_linear),   BF16_UNIT_TEST(test_linear_threads),   BF16_UNIT_TEST(test_linear_batch),
         BF16_UNIT_TEST(test_rounding),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);

@@ -77,8 +77,8 @@ static void *run_every(const Backend *be, void *ctx)
 
 static const char *const names[] = {"x", "gamma", "beta", "w1", "b1", "w2", "b2"};
 
-/* As check(); but in bfloat16 a number that is nearly half-way between two may have been rounded to the other one, as it
- * was computed in float here and in double there: one operand in 2^12 or so, by 2^-8 of itself. */
+/* As check(); but in bfloat16 a number that is nearly half-way between two may have been rounded to the other one, as
+ * it was computed in float here and in double there: one operand in 2^12 or so, by 2^-8 of itself. */
 static void check_rounded(const char *what, const Backend *be, const real *got, const real *want, size_t n, double beta,
                           double tol)
 {
@@ -108,7 +108,8 @@ static void compare(const Backend *be, Run *r)
         size_t at = r->len[SUB_X];
         check_rounded("sublayer", be, got, want, at, 0, bound(width));
         for (int i = 0; i < SUB_INPUTS; at += r->len[i++])
-            check_rounded(names[i], be, got + at, want + at, r->len[i], beta, bound(i == SUB_X ? width : width + pixels));
+            check_rounded(names[i], be, got + at, want + at, r->len[i], beta,
+                          bound(i == SUB_X ? width : width + pixels));
         mem_free(got);
     }
     mem_free(want);
@@ -227,12 +228,8 @@ static void test_batch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sublayer),
-        cmocka_unit_test(test_large_scores),
-        cmocka_unit_test(test_batch),
-        BF16_UNIT_TEST(test_sublayer),
-        BF16_UNIT_TEST(test_large_scores),
-        BF16_UNIT_TEST(test_batch),
+        cmocka_unit_test(test_sublayer), cmocka_unit_test(test_large_scores), cmocka_unit_test(test_batch),
+        BF16_UNIT_TEST(test_sublayer),   BF16_UNIT_TEST(test_large_scores),   BF16_UNIT_TEST(test_batch),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

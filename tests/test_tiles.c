@@ -1,5 +1,5 @@
-/* What the kernels of bfloat16 tell the tiles of AMX to do, on a model of them: every size of a block, the sums as a plain
- * loop has them. */
+/* What the kernels of bfloat16 tell the tiles of AMX to do, on a model of them: every size of a block, the sums as a
+ * plain loop has them. */
 #include "kernel_test.h"
 
 #if defined(__x86_64__) && !defined(SDLORA_DOUBLE)

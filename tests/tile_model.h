@@ -1,6 +1,6 @@
-/* The tile instructions of AMX, in C, under the names of the intrinsics: what src/backend/cpu/bf16/block.h does with them
- * is then tested on every processor. Intel's manual of the instruction set, volume 2, has them: LDTILECFG, TILELOADD,
- * TILEZERO, TDPBF16PS, TILESTORED, TILERELEASE. */
+/* The tile instructions of AMX, in C, under the names of the intrinsics: what src/backend/cpu/bf16/block.h does with
+ * them is then tested on every processor. Intel's manual of the instruction set, volume 2, has them: LDTILECFG,
+ * TILELOADD, TILEZERO, TDPBF16PS, TILESTORED, TILERELEASE. */
 #ifndef SDLORA_TILE_MODEL_H
 #define SDLORA_TILE_MODEL_H
 
@@ -12,12 +12,12 @@
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbf16ps
-#define _tile_loadconfig(p)            model_config(p)
-#define _tile_release()                model_config((const uint8_t[64]){0})
-#define _tile_loadd(t, base, stride)   model_load(t, base, stride)
-#define _tile_stored(t, base, stride)  model_store(t, base, stride)
-#define _tile_zero(t)                  model_zero(t)
-#define _tile_dpbf16ps(sums, a, b)     model_multiply(sums, a, b)
+#define _tile_loadconfig(p)           model_config(p)
+#define _tile_release()               model_config((const uint8_t[64]){0})
+#define _tile_loadd(t, base, stride)  model_load(t, base, stride)
+#define _tile_stored(t, base, stride) model_store(t, base, stride)
+#define _tile_zero(t)                 model_zero(t)
+#define _tile_dpbf16ps(sums, a, b)    model_multiply(sums, a, b)
 
 enum { MODEL_TILES = 8, MODEL_ROWS = 16, MODEL_BYTES = 64 };
 

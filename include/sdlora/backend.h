@@ -22,11 +22,11 @@
  * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
  * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
- * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3, convt2,
- * linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN stays NaN; products
- * and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are products with the image
- * itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear layers of fewer than BF16_ROWS
- * rows an image (those of the time and of the class), and attention over the few tokens.
+ * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3,
+ * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
+ * stays NaN; products and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are
+ * products with the image itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear
+ * layers of fewer than BF16_ROWS rows an image (those of the time and of the class), and attention over the few tokens.
  *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
@@ -199,8 +199,8 @@ typedef struct Backend {
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
 } Backend;
 
-/* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has of
- * its own; the rest is that of fp32. */
+/* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has
+ * of its own; the rest is that of fp32. */
 #define BACKEND_PRODUCTS(X)                                                                                            \
     X(peak)                                                                                                            \
     X(conv3_algo)                                                                                                      \
@@ -249,8 +249,8 @@ typedef struct Backend {
     X(adam)
 #define BACKEND_FUNCTIONS(X) BACKEND_PRODUCTS(X) BACKEND_FLOATS(X)
 
-/* Table i of those of this precision that were compiled in and that this CPU can run, the best first, the reference last;
- * NULL after it. */
+/* Table i of those of this precision that were compiled in and that this CPU can run, the best first, the reference
+ * last; NULL after it. */
 const Backend *backend_at(Precision p, int i);
 
 /* The one of that name (amx, avx512bf16, avx512, avx2, neon, baseline, ref), or NULL. */

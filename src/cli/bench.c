@@ -111,10 +111,10 @@ int bench_gemm(double *gflops, Precision p, int runs, Err *e)
 {
     const Backend *be = backend_of(p);
     size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
-    Gemm g = {be, noise(GEMM_N * square, 1, e), noise(square, 2, e),
-              mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
-              mem_alloc(be->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, threads_count()), 1,
-                        "scratch memory", e)};
+    Gemm g = {
+        be, noise(GEMM_N * square, 1, e), noise(square, 2, e),
+        mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
+        mem_alloc(be->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, threads_count()), 1, "scratch memory", e)};
     int rc = -1;
     if (g.x && g.w && g.y && g.scratch) {
         *gflops = 2.0 * GEMM_N * GEMM_SIZE * (double)square / measure(run_gemm, &g, runs) * 1e-9;

@@ -180,11 +180,13 @@ static int print_json(const Bench *b, Err *e)
                                               gflops(c->flops, c->seconds[p]) / b->peak));
         json_array_append_new(convs, o);
     }
-    root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION,
-                     "preset", PRESET_NAMES[b->args->preset], "precision", PRECISION_NAMES[backend(b)->precision], "simd",
-                     backend(b)->simd, "openblas_core", backend_blas_core(), "threads", threads_count(), "micro_batch",
-                     b->micro, "fp32_peak_gflops", b->floats, "peak_gflops", b->peak, "gemm_gflops", b->gemm, "convolutions", convs, "train_step", pass_json(&b->train, b->peak),
-                     "sample_step", pass_json(&b->eval, b->peak), "single_image_step", pass_json(&b->single, b->peak));
+    root =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION,
+                  "preset", PRESET_NAMES[b->args->preset], "precision", PRECISION_NAMES[backend(b)->precision], "simd",
+                  backend(b)->simd, "openblas_core", backend_blas_core(), "threads", threads_count(), "micro_batch",
+                  b->micro, "fp32_peak_gflops", b->floats, "peak_gflops", b->peak, "gemm_gflops", b->gemm,
+                  "convolutions", convs, "train_step", pass_json(&b->train, b->peak), "sample_step",
+                  pass_json(&b->eval, b->peak), "single_image_step", pass_json(&b->single, b->peak));
     text = json_text(root, JSON_INDENT(2), "the measurements", e);
     json_decref(root);
     if (!text)
@@ -208,8 +210,7 @@ static void print_text(const Bench *b)
 {
     printf("sdlora %s, preset %s, %s, SIMD %s, OpenBLAS core %s, %d thread%s, median of %d\n", SDLORA_VERSION,
            PRESET_NAMES[b->args->preset], PRECISION_NAMES[backend(b)->precision], backend(b)->simd, backend_blas_core(),
-           threads_count(),
-           threads_count() == 1 ? "" : "s", b->args->runs);
+           threads_count(), threads_count() == 1 ? "" : "s", b->args->runs);
     if (is_bf16(b))
         printf("peak of multiply-adds in fp32: %.1f GFLOP/s (%.0f%%)\npeak of products in bf16", b->floats,
                100 * b->floats / b->peak);

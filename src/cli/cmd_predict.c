@@ -61,8 +61,13 @@ typedef struct Tensors {
 
 static UnetOptions network(const Tensors *t, const PredictArgs *a)
 {
-    return (UnetOptions){
-        .n = t->n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .precision = a->precision, .workers = t->workers};
+    return (UnetOptions){.n = t->n,
+                         .h = t->h,
+                         .w = t->w,
+                         .batch_stats = a->batch_stats,
+                         .conv = a->conv,
+                         .precision = a->precision,
+                         .workers = t->workers};
 }
 
 static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)

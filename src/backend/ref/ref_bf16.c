@@ -218,5 +218,5 @@ static void bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const 
 
 #define PRODUCT(name) .name = bf16_##name,
 #define FLOATS(name)  .name = ref_##name,
-const Backend ref_bf16_backend = {.name = "ref", .simd = "ref", .precision = PRECISION_BF16,
-                                  BACKEND_PRODUCTS(PRODUCT) BACKEND_FLOATS(FLOATS)};
+const Backend ref_bf16_backend = {
+    .name = "ref", .simd = "ref", .precision = PRECISION_BF16, BACKEND_PRODUCTS(PRODUCT) BACKEND_FLOATS(FLOATS)};

@@ -1,8 +1,9 @@
 /* The product that all others are made of: up to 2 x 2 tiles of sums, each (16,16) floats,
  *   C (16 m, 16 n) = [C +] sum over terms t of A_t (16 m, 32) B_t (32, 16 n)
- * A's rows are pixels (or channels) of bf16 somewhere in memory, any distance apart: where A_t begins is an offset of its
- * own, so that the nine taps of a convolution, or the channels, 32 at a time, are so many terms. B is packed: panels of 16
- * columns, in each one tile after the other, in a tile rows of pairs, (16,16,2): B_t[2i+h][j] = tile[i][j][h].
+ * A's rows are pixels (or channels) of bf16 somewhere in memory, any distance apart: where A_t begins is an offset of
+ * its own, so that the nine taps of a convolution, or the channels, 32 at a time, are so many terms. B is packed:
+ * panels of 16 columns, in each one tile after the other, in a tile rows of pairs, (16,16,2): B_t[2i+h][j] =
+ * tile[i][j][h].
  *
  * An element is the same sum in the same order wherever it lies, in a block of whatever size. */
 #ifndef SDLORA_BF16_BLOCK_H
@@ -21,8 +22,8 @@ typedef struct Terms {
 
 #include <immintrin.h>
 
-/* All tiles are whole: 16 rows of 64 bytes. Of a thread: before its first block; after its last, so that the kernel need
- * not save 8 KB at each switch. */
+/* All tiles are whole: 16 rows of 64 bytes. Of a thread: before its first block; after its last, so that the kernel
+ * need not save 8 KB at each switch. */
 static inline void block_begin(void)
 {
     struct {
@@ -148,8 +149,8 @@ ALWAYS_INLINE void block_rows(float *c, size_t row, const bf16 *a, const bf16 *b
             vu bv[2 * ACROSS];
 #pragma GCC unroll 8
             for (int j = 0; j < n * ACROSS; j++)
-                bv[j] = *(const vu *)(const void *)(b + (size_t)(j / ACROSS) * t.panel + i * STEP +
-                                                    j % ACROSS * 2 * VW);
+                bv[j] =
+                    *(const vu *)(const void *)(b + (size_t)(j / ACROSS) * t.panel + i * STEP + j % ACROSS * 2 * VW);
 #pragma GCC unroll 8
             for (int r = 0; r < HELD; r++) {
                 uint32_t av;

@@ -1,10 +1,9 @@
 /* 3x3 convolution in bfloat16: nine shifted products, straight from rows of pixels. Images lie in a grid of W+1 columns
- * and H+1 lines, whose last column and line are zeros, as are those before the first: so each tap of each pixel is a row a
- * fixed distance away, and a block of rows of pixels may go on over the ends of lines and of images; what it computes for
- * the places between goes nowhere.
- *   forward           y = x w                one term per tap and 32 input channels
- *   backward, data    dx = dy w, w turned    the same, w packed otherwise
- *   backward, weights dw[tap] = (x shifted)^T dy: terms are the places of the grid, where dy has zeros between images */
+ * and H+1 lines, whose last column and line are zeros, as are those before the first: so each tap of each pixel is a
+ * row a fixed distance away, and a block of rows of pixels may go on over the ends of lines and of images; what it
+ * computes for the places between goes nowhere. forward           y = x w                one term per tap and 32 input
+ * channels backward, data    dx = dy w, w turned    the same, w packed otherwise backward, weights dw[tap] = (x
+ * shifted)^T dy: terms are the places of the grid, where dy has zeros between images */
 #include "kernels.h"
 #include "product.h"
 
@@ -114,7 +113,7 @@ static Grid forward_grid(ConvShape s, int threads)
     return grid_of(s, places, (s.n + threads - 1) / threads);
 }
 
-typedef struct Room { /* scratch, in bytes */
+typedef struct Room {       /* scratch, in bytes */
     size_t at, place, rows; /* rows: of one thread */
 } Room;
 
@@ -197,13 +196,20 @@ static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvS
     char *rows = (char *)scratch + room.at + room.place;
     taps(at, g, s);
     fill_places(place, g, round_places(g, g.images, TILE), s);
-    threads_each((s.n + g.images - 1) / g.images, correlate_images, &(Job){y, x, b, u, at, place, rows, room.rows, g, s});
+    threads_each((s.n + g.images - 1) / g.images, correlate_images,
+                 &(Job){y, x, b, u, at, place, rows, room.rows, g, s});
 }
 
 /* ---- backward of the weights ---- */
 
-/* Places whose product is added up in registers: x and dy of so many stay in the nearest cache. */
-enum { WEIGHT_STEPS = 8 };
+/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the filters
+ * are large and the images small, reading and writing the sums is what takes the time. */
+enum { WEIGHT_STEPS = 14 };
+
+static int step_blocks(int steps)
+{
+    return max_int(1, (steps + WEIGHT_STEPS / 2) / WEIGHT_STEPS);
+}
 
 static Grid weight_grid(ConvShape s)
 {
@@ -218,10 +224,11 @@ static int chunks_of(ConvShape s)
 /* bf16 from a channel of x turned to the next: not a multiple of many cache lines. */
 static size_t turned_row(Grid g)
 {
-    return (size_t)(round_places(g, g.images, STEP) + 2 * (int)round_up((size_t)g.lead, STEP)) / STEP / 2 * 2 * STEP + STEP;
+    return (size_t)(round_places(g, g.images, STEP) + 2 * (int)round_up((size_t)g.lead, STEP)) / STEP / 2 * 2 * STEP +
+           STEP;
 }
 
-typedef struct WeightRoom { /* in bytes */
+typedef struct WeightRoom {                       /* in bytes */
     size_t at, place, zeros, part, turned, pairs; /* part: of a chunk; the last two: of one thread */
 } WeightRoom;
 
@@ -263,7 +270,8 @@ typedef struct WeightJob {
 } WeightJob;
 
 /* What the same x and dy give to each tap, for the channels from (i,j) on */
-static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, Grid g, int i, int j, bool add, ConvShape s)
+static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, Grid g, int i, int j, bool add,
+                        ConvShape s)
 {
     const size_t row = to_tile(s.co), tap = to_tile(s.ci) * row;
     for (int t = 0; t < 9; t++)
@@ -272,33 +280,37 @@ static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, 
 }
 
 /* part += the images' gradient, or = for the first */
-static void weight_group(float *part, const WeightJob *k, int n, int images, bf16 *turned, bf16 *pairs, bool add)
+static void weight_group(float *part, const WeightJob *w, int n, int images, bf16 *turned, bf16 *pairs, bool add)
 {
-    const ConvShape s = k->s;
-    const Grid g = k->g;
-    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP;
+    const ConvShape s = w->s;
+    const Grid g = w->g;
+    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP,
+              blocks = step_blocks(steps);
     const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
     const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
     for (size_t c = 0; c < to_tile(s.ci); c++) {
         memset(turned + c * row, 0, lead * sizeof(bf16));
         memset(turned + c * row + lead + (size_t)(steps * STEP), 0, lead * sizeof(bf16));
     }
-    turn_pixels(turned + lead, row, (Pixels){k->x + (size_t)n * hw * ci, k->zeros, ci, k->place, count, s.ci}, steps);
-    pack_pixels(pairs, panel, (Pixels){k->dy + (size_t)n * hw * co, k->zeros, co, k->place, count, s.co}, steps);
-    for (int from = 0; from < steps; from += WEIGHT_STEPS) {
-        const Terms terms = {row, k->at, panel, min_int(WEIGHT_STEPS, steps - from)};
+    turn_pixels(turned + lead, row, (Pixels){w->x + (size_t)n * hw * ci, w->zeros, ci, w->place, count, s.ci}, steps);
+    pack_pixels(pairs, panel, (Pixels){w->dy + (size_t)n * hw * co, w->zeros, co, w->place, count, s.co}, steps);
+    for (int k = 0, from = 0; k < blocks; k++) {
+        const int to = steps * (k + 1) / blocks;
+        const Terms terms = {row, w->at, panel, to - from};
         const bf16 *a = turned + lead - g.lead + from * STEP, *b = pairs + (size_t)from * TILE_BF16;
         for (int i = 0; i < s.ci; i += 2 * TILE)
             for (int j = 0; j < s.co; j += 2 * TILE)
                 weight_taps(part, a + (size_t)i * row, b + (size_t)(j / TILE) * panel, terms, g, i, j, add || from > 0,
                             s);
+        from = to;
     }
 }
 
 static void weight_chunk(const void *job, int j, int thread)
 {
     const WeightJob *k = job;
-    const int chunks = chunks_of(k->s), first = (int)((long)k->s.n * j / chunks), last = (int)((long)k->s.n * (j + 1) / chunks);
+    const int chunks = chunks_of(k->s), first = (int)((long)k->s.n * j / chunks),
+              last = (int)((long)k->s.n * (j + 1) / chunks);
     float *part = k->part + (size_t)j * k->room.part / sizeof(float);
     char *own = k->own + (size_t)thread * (k->room.turned + k->room.pairs);
     block_begin();

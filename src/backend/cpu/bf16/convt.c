@@ -130,7 +130,8 @@ static void forward_block(const void *job, int i, int thread)
         row_in(own + (size_t)q * wide, k->x + (first + (size_t)q) * (size_t)s.ci, s.ci, wide);
     block_begin();
     for (int t = 0; t < TAPS; t++) {
-        const Out to = {.y = k->to.p + (4 * first + tap_at(t, s)) * k->row, .row = k->row, .place = k->place, .bias = k->b};
+        const Out to = {
+            .y = k->to.p + (4 * first + tap_at(t, s)) * k->row, .row = k->row, .place = k->place, .bias = k->b};
         multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, count, s.co);
     }
     block_end();
@@ -198,7 +199,8 @@ static void weight_block(float *part, const Job *k, const real *x, const real *d
     for (int t = 0; t < TAPS; t++) {
         const real *from = dy + tap_at(t, s) * (size_t)s.co;
         pack_pixels(pairs, pixels * TILE, (Pixels){from, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
-        multiply_whole(part + (size_t)t * tap, turned, pairs, (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co, add);
+        multiply_whole(part + (size_t)t * tap, turned, pairs, (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co,
+                       add);
     }
 }
 
@@ -226,8 +228,9 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
     k.dy = dy;
     threads_each(chunks, weight_chunk, &k);
     for (size_t r = 0; r < TAPS * ci; r++)
-        K(add_parts)(grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co),
-                     k.room.part / sizeof(float), chunks, co);
+        K(add_parts)
+        (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co),
+         k.room.part / sizeof(float), chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)

@@ -61,7 +61,8 @@ static void block_of_rows(const void *job, int i, int thread)
 }
 
 /* to (rows,columns) = x (rows,terms) times w (terms,columns), or w (columns,terms) turned */
-static void product(Out to, const real *x, const real *w, size_t rows, int terms, int columns, bool turned, void *scratch)
+static void product(Out to, const real *x, const real *w, size_t rows, int terms, int columns, bool turned,
+                    void *scratch)
 {
     const Room room = room_of(terms, columns);
     int32_t *at = scratch;

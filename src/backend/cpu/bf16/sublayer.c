@@ -1,6 +1,6 @@
-/* The transformer's feed-forward sublayer in bfloat16: see ../sublayer_body.h. The weights are packed once for all tiles,
- * as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens stays in float: they
- * fill a fraction of a tile. */
+/* The transformer's feed-forward sublayer in bfloat16: see ../sublayer_body.h. The weights are packed once for all
+ * tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens stays in
+ * float: they fill a fraction of a tile. */
 #include "kernels.h"
 #include "product.h"
 
@@ -133,8 +133,10 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
             block(sums, 2 * TILE, a->products.rows + (size_t)i * wide, a->products.panels + (size_t)(j / TILE) * panel,
                   (Terms){wide, a->products.at, panel, (int)(wide / STEP)}, false, s.c - i > TILE ? 2 : 1,
                   s.f - j > TILE ? 2 : 1);
-            const Out to = {.y = part + (size_t)i * (size_t)s.f, .row = (size_t)s.f,
-                            .add = part + (size_t)i * (size_t)s.f, .beta = 1};
+            const Out to = {.y = part + (size_t)i * (size_t)s.f,
+                            .row = (size_t)s.f,
+                            .add = part + (size_t)i * (size_t)s.f,
+                            .beta = 1};
             sums_out(to, sums, 0, min_int(2 * TILE, s.c - i), j, min_int(2 * TILE, s.f - j));
         }
 }

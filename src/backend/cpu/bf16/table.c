@@ -6,5 +6,5 @@
 #define OWN(name)    .name = B(name),
 #define FLOATS(name) .name = K(name),
 
-const Backend B(backend_table) = {.name = "cpu", .simd = TEXT(UNIT), .precision = PRECISION_BF16,
-                                  BACKEND_PRODUCTS(OWN) BACKEND_FLOATS(FLOATS)};
+const Backend B(backend_table) = {
+    .name = "cpu", .simd = TEXT(UNIT), .precision = PRECISION_BF16, BACKEND_PRODUCTS(OWN) BACKEND_FLOATS(FLOATS)};
