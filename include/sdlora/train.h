@@ -58,7 +58,8 @@ typedef struct TrainConfig {
     int augment;    /* of Augment; 0: none */
     int val_images; /* of the validation split, at most; 0: no validation */
     ConvAlgo conv;
-    size_t max_bytes; /* of memory; 0: mem_machine_bytes */
+    Precision precision; /* of the network's products */
+    size_t max_bytes;    /* of memory; 0: mem_machine_bytes */
 } TrainConfig;
 
 /* All of them but the memory bound, by these numbers. */
@@ -85,6 +86,7 @@ typedef enum TrainField {
     TRAIN_SEED,
     TRAIN_VAL_IMAGES,
     TRAIN_CONV,
+    TRAIN_PRECISION,
 } TrainField;
 extern const Field TRAIN_FIELDS[];
 

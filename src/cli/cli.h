@@ -125,6 +125,10 @@ extern const char *const BATCH_STATS_NAMES[];
 #define OPTION_CONV(T, member) \
     {.name = "conv", .flags = OPT_DRAWN, \
      OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
+#define OPTION_PRECISION(T, member) \
+    {.name = "precision", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_ENUM, member, .names = PRECISION_NAMES, \
+                .help = "of products; bf16: rounded operands, all else in fp32; auto: bf16 where that is faster")}
 #define OPTION_MEM(T, member) \
     {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
                                .help = "memory to take at most, as 512MB [what the machine has]")}

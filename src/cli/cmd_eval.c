@@ -40,7 +40,7 @@ static const Option OPTIONS[] = {
                  "'sdlora report RUN' shows them if DIR is RUN/eval")},
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
     {.heading = "Machine"},
-    {.name = "batch-size"}, {.name = "conv"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
+    {.name = "batch-size"}, {.name = "conv"}, {.name = "precision"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
     {.name = "quiet"},
     {0},
 };

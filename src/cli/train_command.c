@@ -137,7 +137,8 @@ static void describe(const Run *run)
             text_count(m, run->val.n < a->train.val_images ? run->val.n : a->train.val_images));
     describe_classes(&run->train);
     fprintf(stderr, "memory: %.1f MB, %d images a pass; %d thread%s, %s\n", (double)trainer_bytes(t) / 1e6,
-            trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s", backend_get()->simd);
+            trainer_micro_batch(t), threads_count(), threads_count() == 1 ? "" : "s",
+            backend_of(a->train.precision)->simd);
     if (a->verbose)
         fprintf(stderr, "OpenBLAS core: %s\n", backend_blas_core());
     fprintf(stderr, "%s: %s steps of %d images, %s a pass over the data, seed %" PRIu64 ", into '%s'\n",

@@ -73,6 +73,7 @@
     {.heading = "Machine"}, \
     OPTION_THREADS(TrainArgs), \
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
+    {.name = "precision", .flags = OPT_FIXED, TRAIN(PRECISION)}, \
     OPTION_MEM(TrainArgs, train.max_bytes), \
     {.name = "profile", \
      OWN(FIELD_BOOL, profile, .help = "print time (all threads') and GFLOP/s (of one) per operation at the end")}, \
