@@ -202,8 +202,8 @@ static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvS
 
 /* ---- backward of the weights ---- */
 
-/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the filters
- * are large and the images small, reading and writing the sums is what takes the time. */
+/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the
+ * filters are large and the images small, reading and writing the sums is what takes the time. */
 enum { WEIGHT_STEPS = 14 };
 
 static int step_blocks(int steps)
@@ -284,8 +284,7 @@ static void weight_group(float *part, const WeightJob *w, int n, int images, bf1
 {
     const ConvShape s = w->s;
     const Grid g = w->g;
-    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP,
-              blocks = step_blocks(steps);
+    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP, blocks = step_blocks(steps);
     const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
     const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
     for (size_t c = 0; c < to_tile(s.ci); c++) {

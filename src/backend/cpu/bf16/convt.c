@@ -229,8 +229,8 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
     threads_each(chunks, weight_chunk, &k);
     for (size_t r = 0; r < TAPS * ci; r++)
         K(add_parts)
-        (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co),
-         k.room.part / sizeof(float), chunks, co);
+    (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), k.room.part / sizeof(float),
+     chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
