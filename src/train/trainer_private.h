@@ -21,7 +21,7 @@ struct Trainer {
     Images train, val;
     char data_sha256[65], val_sha256[65]; /* val: "" without validation */
     UnetChunks net, val_net;
-    int micro;
+    int micro, val_micro; /* images a pass, in training and in validation */
     size_t values;     /* of an image */
     real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
@@ -42,6 +42,7 @@ struct Trainer {
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
 bool trainer_whole_batches(const Trainer *t);
 UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
+UnetOptions trainer_val_network(const Trainer *t, const Unet *twin); /* of validation, with the filters of training */
 /* The trained weights are others now: the model's follow from an adapter's, and filters are to be prepared again. */
 void trainer_weights_changed(Trainer *t);
 
