@@ -653,7 +653,7 @@ page: figures of long ago|src/cli/page/page_eval.c|s/trained != (double)p->run->
 runs: nobody noted how many images|src/cli/runinfo.c|s/if (noted > 0 \&\& batch > 0)/if (0)/|cli_report
 runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
 eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
-eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored")/ours = was/|cli_report
+eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored") .. json_object_get(was, "judge")/ours = was != NULL/|cli_report
 END
 )
 
