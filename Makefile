@@ -3,7 +3,7 @@
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
 # make results    the table of the README, an hour
 # make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
-# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR; V=1 shows the commands.
+# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; MPI=1 (processes); prefix, DESTDIR; V=1 shows the commands.
 # Asserts are compiled in: they stand around loops, not inside, and cost nothing measurable. CPPFLAGS=-DNDEBUG leaves them out.
 
 VERSION := 0.1.0
@@ -72,7 +72,8 @@ GRAD_SRC := $(wildcard tests/grad_*.c)
 # One build directory per configuration; a stamp holds the flags, so that changed flags rebuild.
 OBJ := $(BUILD)/$(CONFIG)
 DBL := $(BUILD)/$(CONFIG)-double
-FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(THREADS) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
+OPTIONS = $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(THREADS) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
+FLAGS = $(CC) $(OPTIONS)
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
        $(foreach i,$(ISAS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(KERNEL_SRC)))
 bf16_objs = $(foreach i,$(UNITS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(BF16_SRC)))
@@ -82,12 +83,24 @@ say = $(if $(V),@:,@echo "$(1)")
 
 all: sdlora
 
-sdlora: $(OBJ)/sdlora FORCE
+sdlora: $(OBJ)/sdlora$(if $(MPI),-mpi) FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
-$(OBJ)/sdlora: $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC)) $(OBJ)/libsdlora.a
+CLI_OBJ := $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC))
+$(OBJ)/sdlora: $(CLI_OBJ) $(OBJ)/libsdlora.a
 	$(call say,LD $@)
 	$(Q)$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
+
+# With MPI=1 (include/sdlora/ranks.h): one file is another, and MPI's wrapper of the compiler knows what that needs.
+MPICC ?= mpicc
+MPI_FLAGS = OMPI_CC="$(CC)" MPICH_CC="$(CC)" I_MPI_CC="$(CC)" $(MPICC) $(OPTIONS)
+$(OBJ)/sdlora-mpi: $(CLI_OBJ) $(OBJ)/mpi/ranks.o $(OBJ)/libsdlora.a
+	$(call say,LD $@)
+	$(Q)$(MPI_FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
+$(OBJ)/mpi/ranks.o: src/base/ranks.c $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(call say,CC $< with MPI)
+	$(Q)$(MPI_FLAGS) -DHAVE_MPI -MMD -MP -c $< -o $@
 
 $(OBJ)/libsdlora.a: $(call objs,$(OBJ)) $(call bf16_objs,$(OBJ))
 	@rm -f $@; ar rcs $@ $^

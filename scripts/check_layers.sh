@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
-    [clock]=base [cores]=base [err]=base [facts]=base [fields]=base [file]=base [mem]=base [names]=base [rng]=base [text]=base [threads]=base
+    [clock]=base [cores]=base [err]=base [facts]=base [fields]=base [file]=base [mem]=base [names]=base [ranks]=base [rng]=base [text]=base [threads]=base
     [data]=data [idx]=data [npy]=data
     [events]=io [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
@@ -36,7 +36,7 @@ declare -A may_use=(
 # Foreign headers that only some layers may know.
 declare -A foreign=(
     [cblas.h]="backend" [omp.h]="base backend" [immintrin.h]="base backend" [xmmintrin.h]="base backend"
-    [arm_neon.h]="base backend" [zlib.h]="io data cli" [zip.h]="data" [stb_image_write.h]="io" [stb_image.h]="io" [stb_easy_font.h]="io"
+    [arm_neon.h]="base backend" [mpi.h]="base" [zlib.h]="io data cli" [zip.h]="data" [stb_image_write.h]="io" [stb_image.h]="io" [stb_easy_font.h]="io"
 )
 
 failures=0

@@ -58,7 +58,10 @@ int loop_result_path(char *out, size_t cap, const Loop *l, Err *e);
 /* Save the result, with the weights as they are now: the averaged ones. */
 int loop_save_result(const Loop *l, Err *e);
 
-/* Train to the end, the trainer's last step. 0; a signal's number (everything is saved); -1 with *e: ERR_DIVERGED where
+/* With several processes (ranks.h) all of them call this; process 0 alone writes, and only it needs the lock and open
+ * metrics. A signal to any of them ends it for all, after the same step, and so does an error.
+ *
+ * Train to the end, the trainer's last step. 0; a signal's number (everything is saved); -1 with *e: ERR_DIVERGED where
  * a loss is not finite, ERR_FAILED where something cannot be written; result and checkpoints are then the last good
  * ones. */
 int loop_run(const Loop *l, Err *e);

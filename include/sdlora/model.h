@@ -122,6 +122,7 @@ typedef struct UnetOptions {
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
     int workers;      /* chunks side by side, at most; 0: as many as there are threads */
+    bool dealt;       /* chunks are dealt out to all processes (ranks.h), which all have the same options */
     bool plain;       /* see graph_plan */
 } UnetOptions;
 
@@ -152,15 +153,17 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  *         for (i = 0; i + w < chunks; i += 2 * w)
  *             s[i] += s[i + w];
  *
- * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and would be on any
- * number of machines that each take 2^k chunks, from a multiple of 2^k on. The number of chunks follows from o.n and
- * the chunk. */
+ * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and with
+ * o.dealt of processes: a sum of chunks that one has goes to the one that has its left neighbour. The number of chunks
+ * follows from o.n and the chunk. */
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
     int n_workers;
     Unet rest;            /* for the images that fill no chunk; .g NULL: there are none */
     int n, chunk;         /* images in all, in a whole chunk */
     int chunks;           /* with the one that is not whole */
+    int first, end;       /* the chunks of this process: all of them, or with o.dealt its share */
+    bool dealt;
     double *values;       /* (chunks) */
     struct TreeSum *tree; /* hands out the chunks and adds up their gradients (src/model/tree_sum.h) */
     size_t sum_bytes;     /* of gradients on the way */
@@ -180,7 +183,9 @@ void unet_chunks_trained_weights_changed(UnetChunks *c);
 typedef double (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
 
 /* work() for every chunk, in any order and several at a time. Returns the sum of the values; with o.train, where work()
- * runs u->g forward and backward, the store's gradients are the sum of all chunks'. */
+ * runs u->g forward and backward, the store's gradients are the sum of all chunks'. With o.dealt all processes call
+ * this, each does its chunks, and all get the value; the gradients are those of all in process 0, and of nothing in the
+ * others. */
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx);
 
 /* The network once: x and out (n,c,h,w) as files have them, t and y (n). o: n, h, w and how; o->n images are worked off

@@ -60,9 +60,10 @@ typedef struct TrainConfig {
     ConvAlgo conv;
     Precision precision; /* of the network's products */
     size_t max_bytes;    /* of memory; 0: mem_machine_bytes */
+    bool mixed_machines; /* processes may round differently: all go on from what process 0 has, after each step */
 } TrainConfig;
 
-/* All of them but the memory bound, by these numbers. */
+/* All of them but the last two, by these numbers. */
 typedef enum TrainField {
     TRAIN_EPOCHS,
     TRAIN_STEPS,
@@ -122,6 +123,11 @@ int trainer_micro_batch(const Trainer *t);
 Graph *trainer_graph(const Trainer *t);  /* of a whole micro-batch; borrowed */
 int trainer_profile(Trainer *t, Err *e); /* time per op from here on, of all threads: see graph_profile */
 int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
+
+/* With several processes (ranks.h) all have a trainer of the same model, configuration and data, and all call these:
+ * trainer_share first, for the state of process 0; then trainer_step and trainer_validate, whose results and errors are
+ * the same for all. Each does its share of a batch's micro-batches; a model with BatchNorm is refused. */
+void trainer_share(Trainer *t);
 
 /* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it,
  * but BatchNorm's running statistics are not: neither another step nor saving is possible after it. */

@@ -15,6 +15,7 @@
 #include "sdlora/file.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/rundir.h"
 #include "sdlora/store.h"
 #include "sdlora/text.h"
@@ -74,7 +75,9 @@ bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char 
 
 void cli_threads(int threads)
 {
-    const int cores = cores_allowed();
+    const int cores = cores_allowed(), share = cores / ranks_sharing();
+    if (threads == 0)
+        threads = share > 1 ? share : 1;
     if (threads > cores)
         fprintf(stderr, "--threads %d: this process may use %d core%s, so %d thread%s it is\n", threads, cores,
                 cores == 1 ? "" : "s", cores, cores == 1 ? "" : "s");

@@ -48,7 +48,8 @@ int cli_fail(const Err *e, const OptionTable *t);
  * options_free. */
 bool cli_options(Given *given, const OptionTable *t, void *args, int argc, char **argv, int *status);
 
-/* --threads (0: one per core that this process may use, and never more, which a line says), and OpenBLAS. */
+/* --threads (0: one per core that this process may use, or its share of those that others of its job may use as well;
+ * and never more than cores, which a line says), and OpenBLAS. */
 void cli_threads(int threads);
 
 /* Where --model was not given and nothing is at DEFAULT_MODEL, *model becomes SHIPPED_MODEL, if that is there, and

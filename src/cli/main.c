@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sdlora/backend.h"
+#include "sdlora/ranks.h"
 #include "sdlora/threads.h"
 
 #include "start.h"
@@ -16,25 +17,26 @@
 typedef struct Command {
     const char *name;
     int (*run)(int argc, char **argv);
+    bool shared; /* by all processes (ranks.h) */
     const char *help;
 } Command;
 
 static const Command COMMANDS[] = {
-    {"train", cmd_train, "train a model, on MNIST or your own images"},
-    {"finetune", cmd_finetune, "train a LoRA adapter for a model"},
-    {"sample", cmd_sample, "draw images"},
-    {"eval", cmd_eval, "score a model, or images, against real ones"},
-    {"predict", cmd_predict, "run the network once on given tensors"},
-    {"convert", cmd_convert, "write an adapter as another program has it"},
-    {"merge", cmd_merge, "write a model with adapters merged into it"},
-    {"extract", cmd_extract, "make an adapter of the difference of two models"},
-    {"resize", cmd_resize, "bring an adapter to lower ranks"},
-    {"noise", cmd_noise, "draw how images dissolve into noise"},
-    {"data", cmd_data, "say what a data set holds, or make one in another style"},
-    {"info", cmd_info, "say what a file or a directory is"},
-    {"report", cmd_report, "show a run as a page"},
-    {"list", cmd_list, "the runs there are, a line each"},
-    {"bench", cmd_bench, "measure this machine"},
+    {"train", cmd_train, true, "train a model, on MNIST or your own images"},
+    {"finetune", cmd_finetune, true, "train a LoRA adapter for a model"},
+    {"sample", cmd_sample, false, "draw images"},
+    {"eval", cmd_eval, false, "score a model, or images, against real ones"},
+    {"predict", cmd_predict, false, "run the network once on given tensors"},
+    {"convert", cmd_convert, false, "write an adapter as another program has it"},
+    {"merge", cmd_merge, false, "write a model with adapters merged into it"},
+    {"extract", cmd_extract, false, "make an adapter of the difference of two models"},
+    {"resize", cmd_resize, false, "bring an adapter to lower ranks"},
+    {"noise", cmd_noise, false, "draw how images dissolve into noise"},
+    {"data", cmd_data, false, "say what a data set holds, or make one in another style"},
+    {"info", cmd_info, false, "say what a file or a directory is"},
+    {"report", cmd_report, false, "show a run as a page"},
+    {"list", cmd_list, false, "the runs there are, a line each"},
+    {"bench", cmd_bench, false, "measure this machine"},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
 
@@ -133,18 +135,32 @@ static int dispatch(int argc, char **argv)
     return c ? c->run(argc - 1, argv + 1) : unknown(word);
 }
 
+/* What many processes can't share, the first one does. */
+static int together(int argc, char **argv)
+{
+    const Command *c = argc > 1 ? find(argv[1]) : NULL;
+    Err e = {0};
+    const int differ = ranks_begin(argv, SDLORA_VERSION, &e);
+    if (ranks_me() > 0)
+        start_silent();
+    if (differ)
+        return cli_fail(&e, NULL);
+    return ranks_me() == 0 || (c && c->shared) ? dispatch(argc, argv) : 0;
+}
+
 int main(int argc, char **argv)
 {
     int status;
 
     start_streams();
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
-    status = dispatch(argc, argv);
+    status = together(argc, argv);
     /* Where standard output goes to a file, a full disk shows only here. */
     errno = 0;
     if ((fflush(stdout) || ferror(stdout)) && status == 0) {
         fprintf(stderr, "sdlora: cannot write to standard output: %s\n", strerror(errno ? errno : EIO));
         status = ERR_FAILED;
     }
+    ranks_end(status);
     return status;
 }

@@ -86,28 +86,26 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     return 0;
 }
 
+int runfile_apply(void *args, const Given *g, const json_t *root, const char *path, const char *checkpoint, Err *e)
+{
+    const json_t *options = json_object_get(root, "options");
+    if (!json_is_object(options))
+        return err_set(e, ERR_INPUT, "'%s' is damaged: it has no options", path);
+    /* the given ones go over the remembered ones; the differences are taken on the way */
+    return apply_remembered(args, g->table, options, path, e) || list_differences(g, options, checkpoint, args, e)
+               ? -1
+               : options_apply(g, args, e);
+}
+
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e)
 {
     char path[FILE_PATH_MAX];
-    json_t *root, *options;
     *keep = NULL;
     if (file_join(path, sizeof path, dir, "run.json", e))
         return -1;
     if (!file_exists(path))
         return err_set(e, ERR_INPUT, "cannot resume '%s': '%s', which holds the run's options, is missing", checkpoint,
                        path);
-    if (!(root = rundir_read_json(dir, e)))
-        return -1;
-    options = json_object_get(root, "options");
-    if (!json_is_object(options)) {
-        json_decref(root);
-        return err_set(e, ERR_INPUT, "'%s' is damaged: it has no options", path);
-    }
-    if (apply_remembered(args, g->table, options, path, e)) {
-        json_decref(root);
-        return -1;
-    }
-    *keep = root;
-    /* the given ones go over the remembered ones; the differences are taken on the way */
-    return list_differences(g, options, checkpoint, args, e) ? -1 : options_apply(g, args, e);
+    *keep = rundir_read_json(dir, e);
+    return *keep ? runfile_apply(args, g, *keep, path, checkpoint, e) : -1;
 }

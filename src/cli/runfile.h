@@ -18,5 +18,7 @@ int runfile_check(const OptionTable *t, const void *args, Err *e);
  * they may not, listing all of them (ERR_USAGE). Texts stay in *keep, which the caller decrefs at the end. ERR_INPUT
  * where there is no run.json: a run that went on with other options would not be the same run. */
 int runfile_resume(json_t **keep, void *args, const Given *g, const char *dir, const char *checkpoint, Err *e);
+/* The same with the contents of that run.json, `path`, which must outlive args. */
+int runfile_apply(void *args, const Given *g, const json_t *root, const char *path, const char *checkpoint, Err *e);
 
 #endif

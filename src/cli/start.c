@@ -24,3 +24,13 @@ bool start_opened(int fd)
     return flags >= 0 && (flags & (O_ACCMODE | O_APPEND)) == NULL_FLAGS && !fstat(fd, &own) &&
            !stat("/dev/null", &null) && S_ISCHR(own.st_mode) && own.st_rdev == null.st_rdev;
 }
+
+void start_silent(void)
+{
+    const int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    dup2(fd, STDOUT_FILENO);
+    dup2(fd, STDERR_FILENO);
+    close(fd);
+}

@@ -10,4 +10,7 @@ void start_streams(void);
 /* This standard stream was closed, and start_streams opened it. */
 bool start_opened(int fd);
 
+/* Standard output and error go nowhere from here on: of several processes one speaks. */
+void start_silent(void);
+
 #endif

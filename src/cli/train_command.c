@@ -11,6 +11,7 @@
 #include "sdlora/backend.h"
 #include "sdlora/file.h"
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/text.h"
 #include "sdlora/threads.h"
 
@@ -18,6 +19,7 @@
 #include "profile.h"
 #include "run_facts.h"
 #include "runfile.h"
+#include "train_ranks.h"
 #include "train_view.h"
 
 static bool names_checkpoint(const TrainArgs *a)
@@ -245,11 +247,10 @@ static void settle_batch(Run *run)
         fprintf(stderr, "note: batches of %d, as the data have no more images\n", a->train.batch);
 }
 
-static int start(Run *run, bool *complete, Err *e)
+static int make_trainer(Run *run, Err *e)
 {
     Loop *l = &run->loop;
     const TrainArgs *a = run->args;
-    bool own;
     l->config = &a->loop;
     l->train = &a->train;
     l->dir = &run->dir;
@@ -258,7 +259,15 @@ static int start(Run *run, bool *complete, Err *e)
         return -1;
     cli_short_name(trainer_facts(l->trainer)->data_name, sizeof l->model->facts.data_name, a->data);
     l->validate = run->val.n > 0;
-    own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
+    return 0;
+}
+
+/* From here on something is written. */
+static int start(Run *run, bool *complete, Err *e)
+{
+    const Loop *l = &run->loop;
+    const TrainArgs *a = run->args;
+    const bool own = run->checkpoint[0] && rundir_owns(&run->dir, run->checkpoint);
     if (runfile_check(run->given->table, a, e))
         return -1;
     if ((run->checkpoint[0] && !own && load_checkpoint(run, e)) || rundir_lock(&run->dir, e))
@@ -280,6 +289,8 @@ static int finish(const Run *run, Err *e)
         return -1;
     if (run->args->profile && profile_print(stderr, l->trainer, e))
         return -1;
+    if (run->args->profile)
+        train_ranks_profile(stderr, trainer_step_count(l->trainer) - run->began);
     printf("%s\n", path);
     return 0;
 }
@@ -292,7 +303,7 @@ static int watch(Run *run, Err *e)
     run->loop.observer = train_view_begin(&view, run->args, run->loop.trainer, &run->dir);
     run->loop.observer.signal = interrupt_install();
     rc = loop_run(&run->loop, e);
-    if (rc < 0 && e->code == ERR_DIVERGED)
+    if (rc < 0 && e->code == ERR_DIVERGED && ranks_me() == 0)
         rundir_note(&run->dir, RUN_ENDED, run_diverged(run, e), NULL); /* what went wrong is told in any case */
     train_view_end(&view, rc == 0                             ? STATE_FINISHED
                           : rc < 0 && e->code == ERR_DIVERGED ? STATE_DIVERGED
@@ -300,15 +311,36 @@ static int watch(Run *run, Err *e)
     return rc;
 }
 
+/* All that is done before anything is written, by all processes; what they then have must be the same. */
+static int prepare(Run *run, Err *e)
+{
+    if (run->build(run, e))
+        return -1;
+    settle_batch(run);
+    return check_base(run, e) ? -1 : make_trainer(run, e);
+}
+
+/* The run's directory is process 0's alone; the others hear from it what they need. */
+static int begin(Run *run, bool *complete, Err *e)
+{
+    const bool first = ranks_me() == 0;
+    *complete = false;
+    if (ranks_agree(first ? find_past(run, e) : 0, e) || ranks_agree(train_ranks_past(run, e), e) ||
+        ranks_agree(prepare(run, e), e) || train_ranks_same(run, e) ||
+        ranks_agree(first ? start(run, complete, e) : 0, e))
+        return -1;
+    *complete = ranks_largest(*complete);
+    trainer_share(run->loop.trainer);
+    run->began = trainer_step_count(run->loop.trainer);
+    return 0;
+}
+
 static int run_all(Run *run, Err *e)
 {
     bool complete;
     int rc;
     cli_threads(run->args->threads);
-    if (find_past(run, e) || run->build(run, e))
-        return -1;
-    settle_batch(run);
-    if (check_base(run, e) || start(run, &complete, e))
+    if (begin(run, &complete, e))
         return -1;
     if (complete) {
         if (!run->args->quiet)

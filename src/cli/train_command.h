@@ -22,6 +22,7 @@ struct Run {
     char checkpoint[FILE_PATH_MAX]; /* to resume from; "" */
     json_t *remembered;             /* run.json of the resumed run */
     char base_sha256[65];           /* of the model that is adapted; "" */
+    int64_t began;                  /* the step that this call begins after */
 };
 
 /* classes_match of both sets with run->names, of *classes classes. */

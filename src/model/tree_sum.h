@@ -8,12 +8,18 @@
 
 typedef struct TreeSum TreeSum;
 
-/* For so many chunks and threads that work on them side by side. store: of whose weights gradients are summed up, into
- * its own; NULL: only hands out chunks. */
-TreeSum *tree_sum_new(const ParamStore *store, int chunks, int workers, Err *e);
+/* Of how many chunks, and which of them are done here: all of them, or the share of this process (ranks_deal), where
+ * others do the rest. */
+typedef struct TreeSpan {
+    int chunks, first, end;
+} TreeSpan;
+
+/* For so many threads that work side by side. store: of whose weights gradients are summed up, into its own; NULL: only
+ * hands out chunks. */
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, int workers, Err *e);
 void tree_sum_free(TreeSum *s);
-/* Memory of the slabs that a sum with a store takes beside the store's own. */
-size_t tree_sum_bytes(const ParamStore *store, int chunks, int workers);
+/* Memory that a sum with a store takes beside the store's own gradients. */
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan span, int workers);
 
 void tree_sum_start(TreeSum *s);
 /* The next chunk below `end`, and into *slab where its gradient belongs (NULL without a store); `end`: there is
@@ -23,5 +29,8 @@ int tree_sum_next(TreeSum *s, real **slab, int end);
 void tree_sum_add(TreeSum *s, int i, real *slab);
 /* To be called by one thread when all chunks that were handed out are done. */
 void tree_sum_finish(TreeSum *s);
+/* After that, where processes share the chunks: what is still to be added lies with different ones. The whole sum comes
+ * into the store of process 0. */
+void tree_sum_join(TreeSum *s);
 
 #endif

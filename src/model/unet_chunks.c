@@ -2,25 +2,46 @@
 #include "sdlora/model.h"
 
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/threads.h"
 #include "tree_sum.h"
+
+/* Whole chunks that are done here */
+static int own_whole(const UnetChunks *c)
+{
+    const int whole = c->n / c->chunk, end = c->end < whole ? c->end : whole;
+    return end > c->first ? end - c->first : 0;
+}
+
+/* Images here that fill no chunk */
+static int own_rest(const UnetChunks *c)
+{
+    return c->end == c->chunks && c->end > c->first ? c->n % c->chunk : 0;
+}
 
 /* How o->n images become chunks. */
 static UnetChunks cut(const UnetOptions *o, int chunk)
 {
-    UnetChunks c = {.n = o->n, .chunk = chunk < o->n ? chunk : o->n};
-    int whole = c.n / c.chunk, most = threads_count();
+    UnetChunks c = {.n = o->n, .chunk = chunk < o->n ? chunk : o->n, .dealt = o->dealt};
+    int most = threads_count();
 
-    c.chunks = whole + (c.n % c.chunk != 0);
+    c.end = c.chunks = c.n / c.chunk + (c.n % c.chunk != 0);
+    if (c.dealt)
+        ranks_deal(&c.first, &c.end, c.chunks, ranks_me());
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
-    c.n_workers = whole < most ? 1 : most;
+    c.n_workers = own_whole(&c) < most ? 1 : most;
     return c;
 }
 
 int unet_chunks_workers(const UnetOptions *o, int chunk)
 {
     return cut(o, chunk).n_workers;
+}
+
+static TreeSpan span_of(const UnetChunks *c)
+{
+    return (TreeSpan){c->chunks, c->first, c->end};
 }
 
 /* Whose gradients are added up; NULL: nobody's, or there is nothing to add. */
@@ -46,12 +67,12 @@ int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, 
         threads_restore(threads);
         part.twin = &c->workers[0];
     }
-    part.n = c->n % c->chunk;
+    part.n = own_rest(c);
     if (!status && part.n)
         status = unet_build(&c->rest, m, &part, e);
-    if (!status && !(c->tree = tree_sum_new(summed(c, m, o), c->chunks, c->n_workers, e)))
+    if (!status && !(c->tree = tree_sum_new(summed(c, m, o), span_of(c), c->n_workers, e)))
         status = -1;
-    c->sum_bytes = tree_sum_bytes(summed(c, m, o), c->chunks, c->n_workers);
+    c->sum_bytes = tree_sum_bytes(summed(c, m, o), span_of(c), c->n_workers);
     return status;
 }
 
@@ -82,8 +103,8 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
     part.n = c.chunk;
     if (measure(bytes, m, &part, e))
         return -1;
-    *bytes += tree_sum_bytes(summed(&c, m, o), c.chunks, c.n_workers);
-    if (c.n_workers == 1 && c.n % c.chunk == 0)
+    *bytes += tree_sum_bytes(summed(&c, m, o), span_of(&c), c.n_workers);
+    if (c.n_workers == 1 && !own_rest(&c))
         return 0;
     /* a twin that only says that there is one */
     first.g = graph_new(backend_of(o->precision), o->train, e);
@@ -94,7 +115,7 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
     status = c.n_workers > 1 ? measure(&other, m, &part, e) : 0;
     threads_restore(threads);
     *bytes += (size_t)(c.n_workers - 1) * other;
-    part.n = c.n % c.chunk;
+    part.n = own_rest(&c);
     if (!status && part.n) {
         status = measure(&other, m, &part, e);
         *bytes += other;
@@ -159,7 +180,7 @@ typedef struct Run {
     UnetChunks *c;
     ChunkFn work;
     void *ctx;
-    int many; /* chunks that the workers share */
+    int many; /* where the chunks end that the workers share */
 } Run;
 
 /* One network, until no chunk is left */
@@ -175,17 +196,21 @@ static void run_worker(const void *run, int worker, int thread)
 
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
-    const int whole = c->n / c->chunk, many = c->n_workers > 1 ? whole / c->n_workers * c->n_workers : 0;
+    const int many = c->n_workers > 1 ? own_whole(c) / c->n_workers * c->n_workers : 0;
     real *slab;
 
     graph_prepare(c->workers[0].g);
     tree_sum_start(c->tree);
     if (many)
-        threads_each(c->n_workers, run_worker, &(Run){c, work, ctx, many});
+        threads_each(c->n_workers, run_worker, &(Run){c, work, ctx, c->first + many});
     tree_sum_finish(c->tree);
-    for (int i; (i = tree_sum_next(c->tree, &slab, c->chunks)) < c->chunks;) /* all threads in each op */
+    for (int i; (i = tree_sum_next(c->tree, &slab, c->end)) < c->end;) /* all threads in each op */
         work_off(c, i, 0, slab, work, ctx);
     tree_sum_finish(c->tree);
+    if (c->dealt) {
+        ranks_gather(c->values, sizeof *c->values, c->chunks);
+        tree_sum_join(c->tree);
+    }
     return add_values(c->values, c->chunks);
 }
 

@@ -10,6 +10,7 @@
 
 #include "sdlora/clock.h"
 #include "sdlora/file.h"
+#include "sdlora/ranks.h"
 #include "sdlora/store.h"
 
 #include "preview.h"
@@ -19,7 +20,14 @@ typedef struct State {
     double window_s; /* seconds of training since the last line of metrics */
     int64_t window_images;
     int64_t saved_step; /* of the last checkpoint; -1: none */
+    int signal;         /* that a process was sent; all of them know */
 } State;
+
+/* Files are process 0's. */
+static bool writes(void)
+{
+    return ranks_me() == 0;
+}
 
 int loop_signal(const LoopObserver *o)
 {
@@ -139,27 +147,14 @@ static bool due(Every every, const StepReport *r, bool milestone, int64_t togeth
     return every.epochs ? milestone && due_epochs(every.n, r, together) : r->step % every.n == 0;
 }
 
-/* One step, and what is due after it. */
-static int one_step(State *s, Err *e)
+/* Metrics, the result, a checkpoint, a grid: what is due after a step. */
+static int write_due(State *s, const StepReport *done, double val_loss, bool milestone, bool last, Err *e)
 {
     const Loop *l = s->l;
     const LoopConfig *c = l->config;
     const int64_t together = epochs_together(l);
-    StepReport r;
-    double begin = clock_seconds(), val_loss = NAN;
-    bool milestone, last, stop;
-    if (trainer_step(l->trainer, &r, e))
-        return -1;
-    s->window_s += clock_seconds() - begin;
-    s->window_images += l->train->batch;
-
-    milestone = r.step % (together * trainer_steps_per_epoch(l->trainer)) == 0;
-    last = r.step == trainer_total_steps(l->trainer);
-    stop = loop_signal(&l->observer) != 0;
-    if ((milestone || last) && l->validate && validate(&val_loss, l, r.step, e))
-        return -1;
-    if (l->observer.step)
-        l->observer.step(l->observer.ctx, &r, val_loss, milestone || last);
+    const StepReport r = *done;
+    const bool stop = s->signal != 0;
     if ((r.step % c->log_every == 0 || milestone || last) && log_line(s, &r, val_loss, e))
         return -1;
     if ((milestone || last || stop) && loop_save_result(l, e))
@@ -174,24 +169,68 @@ static int one_step(State *s, Err *e)
     return 0;
 }
 
+/* One step, and what is due after it. */
+static int one_step(State *s, Err *e)
+{
+    const Loop *l = s->l;
+    StepReport r;
+    double begin = clock_seconds(), val_loss = NAN;
+    bool milestone, last;
+    if (trainer_step(l->trainer, &r, e))
+        return -1;
+    s->window_s += clock_seconds() - begin;
+    s->window_images += l->train->batch;
+
+    milestone = r.step % (epochs_together(l) * trainer_steps_per_epoch(l->trainer)) == 0;
+    last = r.step == trainer_total_steps(l->trainer);
+    s->signal = ranks_largest(loop_signal(&l->observer));
+    if ((milestone || last) && l->validate && validate(&val_loss, l, r.step, e))
+        return -1;
+    if (l->observer.step)
+        l->observer.step(l->observer.ctx, &r, val_loss, milestone || last);
+    return writes() ? write_due(s, &r, val_loss, milestone, last, e) : 0;
+}
+
+/* For the adapter's file, and the run's */
+static int before_adapter(const Loop *l, Err *e)
+{
+    double base;
+    if (l->validate && validate(&base, l, 0, e))
+        return -1;
+    return ranks_agree(l->config->sample_every > 0 && writes() ? sample_before(l, e) : 0, e);
+}
+
+/* Processes go on, or end, together: after an error of one, and after a signal, which may have come while process 0 was
+ * writing. */
+static int settle(State *s, int status, Err *e)
+{
+    if (ranks_agree(status, e))
+        return -1;
+    s->signal = ranks_largest(loop_signal(&s->l->observer));
+    return 0;
+}
+
+/* A signal that came after the step's last look: the step is done, but maybe not saved. */
+static int save_unsaved(State *s, int64_t step, Err *e)
+{
+    return writes() && s->saved_step != step && (loop_save_result(s->l, e) || save_checkpoint(s, step, NAN, e)) ? -1
+                                                                                                                : 0;
+}
+
 int loop_run(const Loop *l, Err *e)
 {
     int64_t step = trainer_step_count(l->trainer), total = trainer_total_steps(l->trainer);
     State s = {.l = l, .saved_step = step ? step : -1};
-    double base;
-    if (step == 0 && l->adapter && l->validate && validate(&base, l, 0, e)) /* for the adapter's file */
+    if (step == 0 && l->adapter && before_adapter(l, e))
         return -1;
-    if (step == 0 && l->adapter && l->config->sample_every > 0 && sample_before(l, e))
+    if (settle(&s, 0, e))
         return -1;
-    while (step < total && !loop_signal(&l->observer)) {
-        if (one_step(&s, e))
+    while (step < total && !s.signal) {
+        if (settle(&s, one_step(&s, e), e))
             return -1;
         step = trainer_step_count(l->trainer);
     }
     if (step >= total)
         return 0;
-    /* A signal that came after the step's last look: the step is done, but maybe not saved. */
-    if (s.saved_step != step && (loop_save_result(l, e) || save_checkpoint(&s, step, NAN, e)))
-        return -1;
-    return loop_signal(&l->observer);
+    return ranks_agree(save_unsaved(&s, step, e), e) ? -1 : s.signal;
 }

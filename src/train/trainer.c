@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/threads.h"
 
 /* Fewer images of an adapter: it is no slower for that, and takes less memory than all weights would even where it is
@@ -36,7 +37,8 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .l1 = t->c.l1,
                          .loss_scale = 1.0 / ((double)batch * (double)t->values),
                          .conv = t->c.conv,
-                         .precision = t->c.precision};
+                         .precision = t->c.precision,
+                         .dealt = true};
 }
 
 UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)
@@ -104,6 +106,9 @@ static int check_fit(const Trainer *t, const Dataset *train, const Dataset *val,
         return err_set(e, ERR_USAGE, "the batch size %d is more than the number of images, %d", t->c.batch, train->n);
     if (t->c.cond_drop > 0 && !t->model->config.null_class)
         return err_set(e, ERR_USAGE, "the class dropout needs a model with a null class, or must be 0");
+    if (ranks_count() > 1 && trainer_whole_batches(t))
+        return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once, so %d processes can't share it",
+                       ranks_count());
     if (t->c.micro_batch > 0 && t->c.micro_batch < t->c.batch && trainer_whole_batches(t))
         return err_set(e, ERR_USAGE, "a model with BatchNorm takes its batch at once; the micro-batch must be 0");
     return 0;
@@ -176,6 +181,21 @@ void trainer_free(Trainer *t)
     mem_free(t->timesteps);
     mem_free(t->sumsq_scratch);
     mem_free(t);
+}
+
+void trainer_share(Trainer *t)
+{
+    const size_t n = t->trained->n_weights * sizeof(real);
+
+    if (ranks_count() == 1)
+        return;
+    ranks_broadcast(&t->step, sizeof t->step);
+    ranks_broadcast(t->trained->values, t->trained->n_values * sizeof(real));
+    ranks_broadcast(t->m, n);
+    ranks_broadcast(t->v, n);
+    if (t->ema)
+        ranks_broadcast(t->ema, n);
+    trainer_weights_changed(t);
 }
 
 int64_t trainer_steps_per_epoch(const Trainer *t)

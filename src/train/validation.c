@@ -2,6 +2,7 @@
 #include "trainer_private.h"
 
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/threads.h"
 
 typedef struct Validation {
@@ -32,7 +33,7 @@ static int validate(Trainer *t, double *loss, Err *e)
 
     v.target = mem_alloc(workers, values * sizeof *v.target, "a batch", e);
     v.scratch = mem_alloc(workers, v.scratch_bytes, "a batch", e);
-    if (v.target && v.scratch) {
+    if (!ranks_agree(v.target && v.scratch ? 0 : -1, e)) {
         trainer_use_ema(t, true);
         *loss = unet_chunks_run(&t->val_net, validate_chunk, &v);
         trainer_use_ema(t, was);

@@ -1,0 +1,67 @@
+/* Processes that do one job together, started side by side by mpirun or a cluster's scheduler, on one machine or many
+ * ("ranks" of MPI). Built without MPI, or started alone, there is one, and all of this costs nothing.
+ *
+ * Process 0 alone writes files and speaks; the others compute. No sum is formed here: MPI_Allreduce promises no order,
+ * and results are the same bytes for any number of processes only where we add ourselves, in a fixed order.
+ *
+ * Only the thread that called ranks_begin may call these. An error of the network or of another process ends the whole
+ * job within MPI; so none is returned. */
+#ifndef SDLORA_RANKS_H
+#define SDLORA_RANKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sdlora/err.h"
+
+/* Before anything else. ERR_USAGE where the processes were not started with the same `words` (NULL-terminated: the
+ * command line) or are different builds; all of them get it. */
+int ranks_begin(char *const *words, const char *build, Err *e);
+/* The last call. status: the program's. Where it is an error that other processes don't end with as well, they are
+ * ended. */
+void ranks_end(int status);
+
+int ranks_count(void);
+int ranks_me(void);      /* 0 .. count-1 */
+int ranks_sharing(void); /* processes on this machine that may run on exactly the cores that this one may, itself too */
+
+/* Which of n items process r does: first .. end-1. Shares are contiguous, in the order of processes, and differ by one
+ * item at most; they may be empty, but process 0 has item 0. */
+void ranks_deal(int *first, int *end, int n, int r);
+int ranks_owner(int i, int n); /* whose item i is */
+
+/* ---- all processes call these, in the same order ---- */
+
+/* What process 0 has there comes to all. */
+void ranks_broadcast(void *p, size_t bytes);
+/* Of n items of so many bytes, dealt as above, each process has its own; then all have all. */
+void ranks_gather(void *items, size_t bytes, int n);
+int64_t ranks_total(int64_t value); /* the sum, of whole numbers */
+int ranks_largest(int value);
+
+/* A common end of what each has done on its own: 0 where status is 0 for all of them, else -1 for all, with the error
+ * of the first that has one in *e, which says whose it is. */
+int ranks_agree(int status, Err *e);
+/* ERR_USAGE for all where `text` is not the same for all; "process 2 has another WHAT than process 0: B, and not A". */
+int ranks_same(const char *what, const char *text, Err *e);
+
+/* ---- from one to another: both call, with the same number of bytes ---- */
+
+void ranks_send(const void *p, size_t bytes, int to);
+/* use() gets what comes in pieces, in order: len bytes that stand `at` bytes from the beginning. room: 2 * RANKS_PIECE
+ * bytes. */
+enum { RANKS_PIECE = 1 << 18 };
+typedef void (*RanksUseFn)(void *ctx, size_t at, const void *piece, size_t len);
+void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx);
+
+/* ---- what that costs ---- */
+
+typedef struct RanksTraffic {
+    int64_t bytes;           /* that came to this process */
+    double seconds, waiting; /* in all of the above; of these, until the last process had come so far (ranks_gather,
+                                which is where they meet) */
+} RanksTraffic;
+RanksTraffic ranks_traffic(void);
+
+#endif

@@ -1,0 +1,320 @@
+/* Processes: see ranks.h. The only file that knows MPI. */
+#include "sdlora/ranks.h"
+
+#include <string.h>
+
+static struct Ranks {
+    int count, me, sharing;
+    RanksTraffic traffic;
+} ranks = {.count = 1, .sharing = 1};
+
+int ranks_count(void)
+{
+    return ranks.count;
+}
+
+int ranks_me(void)
+{
+    return ranks.me;
+}
+
+int ranks_sharing(void)
+{
+    return ranks.sharing;
+}
+
+RanksTraffic ranks_traffic(void)
+{
+    return ranks.traffic;
+}
+
+void ranks_deal(int *first, int *end, int n, int r)
+{
+    const int64_t up = ranks.count - 1;
+
+    *first = (int)(((int64_t)n * r + up) / ranks.count);
+    *end = (int)(((int64_t)n * (r + 1) + up) / ranks.count);
+}
+
+/* The first r with ceil(n (r + 1) / count) > i. */
+int ranks_owner(int i, int n)
+{
+    return (int)((int64_t)i * ranks.count / n);
+}
+
+#ifndef HAVE_MPI
+
+int ranks_begin(char *const *words, const char *build, Err *e)
+{
+    (void)words, (void)build, (void)e;
+    return 0;
+}
+
+void ranks_end(int status)
+{
+    (void)status;
+}
+
+void ranks_broadcast(void *p, size_t bytes)
+{
+    (void)p, (void)bytes;
+}
+
+void ranks_gather(void *items, size_t bytes, int n)
+{
+    (void)items, (void)bytes, (void)n;
+}
+
+int64_t ranks_total(int64_t value)
+{
+    return value;
+}
+
+int ranks_largest(int value)
+{
+    return value;
+}
+
+int ranks_agree(int status, Err *e)
+{
+    (void)e;
+    return status;
+}
+
+int ranks_same(const char *what, const char *text, Err *e)
+{
+    (void)what, (void)text, (void)e;
+    return 0;
+}
+
+void ranks_send(const void *p, size_t bytes, int to)
+{
+    (void)p, (void)bytes, (void)to;
+}
+
+void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx)
+{
+    (void)bytes, (void)from, (void)room, (void)use, (void)ctx;
+}
+
+#else
+
+#include <mpi.h>
+#include <sched.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sdlora/clock.h"
+#include "sdlora/mem.h"
+
+enum { TEXT = 160, TAG = 1, END_MS = 3000, MOST_BYTES = 1 << 30 /* a count of MPI is an int */ };
+
+/* How many of this machine's processes have this one's affinity mask. */
+static int count_sharing(void)
+{
+    cpu_set_t own, other;
+    MPI_Comm machine;
+    int n, same = 0;
+
+    memset(&own, 0, sizeof own);
+    sched_getaffinity(0, sizeof own, &own);
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
+    MPI_Comm_size(machine, &n);
+    for (int first = 0; first < n; first++) { /* one after the other: how many there are is open */
+        other = own;
+        MPI_Bcast(&other, (int)sizeof own, MPI_BYTE, first, machine);
+        same += memcmp(&other, &own, sizeof own) == 0;
+    }
+    MPI_Comm_free(&machine);
+    return same > 0 ? same : 1;
+}
+
+/* FNV-1a of all words, with their ends: only to tell command lines apart */
+static uint64_t hash_words(char *const *words)
+{
+    uint64_t h = UINT64_C(14695981039346656037);
+
+    for (; *words; words++)
+        for (const char *c = *words;; c++) {
+            h = (h ^ (unsigned char)*c) * UINT64_C(1099511628211);
+            if (!*c)
+                break;
+        }
+    return h;
+}
+
+int ranks_begin(char *const *words, const char *build, Err *e)
+{
+    char text[TEXT];
+    int given;
+
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &given);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks.count);
+    MPI_Comm_rank(MPI_COMM_WORLD, &ranks.me);
+    if (ranks.count == 1)
+        return 0;
+    ranks.sharing = count_sharing();
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_words(words));
+    return ranks_same("build of the program", build, e) || ranks_same("command line", text, e) ? -1 : 0;
+}
+
+/* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
+ * for it. */
+static bool all_end(void)
+{
+    const struct timespec ms = {.tv_nsec = 1000000};
+    MPI_Request r;
+    int done = 0;
+
+    MPI_Ibarrier(MPI_COMM_WORLD, &r);
+    MPI_Test(&r, &done, MPI_STATUS_IGNORE);
+    for (int i = 0; i < END_MS && !done; i++) {
+        nanosleep(&ms, NULL);
+        MPI_Test(&r, &done, MPI_STATUS_IGNORE);
+    }
+    return done;
+}
+
+void ranks_end(int status)
+{
+    if (ranks.count > 1 && status && !all_end())
+        MPI_Abort(MPI_COMM_WORLD, status);
+    MPI_Finalize();
+}
+
+static void took(double begin)
+{
+    ranks.traffic.seconds += clock_seconds() - begin;
+}
+
+void ranks_broadcast(void *p, size_t bytes)
+{
+    const double begin = clock_seconds();
+
+    if (ranks.count == 1)
+        return;
+    for (size_t at = 0; at < bytes; at += MOST_BYTES)
+        MPI_Bcast((char *)p + at, (int)mem_min(MOST_BYTES, bytes - at), MPI_BYTE, 0, MPI_COMM_WORLD);
+    ranks.traffic.bytes += ranks.me ? (int64_t)bytes : 0;
+    took(begin);
+}
+
+/* Each share from its owner to all; a share is short, or there are few of them. */
+void ranks_gather(void *items, size_t bytes, int n)
+{
+    const double begin = clock_seconds();
+    int first, end;
+
+    if (ranks.count == 1)
+        return;
+    MPI_Barrier(MPI_COMM_WORLD);
+    ranks.traffic.waiting += clock_seconds() - begin;
+    for (int r = 0; r < ranks.count; r++) {
+        ranks_deal(&first, &end, n, r);
+        const size_t own = (size_t)(end - first) * bytes;
+        for (size_t at = 0; at < own; at += MOST_BYTES)
+            MPI_Bcast((char *)items + (size_t)first * bytes + at, (int)mem_min(MOST_BYTES, own - at), MPI_BYTE, r,
+                      MPI_COMM_WORLD);
+        ranks.traffic.bytes += r == ranks.me ? 0 : (int64_t)own;
+    }
+    took(begin);
+}
+
+int64_t ranks_total(int64_t value)
+{
+    int64_t sum = value;
+
+    if (ranks.count > 1)
+        MPI_Allreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+    return sum;
+}
+
+int ranks_largest(int value)
+{
+    const double begin = clock_seconds();
+    int most = value;
+
+    if (ranks.count == 1)
+        return value;
+    MPI_Allreduce(&value, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+    took(begin);
+    return most;
+}
+
+/* Process r's error to all; "process 2: ..." where that is not obvious. */
+static int tell(int r, Err *e)
+{
+    Err theirs = {0};
+
+    if (r == ranks.me && e)
+        theirs = *e;
+    MPI_Bcast(&theirs, (int)sizeof theirs, MPI_BYTE, r, MPI_COMM_WORLD);
+    if (r == 0)
+        return err_set(e, theirs.code, "%s", theirs.msg);
+    return err_set(e, theirs.code, "process %d: %s", r, theirs.msg);
+}
+
+int ranks_agree(int status, Err *e)
+{
+    const int none = ranks.count;
+    int first;
+
+    if (ranks.count == 1)
+        return status;
+    first = none - ranks_largest(status ? none - ranks.me : 0);
+    return first < none ? tell(first, e) : 0;
+}
+
+int ranks_same(const char *what, const char *text, Err *e)
+{
+    char first[TEXT] = "", own[TEXT];
+    Err here = {0};
+    int rc = 0;
+
+    if (ranks.count == 1)
+        return 0;
+    snprintf(own, sizeof own, "%s", text);
+    memcpy(first, own, sizeof first);
+    MPI_Bcast(first, (int)sizeof first, MPI_BYTE, 0, MPI_COMM_WORLD);
+    if (strcmp(first, own) != 0)
+        rc = err_set(&here, ERR_USAGE, "another %s than process 0 has: %s, and there %s", what, own, first);
+    if (ranks_agree(rc, &here)) {
+        if (e)
+            *e = here;
+        return -1;
+    }
+    return 0;
+}
+
+void ranks_send(const void *p, size_t bytes, int to)
+{
+    const double begin = clock_seconds();
+
+    for (size_t at = 0; at < bytes; at += RANKS_PIECE)
+        MPI_Send((const char *)p + at, (int)mem_min(RANKS_PIECE, bytes - at), MPI_BYTE, to, TAG, MPI_COMM_WORLD);
+    took(begin);
+}
+
+/* While a piece is used, the next one comes. */
+void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx)
+{
+    const double begin = clock_seconds();
+    char *half[2] = {room, (char *)room + RANKS_PIECE};
+    MPI_Request r[2];
+
+    if (bytes)
+        MPI_Irecv(half[0], (int)mem_min(RANKS_PIECE, bytes), MPI_BYTE, from, TAG, MPI_COMM_WORLD, &r[0]);
+    for (size_t at = 0, k = 0; at < bytes; at += RANKS_PIECE, k ^= 1) {
+        const size_t next = at + RANKS_PIECE;
+        if (next < bytes)
+            MPI_Irecv(half[k ^ 1], (int)mem_min(RANKS_PIECE, bytes - next), MPI_BYTE, from, TAG, MPI_COMM_WORLD,
+                      &r[k ^ 1]);
+        MPI_Wait(&r[k], MPI_STATUS_IGNORE);
+        use(ctx, at, half[k], mem_min(RANKS_PIECE, bytes - at));
+    }
+    ranks.traffic.bytes += (int64_t)bytes;
+    took(begin);
+}
+
+#endif
