@@ -43,8 +43,9 @@ int ranks_largest(int value);
 /* A common end of what each has done on its own: 0 where status is 0 for all of them, else -1 for all, with the error
  * of the first that has one in *e, which says whose it is. */
 int ranks_agree(int status, Err *e);
-/* ERR_USAGE for all where `text` is not the same for all; "process 2 has another WHAT than process 0: B, and not A". */
-int ranks_same(const char *what, const char *text, Err *e);
+/* ERR_USAGE for all where `text` (shorter than 160) is not the same for all: "process 2 has another WHAT than process
+ * 0", and if shown ": B, and not A". */
+int ranks_same(const char *what, const char *text, bool shown, Err *e);
 
 /* ---- from one to another: both call, with the same number of bytes ---- */
 

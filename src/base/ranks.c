@@ -5,6 +5,7 @@
 
 static struct Ranks {
     int count, me, sharing;
+    int *share, *at; /* (count): room for ranks_gather */
     RanksTraffic traffic;
 } ranks = {.count = 1, .sharing = 1};
 
@@ -81,9 +82,9 @@ int ranks_agree(int status, Err *e)
     return status;
 }
 
-int ranks_same(const char *what, const char *text, Err *e)
+int ranks_same(const char *what, const char *text, bool shown, Err *e)
 {
-    (void)what, (void)text, (void)e;
+    (void)what, (void)text, (void)shown, (void)e;
     return 0;
 }
 
@@ -154,9 +155,13 @@ int ranks_begin(char *const *words, const char *build, Err *e)
     MPI_Comm_rank(MPI_COMM_WORLD, &ranks.me);
     if (ranks.count == 1)
         return 0;
+    ranks.share = mem_alloc((size_t)ranks.count, sizeof *ranks.share, "the processes", e);
+    ranks.at = mem_alloc((size_t)ranks.count, sizeof *ranks.at, "the processes", e);
+    if (ranks_agree(ranks.share && ranks.at ? 0 : -1, e))
+        return -1;
     ranks.sharing = count_sharing();
     snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_words(words));
-    return ranks_same("build of the program", build, e) || ranks_same("command line", text, e) ? -1 : 0;
+    return ranks_same("version of the program", build, true, e) || ranks_same("command line", text, false, e) ? -1 : 0;
 }
 
 /* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
@@ -181,6 +186,8 @@ void ranks_end(int status)
     if (ranks.count > 1 && status && !all_end())
         MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();
+    mem_free(ranks.share);
+    mem_free(ranks.at);
 }
 
 static void took(double begin)
@@ -200,24 +207,27 @@ void ranks_broadcast(void *p, size_t bytes)
     took(begin);
 }
 
-/* Each share from its owner to all; a share is short, or there are few of them. */
+/* (Gathering adds nothing up, so how MPI goes about it is its own business.) */
 void ranks_gather(void *items, size_t bytes, int n)
 {
     const double begin = clock_seconds();
-    int first, end;
+    int own = 0;
+    MPI_Datatype item;
 
     if (ranks.count == 1)
         return;
+    for (int r = 0, end; r < ranks.count; r++) {
+        ranks_deal(&ranks.at[r], &end, n, r);
+        ranks.share[r] = end - ranks.at[r];
+    }
+    own = ranks.share[ranks.me];
     MPI_Barrier(MPI_COMM_WORLD);
     ranks.traffic.waiting += clock_seconds() - begin;
-    for (int r = 0; r < ranks.count; r++) {
-        ranks_deal(&first, &end, n, r);
-        const size_t own = (size_t)(end - first) * bytes;
-        for (size_t at = 0; at < own; at += MOST_BYTES)
-            MPI_Bcast((char *)items + (size_t)first * bytes + at, (int)mem_min(MOST_BYTES, own - at), MPI_BYTE, r,
-                      MPI_COMM_WORLD);
-        ranks.traffic.bytes += r == ranks.me ? 0 : (int64_t)own;
-    }
+    MPI_Type_contiguous((int)bytes, MPI_BYTE, &item);
+    MPI_Type_commit(&item);
+    MPI_Allgatherv(MPI_IN_PLACE, 0, item, items, ranks.share, ranks.at, item, MPI_COMM_WORLD);
+    MPI_Type_free(&item);
+    ranks.traffic.bytes += (int64_t)(n - own) * (int64_t)bytes;
     took(begin);
 }
 
@@ -242,49 +252,54 @@ int ranks_largest(int value)
     return most;
 }
 
-/* Process r's error to all; "process 2: ..." where that is not obvious. */
-static int tell(int r, Err *e)
+/* The first process that failed; count: none did. */
+static int first_failed(int status)
+{
+    return ranks.count - ranks_largest(status ? ranks.count - ranks.me : 0);
+}
+
+/* Process r's error to all */
+static int tell(int r, bool whose, Err *e)
 {
     Err theirs = {0};
 
     if (r == ranks.me && e)
         theirs = *e;
     MPI_Bcast(&theirs, (int)sizeof theirs, MPI_BYTE, r, MPI_COMM_WORLD);
-    if (r == 0)
+    if (!whose || r == 0)
         return err_set(e, theirs.code, "%s", theirs.msg);
     return err_set(e, theirs.code, "process %d: %s", r, theirs.msg);
 }
 
 int ranks_agree(int status, Err *e)
 {
-    const int none = ranks.count;
-    int first;
+    const int first = ranks.count > 1 ? first_failed(status) : 0;
 
     if (ranks.count == 1)
         return status;
-    first = none - ranks_largest(status ? none - ranks.me : 0);
-    return first < none ? tell(first, e) : 0;
+    return first < ranks.count ? tell(first, true, e) : 0;
 }
 
-int ranks_same(const char *what, const char *text, Err *e)
+int ranks_same(const char *what, const char *text, bool shown, Err *e)
 {
-    char first[TEXT] = "", own[TEXT];
+    char zero[TEXT] = "", own[TEXT];
     Err here = {0};
-    int rc = 0;
+    int first;
 
     if (ranks.count == 1)
         return 0;
     snprintf(own, sizeof own, "%s", text);
-    memcpy(first, own, sizeof first);
-    MPI_Bcast(first, (int)sizeof first, MPI_BYTE, 0, MPI_COMM_WORLD);
-    if (strcmp(first, own) != 0)
-        rc = err_set(&here, ERR_USAGE, "another %s than process 0 has: %s, and there %s", what, own, first);
-    if (ranks_agree(rc, &here)) {
-        if (e)
-            *e = here;
-        return -1;
-    }
-    return 0;
+    memcpy(zero, own, sizeof zero);
+    MPI_Bcast(zero, (int)sizeof zero, MPI_BYTE, 0, MPI_COMM_WORLD);
+    first = first_failed(strcmp(zero, own));
+    if (first == ranks.count)
+        return 0;
+    err_set(&here, ERR_USAGE, "process %d has another %s than process 0%s%s%s%s", ranks.me, what, shown ? ": " : "",
+            shown ? own : "", shown ? ", and not " : "", shown ? zero : "");
+    tell(first, false, &here);
+    if (e)
+        *e = here;
+    return -1;
 }
 
 void ranks_send(const void *p, size_t bytes, int to)

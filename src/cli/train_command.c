@@ -290,7 +290,7 @@ static int finish(const Run *run, Err *e)
     if (run->args->profile && profile_print(stderr, l->trainer, e))
         return -1;
     if (run->args->profile)
-        train_ranks_profile(stderr, trainer_step_count(l->trainer) - run->began);
+        train_ranks_profile(stderr, run);
     printf("%s\n", path);
     return 0;
 }
@@ -332,6 +332,7 @@ static int begin(Run *run, bool *complete, Err *e)
     *complete = ranks_largest(*complete);
     trainer_share(run->loop.trainer);
     run->began = trainer_step_count(run->loop.trainer);
+    run->traffic = ranks_traffic();
     return 0;
 }
 

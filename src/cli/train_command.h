@@ -4,6 +4,7 @@
 #define SDLORA_CLI_TRAIN_COMMAND_H
 
 #include "sdlora/loop.h"
+#include "sdlora/ranks.h"
 
 #include "classes.h"
 #include "options/train_args.h"
@@ -22,7 +23,8 @@ struct Run {
     char checkpoint[FILE_PATH_MAX]; /* to resume from; "" */
     json_t *remembered;             /* run.json of the resumed run */
     char base_sha256[65];           /* of the model that is adapted; "" */
-    int64_t began;                  /* the step that this call begins after */
+    int64_t began;                  /* the step that this call begins after, */
+    RanksTraffic traffic;           /* and what processes had told each other until then */
 };
 
 /* classes_match of both sets with run->names, of *classes classes. */

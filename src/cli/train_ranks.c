@@ -85,30 +85,31 @@ static int same_settings(const Run *run, Err *e)
     if (run->loop.adapter)
         h = hash_fields(h, ADAPTER_FIELDS, &a->adapter);
     snprintf(text, sizeof text, "%016" PRIx64, h);
-    return ranks_same("set of options", text, e);
+    return ranks_same("set of options", text, false, e);
 }
 
 int train_ranks_same(const Run *run, Err *e)
 {
     const TrainArgs *a = run->args;
-    return ranks_same("set of training images (SHA-256)", run->train.sha256, e) ||
-                   ranks_same("set of validation images (SHA-256)", run->val.n ? run->val.sha256 : "", e) ||
-                   ranks_same("model (SHA-256)", run->base_sha256, e) || same_settings(run, e) ||
+    return ranks_same("set of training images (SHA-256)", run->train.sha256, true, e) ||
+                   ranks_same("set of validation images (SHA-256)", run->val.n ? run->val.sha256 : "", true, e) ||
+                   ranks_same("model (SHA-256)", run->base_sha256, true, e) || same_settings(run, e) ||
                    (!a->train.mixed_machines &&
-                    ranks_same("instruction set", backend_of(a->train.precision)->simd, e))
+                    ranks_same("instruction set", backend_of(a->train.precision)->simd, true, e))
                ? -1
                : 0;
 }
 
-void train_ranks_profile(FILE *f, int64_t steps)
+void train_ranks_profile(FILE *f, const Run *run)
 {
-    const RanksTraffic t = ranks_traffic();
-    const double n = steps > 0 ? (double)steps : 1, all = (double)ranks_total(t.bytes);
-    if (ranks_count() == 1)
-        return;
-    fprintf(f,
-            "\n%d processes, a step: %.3f MB exchanged in all, %.3f MB to process 0, which took %.3f ms, and waited %.3f "
-            "ms for others\n",
-            ranks_count(), all / n * 1e-6, (double)t.bytes / n * 1e-6, 1e3 * (t.seconds - t.waiting) / n,
-            1e3 * t.waiting / n);
+    const RanksTraffic t = ranks_traffic(), *b = &run->traffic;
+    const int64_t steps = trainer_step_count(run->loop.trainer) - run->began;
+    const double n = steps > 0 ? (double)steps : 1, waited = t.waiting - b->waiting;
+    const double all = (double)ranks_total(t.bytes - b->bytes);
+    if (ranks_count() > 1)
+        fprintf(f,
+                "\n%d processes exchange %.3f MB a step, %.3f MB of it come to process 0: %.3f ms of exchange, and %.3f "
+                "ms of waiting for the last\n",
+                ranks_count(), all / n * 1e-6, (double)(t.bytes - b->bytes) / n * 1e-6,
+                1e3 * (t.seconds - b->seconds - waited) / n, 1e3 * waited / n);
 }

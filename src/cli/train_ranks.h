@@ -15,6 +15,6 @@ int train_ranks_past(Run *run, Err *e);
 int train_ranks_same(const Run *run, Err *e);
 
 /* With --profile: bytes and seconds of the exchange in a step; nothing where there is one process. Called by all. */
-void train_ranks_profile(FILE *f, int64_t steps);
+void train_ranks_profile(FILE *f, const Run *run);
 
 #endif
