@@ -37,7 +37,11 @@ endif
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 ifeq ($(ARCH),x86_64)
   ISAS := avx512 avx2 baseline
+  BF16_ISAS := amx avx512bf16
   ISA_avx512 := -march=skylake-avx512 -mprefer-vector-width=512 -DISA=avx512 -DVBYTES=64
+  # Products in bfloat16 have units of their own there; all else is avx512's.
+  ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+  ISA_amx := $(ISA_avx512) -mavx512bf16 -mamx-tile -mamx-bf16 -DUNIT_AMX
   ISA_avx2 := -mavx2 -mfma -mbmi -mbmi2 -DISA=avx2 -DVBYTES=32
 else ifneq ($(filter aarch64 arm64,$(ARCH)),)
   ISAS := neon
@@ -46,7 +50,9 @@ else
 endif
 ISA_neon := -DISA=neon -DVBYTES=16
 ISA_baseline := -DISA=baseline -DVBYTES=16
-HAVE_ISA := $(addprefix -DHAVE_ISA_,$(ISAS))
+# An ISAS from outside that leaves out avx512 leaves out those, too.
+UNITS := $(ISAS) $(if $(filter avx512,$(ISAS)),$(BF16_ISAS))
+HAVE_ISA := $(addprefix -DHAVE_ISA_,$(UNITS))
 # With sanitizers and -O3 gcc takes 45 s instead of 5 over a kernel. Multiply-adds, which the formulas count on, are
 # among the expensive ones.
 KERNEL_OPT := $(if $(SANITIZE),-O1 -fexpensive-optimizations,-O3)
@@ -57,7 +63,8 @@ FRAME := $(if $(SANITIZE),,-Wframe-larger-than=12800)
 KERNEL_FRAME := $(if $(SANITIZE),,-Wframe-larger-than=24576)
 
 LIB_SRC := $(filter-out src/cli/% src/backend/cpu/%,$(wildcard src/*/*.c src/*/*/*.c src/*/*/*/*.c))
-KERNEL_SRC := $(wildcard src/backend/cpu/*.c src/backend/cpu/*/*.c)
+BF16_SRC := $(wildcard src/backend/cpu/bf16/*.c)
+KERNEL_SRC := $(filter-out $(BF16_SRC),$(wildcard src/backend/cpu/*.c src/backend/cpu/*/*.c))
 CLI_SRC := $(wildcard src/cli/*.c src/cli/*/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)
 GRAD_SRC := $(wildcard tests/grad_*.c)
@@ -68,6 +75,7 @@ DBL := $(BUILD)/$(CONFIG)-double
 FLAGS = $(CC) $(STD) $(WARN) $(INCL) $(HAVE_ISA) $(THREADS) $(OPT_EXTRA) $(CPPFLAGS) $(CFLAGS)
 objs = $(patsubst src/%.c,$(1)/%.o,$(LIB_SRC)) \
        $(foreach i,$(ISAS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(KERNEL_SRC)))
+bf16_objs = $(foreach i,$(UNITS),$(patsubst src/backend/cpu/%.c,$(1)/backend/cpu/$(i)/%.o,$(BF16_SRC)))
 
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@echo "$(1)")
@@ -81,7 +89,7 @@ $(OBJ)/sdlora: $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC)) $(OBJ)/libsdlora.a
 	$(call say,LD $@)
 	$(Q)$(FLAGS) $(LDFLAGS) $^ -o $@ $(LIBS) $(LDLIBS)
 
-$(OBJ)/libsdlora.a: $(call objs,$(OBJ))
+$(OBJ)/libsdlora.a: $(call objs,$(OBJ)) $(call bf16_objs,$(OBJ))
 	@rm -f $@; ar rcs $@ $^
 $(DBL)/libsdlora.a: $(call objs,$(DBL))
 	@rm -f $@; ar rcs $@ $^
@@ -95,11 +103,11 @@ $(1)/%.o: src/%.c $(1)/flags
 	@mkdir -p $$(@D)
 	$$(call say,CC $$<)
 	$$(Q)$$(FLAGS) $(FRAME) $(2) -MMD -MP -c $$< -o $$@
-$(foreach i,$(ISAS),
+$(foreach i,$(UNITS),
 $(1)/backend/cpu/$(i)/%.o: src/backend/cpu/%.c $(1)/flags
 	@mkdir -p $$(@D)
 	$$(call say,CC $$< $(i))
-	$$(Q)$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) $(2) -MMD -MP -c $$< -o $$@
+	$$(Q)$$(FLAGS) $(KERNEL_FRAME) $(KERNEL_OPT) $(ISA_$(i)) -DUNIT=$(i) $(2) -MMD -MP -c $$< -o $$@
 )
 $(1)/tests/%: tests/%.c $(1)/libsdlora.a $(wildcard tests/*.h)
 	@mkdir -p $$(@D)

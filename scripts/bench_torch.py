@@ -5,7 +5,8 @@
     bench_torch.py measure train|sample|start [options]    one measurement of PyTorch, in a process of its own: JSON
 
 The models are those of torch_ref.py. PyTorch runs as it comes (NCHW, eager, no environment) and tuned: the malloc
-thresholds and the OpenBLAS core set right, the better of two memory formats, and torch.compile where the version has it.
+thresholds and the OpenBLAS core set right, the better of two memory formats, torch.compile where the version has it, and
+with --precision bf16 or auto each of those also under autocast to bfloat16, with weights in float as here.
 Every measurement is a process; the sides take turns (A B A B), and the tables show medians over the rounds. A contender
 that fails (torch.compile without a C++ compiler) or takes too long is reported and left out of that row.
 
@@ -53,6 +54,12 @@ def build(args):
     if args.format == "channels_last":
         model = model.to(memory_format=torch.channels_last)
     run = torch.compile(model) if args.compile else model
+    if args.bf16:
+        inner = run
+
+        def run(*inputs):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return inner(*inputs).float()
     return torch, ref, config, model, run
 
 
@@ -162,9 +169,9 @@ def run_process(command, env=None, timeout=None, stop_after=None):
 
 
 class Torch:
-    def __init__(self, label, env=(), fmt="contiguous", compiled=False):
-        self.label, self.env = label, dict(env)
-        self.flags = ["--format", fmt] + (["--compile"] if compiled else [])
+    def __init__(self, label, env=(), fmt="contiguous", compiled=False, bf16=False):
+        self.label, self.env = label + (", bf16" if bf16 else ""), dict(env)
+        self.flags = ["--format", fmt] + (["--compile"] if compiled else []) + (["--bf16"] if bf16 else [])
 
     def measure(self, args, what, **options):
         command = [sys.executable, __file__, "measure", what, "--threads", str(args.threads), "--budget", str(args.budget),
@@ -195,7 +202,7 @@ class Sdlora:
         out = args.work / f"run-{preset}"
         command = [args.sdlora, "train", "--preset", preset, "--batch-size", str(batch), "--steps", str(steps + WARMUP),
                    "--out", str(out), "--data", str(args.data), "--threads", str(args.threads), "--val-images", "0",
-                   "--sample-every", "0", "--log-every", "1", "--quiet"]
+                   "--sample-every", "0", "--log-every", "1", "--quiet", "--precision", args.precision]
         if out.exists():
             subprocess.run(["rm", "-rf", str(out)], check=True)
         _, _, seconds, rss = run_process(command, timeout=args.timeout, stop_after=args.budget + 2)
@@ -208,7 +215,7 @@ class Sdlora:
     def draw(self, args, digits, each, steps):
         command = [args.sdlora, "sample", "--model", str(args.model), "--digit", digits, "-n", str(each), "--steps",
                    str(steps), "--cfg-scale", "1", "--threads", str(args.threads), "--progress", "none",
-                   "-o", str(args.work / "sample.png")]
+                   "--precision", args.precision, "-o", str(args.work / "sample.png")]
         _, text, seconds, rss = run_process(command, timeout=args.timeout)
         return {"seconds": seconds, "wall": seconds, "drawing": float(re.search(r"drawn in (\S+) s", text).group(1)),
                 "rss": rss}
@@ -248,12 +255,14 @@ def torch_facts():
     return f"PyTorch {version}" + (f" ({', '.join(found)})" if found else ""), compiles == "True"
 
 
-def contenders(compiles):
+def contenders(compiles, precision):
     tuned = tuned_environment()
-    found = [Torch("as it comes"), Torch("tuned", tuned), Torch("tuned, channels_last", tuned, "channels_last")]
-    if compiles:
-        found += [Torch("tuned, compiled", tuned, compiled=True),
-                  Torch("tuned, channels_last, compiled", tuned, "channels_last", True)]
+    found = [Torch("as it comes")]
+    for bf16 in (False, True) if precision != "fp32" else (False,):
+        found += [Torch("tuned", tuned, bf16=bf16), Torch("tuned, channels_last", tuned, "channels_last", bf16=bf16)]
+        if compiles:
+            found += [Torch("tuned, compiled", tuned, compiled=True, bf16=bf16),
+                      Torch("tuned, channels_last, compiled", tuned, "channels_last", True, bf16)]
     return found
 
 
@@ -367,7 +376,7 @@ def convs(args):
           "share of peak |\n|---:|---:|---:|---:|---:|---:|---:|")
     for n in args.thread_list:
         command = [args.sdlora, "bench", "--preset", "mnist", "--threads", str(n), "--json", "--quiet", "--eval-size", "8",
-                   "--runs", "3" if args.quick else "5"]
+                   "--runs", "3" if args.quick else "5", "--precision", args.precision]
         found = json.loads(run_process(command, timeout=args.timeout)[0])
         peak, step = found["peak_gflops"], found["train_step"]
         whole = step["conv_gflops"] * step["conv_share_of_time"]
@@ -389,7 +398,7 @@ def header(args, facts):
     if load > 0.3:
         say(f"the machine is busy (load {load:.2f}): figures will be unreliable")
     print(f"{cpu_name()}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}; {facts}; "
-          f"{version.splitlines()[0]}; {date.today()}; medians of {args.rounds} interleaved "
+          f"{version.splitlines()[0]}, {args.precision}; {date.today()}; medians of {args.rounds} interleaved "
           f"round{'s' if args.rounds > 1 else ''}{', quick' if args.quick else ''}.", flush=True)
 
 
@@ -400,7 +409,7 @@ def compare(args):
         args.budget = min(args.budget, 8)
     args.timeout = args.timeout or 120 + 10 * args.budget
     header(args, facts or "PyTorch not measured")
-    sides = contenders(compiles)
+    sides = contenders(compiles, args.precision)
     sides.insert(1, Sdlora())  # between the two that matter most
     with tempfile.TemporaryDirectory() as work:
         args.work = Path(work)
@@ -443,6 +452,8 @@ def main():
                    help="rows: train,train-seed,sample,latency,start,scaling,convs; all; default: all but train-seed")
     c.add_argument("--budget", type=float, default=60, help="seconds that one measurement may take, start-up apart")
     c.add_argument("--timeout", type=float, default=0, help="seconds after which a process is given up; 0: from the budget")
+    c.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+                   help="of sdlora's products; but for fp32 PyTorch runs in bf16, too")
     c.add_argument("--quick", action="store_true", help="fewer steps, a budget of 8 s: a first look in a few minutes")
     m = commands.add_parser("measure")
     m.add_argument("what", choices=("train", "sample", "start"))
@@ -455,6 +466,7 @@ def main():
     m.add_argument("--threads", type=int, default=os.cpu_count())
     m.add_argument("--format", choices=("contiguous", "channels_last"), default="contiguous")
     m.add_argument("--compile", action="store_true")
+    m.add_argument("--bf16", action="store_true")
     m.add_argument("--png", default=os.devnull)
     args = parser.parse_args()
     if args.command == "measure":

@@ -2,10 +2,13 @@
 # sdlora against PyTorch on this machine: the same models, the same cores, measured in turns; prints Markdown tables.
 #
 #   scripts/bench_vs_torch.sh [--quick] [--rounds N] [--threads 1,2,4] [--only ROW,ROW,...] [--budget SECONDS]
+#                             [--precision fp32|bf16|auto]
 #
 #   --only     train, train-seed, sample, latency, start: against PyTorch; scaling, convs: of sdlora alone; all.
 #              By default all but train-seed, which takes long
 #   --budget   seconds that one measurement may take, start-up and torch.compile apart [60]
+#   --precision  of sdlora's products [fp32]; with bf16 or auto PyTorch also runs under autocast to bf16, and the table
+#              says which of its variants was the best
 #   --quick    fewer steps and a budget of 8 s
 #
 # PYTHON names the interpreter that has PyTorch (Debian: apt install python3-torch); SDLORA another program than ./sdlora, which

@@ -191,7 +191,19 @@ ref: gradient of the scale over one image|src/backend/ref/ref_norm.c|s/{0, s.n, 
 ref: softmax backward without the mean|src/backend/ref/ref_sublayer.c|s/m\[j\] \* (dm\[j\] - sum)/m[j] * dm[j]/|test_golden_ops
 ref: added gradients overwrite|src/backend/ref/ref.h|s/beta == 0 ? v : /beta == beta ? v : /|grad_ops
 ref: second moment not squared|src/backend/ref/ref_optim.c|s/(1 - s.beta2) \* gi \* gi/(1 - s.beta2) * gi/|test_golden_steps
-simd: the reference is the best|src/backend/dispatch.c|s/be ? be : backend_at(0)/be ? be : \&ref_backend/|test_kernels_basic
+simd: the reference is the best|src/backend/dispatch.c|s/be ? be : backend_at(p, 0)/be ? be : \&ref_backend/|test_kernels_basic
+precision: automatic is always bfloat16|src/backend/dispatch.c|s/p == PRECISION_BF16 || !strcmp(be->simd, "amx")/true/|test_kernels_basic
+precision: bf16 is computed in float|src/model/unet.c|s/backend_of(o->precision)/backend_get()/|cli_precision
+precision: another one goes on a run|src/cli/options/train_args.c|s/"precision", .flags = OPT_FIXED/"precision", .flags = 0/|cli_precision
+bf16: operands are cut off, not rounded|src/backend/cpu/bf16/bf16.h|s/u + 0x7fff + ((u >> 16) \& 1)/u/|test_kernels_linear
+bf16: ties are rounded up|src/backend/cpu/bf16/bf16.h|s/0x7fff + ((u >> 16) \& 1)/0x8000/|test_kernels_linear
+bf16: NaN becomes a number|src/backend/cpu/bf16/bf16.h|s/nan = (vu)(x != x)/nan = (vu)(x - x != x - x) * 0/|test_kernels_linear
+bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/            memset(to, 0, wide \* sizeof(bf16));/            ;/|test_conv
+bf16: the channels of an image are rounded|src/backend/cpu/bf16/conv.c|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
+bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv.c|s|a + t / 3 \* g.pitch|a + t / 3 * (g.pitch - 1)|; s/t % 3, b, terms/t % 3 + t \/ 3, b, terms/|test_conv
+bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
+bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
+bf16: tiles are not given back|src/backend/cpu/bf16/block.h|s/^    _tile_release();/    ;/|test_tiles
 simd: what is not there is not refused|src/cli/cli.c|s/ \&\& !backend_check(&e)//|cli_usage
 progress: the mean begins with the first loss|src/cli/term/progress.c|s/fmin(0.98, (1 + k) \/ (10 + k))/0.98/|cli_terminal
 progress: an epoch's line is drawn over|src/cli/term/progress.c|s/if (milestone)$/if (0)/|cli_terminal
@@ -609,6 +621,39 @@ classes: a file called after anything|src/cli/sample_files.c|s/u.bytes > 1 .. st
 rows: one of two classes is named after the first|src/cli/row_labels.c|s/return \*class_id == class_of\[(end - 1) . each\] \&\&/return/|cli_names
 rows: without captions|src/cli/row_labels.c|s/ .. j->args->no_captions)/)/|cli_names
 resume: classes of other names|src/train/checkpoint.c|s/compare_value(&d, "class_names", saved, now)/(void)0/|cli_names
+events: another polynomial|src/io/events.c|s/0x82f63b78u/0xedb88320u/|test_events
+events: sums are not masked|src/io/events.c|s/ + 0xa282ead8u//|test_events
+events: numbers of one byte|src/io/events.c|s/for (; v >= 0x80; v >>= 7)/for (; 0;)/|test_events
+events: what is not measured is told|src/io/events.c|s/if (isnan(scalar\[i\].value))/if (0)/|test_events
+events: from nowhere|src/io/events.c|s/event = event_begin(next_step)/event = event_begin(0)/|test_events
+events: two in one file|src/io/events.c|s/O_EXCL/0/|test_events
+events: any picture|src/io/events.c|s/return err_set(e, ERR_INPUT, "the picture/if (0) &/|test_events
+metrics: the table stays as it was|src/run/rundir_metrics.c|s/const bool same = file_exists(path)/const bool same = file_exists(path) \&\& size/;s/return same ? 0 :/return file_exists(path) ? 0 :/|test_metrics
+metrics: nothing becomes zero|src/run/rundir_metrics.c|s/        if (isfinite(value\[i\]))/        if (1)/|test_metrics
+metrics: a fraction of a step|src/run/rundir_metrics.c|s/json_is_integer(value) ? json_integer_value(value)/json_is_number(value) ? (int64_t)json_number_value(value)/|test_metrics
+metrics: room for the first rows only|src/run/rundir_metrics.c|s/                if (more \&\& n)/                if (0)/|test_metrics
+loop: nobody hears that all is kept|src/run/loop.c|s/if ((milestone .. last) \&\& l->observer.kept)/if (0)/|test_loop
+loop: nothing is drawn before an adapter|src/run/loop.c|s/ \&\& sample_before(l, e))/ \&\& 0)/|cli_report
+set aside: a table without rows is work|src/run/rundir_previous.c|s/i < rundir_works(r) \&\& !found/parts[i] \&\& !found/|cli_directory
+html: markup goes through|src/cli/page/html.c|s/bytes == 1 ? strchr(special, \*c) : NULL/NULL/|cli_report
+html: text may lie about itself|src/cli/page/html.c|s/if (u.plain)/if (1)/|cli_report
+html: a picture through a link|src/cli/page/html.c|s/!lstat(path, &st)/!stat(path, \&st)/|cli_report
+html: three bytes and no other number|src/cli/page/html.c|s/k <= have ? digit/k < 4 ? digit/|cli_report
+chart: upside down|src/cli/page/chart.c|s/return p->bottom - (scaled/return TOP + (scaled/|cli_report
+chart: zero on a logarithmic axis|src/cli/page/chart.c|s/(!c->log .. y > 0)/1/|cli_report
+chart: epochs are steps|src/cli/page/chart.c|s/ticks_x(p, "epoch", p->c->per_epoch, 1, 0)/ticks_x(p, "epoch", 1, 1, 0)/|cli_report
+curves: a spike is lost|src/cli/page/curves.c|s/most = c->y\[k\] > c->y\[most\] ? k : most;/most = least;/|cli_report
+curves: all points|src/cli/page/curves.c|s/if (n <= CURVE_POINTS)/if (n)/|cli_report
+curves: an average begins at zero|src/cli/page/curves.c|s/out->y\[i\] = mean . weight/out->y[i] = mean/|cli_report
+page: somebody's file is written over|src/cli/cmd_report.c|s/(!a->output \&\& page_check_default(path, e)) ..//|cli_report
+page: by a run, too|src/cli/train_page.c|s/page_check_default(path, &e) ..//|cli_report
+page: of what is read|src/cli/cmd_report.c|s/check_apart(path, dir, e) ..//|cli_report
+page: unasked|src/cli/train_page.c|s/wanted ? dir : NULL/dir/|cli_report
+page: figures of long ago|src/cli/page/page_eval.c|s/trained != (double)p->run->step/0/|cli_report
+runs: nobody noted how many images|src/cli/runinfo.c|s/if (noted > 0 \&\& batch > 0)/if (0)/|cli_report
+runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
+eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
+eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored") .. json_object_get(was, "judge")/ours = was != NULL/|cli_report
 END
 )
 

@@ -98,7 +98,7 @@ expect 3 'multiples of 2' predict --model run/model.safetensors --input bad.safe
 check 'refused predictions write nothing' test ! -e o
 
 # bench
-expect 0 "\"sgemm_gflops\"" bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --json --threads 1 -q
+expect 0 "\"gemm_gflops\"" bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --json --threads 1 -q
 check 'the peak is measured' grep -q '"peak_gflops": [0-9.]*[1-9]' out.txt
 check 'and the convolutions of a step' grep -q '"conv_share_of_time": 0\.[0-9]' out.txt
 # A step of training is a pass forward and two backward, but for the first layers' inputs; one of sampling two passes forward,

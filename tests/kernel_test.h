@@ -59,11 +59,14 @@ static inline real *output(size_t n, real beta)
     return p;
 }
 
+/* Of the tables that are tested now. */
+static Precision tested = PRECISION_FP32;
+
 /* What all are compared with. That it is right itself, PyTorch's results (test_golden_*) and differences (grad_*) say.
  */
 static inline const Backend *reference(void)
 {
-    const Backend *be = backend_by_simd("ref");
+    const Backend *be = backend_by_simd(tested, "ref");
     assert_non_null(be);
     return be;
 }
@@ -105,7 +108,7 @@ static inline void check_same(const char *what, const Backend *be, const void *a
 static inline void each_backend(void (*test)(const Backend *be))
 {
     const Backend *be;
-    for (int i = 0; (be = backend_at(i)); i++)
+    for (int i = 0; (be = backend_at(tested, i)); i++)
         test(be);
 }
 
@@ -124,6 +127,26 @@ static inline void same_at_any_threads(const char *what, const Backend *be, void
     mem_free(first);
     threads_init(2);
 }
+
+static inline int setup_bf16(void **state)
+{
+    (void)state;
+    tested = PRECISION_BF16;
+    return 0;
+}
+
+static inline int teardown_bf16(void **state)
+{
+    (void)state;
+    tested = PRECISION_FP32;
+    return 0;
+}
+
+/* The same test of the tables in bfloat16 */
+#define BF16_UNIT_TEST(f)                                                                                              \
+    {                                                                                                                  \
+#f " in bfloat16", f, setup_bf16, teardown_bf16, NULL                                                          \
+    }
 
 static inline int setup_backend(void **state)
 {

@@ -176,7 +176,7 @@ static const Backend *const *backends(void)
     static const Backend *list[8];
     int n = 0;
 
-    while (n < 7 && (list[n] = backend_at(n)))
+    while (n < 7 && (list[n] = backend_at(PRECISION_FP32, n)))
         n++;
     assert_true(n > 1);
     assert_string_equal(list[n - 1]->name, "ref");

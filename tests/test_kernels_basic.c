@@ -280,18 +280,18 @@ static void test_choice(void **state)
     assert_non_null(best);
     assert_string_equal(best->name, "cpu"); /* never the reference by itself */
     for (int i = 0; i < NAMES; i++) {
-        be = backend_by_simd(names[i]);
+        be = backend_by_simd(PRECISION_FP32, names[i]);
         setenv("SDLORA_SIMD", names[i], 1);
         assert_int_equal(backend_check(&e), be ? 0 : -1);
         if (!be)
             continue;
         assert_string_equal(be->simd, names[i]);
-        assert_ptr_equal(backend_at(found++), be); /* the list is in that order */
+        assert_ptr_equal(backend_at(PRECISION_FP32, found++), be); /* the list is in that order */
         assert_ptr_equal(backend_get(), be);
     }
     assert_true(found >= 2);
-    assert_null(backend_at(found));
-    assert_ptr_equal(best, backend_at(0));
+    assert_null(backend_at(PRECISION_FP32, found));
+    assert_ptr_equal(best, backend_at(PRECISION_FP32, 0));
     assert_string_equal(reference()->name, "ref");
     setenv("SDLORA_SIMD", "", 1);
     assert_int_equal(backend_check(&e), 0);
@@ -300,12 +300,42 @@ static void test_choice(void **state)
     assert_int_equal(backend_check(&e), -1);
     assert_int_equal(e.code, ERR_USAGE);
     for (int i = 0; i < NAMES; i++)
-        assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(names[i]));
+        assert_true(!strstr(e.msg, names[i]) == !backend_by_simd(PRECISION_FP32, names[i]));
     unsetenv("SDLORA_SIMD");
     assert_int_equal(backend_check(&e), 0);
-    assert_null(backend_by_simd("no such thing"));
+    assert_null(backend_by_simd(PRECISION_FP32, "no such thing"));
     assert_true(strlen(backend_blas_core()) > 0);
     assert_int_equal(threads_count(), 2); /* settling BLAS left our own team alone */
+}
+
+/* In bfloat16 the same names choose, and units of its own come first; automatic takes AMX or stays in float. */
+static void test_choice_of_precision(void **state)
+{
+    static const char *const names[] = {"amx", "avx512bf16", "avx512", "avx2", "neon", "baseline", "ref"};
+    enum { NAMES = sizeof names / sizeof *names };
+    const Backend *be;
+    int found = 0;
+    Err e;
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        be = backend_by_simd(PRECISION_BF16, names[i]);
+        setenv("SDLORA_SIMD", names[i], 1);
+        assert_int_equal(backend_check(&e), be ? 0 : -1);
+        if (!be) {
+            print_message("note: %s: skipped, this processor or program has none\n", names[i]);
+            continue;
+        }
+        assert_ptr_equal(backend_at(PRECISION_BF16, found++), be);
+        assert_ptr_equal(backend_of(PRECISION_BF16), be);
+        assert_int_equal(be->precision, PRECISION_BF16);
+        assert_int_equal(backend_get()->precision, PRECISION_FP32);
+        assert_int_equal(backend_of(PRECISION_AUTO)->precision,
+                         strcmp(be->simd, "amx") ? PRECISION_FP32 : PRECISION_BF16);
+    }
+    assert_null(backend_at(PRECISION_BF16, found));
+    unsetenv("SDLORA_SIMD");
+    assert_int_equal(!backend_why_no_amx(), backend_by_simd(PRECISION_BF16, "amx") != NULL);
+    assert_string_equal(backend_at(PRECISION_BF16, found - 1)->name, "ref");
 }
 
 static volatile float tiny = 1e-40f; /* inside the parallel region GCC 12 would fold it (AArch64) */
@@ -345,9 +375,16 @@ static void test_flush(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_silu_accuracy), cmocka_unit_test(test_act),       cmocka_unit_test(test_axpby),
-        cmocka_unit_test(test_pool),          cmocka_unit_test(test_copy_rows), cmocka_unit_test(test_transpose),
-        cmocka_unit_test(test_embed),         cmocka_unit_test(test_choice),    cmocka_unit_test(test_flush),
+        cmocka_unit_test(test_silu_accuracy),
+        cmocka_unit_test(test_act),
+        cmocka_unit_test(test_axpby),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_copy_rows),
+        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_of_precision),
+        cmocka_unit_test(test_flush),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

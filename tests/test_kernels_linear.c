@@ -34,7 +34,9 @@ static void *run_linear(const Backend *be, void *ctx)
                    l->n, l->rows, l->in, l->out, scratch);
     mem_free(scratch);
     scratch = scratch_room(be->linear_bwd_weight_scratch(l->n, l->rows, l->in, l->out, threads_count()));
-    be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out);
+    void *data_scratch = scratch_room(be->linear_bwd_data_scratch(l->rows, l->in, l->out, threads_count()));
+    be->linear_bwd_data((Grad){dx, l->beta}, l->dy, l->w, l->n, l->rows, l->in, l->out, data_scratch);
+    mem_free(data_scratch);
     be->linear_bwd_weight((Grad){dw, l->beta}, (Grad){db, l->bias_beta}, l->x, l->dy, l->n, l->rows, l->in, l->out,
                           scratch);
     real *const from[] = {y, dx, dw, db};
@@ -165,12 +167,50 @@ static void test_linear_batch(void **state)
     each_backend(linear_batch);
 }
 
+/* What becomes of an operand, seen through a product with 1: to the nearest bfloat16, of two equally near to the even
+ * one; beyond the largest to infinity; NaN stays NaN. A value with 4 or more in and out, and 16 rows: those are
+ * rounded. */
+static void rounding(const Backend *be)
+{
+    static const struct {
+        float in, out;
+    } of[] = {{1, 1},
+              {0x1.01p0f, 0x1p0f},    /* a tie, to even */
+              {0x1.03p0f, 0x1.04p0f}, /* a tie, to even */
+              {0x1.010002p0f, 0x1.02p0f},
+              {0x1.00fffep0f, 0x1p0f},
+              {-0x1.03p-3f, -0x1.04p-3f},
+              {0x1.fffffep9f, 0x1p10f},
+              {0x1.feffp127f, 0x1.fep127f}};
+    enum { N = sizeof of / sizeof *of, ROWS = 16, WIDE = 16 };
+    real x[ROWS * WIDE] = {0}, w[WIDE * WIDE] = {0}, y[ROWS * WIDE];
+    void *scratch = scratch_room(be->linear_fwd_scratch(ROWS, WIDE, WIDE, threads_count()));
+    for (int i = 0; i < WIDE; i++)
+        w[i * WIDE + i] = 1;
+    for (int i = 0; i < N; i++) /* each in a row and a column of its own, so that nothing is added to it but zeros */
+        x[i * WIDE + i] = (real)of[i].in;
+    x[N * WIDE + N] = (real)NAN;
+    be->linear_fwd(y, x, w, NULL, NULL, 1, ROWS, WIDE, WIDE, scratch);
+    for (int i = 0; i < N; i++)
+        if (!(y[i * WIDE + i] == (real)of[i].out))
+            fail_msg("%s: %a is rounded to %a, not %a", be->simd, (double)of[i].in, (double)y[i * WIDE + i],
+                     (double)of[i].out);
+    assert_true(isnan((double)y[N * WIDE + N]));
+    mem_free(scratch);
+}
+
+static void test_rounding(void **state)
+{
+    (void)state;
+    each_backend(rounding);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_linear_threads),
-        cmocka_unit_test(test_linear_batch),
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_threads), cmocka_unit_test(test_linear_batch),
+        BF16_UNIT_TEST(test_linear),   BF16_UNIT_TEST(test_linear_threads),   BF16_UNIT_TEST(test_linear_batch),
+        BF16_UNIT_TEST(test_rounding),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

@@ -22,6 +22,12 @@
  * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
  * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
+ * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3,
+ * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
+ * stays NaN; products and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are
+ * products with the image itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear
+ * layers of fewer than BF16_ROWS rows an image (those of the time and of the class), and attention over the few tokens.
+ *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
  * Kernels never allocate. */
@@ -36,6 +42,10 @@
 #include "sdlora/tensor.h"
 
 #define BACKEND_GROUP 8 /* images: where several go into one product of a forward kernel, they are 2, 4 or 8 */
+
+typedef enum Precision { PRECISION_FP32, PRECISION_BF16, PRECISION_AUTO } Precision; /* AUTO: see backend_of */
+extern const char *const PRECISION_NAMES[];
+enum { BF16_CHANNELS = 4, BF16_ROWS = 16 };
 
 /* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */
 typedef struct Grad {
@@ -104,7 +114,8 @@ typedef struct MuonStep {
 
 typedef struct Backend {
     const char *name; /* "cpu", or "ref": the reference */
-    const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref" */
+    const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref"; in bfloat16 also "amx", "avx512bf16" */
+    Precision precision;
 
     /* ---- what the processor could do (peak.c): all threads multiply and add in registers; returns the flops done.
      * *out depends on every one of them ---- */
@@ -134,7 +145,8 @@ typedef struct Backend {
     size_t (*linear_fwd_scratch)(int rows, int in, int out, int threads);
     void (*linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                        int out, void *scratch);
-    void (*linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out);
+    size_t (*linear_bwd_data_scratch)(int rows, int in, int out, int threads);
+    void (*linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch);
     size_t (*linear_bwd_weight_scratch)(int n, int rows, int in, int out, int threads);
     void (*linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                               void *scratch);
@@ -197,8 +209,9 @@ typedef struct Backend {
     void (*muon)(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch);
 } Backend;
 
-/* Every function above, for those who declare and fill a table: X(name) each. */
-#define BACKEND_FUNCTIONS(X)                                                                                           \
+/* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has
+ * of its own; the rest is that of fp32. */
+#define BACKEND_PRODUCTS(X)                                                                                            \
     X(peak)                                                                                                            \
     X(conv3_algo)                                                                                                      \
     X(conv3_prep_size)                                                                                                 \
@@ -213,20 +226,22 @@ typedef struct Backend {
     X(convt2_bwd_weight)                                                                                               \
     X(linear_fwd_scratch)                                                                                              \
     X(linear_fwd)                                                                                                      \
+    X(linear_bwd_data_scratch)                                                                                         \
     X(linear_bwd_data)                                                                                                 \
     X(linear_bwd_weight_scratch)                                                                                       \
     X(linear_bwd_weight)                                                                                               \
+    X(sublayer_kept)                                                                                                   \
+    X(sublayer_fwd_scratch)                                                                                            \
+    X(sublayer_fwd)                                                                                                    \
+    X(sublayer_bwd_scratch)                                                                                            \
+    X(sublayer_bwd)
+#define BACKEND_FLOATS(X)                                                                                              \
     X(norm_scratch)                                                                                                    \
     X(group_norm_fwd)                                                                                                  \
     X(group_norm_bwd)                                                                                                  \
     X(batch_norm_stats)                                                                                                \
     X(batch_norm_fwd)                                                                                                  \
     X(batch_norm_bwd)                                                                                                  \
-    X(sublayer_kept)                                                                                                   \
-    X(sublayer_fwd_scratch)                                                                                            \
-    X(sublayer_fwd)                                                                                                    \
-    X(sublayer_bwd_scratch)                                                                                            \
-    X(sublayer_bwd)                                                                                                    \
     X(act_fwd)                                                                                                         \
     X(act_bwd)                                                                                                         \
     X(axpby)                                                                                                           \
@@ -244,20 +259,27 @@ typedef struct Backend {
     X(adam)                                                                                                            \
     X(muon_scratch)                                                                                                    \
     X(muon)
+#define BACKEND_FUNCTIONS(X) BACKEND_PRODUCTS(X) BACKEND_FLOATS(X)
 
-/* Table i of those that were compiled in and that this CPU can run, the best first, the reference last; NULL after it.
- */
-const Backend *backend_at(int i);
+/* Table i of those of this precision that were compiled in and that this CPU can run, the best first, the reference
+ * last; NULL after it. */
+const Backend *backend_at(Precision p, int i);
 
-/* The one of that name (avx512, avx2, neon, baseline, ref), or NULL. */
-const Backend *backend_by_simd(const char *simd);
+/* The one of that name (amx, avx512bf16, avx512, avx2, neon, baseline, ref), or NULL. */
+const Backend *backend_by_simd(Precision p, const char *simd);
 
 /* The one that the environment variable SDLORA_SIMD names, or the best. Never NULL: what the variable names in vain is
- * for backend_check to refuse. */
+ * for backend_check to refuse. AUTO: bfloat16 where that pays, in units that are faster than Winograd in fp32. That is
+ * AMX: with vdpbf16ps, at its best twice as fast as multiply-adds and on Intel's cores without AMX a quarter, a direct
+ * convolution does not pass Winograd's. backend_get: in fp32, for those whom nobody asks. */
+const Backend *backend_of(Precision p);
 const Backend *backend_get(void);
 
-/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none of them. */
+/* 0, or ERR_USAGE when SDLORA_SIMD is set, not empty, and names none in any precision. */
 int backend_check(Err *e);
+
+/* Why there is no AMX: a sentence without its beginning ("this processor has none"), or NULL: there is. */
+const char *backend_why_no_amx(void);
 
 /* Settle OpenBLAS: the right kernels for this CPU, one thread. Call it once, after threads_init, before any kernel. */
 void backend_init(void);

@@ -116,6 +116,7 @@ typedef struct UnetOptions {
     bool l1;          /* loss, when train: scale * sum |.| or (.)^2 */
     double loss_scale;
     ConvAlgo conv;
+    Precision precision;
     bool mixed; /* classes can be mixed; not for training */
     int times;  /* > 0: timesteps are chosen out of so many, whose embeddings are computed once; not for training */
     const Unet *twin; /* of the same model and size of images, run with the same weights: shares its filters */

@@ -77,6 +77,7 @@ typedef struct SampleConfig {
     ClipKind clip;
     bool batch_stats; /* BatchNorm takes the statistics of the batch */
     ConvAlgo conv;
+    Precision precision;
     uint64_t seed;
     /* A picture (s,s,c) in [-1,1] for all images to begin with, borrowed; NULL: pure noise. */
     const float *init;

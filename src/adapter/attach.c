@@ -21,9 +21,10 @@ typedef struct Room {
 static size_t kernel_bytes(const AdapterLayer *l)
 {
     const Factors f = factors_of(l);
+    const size_t data = backend_get()->linear_bwd_data_scratch(f.rows, l->rank, f.cols, threads_count());
     const size_t weight = backend_get()->linear_bwd_weight_scratch(1, f.rows, l->rank, f.cols, threads_count());
 
-    return mem_max(mem_max(lora_product_scratch(l), magnitude_scratch(l)), weight);
+    return mem_max(mem_max(lora_product_scratch(l), magnitude_scratch(l)), mem_max(data, weight));
 }
 
 /* Where the parts begin; bytes in all. */
@@ -202,7 +203,7 @@ static void backward_layer(const Adapter *a, const AdapterLayer *l, char *scratc
         mask_columns(room.left, left, mask, f.rows, l->rank);
         left = room.left;
     }
-    be->linear_bwd_data((Grad){f.left->grad, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols);
+    be->linear_bwd_data((Grad){f.left->grad, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols, room.kernel);
     be->linear_bwd_weight((Grad){f.right->grad, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols, room.kernel);
     if (mask)
         mask_columns(f.left->grad, f.left->grad, mask, f.rows, l->rank);

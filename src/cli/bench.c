@@ -72,6 +72,7 @@ static real *noise(size_t n, uint64_t stream, Err *e)
 enum { PEAK_ROUNDS = 2000 };
 
 typedef struct Peak {
+    const Backend *be;
     real out;
     double flops;
 } Peak;
@@ -79,12 +80,12 @@ typedef struct Peak {
 static void run_peak(void *ctx)
 {
     Peak *p = ctx;
-    p->flops = backend_get()->peak(&p->out, PEAK_ROUNDS);
+    p->flops = p->be->peak(&p->out, PEAK_ROUNDS);
 }
 
-double bench_peak(int runs)
+double bench_peak(Precision precision, int runs)
 {
-    Peak p = {0, 0};
+    Peak p = {backend_of(precision), 0, 0};
     double times[RUNS_MAX] = {0};
     measure_runs(times, run_peak, &p, runs < RUNS_MAX ? runs : RUNS_MAX);
     return p.flops / times[0] * 1e-9; /* a disturbance can only hide it */
@@ -95,6 +96,7 @@ double bench_peak(int runs)
 enum { GEMM_N = 16, GEMM_SIZE = 512 };
 
 typedef struct Gemm {
+    const Backend *be;
     real *x, *w, *y;
     void *scratch;
 } Gemm;
@@ -102,16 +104,17 @@ typedef struct Gemm {
 static void run_gemm(void *ctx)
 {
     Gemm *g = ctx;
-    backend_get()->linear_fwd(g->y, g->x, g->w, NULL, NULL, GEMM_N, GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, g->scratch);
+    g->be->linear_fwd(g->y, g->x, g->w, NULL, NULL, GEMM_N, GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, g->scratch);
 }
 
-int bench_gemm(double *gflops, int runs, Err *e)
+int bench_gemm(double *gflops, Precision p, int runs, Err *e)
 {
+    const Backend *be = backend_of(p);
     size_t square = (size_t)GEMM_SIZE * GEMM_SIZE;
-    Gemm g = {noise(GEMM_N * square, 1, e), noise(square, 2, e),
-              mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
-              mem_alloc(backend_get()->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, threads_count()), 1,
-                        "scratch memory", e)};
+    Gemm g = {
+        be, noise(GEMM_N * square, 1, e), noise(square, 2, e),
+        mem_alloc(GEMM_N * square, sizeof(real), "the benchmark", e),
+        mem_alloc(be->linear_fwd_scratch(GEMM_SIZE, GEMM_SIZE, GEMM_SIZE, threads_count()), 1, "scratch memory", e)};
     int rc = -1;
     if (g.x && g.w && g.y && g.scratch) {
         *gflops = 2.0 * GEMM_N * GEMM_SIZE * (double)square / measure(run_gemm, &g, runs) * 1e-9;
@@ -127,6 +130,7 @@ int bench_gemm(double *gflops, int runs, Err *e)
 /* ---- convolutions ---- */
 
 typedef struct Conv {
+    const Backend *be;
     ConvShape s;
     ConvPass pass;
     real *x, *y, *w, *b, *dw, *db, *u[2];
@@ -136,7 +140,7 @@ typedef struct Conv {
 static void run_conv(void *ctx)
 {
     const Conv *c = ctx;
-    const Backend *be = backend_get();
+    const Backend *be = c->be;
     if (c->pass == CONV_FWD)
         be->conv3_fwd(c->y, c->x, c->w, c->u[0], c->b, c->s, c->scratch);
     else if (c->pass == CONV_BWD_DATA)
@@ -163,11 +167,11 @@ static void conv_free(Conv *c)
     mem_free(c->scratch);
 }
 
-static int conv_make(Conv *c, ConvShape s, Err *e)
+static int conv_make(Conv *c, const Backend *be, ConvShape s, Err *e)
 {
-    const Backend *be = backend_get();
     size_t pixels = (size_t)s.n * (size_t)s.h * (size_t)s.w, weights = 9 * (size_t)s.ci * (size_t)s.co, scratch = 0;
     memset(c, 0, sizeof *c);
+    c->be = be;
     c->s = s;
     for (int p = CONV_FWD; p <= CONV_BWD_WEIGHT; p++) {
         const size_t pass = be->conv3_scratch(s, (ConvPass)p, threads_count());
@@ -193,15 +197,15 @@ static int conv_make(Conv *c, ConvShape s, Err *e)
     return 0;
 }
 
-static int bench_conv(BenchConv *out, int runs, Err *e)
+static int bench_conv(BenchConv *out, const Backend *be, int runs, Err *e)
 {
     Conv c;
-    int rc = conv_make(&c, out->shape, e);
+    int rc = conv_make(&c, be, out->shape, e);
     for (int p = CONV_FWD; !rc && p <= CONV_BWD_WEIGHT; p++) {
         if (!out->wanted[p])
             continue;
         c.pass = (ConvPass)p;
-        out->algo[p] = backend_get()->conv3_algo(out->shape, c.pass);
+        out->algo[p] = be->conv3_algo(out->shape, c.pass);
         out->seconds[p] = measure(run_conv, &c, runs);
     }
     out->flops = conv_flops(out->shape);
@@ -237,7 +241,7 @@ int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e
         out[k].wanted[CONV_BWD_DATA] |= node_wants(node, 0);
     }
     for (int i = 0; i < n; i++)
-        if (bench_conv(&out[i], runs, e))
+        if (bench_conv(&out[i], g->be, runs, e))
             return -1;
     return n;
 }
@@ -351,7 +355,7 @@ static int measure_draw(BenchPass *out, Draw *d, int runs, Err *e)
     return d->rc;
 }
 
-int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
+int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, Precision p, int runs, Err *e)
 {
     SampleConfig c = sample_config_default(&m->config);
     int *classes = mem_alloc((size_t)n, sizeof *classes, "the benchmark", e);
@@ -361,6 +365,7 @@ int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e)
     c.sampler = &SAMPLERS[SAMPLER_UNIPC];
     c.steps = DRAW_STEPS;
     c.conv = conv;
+    c.precision = p;
     for (int i = 0; classes && i < n; i++)
         classes[i] = i % m->config.classes;
     d.images =

@@ -25,10 +25,10 @@ typedef struct BenchPass { /* a step of training or of sampling */
 
 /* GFLOP/s of multiply-adds in registers, on all threads, with the instructions in use: the peak, so the best run
  * counts. */
-double bench_peak(int runs);
+double bench_peak(Precision p, int runs);
 
 /* GFLOP/s of a large matrix product on all threads. */
-int bench_gemm(double *gflops, int runs, Err *e);
+int bench_gemm(double *gflops, Precision p, int runs, Err *e);
 
 /* The distinct 3x3 convolutions of the graph with their times; their number, or -1. */
 int bench_convs(BenchConv out[BENCH_CONVS_MAX], const Graph *g, int runs, Err *e);
@@ -39,6 +39,6 @@ int bench_train(BenchPass *out, Trainer *t, const TrainConfig *c, int runs, Err 
 /* One step of drawing n images with the model's default settings, by UniPC: what sampler_draw does for it, with its
  * batches side by side, its table of times, the noise it begins with, and both passes of guidance where there is
  * any. */
-int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, int runs, Err *e);
+int bench_draw(BenchPass *out, Model *m, int n, ConvAlgo conv, Precision p, int runs, Err *e);
 
 #endif

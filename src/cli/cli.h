@@ -34,6 +34,7 @@ int cmd_info(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
 void cli_put(FILE *f, const char *text);
@@ -124,6 +125,10 @@ extern const char *const BATCH_STATS_NAMES[];
 #define OPTION_CONV(T, member) \
     {.name = "conv", .flags = OPT_DRAWN, \
      OPTION_OWN(T, FIELD_ENUM, member, .names = CONV_NAMES, .help = "how convolutions are computed")}
+#define OPTION_PRECISION(T, member) \
+    {.name = "precision", .flags = OPT_DRAWN, \
+     OPTION_OWN(T, FIELD_ENUM, member, .names = PRECISION_NAMES, \
+                .help = "of products; bf16: rounded operands, all else in fp32; auto: bf16 where that is faster")}
 #define OPTION_MEM(T, member) \
     {.name = "mem", OPTION_OWN(T, FIELD_BYTES, member, \
                                .help = "memory to take at most, as 512MB [what the machine has]")}

@@ -15,6 +15,7 @@ typedef struct BenchArgs {
     Preset preset;
     int batch, micro, eval, runs, threads;
     ConvAlgo conv;
+    Precision precision;
     bool json, quiet;
 } BenchArgs;
 
@@ -29,6 +30,7 @@ static const Option OPTIONS[] = {
     {.name = "eval-size", OWN(FIELD_INT, eval, .min = 1, .max = 1e5, .help = "images of a sampling step")},
     {.name = "runs", OWN(FIELD_INT, runs, .min = 1, .max = 64, .help = "runs of which the median counts")},
     OPTION_CONV(BenchArgs, conv),
+    OPTION_PRECISION(BenchArgs, precision),
     OPTION_THREADS(BenchArgs),
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
     {.name = "quiet", .letter = 'q', OWN(FIELD_BOOL, quiet, .help = "results and errors only")},
@@ -48,11 +50,21 @@ static const OptionTable TABLE = {
 
 typedef struct Bench {
     const BenchArgs *args;
-    double peak, sgemm; /* GFLOP/s */
+    double floats, peak, gemm; /* GFLOP/s: of multiply-adds in fp32; of the products asked for */
     BenchConv convs[BENCH_CONVS_MAX];
     int n_convs, micro;
     BenchPass train, eval, single;
 } Bench;
+
+static const Backend *backend(const Bench *b)
+{
+    return backend_of(b->args->precision);
+}
+
+static bool is_bf16(const Bench *b)
+{
+    return backend(b)->precision == PRECISION_BF16;
+}
 
 static double gflops(double flops, double seconds)
 {
@@ -115,22 +127,26 @@ static int measure_all(Bench *b, Err *e)
     c.batch = a->batch ? a->batch : a->preset == PRESET_SEED ? 16 : 128;
     c.micro_batch = a->micro;
     c.conv = a->conv;
+    c.precision = a->precision;
     c.val_images = 0;
     c.steps = 1000000;
     m = model_new(&config, true, 1, e);
     if (!m)
         return -1;
     say(a, "the peak and a matrix product");
-    b->peak = bench_peak(a->runs);
-    rc = bench_gemm(&b->sgemm, a->runs, e);
+    b->floats = bench_peak(PRECISION_FP32, a->runs);
+    b->peak = is_bf16(b) ? bench_peak(PRECISION_BF16, a->runs) : b->floats;
+    rc = bench_gemm(&b->gemm, a->precision, a->runs, e);
     if (!rc)
         rc = measure_training(b, m, &c, e);
     model_free(m);
     if (rc || !(m = model_new(&config, false, 1, e)))
         return -1;
     say(a, "a sampling step");
-    rc = bench_draw(&b->eval, m, a->eval, a->conv, a->runs, e) || bench_draw(&b->single, m, 1, a->conv, a->runs, e) ? -1
-                                                                                                                    : 0;
+    rc = bench_draw(&b->eval, m, a->eval, a->conv, a->precision, a->runs, e) ||
+                 bench_draw(&b->single, m, 1, a->conv, a->precision, a->runs, e)
+             ? -1
+             : 0;
     model_free(m);
     return rc;
 }
@@ -164,11 +180,13 @@ static int print_json(const Bench *b, Err *e)
                                               gflops(c->flops, c->seconds[p]) / b->peak));
         json_array_append_new(convs, o);
     }
-    root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION,
-                     "preset", PRESET_NAMES[b->args->preset], "simd", backend_get()->simd, "openblas_core",
-                     backend_blas_core(), "threads", threads_count(), "micro_batch", b->micro, "peak_gflops", b->peak,
-                     "sgemm_gflops", b->sgemm, "convolutions", convs, "train_step", pass_json(&b->train, b->peak),
-                     "sample_step", pass_json(&b->eval, b->peak), "single_image_step", pass_json(&b->single, b->peak));
+    root =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "version", SDLORA_VERSION,
+                  "preset", PRESET_NAMES[b->args->preset], "precision", PRECISION_NAMES[backend(b)->precision], "simd",
+                  backend(b)->simd, "openblas_core", backend_blas_core(), "threads", threads_count(), "micro_batch",
+                  b->micro, "fp32_peak_gflops", b->floats, "peak_gflops", b->peak, "gemm_gflops", b->gemm,
+                  "convolutions", convs, "train_step", pass_json(&b->train, b->peak), "sample_step",
+                  pass_json(&b->eval, b->peak), "single_image_step", pass_json(&b->single, b->peak));
     text = json_text(root, JSON_INDENT(2), "the measurements", e);
     json_decref(root);
     if (!text)
@@ -190,11 +208,16 @@ static void print_pass(const char *what, const BenchPass *p, double peak)
 
 static void print_text(const Bench *b)
 {
-    printf("sdlora %s, preset %s, SIMD %s, OpenBLAS core %s, %d thread%s, median of %d\n", SDLORA_VERSION,
-           PRESET_NAMES[b->args->preset], backend_get()->simd, backend_blas_core(), threads_count(),
-           threads_count() == 1 ? "" : "s", b->args->runs);
-    printf("peak of multiply-adds: %.1f GFLOP/s (100%%); sgemm: %.1f GFLOP/s (%.0f%%)\n\n", b->peak, b->sgemm,
-           100 * b->sgemm / b->peak);
+    printf("sdlora %s, preset %s, %s, SIMD %s, OpenBLAS core %s, %d thread%s, median of %d\n", SDLORA_VERSION,
+           PRESET_NAMES[b->args->preset], PRECISION_NAMES[backend(b)->precision], backend(b)->simd, backend_blas_core(),
+           threads_count(), threads_count() == 1 ? "" : "s", b->args->runs);
+    if (is_bf16(b))
+        printf("peak of multiply-adds in fp32: %.1f GFLOP/s (%.0f%%)\npeak of products in bf16", b->floats,
+               100 * b->floats / b->peak);
+    else
+        printf("peak of multiply-adds");
+    printf(": %.1f GFLOP/s (100%%); matrix product: %.1f GFLOP/s (%.0f%%)\n\n", b->peak, b->gemm,
+           100 * b->gemm / b->peak);
     printf("3x3 convolutions of %d images; GFLOP/s of the direct algorithm, share of the peak\n", b->micro);
     printf("%-22s %6s  %-28s  %-28s  %-28s\n", "shape", "layers", "forward", "backward, data", "backward, weights");
     for (int i = 0; i < b->n_convs; i++) {

@@ -8,14 +8,14 @@
 
 #include "adapter_tools.h"
 
-typedef enum Precision { PRECISION_F32, PRECISION_F16, PRECISION_BF16 } Precision;
-static const char *const PRECISION_NAMES[] = {"f32", "f16", "bf16", NULL};
+typedef enum SaveDtype { SAVE_F32, SAVE_F16, SAVE_BF16 } SaveDtype;
+static const char *const SAVE_NAMES[] = {"f32", "f16", "bf16", NULL};
 
 typedef struct ConvertArgs {
     const char *model, *output;
     char model_file[FILE_PATH_MAX];
     AdapterFormat format;
-    Precision precision;
+    SaveDtype precision;
 } ConvertArgs;
 
 /* clang-format off */
@@ -26,7 +26,7 @@ static const Option OPTIONS[] = {
     {.name = "output", .alias = "out", .letter = 'o', .arg = "PATH",
      OPTION_OWN(ConvertArgs, FIELD_TEXT, output, .help = "what to write: a directory for peft, else a file")},
     {.name = "dtype",
-     OPTION_OWN(ConvertArgs, FIELD_ENUM, precision, .names = PRECISION_NAMES, .help = "how numbers are stored")},
+     OPTION_OWN(ConvertArgs, FIELD_ENUM, precision, .names = SAVE_NAMES, .help = "how numbers are stored")},
     {0},
 };
 /* clang-format on */

@@ -21,6 +21,7 @@ typedef struct PredictArgs {
     TextList loras;
     bool batch_stats, quiet;
     ConvAlgo conv;
+    Precision precision;
     size_t max_bytes;
     int threads;
 } PredictArgs;
@@ -36,6 +37,7 @@ static const Option OPTIONS[] = {
     OPTION_LORAS(PredictArgs),
     OPTION_BN(PredictArgs, batch_stats),
     OPTION_CONV(PredictArgs, conv),
+    OPTION_PRECISION(PredictArgs, precision),
     OPTION_MEM(PredictArgs, max_bytes),
     OPTION_THREADS(PredictArgs),
     OPTION_QUIET(PredictArgs),
@@ -59,8 +61,13 @@ typedef struct Tensors {
 
 static UnetOptions network(const Tensors *t, const PredictArgs *a)
 {
-    return (UnetOptions){
-        .n = t->n, .h = t->h, .w = t->w, .batch_stats = a->batch_stats, .conv = a->conv, .workers = t->workers};
+    return (UnetOptions){.n = t->n,
+                         .h = t->h,
+                         .w = t->w,
+                         .batch_stats = a->batch_stats,
+                         .conv = a->conv,
+                         .precision = a->precision,
+                         .workers = t->workers};
 }
 
 static const StTensor *need(const StFile *f, const char *name, DType dtype, int nd, Err *e)

@@ -197,6 +197,14 @@ static void command_row(Report *r, const RunInfo *run)
         report_row(r, "command", "finetune, of %s%s%.12s", name, base ? ", SHA-256 " : "", base ? base : "");
 }
 
+/* Where it is not the usual one */
+static void precision_row(Report *r, const RunInfo *run)
+{
+    const char *precision = runinfo_option(run, "precision");
+    if (precision[0] && strcmp(precision, PRECISION_NAMES[PRECISION_FP32]) != 0)
+        report_row(r, "precision", "%s", precision);
+}
+
 /* What finetune leaves is an adapter first. */
 static int adapter_of_run(Report *r, const RunInfo *run, Err *e)
 {
@@ -235,6 +243,7 @@ int info_run(Report *r, const char *dir, Err *e)
     } else if (!rc) {
         report_title(r, "run", "run", dir);
         command_row(r, run);
+        precision_row(r, run);
         report_row(r, "state", "%s", RUN_STATE_NAMES[run->state]);
         names_row(r, run);
         info_training(r, run, -1, NULL);
@@ -301,6 +310,7 @@ int info_checkpoint(Report *r, const char *dir, Err *e)
         report_text(r, "run", known ? run->dir : "not known: no run.json where it should lie", 0);
         if (known) {
             command_row(r, run);
+            precision_row(r, run);
             info_training(r, run, step, NULL);
             resume_row(r, run->command, " ", dir, "");
         }

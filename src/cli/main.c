@@ -32,6 +32,7 @@ static const Command COMMANDS[] = {
     {"noise", cmd_noise, "draw how images dissolve into noise"},
     {"data", cmd_data, "say what a data set holds, or make one in another style"},
     {"info", cmd_info, "say what a file or a directory is"},
+    {"report", cmd_report, "show a run as a page"},
     {"list", cmd_list, "the runs there are, a line each"},
     {"bench", cmd_bench, "measure this machine"},
 };
@@ -63,8 +64,11 @@ static int version(int argc, char **argv)
     if (verbose) {
         threads_init(0);
         backend_init();
-        printf("backend: %s, SIMD: %s\nOpenBLAS core: %s\nthreads: %d\n", backend_get()->name, backend_get()->simd,
-               backend_blas_core(), threads_count());
+        printf("backend: %s, SIMD: %s, in bfloat16: %s\n", backend_get()->name, backend_get()->simd,
+               backend_of(PRECISION_BF16)->simd);
+        if (backend_why_no_amx())
+            printf("AMX: %s\n", backend_why_no_amx());
+        printf("OpenBLAS core: %s\nthreads: %d\n", backend_blas_core(), threads_count());
     }
     return 0;
 }

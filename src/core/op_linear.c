@@ -10,6 +10,8 @@ static size_t linear_scratch(const Node *n, const Graph *g)
 
     if (node_trains(n, 1) || node_trains(n, 2))
         bwd = g->be->linear_bwd_weight_scratch(n->attr.linear.n, rows, in, out, g->threads);
+    if (node_trains(n, 0))
+        bwd = mem_max(bwd, g->be->linear_bwd_data_scratch(rows, in, out, g->threads));
     return mem_max(fwd, bwd);
 }
 
@@ -29,7 +31,7 @@ static void linear_bwd(Node *n, const Graph *g)
         g->be->linear_bwd_weight(node_grad(n, 1), node_grad(n, 2), node_val(n, 0), dy, images, rows, in, out,
                                  g->scratch);
     if (node_wants(n, 0))
-        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out);
+        g->be->linear_bwd_data(node_grad(n, 0), dy, node_val(n, 1), images, rows, in, out, g->scratch);
     if (dres.p && dres.p != dy)
         g->be->axpby(dres.p, dy, n->grad.numel, 1, dres.beta);
 }

@@ -88,7 +88,8 @@ UnetOptions sample_network(const SampleConfig *c, const Model *m, int n)
                          .times = c->steps,
                          .mixed = c->mix != NULL,
                          .batch_stats = c->batch_stats,
-                         .conv = c->conv};
+                         .conv = c->conv,
+                         .precision = c->precision};
 }
 
 /* p->bytes, and how many workers there really are, for batches of `groups` groups and so many workers at most. */

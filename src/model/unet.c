@@ -91,7 +91,7 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     Nn c;
 
     *u = (Unet){.model = m, .n = o->n, .h = o->h, .w = o->w};
-    u->g = graph_new(backend_get(), o->train, e);
+    u->g = graph_new(backend_of(o->precision), o->train, e);
     if (!u->g)
         return -1;
     u->g->twin = o->twin ? o->twin->g : NULL;

@@ -87,7 +87,7 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
     if (c.n_workers == 1 && c.n % c.chunk == 0)
         return 0;
     /* a twin that only says that there is one */
-    first.g = graph_new(backend_get(), o->train, e);
+    first.g = graph_new(backend_of(o->precision), o->train, e);
     if (!first.g)
         return -1;
     part.twin = &first;

@@ -57,6 +57,7 @@ static SampleConfig settings(const ModelConfig *m, const TrainConfig *t)
     c.steps = sampler_steps(c.sampler, m) < PREVIEW_STEPS ? sampler_steps(c.sampler, m) : PREVIEW_STEPS;
     c.seed = t->seed;
     c.conv = t->conv;
+    c.precision = t->precision;
     c.max_bytes = t->max_bytes;
     return c;
 }

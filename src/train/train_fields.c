@@ -59,6 +59,9 @@ const Field TRAIN_FIELDS[] = {
         .help = "images that are not trained on, for the validation loss, at most; 0: none"},
     [TRAIN_CONV] = {FIELD_ENUM, "conv", FIELD(TrainConfig, conv), .names = CONV_NAMES,
         .what = "the convolution algorithm", .help = "how convolutions are computed"},
+    [TRAIN_PRECISION] = {FIELD_ENUM, "precision", FIELD(TrainConfig, precision), .names = PRECISION_NAMES,
+        .what = "the precision",
+        .help = "of products; bf16: rounded operands, all else in fp32; auto: bf16 where that is faster"},
     {0},
 };
 

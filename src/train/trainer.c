@@ -35,7 +35,8 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .train = true,
                          .l1 = t->c.l1,
                          .loss_scale = 1.0 / ((double)batch * (double)t->values),
-                         .conv = t->c.conv};
+                         .conv = t->c.conv,
+                         .precision = t->c.precision};
 }
 
 UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)

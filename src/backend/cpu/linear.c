@@ -161,8 +161,15 @@ static void backward_data_block(const void *job, int i, int thread)
          j->dx.p + row * in, in);
 }
 
-void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out)
+size_t K(linear_bwd_data_scratch)(int rows, int in, int out, int threads)
 {
+    (void)rows, (void)in, (void)out, (void)threads;
+    return 0;
+}
+
+void K(linear_bwd_data)(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch)
+{
+    (void)scratch;
     const int total = n * rows, block = block_rows(total, in, out);
     threads_each((total + block - 1) / block, backward_data_block, &(BwdDataJob){dx, dy, w, total, in, out, block});
 }

@@ -5,6 +5,8 @@
 #define SDLORA_REF_H
 
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #include "sdlora/backend.h"
 
@@ -12,7 +14,24 @@
 BACKEND_FUNCTIONS(REF_DECLARE)
 #undef REF_DECLARE
 
-extern const Backend ref_backend;
+extern const Backend ref_backend, ref_bf16_backend;
+
+/* With rounded operands (ref_sublayer.c) */
+extern __typeof__(*((Backend *)0)->sublayer_fwd) ref_bf16_sublayer_fwd;
+extern __typeof__(*((Backend *)0)->sublayer_bwd) ref_bf16_sublayer_bwd;
+
+/* The nearest float whose lower half is zero, ties to even; NaN stays NaN. */
+static inline double ref_bf16(double x)
+{
+    float f = (float)x;
+    uint32_t u;
+    if (isnan(f))
+        return x;
+    memcpy(&u, &f, sizeof u);
+    u = (u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000;
+    memcpy(&f, &u, sizeof f);
+    return (double)f;
+}
 
 /* *p = beta * *p + v; with beta 0, whatever was there */
 static inline void ref_update(real *p, double v, real beta)

@@ -22,9 +22,16 @@ void ref_linear_fwd(real *y, const real *x, const real *w, const real *b, const 
         }
 }
 
-/* dx[r,i] = sum_o dy[r,o] w[o,i] */
-void ref_linear_bwd_data(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out)
+size_t ref_linear_bwd_data_scratch(int rows, int in, int out, int threads)
 {
+    (void)rows, (void)in, (void)out, (void)threads;
+    return 0;
+}
+
+/* dx[r,i] = sum_o dy[r,o] w[o,i] */
+void ref_linear_bwd_data(Grad dx, const real *dy, const real *w, int n, int rows, int in, int out, void *scratch)
+{
+    (void)scratch;
     const size_t all = (size_t)n * (size_t)rows, ni = (size_t)in, no = (size_t)out;
     for (size_t r = 0; r < all; r++)
         for (size_t i = 0; i < ni; i++) {

@@ -1,5 +1,6 @@
 /* A residual sublayer of a transformer, pixel by pixel: with z = x + f(u), f(u) = W2 mid(W1 u + b1) + b2,
  *   pre-norm   u = LN(x), y = z          post-norm   u = x, y = LN(z)
+ * In bfloat16 the operands of products are rounded, unless it is attention.
  * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Nothing
  * is kept for backward, which goes forward again. */
 #include <string.h>
@@ -11,6 +12,7 @@ typedef struct Work {
     double *x, *u, *z, *dy, *dz, *du, *dx; /* c each */
     double *h, *m, *dm, *dh;               /* f each: h = W1 u + b1, m = mid(h) */
     double *sum[SUB_INPUTS];               /* of the gradient of each input but x */
+    bool round;                            /* the operands of products */
 } Work;
 
 static size_t length(int i, SublayerShape s)
@@ -63,6 +65,11 @@ static void load(double *to, const real *from, int len)
 {
     for (int i = 0; i < len; i++)
         to[i] = (double)from[i];
+}
+
+static double operand(const Work *a, double x)
+{
+    return a->round ? ref_bf16(x) : x;
 }
 
 /* ---- layer normalisation: xh = (v - mean) rstd, LN(v) = gamma xh + beta, mean and variance over the channels ---- */
@@ -142,13 +149,13 @@ static void pixel(Work *a, const real *x, int n, const real *const in[], Sublaye
     for (int j = 0; j < s.f; j++) {
         a->h[j] = (double)in[SUB_B1][b1_at(n, j, s)];
         for (int k = 0; k < s.c; k++)
-            a->h[j] += (double)in[SUB_W1][w1_at(n, j, k, s)] * a->u[k];
+            a->h[j] += operand(a, (double)in[SUB_W1][w1_at(n, j, k, s)]) * operand(a, a->u[k]);
     }
     middle(a->m, a->h, s);
     for (int k = 0; k < s.c; k++) {
         a->z[k] = a->x[k] + (double)in[SUB_B2][k];
         for (int j = 0; j < s.f; j++)
-            a->z[k] += (double)in[SUB_W2][w2_at(n, k, j, s)] * a->m[j];
+            a->z[k] += operand(a, (double)in[SUB_W2][w2_at(n, k, j, s)]) * operand(a, a->m[j]);
     }
 }
 
@@ -166,16 +173,16 @@ static void pixel_bwd(Work *a, const real *dy, int n, const real *const in[], Su
     for (int k = 0; k < s.c; k++) {
         a->sum[SUB_B2][k] += a->dz[k];
         for (int j = 0; j < s.f; j++) {
-            a->sum[SUB_W2][w2_at(n, k, j, s)] += a->dz[k] * a->m[j];
-            a->dm[j] += (double)in[SUB_W2][w2_at(n, k, j, s)] * a->dz[k];
+            a->sum[SUB_W2][w2_at(n, k, j, s)] += operand(a, a->dz[k]) * operand(a, a->m[j]);
+            a->dm[j] += operand(a, (double)in[SUB_W2][w2_at(n, k, j, s)]) * operand(a, a->dz[k]);
         }
     }
     middle_bwd(a->dh, a->dm, a->h, a->m, s);
     for (int j = 0; j < s.f; j++) {
         a->sum[SUB_B1][b1_at(n, j, s)] += a->dh[j];
         for (int k = 0; k < s.c; k++) {
-            a->sum[SUB_W1][w1_at(n, j, k, s)] += a->dh[j] * a->u[k];
-            a->du[k] += (double)in[SUB_W1][w1_at(n, j, k, s)] * a->dh[j];
+            a->sum[SUB_W1][w1_at(n, j, k, s)] += operand(a, a->dh[j]) * operand(a, a->u[k]);
+            a->du[k] += operand(a, (double)in[SUB_W1][w1_at(n, j, k, s)]) * operand(a, a->dh[j]);
         }
     }
     if (s.pre_norm)
@@ -204,10 +211,10 @@ size_t ref_sublayer_bwd_scratch(SublayerShape s, int threads)
     return scratch_bytes(s);
 }
 
-void ref_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+static void forward(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch, bool round)
 {
     Work a = work_at(scratch, s);
-    (void)kept;
+    a.round = round;
     for (size_t i = 0; i < (size_t)s.n * (size_t)s.p; i++) {
         pixel(&a, in[SUB_X] + i * (size_t)s.c, (int)(i / (size_t)s.p), in, s);
         if (!s.pre_norm)
@@ -217,11 +224,10 @@ void ref_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], S
     }
 }
 
-void ref_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
-                      void *scratch)
+static void backward(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch, bool round)
 {
     Work a = work_at(scratch, s);
-    (void)kept;
+    a.round = round;
     for (int i = 0; i < SUB_INPUTS; i++)
         memset(a.sum[i], 0, length(i, s) * sizeof(double));
     for (size_t i = 0; i < (size_t)s.n * (size_t)s.p; i++) {
@@ -235,4 +241,30 @@ void ref_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *co
     for (int i = 0; i < SUB_INPUTS; i++)
         for (size_t k = 0; k < length(i, s); k++)
             ref_put(d[i], k, a.sum[i][k]);
+}
+
+void ref_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+{
+    (void)kept;
+    forward(y, row, in, s, scratch, false);
+}
+
+void ref_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
+                      void *scratch)
+{
+    (void)kept;
+    backward(d, dy, in, s, scratch, false);
+}
+
+void ref_bf16_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+{
+    (void)kept;
+    forward(y, row, in, s, scratch, !s.attention);
+}
+
+void ref_bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
+                           void *scratch)
+{
+    (void)kept;
+    backward(d, dy, in, s, scratch, !s.attention);
 }

@@ -96,6 +96,7 @@ static const Option OPTIONS[] = {
     {.name = "batch-size", .alias = "batch",
      OWN(FIELD_INT, config.batch, .max = 100000, .help = "images at once, 0: chosen; does not change them")},
     OPTION_CONV(SampleArgs, config.conv),
+    OPTION_PRECISION(SampleArgs, config.precision),
     OPTION_MEM(SampleArgs, config.max_bytes),
     OPTION_THREADS(SampleArgs),
     OPTION_PROGRESS(SampleArgs),

@@ -1,0 +1,23 @@
+/* The functions of a table in bfloat16 (table.c): the products of its own, and the rest of its instruction set's. */
+#ifndef SDLORA_BF16_KERNELS_H
+#define SDLORA_BF16_KERNELS_H
+
+#include "../conv/conv.h"
+#include "../kernels.h"
+#include "bf16.h"
+
+#define DECLARE(name) extern __typeof__(*((Backend *)0)->name) B(name);
+BACKEND_PRODUCTS(DECLARE)
+#undef DECLARE
+
+extern const Backend B(backend_table);
+
+/* A gradient of weights: sums of 16 images or more are made side by side, CONV_CHUNKS of them at most, and of
+ * CONV_PARTIAL reals in all. They depend on shapes only. A training's networks have fewer images and a thread each. */
+static inline int weight_chunks(int images, size_t weights)
+{
+    const size_t fit = CONV_PARTIAL / weights;
+    return max_int(1, (int)mem_min(mem_min(CONV_CHUNKS, fit), (size_t)images / 16));
+}
+
+#endif
