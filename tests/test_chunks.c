@@ -78,7 +78,11 @@ static void test_each_once(void **state)
                     want[i] += want[i + w];
             check_ok(unet_chunks_build(&c, m, &o, chunk, &err), err);
             assert_in_range(c.n_workers, 1, threads);
-            assert_true(n / chunk < threads || c.n_workers == threads);
+            /* side by side, as soon as whole chunks are for more than half of the threads */
+            if (2 * (n / chunk) > threads)
+                assert_int_equal(c.n_workers, chunks < threads ? chunks : threads);
+            else
+                assert_int_equal(c.n_workers, 1);
             for (int again = 0; again < 2; again++) {
                 Trace t = {.late = threads > 1 && n / chunk >= threads ? 1 : 0};
                 assert_true(unet_chunks_run(&c, note_work, &t) == want[0]);
