@@ -97,16 +97,16 @@ static void test_a_batch_for_each(void **state)
 {
     Model *m = make_model(PRESET_MNIST);
     SampleConfig c = sample_config_default(&m->config);
-    const int classes[4 * BACKEND_GROUP] = {0};
+    const int none[4 * BACKEND_GROUP] = {0};
     SamplePlan p;
     Err err;
 
     (void)state;
     threads_init(2);
-    check_ok(sample_measure(&p, m, classes, 4 * BACKEND_GROUP, &c, &err), err);
+    check_ok(sample_measure(&p, m, none, 4 * BACKEND_GROUP, &c, &err), err);
     assert_true(p.batch == 2 * BACKEND_GROUP && p.workers == 2);
     threads_init(4);
-    check_ok(sample_measure(&p, m, classes, 4 * BACKEND_GROUP, &c, &err), err);
+    check_ok(sample_measure(&p, m, none, 4 * BACKEND_GROUP, &c, &err), err);
     assert_true(p.batch == BACKEND_GROUP && p.workers == 4);
     threads_init(THREADS);
     model_free(m);
