@@ -16,7 +16,7 @@ SampleConfig sample_config_default(const ModelConfig *m)
         .negative = -1,
         .cfg_low = 0.3, /* doc/recipes.md has the figures of other intervals and scales */
         .cfg_high = 5,
-        .cfg_scale = m->null_class ? 1.4 : 1,
+        .cfg_scale = m->null_class ? 1.5 : 1,
         .clip = m->clip,
     };
 }
