@@ -518,6 +518,11 @@ again: dies before the last who reads it|src/core/again.c|s/(s = next_read(p, n,
 again: the concat's inputs lie where it was|src/core/plan.c|s/!p->g->nodes\[j\]->again\[0\] \&\& //|test_plan
 again: all is kept|src/core/again.c|s/p->g->again \&\& !p->plain/0/|test_plan
 plan: a gradient over a value that is still read|src/core/plan.c|s/p->g->items\[item\].end == bwd_step(p, user) \&\&/p->g->items[item].end >= 0 \&\&/|test_plan
+chunks: threads without one|src/model/unet_chunks.c|s/2 \* whole <= most ? 1/whole < most ? 1/|test_chunks
+chunks: the short one is forgotten|src/model/unet_chunks.c|s/c->chunks <= c->n_workers ? c->chunks : //|test_chunks
+chunks: what is left is not added|src/model/tree_sum.c|s/if (s->n_left > 0)/if (0)/|test_chunks
+chunks: a sum without a neighbour waits for none|src/model/tree_sum.c|s/a->width = next_width(s, own, 2 \* width)/a->width = 2 * width/|test_chunks
+sampler: batches too large for many threads|src/model/sampler_plan.c|s/< threads_count() ? 1 : 2/< 0 ? 1 : 2/|test_sampler_memory
 fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
 fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
 loop: every epoch is attended to|src/run/loop.c|s/return least > steps ?/return 0 ?/|test_loop
