@@ -1,6 +1,7 @@
 # make            the program, ./sdlora            make test       the whole test suite
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
+# make results    the table of the README, an hour
 # make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; prefix, DESTDIR; V=1 shows the commands.
 # Asserts are compiled in: they stand around loops, not inside, and cost nothing measurable. CPPFLAGS=-DNDEBUG leaves them out.
@@ -149,6 +150,8 @@ check:
 	scripts/check.sh
 mutants:
 	scripts/mutants.sh
+results: sdlora
+	scripts/results.sh
 figures: sdlora
 	scripts/figures.sh
 fuzz:
@@ -164,7 +167,7 @@ clean:
 	rm -rf $(BUILD) sdlora
 
 FORCE:
-.PHONY: all test valgrind tsan check mutants figures fuzz format install uninstall clean FORCE
+.PHONY: all test valgrind tsan check mutants figures results fuzz format install uninstall clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -289,6 +289,31 @@ static void test_timesteps(void **state)
     st_close(f);
 }
 
+/* Each t as often as 1 - u lies between its alphas_cumprod and the one before: counted over an even grid of u. */
+static void test_timestep_by_alphas(void **state)
+{
+    enum { T = 60, GRID = 100000 };
+    (void)state;
+    for (int schedule = 0; schedule < 2; schedule++) {
+        Diffusion d;
+        Err e;
+        int count[T] = {0}, before = 0;
+        check_ok(diffusion_init(&d, (ScheduleKind)schedule, T, PREDICT_V, &e), e);
+        for (int i = 0; i < GRID; i++) {
+            const int t = diffusion_timestep(&d, (i + 0.5) / GRID);
+            assert_in_range(t, before, T - 1);
+            before = t;
+            count[t]++;
+        }
+        for (int t = 0; t < T; t++) {
+            double high = t > 0 ? d.alphas_cumprod[t - 1] : 1, low = t < T - 1 ? d.alphas_cumprod[t] : 0;
+            check_close(count[t], (high - low) * GRID, 1.01, 0, "count");
+        }
+        assert_int_equal(diffusion_timestep(&d, 0), 0);
+        diffusion_free(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_last_step_is_clean),
         cmocka_unit_test(test_nan_comes_through),
         cmocka_unit_test(test_timesteps),
+        cmocka_unit_test(test_timestep_by_alphas),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

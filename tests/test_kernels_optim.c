@@ -184,6 +184,105 @@ static void test_adam(void **state)
     each_backend(adam);
 }
 
+/* ---- Muon ---- */
+
+typedef struct MuonRun {
+    int rows, cols;
+    MuonStep s;
+} MuonRun;
+
+static void muon_steps(real *w, real *m, real *ema, const Backend *be, const MuonRun *r, int steps)
+{
+    const size_t numel = (size_t)r->rows * (size_t)r->cols;
+    void *scratch = scratch_room(be->muon_scratch(r->rows, r->cols));
+    for (int t = 1; t <= steps; t++) {
+        real *g = noise(numel, (uint32_t)t + 1, 3, 0.1);
+        be->muon(w, m, r->s.ema_decay > 0 ? ema : NULL, g, r->rows, r->cols, r->s, scratch);
+        mem_free(g);
+    }
+    mem_free(scratch);
+}
+
+static void muon(const Backend *be)
+{
+    static const int shapes[][2] = {{8, 8}, {16, 40}, {40, 16}, {27, 9}, {72, 32}, {8, 300}};
+    static const char *const parts[] = {"muon w", "muon m", "muon ema"};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        MuonRun r = {shapes[k][0], shapes[k][1], {.lr = 0.01, .momentum = 0.95, .grad_scale = 0.3}};
+        const size_t numel = (size_t)r.rows * (size_t)r.cols;
+        r.s.weight_decay = k % 2 ? 0.1 : 0;
+        r.s.ema_decay = k % 2 ? 0.9 : 0;
+        real *want = room(3 * numel, sizeof *want), *got = room(3 * numel, sizeof *got);
+        real *w = noise(numel, 1, 1, 0);
+        for (int part = 0; part < 3; part += 2) {
+            memcpy(want + (size_t)part * numel, w, numel * sizeof *w);
+            memcpy(got + (size_t)part * numel, w, numel * sizeof *w);
+        }
+        muon_steps(want, want + numel, want + 2 * numel, reference(), &r, 3);
+        muon_steps(got, got + numel, got + 2 * numel, be, &r, 3);
+        for (size_t i = 0; i < 3; i++) /* five rounds make of a rounding up to 3.4^5 of it */
+            check(parts[i], be, got + i * numel, want + i * numel, numel, 0, 500 * bound(3));
+        mem_free(w);
+        mem_free(want);
+        mem_free(got);
+    }
+}
+
+static void test_muon(void **state)
+{
+    (void)state;
+    each_backend(muon);
+}
+
+/* What is subtracted is nearly orthogonal, whatever the gradient's size: its rows, or columns where they are fewer, have
+ * squares of about (0.2 lr)^2 max(rows,cols) and hardly any product. (The rounds bring singular values to 0.7 .. 1.2.) */
+static void orthogonal(const Backend *be)
+{
+    for (int tall = 0; tall < 2; tall++) {
+        MuonRun r = {tall ? 64 : 12, tall ? 12 : 64, {.lr = 0.5, .grad_scale = tall ? 1e-4 : 1e3}};
+        const int side = 12, length = 64, along = tall ? 12 : 1, across = tall ? 1 : 64;
+        real *w = room(3 * 768, sizeof *w);
+        muon_steps(w, w + 768, w + 2 * 768, be, &r, 1);
+        for (int i = 0; i < side; i++)
+            for (int j = 0; j < side; j++) {
+                double sum = 0;
+                for (int k = 0; k < length; k++)
+                    sum += (double)w[i * across + k * along] * (double)w[j * across + k * along];
+                sum /= 0.01 * length;
+                if (!(sum >= (i == j ? 0.45 : -0.3) && sum <= (i == j ? 1.5 : 0.3)))
+                    fail_msg("muon (%s): rows %d and %d have the product %g", be->simd, i, j, sum);
+            }
+        mem_free(w);
+    }
+}
+
+static void test_orthogonal(void **state)
+{
+    (void)state;
+    each_backend(orthogonal);
+}
+
+/* Where nothing was ever learnt, nothing moves. */
+static void no_gradient(const Backend *be)
+{
+    real *w = noise(160, 3, 1, 0), *m = room(160, sizeof *m), *g = room(160, sizeof *g);
+    real *before = noise(160, 3, 1, 0);
+    void *scratch = scratch_room(be->muon_scratch(10, 16));
+    be->muon(w, m, NULL, g, 10, 16, (MuonStep){.lr = 0.1, .momentum = 0.95, .grad_scale = 1}, scratch);
+    assert_memory_equal(w, before, 160 * sizeof *w);
+    mem_free(scratch);
+    mem_free(w);
+    mem_free(m);
+    mem_free(g);
+    mem_free(before);
+}
+
+static void test_no_gradient(void **state)
+{
+    (void)state;
+    each_backend(no_gradient);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +290,9 @@ int main(void)
         cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_sumsq),
         cmocka_unit_test(test_adam),
+        cmocka_unit_test(test_muon),
+        cmocka_unit_test(test_orthogonal),
+        cmocka_unit_test(test_no_gradient),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

@@ -35,13 +35,21 @@ static void test_overfits_a_few_images(void **state)
 typedef struct Case {
     Preset preset;
     const char *targets;
+    Optimizer optimizer;
 } Case;
 
-static const Case cases[] = {{PRESET_MNIST, NULL}, {PRESET_SEED, NULL}, {PRESET_MNIST, "w_q,w_v"}};
+static const Case cases[] = {
+    {PRESET_MNIST, NULL, OPTIMIZER_ADAM},
+    {PRESET_SEED, NULL, OPTIMIZER_ADAM},
+    {PRESET_MNIST, "w_q,w_v", OPTIMIZER_ADAM},
+    {PRESET_MNIST, NULL, OPTIMIZER_MUON},
+};
+enum { CASES = sizeof cases / sizeof *cases };
 
 static TrainConfig config_for(const Case *k)
 {
     TrainConfig c = tiny_train();
+    c.optimizer = k->optimizer;
     if (k->preset == PRESET_SEED)
         c.cond_drop = 0;
     return c;
@@ -52,7 +60,7 @@ static void test_threads_do_not_matter(void **state)
     Dataset d = bars(24, 2);
 
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < CASES; i++) {
         ModelConfig mc = tiny_model(cases[i].preset);
         TrainConfig c = config_for(&cases[i]);
         Job one, two;
@@ -156,6 +164,39 @@ static void losses(double out[6], PredictKind predict, int images, uint64_t seed
     for (int i = 0; i < 6; i++)
         out[i] = job_steps(&j, 1).loss;
     job_free(&j);
+    dataset_free(&d);
+}
+
+/* On grey images, of which nothing is predicted, the loss of v is ac times the mean square of the noise, 1: its mean is
+ * that of alphas_cumprod over the timesteps drawn, 1/2 where alphas_cumprod itself is drawn evenly. */
+static void test_timesteps_are_drawn(void **state)
+{
+    enum { DRAWN = 640 };
+    Dataset d = bars(16, 3);
+
+    (void)state;
+    memset(d.images, 128, (size_t)16 * SIDE * SIDE);
+    for (int sampling = TIMESTEPS_UNIFORM; sampling <= TIMESTEPS_ALPHAS; sampling++) {
+        ModelConfig mc = tiny_model(PRESET_MNIST);
+        TrainConfig c = tiny_train();
+        double mean = 0, want = 0;
+        Job j;
+        mc.schedule = SCHEDULE_LINEAR; /* whose alphas_cumprod is small most of the time */
+        c.batch = 16;
+        c.lr = 1e-20;
+        c.timestep_sampling = (TimestepSampling)sampling;
+        c.steps = DRAWN / 16;
+        j = job_new(&mc, NULL, &c, &d, NULL, 1);
+        memset(param_find(j.m->params, "output.weight")->value, 0, 8 * sizeof(real));
+        param_find(j.m->params, "output.bias")->value[0] = 0;
+        for (int k = 0; k < DRAWN / 16; k++)
+            mean += job_steps(&j, 1).loss / (DRAWN / 16);
+        for (int t = 0; t < mc.timesteps; t++)
+            want += j.m->diffusion.alphas_cumprod[t] / mc.timesteps;
+        assert_true(want < 0.4);
+        check_close(mean, sampling == TIMESTEPS_ALPHAS ? 0.5 : want, 0.05, 0, "mean of alphas_cumprod");
+        job_free(&j);
+    }
     dataset_free(&d);
 }
 
@@ -384,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_overfits_a_few_images),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_seeds_matter),
+        cmocka_unit_test(test_timesteps_are_drawn),
         cmocka_unit_test(test_every_image_once_an_epoch),
         cmocka_unit_test(test_noise_is_fresh),
         cmocka_unit_test(test_classes_and_their_dropping),

@@ -90,6 +90,60 @@ static void test_first_step(void **state)
     dataset_free(&d);
 }
 
+/* Muon's first step of a matrix (rows,cols): its singular values are about lr 0.2 sqrt(max(rows,cols)) each, of which
+ * there are min(rows,cols), so the sum of the squares is known to what the rounds leave (0.7 .. 1.2 of each), whatever
+ * the gradient; all other weights make Adam's. */
+static void test_first_step_of_muon(void **state)
+{
+    Dataset d = bars(8, 6);
+    ModelConfig mc = tiny_model(PRESET_MNIST);
+    TrainConfig c = tiny_train();
+    Model *before;
+    Job j;
+    int matrices = 0, others = 0;
+    double mean = 0;
+
+    (void)state;
+    memcpy(mc.channels, (int[]){8, 16}, 2 * sizeof(int));
+    c.warmup = 0;
+    c.schedule = LR_CONSTANT;
+    c.optimizer = OPTIMIZER_MUON;
+    j = job_new(&mc, NULL, &c, &d, NULL, 1);
+    before = model_new(&mc, false, 1, &j.err);
+    check_ptr(before, j.err);
+    job_steps(&j, 1);
+    for (int i = 0; i < j.m->params->count; i++) {
+        const Param *p = j.m->params->items[i];
+        const real *was = before->params->values + p->offset;
+        const int *side = p->file_shape.d;
+        double sum = 0;
+        if (p->kind != PARAM_WEIGHT)
+            continue;
+        for (size_t k = 0; k < p->numel; k++)
+            sum += pow((double)(p->value[k] - was[k]) / (0.2 * c.lr), 2);
+        if (p->use != USE_OTHER && p->use != USE_TABLE && side[0] >= 8 && side[1] >= 8) {
+            int rest = (int)(p->numel / (size_t)side[0]), most = rest > side[0] ? rest : side[0];
+            double each = sum / most / (side[0] < rest ? side[0] : rest);
+            matrices++;
+            mean += each;
+            if (!(each > 0.02 && each < 1.5)) /* tiny singular values stay smaller */
+                fail_msg("%s: a mean square of %g", p->name, each);
+            continue;
+        }
+        for (size_t k = 0; k < p->numel; k++)
+            if (fabs((double)p->grad[k]) >= 1e-4) {
+                check_close(p->value[k] - was[k], -copysign(c.lr, p->grad[k]), 1e-3 * c.lr, 1e-4, p->name);
+                others++;
+            }
+    }
+    assert_true(matrices >= 10 && others > 100);
+    if (!(mean / matrices > 0.4 && mean / matrices < 1.2))
+        fail_msg("a mean square of %g over all matrices", mean / matrices);
+    model_free(before);
+    job_free(&j);
+    dataset_free(&d);
+}
+
 /* Adam's moments after one step, from the saved state: (1-beta1) g and (1-beta2) g^2 of the clipped gradient
  * g min(1, clip/(norm + 1e-6)). */
 static void moments_case(double clip, bool bites)
@@ -184,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learning_rate),
         cmocka_unit_test(test_first_step),
+        cmocka_unit_test(test_first_step_of_muon),
         cmocka_unit_test(test_moments_and_clipping),
         cmocka_unit_test(test_divergence),
     };

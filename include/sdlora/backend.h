@@ -26,7 +26,7 @@
  * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
  * stays NaN; products and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are
  * products with the image itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear
- * layers of fewer than BF16_ROWS rows an image (those of the time and of the class), and attention over the few tokens.
+ * layers of fewer than BF16_ROWS rows an image (those of the time and of the class).
  *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
@@ -107,6 +107,10 @@ typedef struct AdamStep {
     double grad_scale;            /* the gradient is multiplied by this first (clipping) */
     double ema_decay;             /* ema = d*ema + (1-d)*w, where ema != NULL */
 } AdamStep;
+
+typedef struct MuonStep {
+    double lr, momentum, weight_decay, grad_scale, ema_decay; /* as AdamStep's */
+} MuonStep;
 
 typedef struct Backend {
     const char *name; /* "cpu", or "ref": the reference */
@@ -197,6 +201,12 @@ typedef struct Backend {
     size_t (*sumsq_scratch)(size_t numel, int threads);
     double (*sumsq)(const real *x, size_t numel, void *scratch); /* sum of squares; NaN and Inf come through */
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
+    /* Muon (Jordan et al. 2024) of one matrix (rows,cols), with steps as large as Adam's (Liu et al. 2025, eq. 4):
+     *   m = mu m + g,  u = g + mu m,  w = (1 - lr wd) w - lr 0.2 sqrt(max(rows,cols)) O(u)
+     * O(u), about the orthogonal matrix that is nearest to u: from X = u/|u|, five times X = a X + (b S + c S S) X with
+     * S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. One thread; scratch muon_scratch bytes */
+    size_t (*muon_scratch)(int rows, int cols);
+    void (*muon)(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch);
 } Backend;
 
 /* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has
@@ -246,7 +256,9 @@ typedef struct Backend {
     X(cross_entropy)                                                                                                   \
     X(sumsq_scratch)                                                                                                   \
     X(sumsq)                                                                                                           \
-    X(adam)
+    X(adam)                                                                                                            \
+    X(muon_scratch)                                                                                                    \
+    X(muon)
 #define BACKEND_FUNCTIONS(X) BACKEND_PRODUCTS(X) BACKEND_FLOATS(X)
 
 /* Table i of those of this precision that were compiled in and that this CPU can run, the best first, the reference

@@ -8,6 +8,18 @@
 #include "sdlora/model.h"
 #include "sdlora/rng.h"
 
+typedef enum Optimizer {
+    OPTIMIZER_ADAM,
+    OPTIMIZER_MUON, /* of linear layers and convolutions, Adam of all else: backend.h */
+} Optimizer;
+extern const char *const OPTIMIZER_NAMES[];
+
+typedef enum TimestepSampling {
+    TIMESTEPS_UNIFORM,
+    TIMESTEPS_ALPHAS, /* by how much alphas_cumprod falls: diffusion_timestep */
+} TimestepSampling;
+extern const char *const TIMESTEP_SAMPLING_NAMES[];
+
 typedef enum LrSchedule { LR_CONSTANT, LR_COSINE, LR_LINEAR } LrSchedule;
 extern const char *const LR_NAMES[];
 
@@ -32,6 +44,7 @@ typedef struct TrainConfig {
     int micro_batch;   /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
     int epochs;        /* when steps is 0 */
     int64_t steps;     /* optimiser steps in all, absolute; 0: the epochs decide */
+    Optimizer optimizer;
     double lr, lr_end; /* lr_end: the fraction of lr that cosine and linear end at */
     int warmup;        /* steps of linear warm-up; a fifth of the run at most */
     LrSchedule schedule;
@@ -39,6 +52,7 @@ typedef struct TrainConfig {
     double clip;                                 /* largest gradient norm; 0: no clipping */
     double ema;                                  /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
     bool l1;                                     /* loss */
+    TimestepSampling timestep_sampling;
     double cond_drop;                            /* probability of the null class */
     uint64_t seed;
     int augment;    /* of Augment; 0: none */
@@ -54,11 +68,13 @@ typedef enum TrainField {
     TRAIN_STEPS,
     TRAIN_BATCH_SIZE,
     TRAIN_MICRO_BATCH,
+    TRAIN_OPTIMIZER,
     TRAIN_LR,
     TRAIN_LR_SCHEDULE,
     TRAIN_LR_END,
     TRAIN_WARMUP,
     TRAIN_LOSS,
+    TRAIN_TIMESTEP_SAMPLING,
     TRAIN_COND_DROP,
     TRAIN_BETA1,
     TRAIN_BETA2,

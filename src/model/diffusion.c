@@ -60,6 +60,20 @@ void diffusion_noise(real *xt, real *target, const float *x0, const float *eps, 
                                               : (real)x0[i];
 }
 
+int diffusion_timestep(const Diffusion *d, double u)
+{
+    int low = 0, high = d->timesteps - 1;
+
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (d->alphas_cumprod[middle] <= 1 - u)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 static float clamp1(float x)
 {
     return x < -1 ? -1 : x > 1 ? 1 : x; /* NaN stays NaN */

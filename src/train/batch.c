@@ -84,6 +84,13 @@ static void noised(Unet *u, int i, real *target, const Trainer *t, const uint8_t
     t->timesteps[worker * t->micro + i] = timestep;
 }
 
+static int draw_timestep(const Trainer *t, Rng *r)
+{
+    const Diffusion *d = &t->model->diffusion;
+    return t->c.timestep_sampling == TIMESTEPS_ALPHAS ? diffusion_timestep(d, rng_uniform(r))
+                                                      : (int)rng_below(r, (uint32_t)d->timesteps);
+}
+
 void batch_fill(Unet *u, const Trainer *t, int first, int worker)
 {
     const int64_t epoch_samples = trainer_steps_per_epoch(t) * t->c.batch;
@@ -92,7 +99,7 @@ void batch_fill(Unet *u, const Trainer *t, int first, int worker)
         const int64_t s = t->step * t->c.batch + first + i;
         const size_t image = t->perm[s % epoch_samples];
         Rng r = rng_make(t->c.seed, rng_stream("train", (uint64_t)s));
-        const int timestep = (int)rng_below(&r, (uint32_t)t->model->diffusion.timesteps);
+        const int timestep = draw_timestep(t, &r);
         const bool drop = rng_uniform(&r) < t->c.cond_drop;
         noised(u, i, u->target->val.data + (size_t)i * t->values, t, training_image(t, image, s, worker), timestep, &r,
                worker);

@@ -66,6 +66,12 @@ static json_t *describe(const Trainer *t, Err *e)
         o = json_pack("{s:I, s:s, s:s, s:s, s:i, s:I, s:b}", "step", (json_int_t)t->step, "model", model, "data_sha256",
                       t->data_sha256, "val_sha256", t->val_sha256, "batch_size", t->c.batch, "seed",
                       (json_int_t)t->c.seed, "ema", t->ema != NULL);
+    /* not of Adam's, as states before there was a choice do not say */
+    if (o && t->c.optimizer != OPTIMIZER_ADAM &&
+        json_object_set_new(o, "optimizer", json_string(OPTIMIZER_NAMES[t->c.optimizer]))) {
+        json_decref(o);
+        o = NULL;
+    }
     if (o &&
         (add_losses(o, trainer_facts(t)) || (names->n && json_object_set_new(o, "class_names", json_names(names))) ||
          (t->adapter && json_object_set_new(o, "lora", describe_adapter(&t->adapter->config))))) {
@@ -130,6 +136,7 @@ static int compare_runs(const Trainer *t, const json_t *saved, const char *dir, 
     compare_value(&d, "batch_size", saved, now);
     compare_value(&d, "seed", saved, now);
     compare_value(&d, "ema", saved, now);
+    compare_value(&d, "optimizer", saved, now);
     others = d.used;
     if (!force)
         compare_value(&d, "class_names", saved, now);

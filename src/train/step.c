@@ -1,7 +1,6 @@
 /* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their
- * gradients are added up (unet_chunks_run); then one pass over the slabs does clipping, Adam (Kingma & Ba 2015),
- * decoupled weight decay (Loshchilov & Hutter 2019) and the moving average. A step is a pure function of (seed, its
- * number, data, state). */
+ * gradients are added up (unet_chunks_run); then the weights are changed (optimise.c). A step is a pure function of
+ * (seed, its number, data, state). */
 #include "trainer_private.h"
 
 #include <math.h>
@@ -30,26 +29,6 @@ static double learning_rate(const Trainer *t, int64_t k)
     return c->lr;
 }
 
-static void update(Trainer *t, double lr, double norm)
-{
-    const TrainConfig *c = &t->c;
-    double k = (double)(t->step + 1);
-    AdamStep s = {
-        .lr = lr,
-        .beta1 = c->beta1,
-        .beta2 = c->beta2,
-        .eps = c->adam_eps,
-        .weight_decay = c->weight_decay,
-        .bias1 = 1 - pow(c->beta1, k),
-        .bias2 = 1 - pow(c->beta2, k),
-        .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
-        .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
-    };
-
-    t->be->adam(t->trained->values, t->m, t->v, t->ema, t->trained->grads, t->trained->n_weights, s);
-    trainer_weights_changed(t);
-}
-
 int trainer_step(Trainer *t, StepReport *r, Err *e)
 {
     double loss, norm, lr = learning_rate(t, t->step);
@@ -68,7 +47,7 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
         return err_set(e, ERR_DIVERGED,
                        "the %s is not finite at step %lld; lower the learning rate or the largest gradient norm",
                        isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
-    update(t, lr, norm);
+    optimiser_step(t, lr, norm);
     t->step++;
     trainer_facts(t)->steps = t->step;
     trainer_facts(t)->val_loss = NAN;

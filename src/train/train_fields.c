@@ -1,6 +1,8 @@
 /* What a training's configuration consists of: its fields with their ranges, its presets. See train.h. */
 #include "sdlora/train.h"
 
+const char *const OPTIMIZER_NAMES[] = {"adam", "muon", NULL};
+const char *const TIMESTEP_SAMPLING_NAMES[] = {"uniform", "alphas", NULL};
 const char *const LR_NAMES[] = {"constant", "cosine", "linear", NULL};
 static const char *const loss_names[] = {"l2", "l1", NULL};
 
@@ -17,6 +19,9 @@ const Field TRAIN_FIELDS[] = {
         .what = "the batch size", .help = "images per optimiser step"},
     [TRAIN_MICRO_BATCH] = {FIELD_INT, "micro_batch", FIELD(TrainConfig, micro_batch), .min = 0, .max = 1e6,
         .what = "the micro-batch", .help = "images per pass through the network; 0: chosen"},
+    [TRAIN_OPTIMIZER] = {FIELD_ENUM, "optimizer", FIELD(TrainConfig, optimizer), .names = OPTIMIZER_NAMES,
+        .what = "the optimiser",
+        .help = "muon: orthogonal steps of linear layers' and convolutions' weights, and Adam for the rest"},
     [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 1e30,
         .what = "the learning rate", .help = "learning rate"},
     [TRAIN_LR_SCHEDULE] = {FIELD_ENUM, "lr_schedule", FIELD(TrainConfig, schedule), .names = LR_NAMES,
@@ -28,6 +33,9 @@ const Field TRAIN_FIELDS[] = {
         .what = "the warm-up", .help = "steps of linear warm-up"},
     [TRAIN_LOSS] = {FIELD_BOOL, "loss", FIELD(TrainConfig, l1), .names = loss_names,
         .what = "the kind of loss", .help = "loss"},
+    [TRAIN_TIMESTEP_SAMPLING] = {FIELD_ENUM, "timestep_sampling", FIELD(TrainConfig, timestep_sampling),
+        .names = TIMESTEP_SAMPLING_NAMES, .what = "the sampling of timesteps",
+        .help = "timesteps that are trained on: all alike, or by how much alphas_cumprod falls, more of the middle"},
     [TRAIN_COND_DROP] = {FIELD_REAL, "cond_drop", FIELD(TrainConfig, cond_drop), .min = 0, .max = 1,
         .what = "the class dropout", .help = "how often the class is replaced by the null class, for guidance"},
     [TRAIN_BETA1] = {FIELD_REAL, "beta1", FIELD(TrainConfig, beta1), DECAY, .what = "Adam's beta1", .help = "Adam"},
@@ -90,6 +98,8 @@ TrainConfig finetune_preset(Preset p)
 {
     TrainConfig c = presets[p];
 
+    c.optimizer = OPTIMIZER_ADAM;
+    c.timestep_sampling = TIMESTEPS_UNIFORM;
     c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
     c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */

@@ -140,7 +140,7 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
         images_count(&t->val, val, c->val_images, &model->config);
     if (check_fit(t, train, val, e) || (adapter && adapter_attach(adapter, e)) || trainer_check_memory(t, e) ||
         images_load(&t->train, train, size, e) || (t->val.n && images_load(&t->val, val, size, e)) ||
-        build_networks(t, e) || allocate_slabs(t, e)) {
+        build_networks(t, e) || allocate_slabs(t, e) || optimiser_init(t, e)) {
         trainer_free(t);
         return NULL;
     }
@@ -157,6 +157,7 @@ void trainer_free(Trainer *t)
     unet_chunks_free(&t->val_net);
     mem_free(t->train.px);
     mem_free(t->val.px);
+    optimiser_free(t);
     mem_free(t->m);
     mem_free(t->v);
     mem_free(t->ema);

@@ -38,7 +38,7 @@ static size_t fixed_bytes(const Trainer *t)
     size_t reals = count_reals(t->model->params, false) + (t->adapter ? count_reals(t->trained, false) : 0);
 
     reals += count_reals(t->trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) +
+    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) + optimiser_bytes(t) +
            (size_t)(t->train.n + t->val.n) * t->values;
 }
 

@@ -1,4 +1,4 @@
-/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c,
+/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c, optimise.c,
  * validation.c, trainer_memory.c, checkpoint.c. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
@@ -25,6 +25,10 @@ struct Trainer {
     size_t values;     /* of an image */
     real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
+    Param **matrices; /* what Muon optimises, the largest first; owned */
+    int n_matrices, muon_workers;
+    char *muon_scratch; /* (muon_workers, muon_scratch_each) */
+    size_t muon_scratch_each;
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
@@ -44,6 +48,14 @@ void trainer_weights_changed(Trainer *t);
 /* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
  * networks built: their numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
+
+/* ---- optimise.c ---- */
+
+int optimiser_init(Trainer *t, Err *e); /* what it keeps but the slabs; ERR_FAILED: no memory */
+void optimiser_free(Trainer *t);
+size_t optimiser_bytes(const Trainer *t); /* of that; before optimiser_init too */
+/* New weights from the gradients, whose norm is `norm`, by step t->step, and trainer_weights_changed. */
+void optimiser_step(Trainer *t, double lr, double norm);
 
 /* ---- batch.c ---- */
 

@@ -34,6 +34,7 @@
     {.name = "lr-end", .flags = OPT_FIXED, TRAIN(LR_END)}, \
     {.name = "warmup", .flags = OPT_FIXED, TRAIN(WARMUP)}, \
     {.name = "loss", .flags = OPT_FIXED, TRAIN(LOSS)}, \
+    {.name = "timestep-sampling", .flags = OPT_FIXED, TRAIN(TIMESTEP_SAMPLING)}, \
     {.name = "cond-drop", .flags = OPT_FIXED, TRAIN(COND_DROP)}, \
     {.name = "beta1", .flags = OPT_FIXED, TRAIN(BETA1)}, \
     {.name = "beta2", .flags = OPT_FIXED, TRAIN(BETA2)}, \
@@ -106,6 +107,7 @@ static const Option TRAIN_OPTIONS[] = {
     {.name = "predict", MODEL(PREDICT)},
     {.name = "clip", MODEL(CLIP)},
     TRAINING_OPTIONS,
+    {.name = "optimizer", .flags = OPT_FIXED, TRAIN(OPTIMIZER)},
     RUN_OPTIONS,
     {0},
 };

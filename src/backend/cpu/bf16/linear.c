@@ -82,7 +82,7 @@ size_t B(linear_fwd_scratch)(int rows, int in, int out, int threads)
 void B(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                    int out, void *scratch)
 {
-    const Out to = {.y = y, .row = (size_t)out, .bias = b, .add = res, .beta = 1};
+    const Out to = {.y = y, .row = (size_t)out, .bias = b, .add = res, .add_row = (size_t)out, .beta = 1};
     if (in_float(rows, in, out))
         K(linear_fwd)(y, x, w, b, res, n, rows, in, out, scratch);
     else

@@ -5,19 +5,19 @@
 #include "block.h"
 
 /* What becomes of sums: row r goes to row at(r) of y, where `place` says so, or to row r; rows whose place is negative
- * go nowhere. y = sums + bias + beta add; bias (columns) and add, which has rows as far apart as y, or is y, may be
- * NULL. */
+ * go nowhere. y = sums + bias + beta add; bias (columns) and add, which may be y, may be NULL. */
 typedef struct Out {
     real *y;
     size_t row;
     const int32_t *place;
     const real *bias, *add;
+    size_t add_row;
     real beta;
 } Out;
 
 static inline Out out_to(Grad y, size_t row, const int32_t *place)
 {
-    return (Out){y.p, row, place, NULL, y.beta == 0 ? NULL : y.p, y.beta};
+    return (Out){y.p, row, place, NULL, y.beta == 0 ? NULL : y.p, row, y.beta};
 }
 
 ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
@@ -26,14 +26,15 @@ ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int 
         const int32_t place = to.place ? to.place[first + r] : first + r;
         if (place < 0)
             continue;
-        const size_t at = (size_t)place * to.row + (size_t)column;
+        const size_t at = (size_t)place * to.row + (size_t)column,
+                     add_at = (size_t)place * to.add_row + (size_t)column;
         for (int k = 0; k < columns; k += VW) {
             const int m = min_int(VW, columns - k);
             vf v = vload(sums + k);
             if (to.bias)
                 v += vload_n(to.bias + column + k, m);
             if (to.add)
-                v += to.beta * vload_n(to.add + at + (size_t)k, m);
+                v += to.beta * vload_n(to.add + add_at + (size_t)k, m);
             vstore_n(to.y + at + (size_t)k, v, m);
         }
     }
