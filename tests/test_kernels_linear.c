@@ -92,8 +92,9 @@ static void linear_free(Linear *l)
 /* n, rows, in, out: few rows and many, blocks that do not come out even, tails, more than one partial sum, sizes beyond
  * the fast path of OpenBLAS. */
 static const int linear_shapes[][4] = {
-    {1, 1, 1, 1},     {3, 1, 256, 70},  {5, 4, 32, 16},   {2, 15, 33, 5},     {2, 16, 17, 9},    {3, 49, 16, 32},
-    {2, 196, 64, 64}, {1, 784, 64, 32}, {3, 700, 20, 12}, {2, 100, 128, 160}, {1, 61, 300, 130}, {9, 130, 3, 2},
+    {1, 1, 1, 1},      {3, 1, 256, 70},  {5, 4, 32, 16},   {2, 15, 33, 5},   {2, 16, 17, 9},
+    {3, 49, 16, 32},   {2, 196, 64, 64}, {1, 784, 64, 32}, {3, 700, 20, 12}, {2, 100, 128, 160},
+    {1, 61, 300, 130}, {9, 130, 3, 2},   {33, 16, 20, 32},
 };
 
 static void linear(const Backend *be)

@@ -202,8 +202,8 @@ static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvS
 
 /* ---- backward of the weights ---- */
 
-/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the filters
- * are large and the images small, reading and writing the sums is what takes the time. */
+/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the
+ * filters are large and the images small, reading and writing the sums is what takes the time. */
 enum { WEIGHT_STEPS = 14 };
 
 static int step_blocks(int steps)
@@ -267,6 +267,7 @@ typedef struct WeightJob {
     WeightRoom room;
     Grid g;
     ConvShape s;
+    bool add; /* to what lies in part */
 } WeightJob;
 
 /* What the same x and dy give to each tap, for the channels from (i,j) on */
@@ -284,8 +285,7 @@ static void weight_group(float *part, const WeightJob *w, int n, int images, bf1
 {
     const ConvShape s = w->s;
     const Grid g = w->g;
-    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP,
-              blocks = step_blocks(steps);
+    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP, blocks = step_blocks(steps);
     const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
     const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
     for (size_t c = 0; c < to_tile(s.ci); c++) {
@@ -316,7 +316,7 @@ static void weight_chunk(const void *job, int j, int thread)
     block_begin();
     for (int n = first; n < last; n += k->g.images)
         weight_group(part, k, n, min_int(k->g.images, last - n), (bf16 *)(void *)own,
-                     (bf16 *)(void *)(own + k->room.turned), n > first);
+                     (bf16 *)(void *)(own + k->room.turned), k->add || n > first);
     block_end();
 }
 
@@ -345,6 +345,12 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
     memset(k.zeros, 0, room.zeros);
     terms_in_row(k.at, places / STEP);
     fill_places(k.place, g, places, s);
+    if (sums_in_place(dw, chunks, s.ci, s.co)) {
+        k.part = dw.p;
+        k.add = dw.beta != 0;
+        threads_each(chunks, weight_chunk, &k);
+        return;
+    }
     threads_each(chunks, weight_chunk, &k);
     add_chunks(dw, k.part, room.part / sizeof(float), chunks, s);
 }

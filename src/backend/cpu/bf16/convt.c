@@ -77,7 +77,9 @@ typedef struct Job {
     real *zeros;
     bf16 *weights;
     float *part;
-    char *own; /* (threads) */
+    size_t part_row, part_tap; /* from one row of sums to the next, and of a tap to the next's */
+    bool add;                  /* to what lies there */
+    char *own;                 /* (threads) */
     Room room;
     ConvShape s;
 } Job;
@@ -192,15 +194,15 @@ void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, voi
 static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, bool add, int thread)
 {
     const ConvShape s = k->s;
-    const size_t pixels = block_pixels(s), row = pixels + STEP, tap = to_tile(s.ci) * to_tile(s.co);
+    const size_t pixels = block_pixels(s), row = pixels + STEP;
     const int steps = (count + STEP - 1) / STEP;
     bf16 *turned = own_rows(k, thread), *pairs = turned + k->room.own / sizeof(bf16);
     turn_pixels(turned, row, (Pixels){x, k->zeros, (size_t)s.ci, NULL, count, s.ci}, steps);
     for (int t = 0; t < TAPS; t++) {
         const real *from = dy + tap_at(t, s) * (size_t)s.co;
         pack_pixels(pairs, pixels * TILE, (Pixels){from, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
-        multiply_whole(part + (size_t)t * tap, turned, pairs, (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co,
-                       add);
+        multiply_whole(part + (size_t)t * k->part_tap, k->part_row, turned, pairs,
+                       (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co, add);
     }
 }
 
@@ -214,7 +216,7 @@ static void weight_chunk(const void *job, int j, int thread)
     for (int i = first; i < last; i += step) {
         const size_t pixel = (size_t)i * (size_t)s.w;
         weight_block(k->part + (size_t)j * k->room.part / sizeof(float), k, k->x + pixel * (size_t)s.ci,
-                     k->dy + 4 * pixel * (size_t)s.co, min_int(step, last - i) * s.w, i > first, thread);
+                     k->dy + 4 * pixel * (size_t)s.co, min_int(step, last - i) * s.w, k->add || i > first, thread);
     }
     block_end();
 }
@@ -226,11 +228,19 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
     Job k = job_of(scratch, s, CONV_BWD_WEIGHT, chunks);
     k.x = x;
     k.dy = dy;
+    k.part_row = to_tile(s.co);
+    k.part_tap = to_tile(s.ci) * to_tile(s.co);
+    if (sums_in_place(dw, chunks, s.ci, s.co)) {
+        k.part = dw.p;
+        k.part_row = TAPS * co;
+        k.part_tap = co;
+        k.add = dw.beta != 0;
+    }
     threads_each(chunks, weight_chunk, &k);
-    for (size_t r = 0; r < TAPS * ci; r++)
+    for (size_t r = 0; k.part != dw.p && r < TAPS * ci; r++)
         K(add_parts)
-        (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co),
-         k.room.part / sizeof(float), chunks, co);
+    (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), k.room.part / sizeof(float),
+     chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)

@@ -132,6 +132,7 @@ typedef struct WeightJob {
     WeightRoom room;
     size_t rows;
     int chunks, in, out;
+    bool add; /* to what lies in part */
 } WeightJob;
 
 static void weight_chunk(const void *job, int c, int thread)
@@ -151,7 +152,8 @@ static void weight_chunk(const void *job, int c, int thread)
         const Pixels x = {j->x + r * (size_t)in, j->zeros, (size_t)in, NULL, count, in};
         turn_pixels(turned, TURNED_ROW, dy, steps);
         pack_pixels(pairs, BLOCK_ROWS * TILE, x, steps);
-        multiply_whole(part, turned, pairs, (Terms){TURNED_ROW, at, BLOCK_ROWS * TILE, steps}, out, in, r > first);
+        multiply_whole(part, to_tile(in), turned, pairs, (Terms){TURNED_ROW, at, BLOCK_ROWS * TILE, steps}, out, in,
+                       j->add || r > first);
     }
     block_end();
 }
@@ -163,10 +165,13 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int r
     const size_t stride = room.part / sizeof(float), row = to_tile(in);
     real *zeros = scratch;
     float *part = (float *)(void *)((char *)scratch + room.zeros);
+    const bool in_place = sums_in_place(dw, chunks, out, in);
     memset(zeros, 0, room.zeros);
     threads_each(chunks, weight_chunk,
-                 &(WeightJob){x, dy, zeros, part, (char *)part + room.part * (size_t)chunks, room,
-                              (size_t)n * (size_t)rows, chunks, in, out});
+                 &(WeightJob){x, dy, zeros, in_place ? dw.p : part, (char *)part + room.part * (size_t)chunks, room,
+                              (size_t)n * (size_t)rows, chunks, in, out, in_place && dw.beta != 0});
+    if (in_place)
+        return;
     if (row == (size_t)in)
         K(add_parts)(dw, part, stride, chunks, (size_t)in * (size_t)out);
     else

@@ -26,8 +26,7 @@ ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int 
         const int32_t place = to.place ? to.place[first + r] : first + r;
         if (place < 0)
             continue;
-        const size_t at = (size_t)place * to.row + (size_t)column,
-                     add_at = (size_t)place * to.add_row + (size_t)column;
+        const size_t at = (size_t)place * to.row + (size_t)column, add_at = (size_t)place * to.add_row + (size_t)column;
         for (int k = 0; k < columns; k += VW) {
             const int m = min_int(VW, columns - k);
             vf v = vload(sums + k);
@@ -58,10 +57,10 @@ static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int r
     }
 }
 
-/* C (rows,columns), both rounded up to tiles, row `to_tile(columns)` long: [C +] A B. */
-static inline void multiply_whole(float *c, const bf16 *a, const bf16 *b, Terms t, int rows, int columns, bool add)
+/* C (rows,columns), both rounded up to tiles, its rows `row` apart: [C +] A B. */
+static inline void multiply_whole(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, int rows, int columns,
+                                  bool add)
 {
-    const size_t row = to_tile(columns);
     for (int i = 0; i < rows; i += 2 * TILE)
         for (int j = 0; j < columns; j += 2 * TILE)
             block(c + (size_t)i * row + j, row, a + (size_t)i * t.row, b + (size_t)(j / TILE) * t.panel, t, add,

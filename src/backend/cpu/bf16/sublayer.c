@@ -1,7 +1,7 @@
-/* The transformer's sublayer in bfloat16: the mathematics of ../sublayer.c, with pixels as rows, as they lie in memory: so
- * the rows of a tile of pixels, rounded, are the left side of each product, and nothing is turned but for the gradients
- * of weights, whose terms are the pixels. Forward leaves h = W1 u + b1, per tile. Both weights' gradients are made as
- * (f,c): dW1 = dh^T u, and dW2^T = m^T d; only the feed-forward's W2 (c,f) is turned at the end. */
+/* The transformer's sublayer in bfloat16: the mathematics of ../sublayer.c, with pixels as rows, as they lie in memory:
+ * so the rows of a tile of pixels, rounded, are the left side of each product, and nothing is turned but for the
+ * gradients of weights, whose terms are the pixels. Forward leaves h = W1 u + b1, per tile. Both weights' gradients are
+ * made as (f,c): dW1 = dh^T u, and dW2^T = m^T d; only the feed-forward's W2 (c,f) is turned at the end. */
 #include "kernels.h"
 #include "product.h"
 #include "sublayer_rows.h"
@@ -56,10 +56,22 @@ static size_t work_sizes(size_t size[PARTS], SublayerShape s)
 {
     const size_t n = (size_t)tile_pixels(s), steps = to_step((int)n), c = x_row(s), f = h_row(s), r = sizeof(real),
                  b = sizeof(bf16), wide = to_step(max_int(s.c, s.f));
-    const size_t all[PARTS] = {n * c * r, n * c * r, n * c * r,    n * f * r,    n * f * r,
-                               n * f * r, n * f * r, n * r,        n * r,        wide * r,
-                               f * VW * r, n * to_step(s.c) * b,   n * wide * b, wide * (steps + STEP) * b,
-                               wide * steps * b,                   (s.attention ? PACKED * packed_size(s) : 0) * b};
+    const size_t all[PARTS] = {n * c * r,
+                               n * c * r,
+                               n * c * r,
+                               n * f * r,
+                               n * f * r,
+                               n * f * r,
+                               n * f * r,
+                               n * r,
+                               n * r,
+                               wide * r,
+                               f * VW * r,
+                               n * to_step(s.c) * b,
+                               n * wide * b,
+                               wide * (steps + STEP) * b,
+                               wide * steps * b,
+                               (s.attention ? PACKED * packed_size(s) : 0) * b};
     size_t sum = 0;
     for (int i = 0; i < PARTS; i++)
         sum += size[i] = mem_align_up(all[i]);
@@ -91,9 +103,23 @@ static Work work_of(void *scratch, int thread, SublayerShape s)
     work_sizes(size, s);
     for (int i = 0; i < PARTS; at += size[i++])
         part[i] = at;
-    Work a = {.z = part[0],     .d = part[1],    .du = part[2],    .h = part[3],      .m = part[4],     .dm = part[5],
-              .sl = part[6],    .mean = part[7], .rstd = part[8],  .zeros = part[9],  .turned = part[10], .u = part[11],
-              .narrow = part[12], .left = part[13], .pairs = part[14], .own = part[15], .at = (int32_t *)(void *)at};
+    Work a = {.z = part[0],
+              .d = part[1],
+              .du = part[2],
+              .h = part[3],
+              .m = part[4],
+              .dm = part[5],
+              .sl = part[6],
+              .mean = part[7],
+              .rstd = part[8],
+              .zeros = part[9],
+              .turned = part[10],
+              .u = part[11],
+              .narrow = part[12],
+              .left = part[13],
+              .pairs = part[14],
+              .own = part[15],
+              .at = (int32_t *)(void *)at};
     terms_in_row(a.at, (int)(terms_bytes(s) / sizeof(int32_t)));
     memset(a.zeros, 0, size[9]);
     return a;
@@ -124,7 +150,8 @@ static void round_rows(bf16 *to, const real *x, size_t row, int count, int c)
 }
 
 /* to (count,columns) = rows (count,terms) times the weights `which` */
-static void rows_mul(Out to, const Work *a, const bf16 *rows, const bf16 *weights, int which, int count, SublayerShape s)
+static void rows_mul(Out to, const Work *a, const bf16 *rows, const bf16 *weights, int which, int count,
+                     SublayerShape s)
 {
     const bool from_c = which == TO_H || which == TO_DM;
     const size_t wide = to_step(from_c ? s.c : s.f);
@@ -133,13 +160,14 @@ static void rows_mul(Out to, const Work *a, const bf16 *rows, const bf16 *weight
 }
 
 /* part (f,c), in whole tiles, += x (count,f)^T y (count,c) */
-static void weight_sums(float *part, const Work *a, const real *x, const real *y, size_t y_row, int count, SublayerShape s)
+static void weight_sums(float *part, const Work *a, const real *x, const real *y, size_t y_row, int count,
+                        SublayerShape s)
 {
     const int steps = (count + STEP - 1) / STEP;
     const size_t pixels = to_step(tile_pixels(s)), row = pixels + STEP;
     turn_pixels(a->left, row, (Pixels){x, a->zeros, h_row(s), NULL, count, s.f}, steps);
     pack_pixels(a->pairs, pixels * TILE, (Pixels){y, a->zeros, y_row, NULL, count, s.c}, steps);
-    multiply_whole(part, a->left, a->pairs, (Terms){row, a->at, pixels * TILE, steps}, s.f, s.c, true);
+    multiply_whole(part, x_row(s), a->left, a->pairs, (Terms){row, a->at, pixels * TILE, steps}, s.f, s.c, true);
 }
 
 /* ---- a tile ---- */
@@ -209,8 +237,8 @@ static size_t sums_at(Sums *p, real *at, SublayerShape s)
 }
 
 /* The gradient of f's output, and its row: dy, or with post-norm what comes through the normalisation */
-static const real *gradient_of_branch(Work *a, size_t *row, const bf16 *weights, const Sums *p, const real *dy, const real *x,
-                                      const real *const in[], int count, SublayerShape s)
+static const real *gradient_of_branch(Work *a, size_t *row, const bf16 *weights, const Sums *p, const real *dy,
+                                      const real *x, const real *const in[], int count, SublayerShape s)
 {
     *row = (size_t)s.c;
     if (s.pre_norm)

@@ -71,7 +71,8 @@ typedef struct NormBack {
     real *d_gamma, *d_beta; /* added to */
 } NormBack;
 
-/* From d, the gradient of what rows_norm wrote: with g = gamma d, out = rstd (g - avg g - xh avg(g xh)); out may be d. */
+/* From d, the gradient of what rows_norm wrote: with g = gamma d, out = rstd (g - avg g - xh avg(g xh)); out may be d.
+ */
 static inline void rows_norm_bwd(real *out, size_t out_row, const real *d, size_t d_row, NormBack b, int count, int c)
 {
     real lanes[2][VW * VW] __attribute__((aligned(64))) = {{0}}, avg[VW], avg_xh[VW];
