@@ -20,7 +20,8 @@ static inline Out out_to(Grad y, size_t row, const int32_t *place)
     return (Out){y.p, row, place, NULL, y.beta == 0 ? NULL : y.p, row, y.beta};
 }
 
-ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
+ALWAYS_INLINE void sums_out_of(Out to, const float *sums, int first, int rows, int column, int columns, bool bias,
+                               bool add)
 {
     for (int r = 0; r < rows; r++, sums += 2 * TILE) {
         const int32_t place = to.place ? to.place[first + r] : first + r;
@@ -30,13 +31,27 @@ ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int 
         for (int k = 0; k < columns; k += VW) {
             const int m = min_int(VW, columns - k);
             vf v = vload(sums + k);
-            if (to.bias)
+            if (bias)
                 v += vload_n(to.bias + column + k, m);
-            if (to.add)
+            if (add)
                 v += to.beta * vload_n(to.add + add_at + (size_t)k, m);
             vstore_n(to.y + at + (size_t)k, v, m);
         }
     }
+}
+
+/* Compiled for the usual widths and kinds. */
+static inline void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
+{
+    const bool bias = to.bias != NULL, add = to.add != NULL;
+    if (columns < 2 * TILE)
+        sums_out_of(to, sums, first, rows, column, columns, bias, add);
+    else if (add)
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, bias, true);
+    else if (bias)
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, true, false);
+    else
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, false, false);
 }
 
 /* y (rows,columns) of A (rows, rounded up to tiles, that are there to be read) and the panels of B. */
