@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A header_layer=(
-    [clock]=base [err]=base [facts]=base [fields]=base [file]=base [mem]=base [names]=base [rng]=base [text]=base [threads]=base
+    [clock]=base [cores]=base [err]=base [facts]=base [fields]=base [file]=base [mem]=base [names]=base [rng]=base [text]=base [threads]=base
     [data]=data [idx]=data [npy]=data
-    [image]=io [json]=io [safetensors]=io
+    [events]=io [image]=io [json]=io [safetensors]=io
     [tensor]=backend [backend]=backend # tensor.h: the types that kernels and graphs share
     [graph]=core [ops]=core [param]=core
     [adapter]=adapter

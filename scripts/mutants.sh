@@ -43,14 +43,14 @@ graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? 
 sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
-conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), u + c/rows, u + c/|test_conv
-conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : b, s/b, s/|test_conv
+conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), j->u + c/rows, j->u + c/|test_conv
+conv of an image: the bias thrice|src/backend/cpu/conv/conv_first.c|s/c ? NULL : j->b, s/j->b, s/|test_conv
 conv of an image: gradients of one channel|src/backend/cpu/conv/conv_first.c|s/weight_row(sum + c \* s.co/weight_row(sum/|test_conv
 transposed conv: taps exchanged|src/backend/cpu/conv/convt.c|s/y + (size_t)(2 \* from + a)/y + (size_t)(2 * from + 1 - a)/|test_golden_ops
 transposed conv: pixels apart written as neighbours|src/backend/cpu/conv/convt.c|s/row != (size_t)s.co \&\& s.co % PAIR != 0/false/|test_concat
-partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(d.p + i, sum, d.beta, m)/vupdate_n(d.p + i, sum, 0, m)/|test_kernels_linear
+partial sums: what was there is forgotten|src/backend/cpu/parts.c|s/vupdate_n(a->d.p + i, sum, a->d.beta, m)/vupdate_n(a->d.p + i, sum, 0, m)/|test_kernels_linear
 batch norm: biased running variance|src/backend/cpu/norm.c|s/count > 1 ? count - 1 : 1/count/|test_golden_ops
-batch norm: gradient through the mean|src/backend/cpu/norm.c|s/c.k1\[i\] = (real)(c.scale\[i\] \* totals/c.k1[i] = 0 * (real)(c.scale[i] * totals/|test_golden_ops
+batch norm: gradient through the mean|src/backend/cpu/norm.c|s/c.k1\[o\] = (real)(c.scale\[o\] \* j/c.k1[o] = 0 * (real)(c.scale[o] * j/|test_golden_ops
 loss: gradient of L2 halved|src/backend/cpu/loss.c|s/2 \* scale \* (a\[i\] - b\[i\])/scale * (a[i] - b[i])/|test_golden_ops
 bias of a linear layer: the weight's factor|src/core/op_linear.c|s/node_grad(n, 1), node_grad(n, 2)/node_grad(n, 1), (Grad){node_grad(n, 2).p, n->beta[1]}/|grad_seams
 bias of a convolution: the weight's factor|src/core/op_conv.c|/be->conv3_bwd_weight/s/node_grad(n, 2)/(Grad){node_grad(n, 2).p, n->beta[1]}/|grad_seams
@@ -70,7 +70,7 @@ adam: first bias correction|src/backend/cpu/optim.c|s/s.lr \/ s.bias1/s.lr/|test
 adam: second bias correction|src/backend/cpu/optim.c|s/1 \/ sqrt(s.bias2)/1/|test_golden_steps
 adamw: decay not times lr|src/backend/cpu/optim.c|s/1 - s.lr \* s.weight_decay/1 - s.weight_decay/|test_golden_steps
 plan: second gradient overwrites|src/core/plan.c|s/written\[in->index\] ? 1 : 0/0/|test_golden_unet
-plan: backward's readers forgotten|src/core/plan.c|s/? bwd_step(p, j) : j/? j : j/|test_plan
+plan: backward's readers forgotten|src/core/again.c|s/sooner(&next, bwd_step(p, j), from);/;/|test_plan
 plan: a concat forgets when its inputs die|src/core/plan.c|s/if (end > p->g->items\[item\].end)/if (0)/|test_concat
 plan: a kept value inside a concat|src/core/plan.c|s/n->keep .. n->fixed/n->fixed/|test_concat
 plan: lives that touch share|src/core/pack.c|s/a->start <= b->end/a->start < b->end/|test_plan
@@ -228,8 +228,6 @@ signals: SIGHUP counts as a second one|src/cli/interrupt.c|s/sig != SIGHUP && as
 signals: nobody reads, and the run ends|src/cli/interrupt.c|s/signal(SIGPIPE, SIG_IGN)/(void)0/|cli_signals
 signals: a file size limit kills|src/cli/main.c|s/signal(SIGXFSZ, SIG_IGN)/(void)0/|cli_signals
 start: closed streams stay closed|src/cli/start.c|s/fd < 3/fd < 0/|cli_signals
-start: OpenBLAS starts its threads|src/cli/start.c|s/with\[n++\] = blas/(void)blas/|cli_signals
-start: only after the libraries|src/cli/start.c|s/defined(__GLIBC__) && !SANITIZED/0/|cli_usage
 memory: a parent group's limit forgotten|src/base/mem.c|s/while ((slash = strrchr(group, '\/')))/if ((slash = strrchr(group, '\/')))/|test_mem
 memory: limits of the process forgotten|src/base/mem.c|s/!getrlimit(kinds\[i\], &r)/getrlimit(kinds[i], \&r)/|test_mem
 sampler: the bound is not kept|src/model/sampler_plan.c|s/if (p->bytes <= bound)/if (p->bytes \/ 2 <= bound)/|test_sampler_memory
@@ -239,7 +237,7 @@ trainer: the bound is not looked at|src/train/trainer.c|s/ .. trainer_check_memo
 train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. train_check_weights(run->loop.model, &a->train, e)//|cli_memory
 preview: drawn without room|src/run/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
-linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = (real \*)scratch.*/real turned[TURNED_MAX];/|cli_memory
+linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = scratch;/real turned[TURNED_MAX];/|cli_memory
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
 png texts: the CRC is not compared|src/io/png_read.c|s/u32(sum) == crc/crc >= 0/|test_png
 png texts: as long as they claim|src/io/png_read.c|s/if (r->length > PNG_TEXTS_MAX - r->bytes)/if (0)/|test_png
@@ -502,6 +500,24 @@ channels: grey files say so|src/store/config_json.c|s/c->in_channels != 1/1/|tes
 channels: any data|src/train/trainer.c|s/train->channels != channels .. (val/(val/|test_in_channels
 predict: the last failure is told|src/model/predict.c|s/if (first < p->failed)/if (first >= 0)/|test_not_finite
 bench: one pass where sampling makes two|src/cli/bench.c|s/passes = sampler_passes(s)/passes = 1/|cli_sample
+threads: nobody takes another's share|src/base/threads.c|s/for (int k = 0; k < pool.threads; k++)/for (int k = 0; k < 1; k++)/|test_threads
+threads: two with one number|src/base/threads.c|s/work((int)(s - pool.seats));/work(0);/|test_threads
+threads: loops within loops run on all|src/base/threads.c|s/return within ? 1 : pool.limit;/return pool.limit;/|test_threads
+threads: a limit that raises|src/base/threads.c|s/if (most < n)/if (1)/|test_threads
+threads: denormals are not flushed|src/base/threads.c|s/    flush_denormals();/    ;/|test_kernels_basic
+threads: more than cores|src/cli/cli.c|s/threads < cores ? threads : cores/threads/|cli_usage
+threads: more than cores, in silence|src/cli/cli.c|s/if (threads > cores)/if (0)/|cli_usage
+cores: affinity does not count|src/base/cores.c|s/!sched_getaffinity(0, bytes, set)/0/|test_threads
+cores: half a core is none|src/base/cores.c|s/(v\[0\] + v\[1\] - 1) . v\[1\]/v[0] \/ v[1]/|test_threads
+cores: only the innermost group counts|src/base/cores.c|s/if (strlen(dir) <= strlen(root))/if (1)/|test_threads
+cores: any controller's group|src/base/cores.c|s/if (\*++controllers \&\& !names_cpu(controllers))/if (!*++controllers \&\& 0)/|test_threads
+OpenBLAS: starts its threads|src/backend/dispatch.c|s/openblas_num_threads_env/openblas_no_such_env/|cli_usage
+again: not computed|src/core/graph.c|s/n->op->again(n, g);/;/|test_plan
+again: what it reads has died|src/core/again.c|s/sooner(&next, user->again\[life\], from);/;/|test_plan
+again: dies before the last who reads it|src/core/again.c|s/(s = next_read(p, n, last + 1))/!last \&\& (s = next_read(p, n, last + 1))/|test_plan
+again: the concat's inputs lie where it was|src/core/plan.c|s/!p->g->nodes\[j\]->again\[0\] \&\& //|test_plan
+again: all is kept|src/core/again.c|s/p->g->again \&\& !p->plain/0/|test_plan
+plan: a gradient over a value that is still read|src/core/plan.c|s/p->g->items\[item\].end == bwd_step(p, user) \&\&/p->g->items[item].end >= 0 \&\&/|test_plan
 fixed nodes: place given away|src/core/plan.c|s/n->fixed ? 0 : i, end/i, end/|test_chunks
 fixed nodes: never computed|src/core/graph.c|s/if (n->fixed \&\& n->op->fwd)/if (!n)/|test_chunks
 loop: every epoch is attended to|src/run/loop.c|s/return least > steps ?/return 0 ?/|test_loop
@@ -605,6 +621,39 @@ classes: a file called after anything|src/cli/sample_files.c|s/u.bytes > 1 .. st
 rows: one of two classes is named after the first|src/cli/row_labels.c|s/return \*class_id == class_of\[(end - 1) . each\] \&\&/return/|cli_names
 rows: without captions|src/cli/row_labels.c|s/ .. j->args->no_captions)/)/|cli_names
 resume: classes of other names|src/train/checkpoint.c|s/compare_value(&d, "class_names", saved, now)/(void)0/|cli_names
+events: another polynomial|src/io/events.c|s/0x82f63b78u/0xedb88320u/|test_events
+events: sums are not masked|src/io/events.c|s/ + 0xa282ead8u//|test_events
+events: numbers of one byte|src/io/events.c|s/for (; v >= 0x80; v >>= 7)/for (; 0;)/|test_events
+events: what is not measured is told|src/io/events.c|s/if (isnan(scalar\[i\].value))/if (0)/|test_events
+events: from nowhere|src/io/events.c|s/event = event_begin(next_step)/event = event_begin(0)/|test_events
+events: two in one file|src/io/events.c|s/O_EXCL/0/|test_events
+events: any picture|src/io/events.c|s/return err_set(e, ERR_INPUT, "the picture/if (0) &/|test_events
+metrics: the table stays as it was|src/run/rundir_metrics.c|s/const bool same = file_exists(path)/const bool same = file_exists(path) \&\& size/;s/return same ? 0 :/return file_exists(path) ? 0 :/|test_metrics
+metrics: nothing becomes zero|src/run/rundir_metrics.c|s/        if (isfinite(value\[i\]))/        if (1)/|test_metrics
+metrics: a fraction of a step|src/run/rundir_metrics.c|s/json_is_integer(value) ? json_integer_value(value)/json_is_number(value) ? (int64_t)json_number_value(value)/|test_metrics
+metrics: room for the first rows only|src/run/rundir_metrics.c|s/                if (more \&\& n)/                if (0)/|test_metrics
+loop: nobody hears that all is kept|src/run/loop.c|s/if ((milestone .. last) \&\& l->observer.kept)/if (0)/|test_loop
+loop: nothing is drawn before an adapter|src/run/loop.c|s/ \&\& sample_before(l, e))/ \&\& 0)/|cli_report
+set aside: a table without rows is work|src/run/rundir_previous.c|s/i < rundir_works(r) \&\& !found/parts[i] \&\& !found/|cli_directory
+html: markup goes through|src/cli/page/html.c|s/bytes == 1 ? strchr(special, \*c) : NULL/NULL/|cli_report
+html: text may lie about itself|src/cli/page/html.c|s/if (u.plain)/if (1)/|cli_report
+html: a picture through a link|src/cli/page/html.c|s/!lstat(path, &st)/!stat(path, \&st)/|cli_report
+html: three bytes and no other number|src/cli/page/html.c|s/k <= have ? digit/k < 4 ? digit/|cli_report
+chart: upside down|src/cli/page/chart.c|s/return p->bottom - (scaled/return TOP + (scaled/|cli_report
+chart: zero on a logarithmic axis|src/cli/page/chart.c|s/(!c->log .. y > 0)/1/|cli_report
+chart: epochs are steps|src/cli/page/chart.c|s/ticks_x(p, "epoch", p->c->per_epoch, 1, 0)/ticks_x(p, "epoch", 1, 1, 0)/|cli_report
+curves: a spike is lost|src/cli/page/curves.c|s/most = c->y\[k\] > c->y\[most\] ? k : most;/most = least;/|cli_report
+curves: all points|src/cli/page/curves.c|s/if (n <= CURVE_POINTS)/if (n)/|cli_report
+curves: an average begins at zero|src/cli/page/curves.c|s/out->y\[i\] = mean . weight/out->y[i] = mean/|cli_report
+page: somebody's file is written over|src/cli/cmd_report.c|s/(!a->output \&\& page_check_default(path, e)) ..//|cli_report
+page: by a run, too|src/cli/train_page.c|s/page_check_default(path, &e) ..//|cli_report
+page: of what is read|src/cli/cmd_report.c|s/check_apart(path, dir, e) ..//|cli_report
+page: unasked|src/cli/train_page.c|s/wanted ? dir : NULL/dir/|cli_report
+page: figures of long ago|src/cli/page/page_eval.c|s/trained != (double)p->run->step/0/|cli_report
+runs: nobody noted how many images|src/cli/runinfo.c|s/if (noted > 0 \&\& batch > 0)/if (0)/|cli_report
+runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
+eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
+eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored") .. json_object_get(was, "judge")/ours = was != NULL/|cli_report
 END
 )
 

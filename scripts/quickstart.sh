@@ -4,7 +4,7 @@
 # minutes on two cores; everything goes to runs/quickstart (and Fashion-MNIST to data/). Started again it goes on where it
 # was stopped, and draws the pictures anew.
 #
-#   scripts/quickstart.sh            OMP_NUM_THREADS, SDLORA_SIMD and the like are passed on by the environment
+#   scripts/quickstart.sh            SDLORA_SIMD and the like are passed on by the environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,7 +66,7 @@ tell() {
         command="sudo pacman -S --needed base-devel openblas zlib stb jansson libmd pcre2 libzip"
     elif have brew; then
         command="brew install gcc make pkg-config openblas zlib jansson libmd pcre2 libzip
-    export CC=gcc-14      (or what it installed: Apple's clang has no OpenMP)
+    export CC=gcc-14      (or what it installed)
     export PKG_CONFIG_PATH=\"\$(brew --prefix openblas)/lib/pkgconfig\"
     (stb_image.h, stb_image_write.h and stb_easy_font.h, of the stb library, go anywhere that CPPFLAGS=-I... names)"
     else

@@ -68,6 +68,7 @@ tiny='--preset tiny --image-size 8 --timesteps 20'
     memcheck 0 list "$SDLORA" list .
     memcheck 0 'eval of images' "$SDLORA" eval data --data data --judge-epochs 1 --neighbours 4 --cas --no-cache -o scored
     memcheck 0 'eval of a model' "$SDLORA" eval run --data data --judge-epochs 1 -n 4 --steps 2 --no-cache --json
+    memcheck 0 report "$SDLORA" report tuned
     memcheck 3 'info of a damaged file' "$SDLORA" info out.txt
     memcheck 2 'a wrong option' "$SDLORA" train --chanels 3
 }

@@ -13,7 +13,7 @@ idx_data data t10k 6
 # Step 10 ends an epoch: result, validation, metrics, checkpoint, a new best one, and the removal of two older ones, the
 # best and the last of before, all belong to it.
 # shellcheck disable=SC2086
-"$SDLORA" train $SMALL --data data --out begun --steps 9 --save-every 1s --sample-every 0 --lr-schedule constant -q \
+"$SDLORA" train $SMALL --data data --out begun --steps 9 --save-every 1s --sample-every 0 --no-report --lr-schedule constant -q \
     >out.txt 2>err.txt
 # as if step 8 had been the better one
 printf '{"checkpoint": "ckpt-00000008", "step": 8, "val_loss": 100}' >begun/checkpoints/best.json
@@ -29,10 +29,12 @@ scenario='a step of training'
 status_ok='1 3'
 prepare() { cp -r begun w; }
 act() { go_on train w 10; }
+table() { cut -d, -f1-5,7 "$1/metrics.csv"; } # without the speed
 verify() {
-    diff -r -x lock -x metrics.jsonl w after
+    diff -r -x lock -x metrics.jsonl -x metrics.csv w after
     [ "$(sed 's/images_per_s.*//' w/metrics.jsonl)" = "$(sed 's/images_per_s.*//' after/metrics.jsonl)" ] ||
         echo "$1: other metrics"
+    [ "$(table w)" = "$(table after)" ] || echo "$1: another table"
 }
 before_it() { # right after the fault, too: model and checkpoints are the old ones or the new ones
     local file at
@@ -62,13 +64,13 @@ each malloc 1 1511
 # ---- a step of an adapter's ----
 # shellcheck disable=SC2086
 "$SDLORA" finetune --model after/model.safetensors --data data --out tuned --rank 2 --batch-size 8 --steps 4 --threads 1 \
-    --save-every 1s --sample-every 0 --lr-schedule constant -q >out.txt 2>err.txt
+    --save-every 1s --sample-every 0 --no-report --lr-schedule constant -q >out.txt 2>err.txt
 cp -r tuned after.tuned
 go_on finetune after.tuned 5 >out.txt 2>err.txt
 scenario="a step of an adapter's"
 prepare() { cp -r tuned w; }
 act() { go_on finetune w 5; }
-verify() { diff -r -x lock -x metrics.jsonl w after.tuned; }
+verify() { diff -r -x lock -x metrics.jsonl -x metrics.csv w after.tuned; }
 each rename 99 1
 each fsync 99 4
 each open 1 7
@@ -96,6 +98,18 @@ for kind in open read write fsync rename; do
     done
 done
 
+# ---- a run's page, where there is one ----
+scenario='a page'
+prepare() { cp -r after w && echo '<!DOCTYPE html>
+<!-- a run of sdlora -->' >w/report.html; }
+act() { "$SDLORA" report w >/dev/null; }
+shown() { sed 's/^<p class="soft foot">Written.*//; s/[0-9.]* MB//' "$1/report.html"; } # without when and how large
+rm -rf w && prepare && act && shown w >page.html
+check 'a page' grep -q '</html>' page.html
+verify() { shown w | cmp - page.html; }
+for kind in open read write fsync rename; do each $kind 99 1; done
+each malloc 1 97
+
 # ---- what the network says ----
 scenario='a prediction'
 safetensors() {
@@ -116,7 +130,7 @@ for kind in open read write fsync rename; do each $kind 99 1; done
 tiny_disk() {
     local status
     # shellcheck disable=SC2086
-    "$SDLORA" train $SMALL --channels 16,16 --time-dim 64 --data data --out disk/run --steps 1 --sample-every 0 -q \
+    "$SDLORA" train $SMALL --channels 16,16 --time-dim 64 --data data --out disk/run --steps 1 --sample-every 0 --no-report -q \
         --lr-schedule constant >out.txt 2>err.txt
     check 'one step fits on the disk' test -s disk/run/model.safetensors
     cp -r disk/run disk.before

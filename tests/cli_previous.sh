@@ -7,9 +7,11 @@
 idx_data data train 40
 idx_data data t10k 6
 # shellcheck disable=SC2086
-train() { "$SDLORA" train $SMALL --data data --lr-schedule constant -q "$@"; }
+train() { "$SDLORA" train $SMALL --data data --lr-schedule constant --no-report -q "$@"; }
 train --out old --steps 10 --save-every 2s --keep 3 >out.txt 2>err.txt
 train --out other --steps 6 --save-every 2s --seed 3 --sample-every 0 >out.txt 2>err.txt
+mkdir old/tensorboard old/eval && echo events >old/tensorboard/events.out.tfevents.1 && echo '{}' >old/eval/eval.json
+"$SDLORA" report old >out.txt 2>err.txt
 check 'two runs' test -s old/checkpoints/ckpt-00000010/state.safetensors -a -s other/checkpoints/ckpt-00000006/state.safetensors
 check 'the old one has its best, not last, checkpoint' test -d old/checkpoints/ckpt-00000010
 
@@ -24,8 +26,9 @@ whole() {
     ls -a "$1" "$1"/previous-* 2>/dev/null
 }
 scenario_files() { # EXPECTED: w is that run, apart from its lock and what was set aside
-    diff -r -x lock -x 'previous-*' -x metrics.jsonl w "$1" || return
+    diff -r -x lock -x 'previous-*' -x metrics.jsonl -x metrics.csv w "$1" || return
     [ "$(plain w/metrics.jsonl)" = "$(plain "$1/metrics.jsonl")" ] || echo 'other metrics'
+    [ "$(cut -d, -f1-5,7 w/metrics.csv)" = "$(cut -d, -f1-5,7 "$1/metrics.csv")" ] || echo 'another table'
 }
 all_kinds() {
     local kind
@@ -65,6 +68,7 @@ prepare() { cp -r old w; }
 act() { train --resume w/checkpoints/ckpt-00000008 --steps 9; }
 rm -rf w && cp -r old w && act >out.txt 2>err.txt
 rm -rf back && cp -r w back && rm -rf back/previous-*
+check 'its events stay, its page goes with what it showed' test -s back/tensorboard/events.out.tfevents.1 -a ! -e back/report.html
 check 'it went on there' test "$(grep -o '"step": [0-9]*' back/metrics.jsonl | tr -dc '0-9\n' | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 '
 verify() { # what lay ahead of the checkpoint: in one of the places
     local found at

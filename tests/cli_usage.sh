@@ -109,7 +109,7 @@ refuse 2 'belongs to --sampler ddim' sample --sampler ddpm --eta 0.5
 refuse 2 'leave out' sample --trajectory 5 --rows 3
 refuse 2 'not as a GIF' sample --trajectory 5 -o moving.gif
 refuse 2 'leave out --compare' sample --trajectory 5 --compare --lora -o moving.apng
-refuse 2 "'--sampler' must be one of ddpm, ddim, euler, euler-a, heun, dpm++2m, unipc, or" sample --sampler plms
+refuse 2 "'--sampler' must be one of ddpm, ddim, unipc, euler, euler-a, heun, dpm++2m, or" sample --sampler plms
 refuse 2 'leave out --rows' sample --interpolate 1:2 --rows 3
 refuse 2 '2 images in a row at least' sample --interpolate 1:2 --cols 1
 refuse 2 'leave out --class' sample --interpolate 1:2 --class 3

@@ -234,8 +234,9 @@ static void test_muon(void **state)
     each_backend(muon);
 }
 
-/* What is subtracted is nearly orthogonal, whatever the gradient's size: its rows, or columns where they are fewer, have
- * squares of about (0.2 lr)^2 max(rows,cols) and hardly any product. (The rounds bring singular values to 0.7 .. 1.2.) */
+/* What is subtracted is nearly orthogonal, whatever the gradient's size: its rows, or columns where they are fewer,
+ * have squares of about (0.2 lr)^2 max(rows,cols) and hardly any product. (The rounds bring singular values to 0.7
+ * .. 1.2.) */
 static void orthogonal(const Backend *be)
 {
     for (int tall = 0; tall < 2; tall++) {
@@ -286,12 +287,8 @@ static void test_no_gradient(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_sumsq),
-        cmocka_unit_test(test_adam),
-        cmocka_unit_test(test_muon),
-        cmocka_unit_test(test_orthogonal),
+        cmocka_unit_test(test_loss),        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_sumsq),
+        cmocka_unit_test(test_adam),        cmocka_unit_test(test_muon),          cmocka_unit_test(test_orthogonal),
         cmocka_unit_test(test_no_gradient),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);

@@ -8,7 +8,8 @@ enum { IMAGES = 24, BATCH = 8, STEPS = 7 }; /* three steps an epoch: the last st
 
 static volatile sig_atomic_t flag;
 
-/* What was told, in order: a step's number, '*' at a milestone, 'v' with a validation loss; D: drawn, L: left out. */
+/* What was told, in order: a step's number, '*' at a milestone, 'v' with a validation loss; D: drawn, L: left out, K:
+ * all of a milestone is in its files. */
 typedef struct Seen {
     char text[128];
     int steps;         /* of the run; 0: STEPS */
@@ -50,6 +51,11 @@ static void on_left_out(void *ctx, const char *path, const char *reason)
     snprintf(s->left_out, sizeof s->left_out, "%s", strrchr(path, '/') + 1);
 }
 
+static void on_kept(void *ctx)
+{
+    note(ctx, "K");
+}
+
 typedef struct Place {
     TmpDir tmp;
     Dataset data, val;
@@ -85,7 +91,7 @@ static void place_make(Place *p, Seen *s)
                      .trainer = p->job.t,
                      .model = p->job.m,
                      .validate = true,
-                     .observer = {s, on_step, on_drawn, on_left_out, &flag}};
+                     .observer = {s, on_step, on_drawn, on_left_out, on_kept, &flag}};
     flag = 0;
 }
 
@@ -142,7 +148,7 @@ static void test_what_is_told(void **state)
     (void)state;
     place_make(&p, &seen);
     assert_int_equal(loop_run(&p.loop, &p.err), 0);
-    assert_string_equal(seen.text, "1 2 3*v D 4 5 6*v D 7*v D");
+    assert_string_equal(seen.text, "1 2 3*v D K 4 5 6*v D K 7*v D K");
     assert_int_equal(seen.grid.rows, CLASSES);
     assert_int_equal(seen.grid.cols, 8);
     assert_int_equal(seen.grid.size, SIDE);
@@ -173,7 +179,7 @@ static void test_short_epochs(void **state)
     p.config.save_every = (Every){3, true};
     p.config.sample_every = 3;
     assert_int_equal(loop_run(&p.loop, &p.err), 0);
-    assert_string_equal(seen.text, "1 2 3 4 5 6*v 7 8 9 10 11 12*v D 13 14 15 16 17 18*v D 19 20*v D");
+    assert_string_equal(seen.text, "1 2 3 4 5 6*v K 7 8 9 10 11 12*v D K 13 14 15 16 17 18*v D K 19 20*v D K");
     check_metrics(&p, (const int[]){6, 12, 18, 20}, 4);
     check_checkpoints(&p, (const int64_t[]){12, 18, 20}, 3);
     assert_true(has(&p, "samples/epoch-0004.png") && has(&p, "samples/epoch-0006.png"));
@@ -190,7 +196,7 @@ static void test_epochs_long_enough(void **state)
     place_make(&p, &seen);
     p.config.milestone_steps = 3;
     assert_int_equal(loop_run(&p.loop, &p.err), 0);
-    assert_string_equal(seen.text, "1 2 3*v D 4 5 6*v D 7*v D");
+    assert_string_equal(seen.text, "1 2 3*v D K 4 5 6*v D K 7*v D K");
     place_free(&p);
 }
 
@@ -226,7 +232,7 @@ static void test_a_picture_left_out(void **state)
     check_ok(file_join(path, sizeof path, p.dir.path, "samples/epoch-0001.png", &p.err), p.err);
     check_ok(file_mkdirs(path, &p.err), p.err);
     assert_int_equal(loop_run(&p.loop, &p.err), 0);
-    assert_string_equal(seen.text, "1 2 3*v L 4 5 6*v D 7*v D");
+    assert_string_equal(seen.text, "1 2 3*v L K 4 5 6*v D K 7*v D K");
     assert_string_equal(seen.left_out, "epoch-0001.png");
     place_free(&p);
 }

@@ -203,7 +203,8 @@ static void network_case(Preset preset, const char *targets)
     same(&planned, &both, weights);
     assert_int_equal(plain.slab, plain.naive);
     assert_int_equal(planned.naive, plain.naive);
-    assert_true(planned.slab < plain.slab * 2 / 3);
+    /* a batch that passes whole keeps less: convolutions' outputs, and what is small */
+    assert_true(planned.slab < plain.slab * (preset == PRESET_SEED && !targets ? 0.3 : 0.6667));
     result_free(&planned);
     result_free(&plain);
     result_free(&poisoned);

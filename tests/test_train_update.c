@@ -236,10 +236,8 @@ static void test_divergence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning_rate),
-        cmocka_unit_test(test_first_step),
-        cmocka_unit_test(test_first_step_of_muon),
-        cmocka_unit_test(test_moments_and_clipping),
+        cmocka_unit_test(test_learning_rate),      cmocka_unit_test(test_first_step),
+        cmocka_unit_test(test_first_step_of_muon), cmocka_unit_test(test_moments_and_clipping),
         cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests(tests, start, NULL);

@@ -35,9 +35,9 @@ void diffusion_free(Diffusion *d);
  * eq. 11), or x0, for one image of n values. target may be NULL. */
 void diffusion_noise(real *xt, real *target, const float *x0, const float *eps, int t, size_t n, const Diffusion *d);
 
-/* The t with alphas_cumprod_t <= 1 - u < alphas_cumprod_(t-1), u in [0,1): with an even u, t has the probability by which
- * alphas_cumprod falls there, so that the middle of the process, where picture and noise are mixed, comes most often:
- * with the cosine schedule by the density pi/2 sin(pi t/T). */
+/* The t with alphas_cumprod_t <= 1 - u < alphas_cumprod_(t-1), u in [0,1): with an even u, t has the probability by
+ * which alphas_cumprod falls there, so that the middle of the process, where picture and noise are mixed, comes most
+ * often: with the cosine schedule by the density pi/2 sin(pi t/T). */
 int diffusion_timestep(const Diffusion *d, double u);
 
 /* x0 (n): what the model's output at t says of the clean image, given x_t; clip X0 clamps it to [-1,1]. */

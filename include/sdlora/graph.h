@@ -17,7 +17,10 @@
  * slab. The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared. Graphs over
  * the same weights may run side by side: the later ones have the first as `twin`, and where they are trained each has
  * graph_grads_to. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
- * always.
+ * always. Where Graph.again is set, a value that is cheap to compute from what is kept (OpDef.again) dies after its
+ * last forward. It has another life from the first backward that reads it on, or two where long nobody does:
+ * convolutions' outputs stay; normalisations, activations, sublayers, concats come from them once more (Chen et al.
+ * 2016, "Training Deep Nets with Sublinear Memory Cost"). Gradients are the same bits.
  *
  * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there:
  * its rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can
@@ -31,6 +34,7 @@
 #include "sdlora/param.h"
 
 #define NODE_MAX_IN 7
+#define NODE_LIVES  2 /* besides that of forward */
 #define SAVE_IN(i)  (1u << (i))
 #define SAVE_OUT    (1u << NODE_MAX_IN)
 
@@ -43,6 +47,8 @@ typedef struct OpDef {
     int inplace;    /* k > 0: val may take the place of in[k-1]'s val when that dies here */
     int grad_alias; /* k > 0: d in[k-1] is the output's gradient itself, so the two may share one place; bwd then finds
                        node_grad(n, k-1).p == n->grad.data and has nothing to do for it */
+    int grad_over;  /* k > 0: d in[k-1] may take the place of in[k-1]'s val when that dies here: where bwd writes it, it
+                       has read the value */
     bool concat; /* val is the inputs' vals side by side in the last dimension; fwd has nothing to do for an input that
                     lies there already */
     unsigned heeds_row; /* SAVE_IN(i): fwd and bwd read in[i]'s val, SAVE_OUT: fwd writes val by its Tensor.row */
@@ -51,7 +57,11 @@ typedef struct OpDef {
     void (*prepare)(Node *n, const Graph *g);
     void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, be they parameters or computed */
     void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
-    double (*flops)(const Node *n);       /* of one forward pass, a multiply-add being two; NULL: not counted */
+    /* Computes val once more from the same inputs, bit for bit, and nothing else but, where again_aux is set, aux[0],
+     * which fwd then does without (NULL). NULL: it is not cheap enough */
+    void (*again)(Node *n, const Graph *g);
+    bool again_aux;
+    double (*flops)(const Node *n); /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
 
 typedef union NodeAttr { /* constants of the node, by op */
@@ -102,12 +112,19 @@ struct Node {
     bool keep;
     bool fixed;   /* outside training: depends on parameters and fixed inputs alone, so it runs in graph_prepare only */
     bool reached; /* its gradient is part of d loss */
+    int again[NODE_LIVES]; /* set by the plan: before these steps of backward val is computed again; 0: it is not */
+    struct NodePlace {
+        real *data;
+        size_t row;
+        void *aux;           /* aux[0] */
+    } place[1 + NODE_LIVES]; /* where val lies after forward, after again[0] and again[1] */
 };
 
 struct Graph {
     const Backend *be;
     bool train;        /* gradients are wanted; BatchNorm uses the batch's statistics and moves the running ones */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
+    bool again;        /* to be set before planning: less memory, more work in backward */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     enum { STALE_NOTHING, STALE_TRAINED, STALE_ALL } stale; /* what must be prepared again before the next forward */
     Graph *twin; /* whose prepared filters this one uses instead of its own; NULL: none */

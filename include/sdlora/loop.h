@@ -33,6 +33,7 @@ typedef struct LoopObserver {
     void (*step)(void *ctx, const StepReport *r, double val_loss, bool milestone);
     int (*drawn)(void *ctx, const LoopGrid *grid, Err *e);             /* a grid is in its file; -1 ends the run */
     void (*left_out)(void *ctx, const char *path, const char *reason); /* a grid that is not drawn; the run goes on */
+    void (*kept)(void *ctx); /* a milestone's metrics, result, checkpoint and grid are in their files */
     /* Not 0: a signal's number. The step is finished, all is saved, and the loop ends. */
     const volatile sig_atomic_t *signal;
 } LoopObserver;

@@ -15,14 +15,16 @@
 #include <jansson.h>
 
 #include "sdlora/err.h"
+#include "sdlora/events.h"
 #include "sdlora/file.h"
 
 typedef struct RunDir {
     char path[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
-    bool adapter;      /* a run of finetune, else of train */
-    int lock;          /* a descriptor; -1: not held */
-    int metrics;       /* a descriptor; -1: not open */
-    int64_t best_step; /* the checkpoint of the smallest validation loss; -1: none */
+    bool adapter;       /* a run of finetune, else of train */
+    int lock;           /* a descriptor; -1: not held */
+    int metrics, table; /* descriptors of metrics.jsonl and metrics.csv; -1: not open */
+    EventLog *events;   /* NULL: none are wanted */
+    int64_t best_step;  /* the checkpoint of the smallest validation loss; -1: none */
     double best_loss;
 } RunDir;
 
@@ -39,9 +41,11 @@ int rundir_lock(RunDir *r, Err *e);
 int rundir_hold(RunDir *r, Err *e);
 void rundir_close(RunDir *r);
 
-/* What a run leaves besides run.json and its lock, NULL-terminated: the result's files first. */
+/* What a run leaves besides run.json and its lock, NULL-terminated: the result's files first, then what else is work,
+ * then what can be made again. */
 const char *const *rundir_parts(const RunDir *r);
 int rundir_results(const RunDir *r); /* how many of them are the result's */
+int rundir_works(const RunDir *r);   /* how many are work */
 
 /* ---- run.json (rundir_json.c) ---- */
 
@@ -51,10 +55,14 @@ const char *rundir_command(const RunDir *r);
  * ERR_FAILED where it cannot be read now. */
 int rundir_command_of(char *out, size_t cap, const char *dir, Err *e);
 
-/* Write run.json: the command, its options (a JSON object, which this takes over, also after an error) and, of an
- * adapter, the SHA-256 of the model's file (may be NULL). made: NULL, or write it only where there is none yet: *made
- * says whether it was this call that did. */
-int rundir_save_json(const RunDir *r, json_t *options, const char *base_sha256, bool *made, Err *e);
+/* Write run.json: the command, its options and what else is known (JSON objects, which this takes over, also after an
+ * error; more may be NULL): its members stand beside "options", among them, of an adapter, "base_sha256", the SHA-256
+ * of the model's file. made: NULL, or write it only where there is none yet: *made says whether it was this call that
+ * did.
+ */
+int rundir_save_json(const RunDir *r, json_t *options, json_t *more, bool *made, Err *e);
+/* Add or replace one member of DIR/run.json; takes the value over. */
+int rundir_note(const RunDir *r, const char *key, json_t *value, Err *e);
 
 /* What DIR/run.json holds, an object that the caller decrefs; NULL (ERR_INPUT) where it is missing or damaged. */
 json_t *rundir_read_json(const char *dir, Err *e);
@@ -115,8 +123,11 @@ int rundir_checkpoint_saved(RunDir *r, int64_t step, double val_loss, int keep, 
 /* ---- metrics (rundir_metrics.c) ---- */
 
 /* Open metrics.jsonl after the lines up to `step`; later ones, of work that will be done again, are dropped, and so is
- * a last line that was cut short. All else stays as it is. from: the run whose lines they are, NULL: this one. */
+ * a last line that was cut short. All else stays as it is. from: the run whose lines they are, NULL: this one.
+ * metrics.csv, the same as a table, is made again from these lines where it holds anything else. */
 int rundir_open_metrics(RunDir *r, int64_t step, const char *from, Err *e);
+/* From now on also to TensorBoard's event files in tensorboard/, where the steps after `step` begin (events.h). */
+int rundir_open_events(RunDir *r, int64_t step, Err *e);
 
 typedef struct Metrics {
     int64_t step;
@@ -124,6 +135,11 @@ typedef struct Metrics {
     double loss, lr, grad_norm, images_per_s, val_loss; /* val_loss NAN: not measured */
 } Metrics;
 int rundir_log(RunDir *r, const Metrics *m, Err *e);
+/* A grid was drawn after this step: for those who want events. */
+int rundir_log_picture(const RunDir *r, int64_t step, const char *path, Err *e);
+/* The lines of DIR/metrics.jsonl that tell a step, into a block that the caller frees; their number, -1 with *e. What
+ * one does not say is NAN; lines that are none are passed over. No file: none. */
+int64_t rundir_read_metrics(Metrics **rows, const char *dir, Err *e);
 int rundir_sync_metrics(const RunDir *r, Err *e); /* brought to the disk */
 /* The last line's step up to `most` (-1: there is no line) and its validation loss, or with `any` the last one that
  * there is (NAN: none), in a run's metrics.jsonl. */

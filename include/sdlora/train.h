@@ -40,10 +40,10 @@ extern const char *const AUGMENT_NAMES[]; /* "flip", ..., NULL */
 void augment_image(uint8_t *out, const uint8_t *px, int channels, int size, int which, Rng *r);
 
 typedef struct TrainConfig {
-    int batch;         /* images per optimiser step */
-    int micro_batch;   /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
-    int epochs;        /* when steps is 0 */
-    int64_t steps;     /* optimiser steps in all, absolute; 0: the epochs decide */
+    int batch;       /* images per optimiser step */
+    int micro_batch; /* images per pass through the network; 0: chosen (all of them where the model has BatchNorm) */
+    int epochs;      /* when steps is 0 */
+    int64_t steps;   /* optimiser steps in all, absolute; 0: the epochs decide */
     Optimizer optimizer;
     double lr, lr_end; /* lr_end: the fraction of lr that cosine and linear end at */
     int warmup;        /* steps of linear warm-up; a fifth of the run at most */
@@ -53,7 +53,7 @@ typedef struct TrainConfig {
     double ema;                                  /* decay, warmed up min(ema, (1+k)/(10+k)); 0: none */
     bool l1;                                     /* loss */
     TimestepSampling timestep_sampling;
-    double cond_drop;                            /* probability of the null class */
+    double cond_drop; /* probability of the null class */
     uint64_t seed;
     int augment;    /* of Augment; 0: none */
     int val_images; /* of the validation split, at most; 0: no validation */

@@ -12,6 +12,7 @@ enum { PATH_BYTES = 4096 };
 /* Processors in the affinity mask, which has as many bits as the kernel was built for. */
 static int in_affinity(void)
 {
+#ifdef __linux__
     for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
         cpu_set_t *set = CPU_ALLOC((size_t)cpus);
         const size_t bytes = CPU_ALLOC_SIZE((size_t)cpus);
@@ -21,6 +22,7 @@ static int in_affinity(void)
         if (n > 0)
             return n;
     }
+#endif
     return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 

@@ -130,7 +130,6 @@ static void *help(void *seat)
 {
     Seat *s = seat;
 
-    flush_denormals();
     for (;;) {
         wait_while(s, NOTHING);
         if (!move(s, OFFERED, TAKEN))
@@ -200,7 +199,7 @@ void threads_init(int n)
         n = cores_allowed();
     if (n > THREADS_MAX)
         n = THREADS_MAX;
-    flush_denormals();
+    flush_denormals(); /* a thread begins with the mode of the one that starts it */
     while (pool.started < n && start(&pool.seats[pool.started]))
         pool.started++;
     pool.limit = n < pool.started ? n : pool.started;

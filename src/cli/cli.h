@@ -34,6 +34,7 @@ int cmd_info(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 
 /* Text that came out of a file, or out of the command line, for people: see text.h. */
 void cli_put(FILE *f, const char *text);

@@ -36,7 +36,8 @@ static const Option OPTIONS[] = {
     {.heading = "Where to"},
     {.name = "output", .alias = "out", .letter = 'o', .arg = "DIR",
      OWN(FIELD_TEXT, sample.output,
-         .help = "also draw confusion.png, worst.png and neighbours.png there")},
+         .help = "also write eval.json there, what --json prints, and draw confusion.png, worst.png and neighbours.png; "
+                 "'sdlora report RUN' shows them if DIR is RUN/eval")},
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
     {.heading = "Machine"},
     {.name = "batch-size"}, {.name = "conv"}, {.name = "precision"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
@@ -55,15 +56,14 @@ static const OptionTable TABLE = {
         "and PREFIX-labels-idx1-ubyte.gz, as sample --format idx writes them; a directory of a data set; one file of "
         "images\n"
         "(IDX or NumPy) without labels. They are compared with the test images of --data by a small network, the "
-        "judge, "
-        "that\n"
-        "is trained on five sixths of its training images, once: it is kept in ~/.cache/sdlora (--no-cache: not). "
-        "Beside each figure stands the same for as "
-        "many\n"
-        "of the other training images, which is what real ones get.\n\n"
+        "judge,\n"
+        "that is trained on five sixths of its training images, once: it is kept in ~/.cache/sdlora (--no-cache: "
+        "not).\n"
+        "Beside each figure stands the same for as many of the other training images, which is what real ones get.\n\n"
         "  sdlora eval                                    the model of the last run, 10,000 images\n"
         "  sdlora eval runs/mnist -n 2000 --steps 20\n"
-        "  sdlora eval fake --data data/mnist -o report   fake-images-idx3-ubyte.gz, with pictures\n",
+        "  sdlora eval fake --data data/mnist -o report   fake-images-idx3-ubyte.gz, with pictures\n"
+        "  sdlora eval runs/mnist -o runs/mnist/eval      for 'sdlora report runs/mnist'\n",
     .options = OPTIONS,
 };
 

@@ -66,7 +66,10 @@ int eval_pictures_check(const EvalJob *j, Err *e);
 bool eval_picture_made(const EvalJob *j, const char *name); /* one of these */
 int eval_pictures_write(const EvalJob *j, Err *e);
 
-/* On standard output. */
+/* The file there that says what --json does. */
+#define EVAL_FILE "eval.json"
+
+/* On standard output, and into that file. */
 int eval_report(const EvalJob *j, Err *e);
 
 #endif

@@ -5,9 +5,12 @@
 #include <string.h>
 
 #include "sdlora/image.h"
+#include "sdlora/json.h"
 #include "sdlora/mem.h"
 
 #include "eval.h"
+
+#define FILE_MAX ((size_t)1 << 24) /* of figures that were written before */
 
 enum { PAD = 14, SCALE = 2, WORST = 64, WORST_COLS = 8, PAIRS = 32, PAIRS_COLS = 4, CELL = 32, COUNTED = 20 };
 
@@ -19,6 +22,20 @@ bool eval_picture_made(const EvalJob *j, const char *name)
     return name == EVAL_PICTURES[CONFUSION] ? j->labelled : name != EVAL_PICTURES[NEIGHBOURS] || j->scores.searched > 0;
 }
 
+/* What is there already is replaced where it is of this command. */
+static int check_file(const char *dir, Err *e)
+{
+    char path[FILE_PATH_MAX];
+    json_t *was;
+    bool ours;
+    if (file_join(path, sizeof path, dir, EVAL_FILE, e))
+        return -1;
+    was = file_exists(path) ? json_read_file(path, FILE_MAX, NULL) : NULL;
+    ours = json_object_get(was, "scored") && json_object_get(was, "judge");
+    json_decref(was);
+    return (!ours && cli_check_default(path, false, e)) || cli_check_output(path, e) ? -1 : 0;
+}
+
 int eval_pictures_check(const EvalJob *j, Err *e)
 {
     const char *dir = j->args->sample.output;
@@ -28,6 +45,8 @@ int eval_pictures_check(const EvalJob *j, Err *e)
     if (file_exists(dir) && !file_is_dir(dir))
         return err_set(e, ERR_USAGE, "'%s' is no directory; the pictures need one", dir);
     if (file_mkdirs(dir, e))
+        return -1;
+    if (check_file(dir, e))
         return -1;
     for (const char *const *name = EVAL_PICTURES; *name; name++)
         if (file_join(path, sizeof path, dir, *name, e) || cli_check_default(path, true, e) ||

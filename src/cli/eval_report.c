@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdlora/mem.h"
 #include "sdlora/text.h"
 
 #include "eval.h"
@@ -17,6 +18,12 @@ static json_t *number(double x)
 }
 
 /* ---- what was compared ---- */
+
+/* Of what was trained last; 0: its file does not say. */
+static int64_t trained_steps(const EvalJob *j)
+{
+    return j->loras.n ? j->loras.item[j->loras.n - 1]->facts.steps : j->model->facts.steps;
+}
 
 static json_t *images_json(const EvalJob *j)
 {
@@ -33,6 +40,8 @@ static json_t *images_json(const EvalJob *j)
         for (int i = 0; i < a->loras.n; i++)
             json_array_append_new(loras, report_string(a->loras.item[i]));
         json_object_set(o, "lora", loras);
+        if (trained_steps(j) > 0)
+            json_object_set_new(o, "trained_steps", json_integer(trained_steps(j)));
     }
     json_decref(loras);
     return o;
@@ -221,6 +230,23 @@ static void say_pictures(Report *r, const EvalJob *j)
     report_set(r, "pictures", paths);
 }
 
+static int save_file(const Report *r, const char *dir, Err *e)
+{
+    char path[FILE_PATH_MAX];
+    char *text = file_join(path, sizeof path, dir, EVAL_FILE, e)
+                     ? NULL
+                     : json_text(r->json, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(9), EVAL_FILE, e);
+    char *lines = text ? mem_printf(e, "%s\n", text) : NULL;
+    const int rc = lines ? file_save(path, lines, strlen(lines), e) : -1;
+    mem_free(lines);
+    mem_free(text);
+    if (!rc) {
+        cli_put(r->text, path);
+        fputc('\n', r->text);
+    }
+    return rc;
+}
+
 int eval_report(const EvalJob *j, Err *e)
 {
     Report r;
@@ -232,6 +258,10 @@ int eval_report(const EvalJob *j, Err *e)
             say_classes(&r, j);
         say_how(&r, j);
         say_pictures(&r, j);
+        if (j->args->sample.output)
+            rc = save_file(&r, j->args->sample.output, e);
+    }
+    if (!rc) {
         rc = report_print(&r, j->args->json, e);
     }
     report_free(&r);

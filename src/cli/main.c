@@ -32,6 +32,7 @@ static const Command COMMANDS[] = {
     {"noise", cmd_noise, "draw how images dissolve into noise"},
     {"data", cmd_data, "say what a data set holds, or make one in another style"},
     {"info", cmd_info, "say what a file or a directory is"},
+    {"report", cmd_report, "show a run as a page"},
     {"list", cmd_list, "the runs there are, a line each"},
     {"bench", cmd_bench, "measure this machine"},
 };

@@ -22,13 +22,15 @@ static json_t *remembered(const OptionTable *t, const void *args)
     return options;
 }
 
-int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e)
+int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, json_t *more, Err *e)
 {
     json_t *options = remembered(t, args);
     if (!options)
+        json_decref(more);
+    if (!options)
         return err_set(e, ERR_FAILED, "cannot write '%s/run.json': no memory, or an option that is not UTF-8",
                        dir->path);
-    return rundir_save_json(dir, options, base_sha256, NULL, e);
+    return rundir_save_json(dir, options, more, NULL, e);
 }
 
 int runfile_check(const OptionTable *t, const void *args, Err *e)

@@ -7,8 +7,9 @@
 
 #include "cli.h"
 
-/* Write run.json with the remembered options (OPT_FIXED, OPT_KEPT) of `args`. base_sha256 may be NULL. */
-int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, const char *base_sha256, Err *e);
+/* Write run.json with the remembered options (OPT_FIXED, OPT_KEPT) of `args`, and more, which it takes over (may be
+ * NULL; rundir_save_json). */
+int runfile_save(const RunDir *dir, const OptionTable *t, const void *args, json_t *more, Err *e);
 
 /* Refuse an option that run.json cannot hold, before anything is written (ERR_USAGE). */
 int runfile_check(const OptionTable *t, const void *args, Err *e);

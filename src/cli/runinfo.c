@@ -22,10 +22,9 @@
 #include "sdlora/rundir.h"
 #include "runfile.h"
 
-#define METRICS_MAX ((size_t)1 << 31)
 #define RUNFILE_MAX ((size_t)1 << 20)
 
-const char *const RUN_STATE_NAMES[] = {"unknown", "running", "finished", "stopped", NULL};
+const char *const RUN_STATE_NAMES[] = {"unknown", "running", "finished", "stopped", "diverged", NULL};
 
 bool runinfo_there(const char *dir)
 {
@@ -57,76 +56,65 @@ static int64_t number(const RunInfo *r, const char *name)
 
 typedef struct Progression {
     int64_t step, epoch; /* of the last line */
-    int64_t per_epoch;   /* steps of a pass over the data; 0: not known */
 } Progression;
 
 /* A pass ends where the next one's first line follows, as its last step always has a line; and, in a run of whole
  * passes, where a validation was made. */
-static void take_line(RunInfo *r, Progression *p, const json_t *line, bool whole_passes)
+static void take_row(RunInfo *r, Progression *p, const Metrics *m, bool whole_passes)
 {
-    const json_t *val = json_object_get(line, "val_loss");
-    int64_t step = json_integer_value(json_object_get(line, "step"));
-    int64_t epoch = json_integer_value(json_object_get(line, "epoch"));
-    if (step < 1)
+    if (m->step < 1)
         return;
-    if (p->epoch > 0 && epoch == p->epoch + 1)
-        p->per_epoch = p->step / p->epoch;
-    if (json_is_number(val) && whole_passes && epoch > 0)
-        p->per_epoch = step / epoch;
-    if (json_is_number(val)) {
-        r->last_loss = json_number_value(val);
+    if (p->epoch > 0 && m->epoch == p->epoch + 1)
+        r->per_epoch = p->step / p->epoch;
+    if (!isnan(m->val_loss) && whole_passes && m->epoch > 0)
+        r->per_epoch = m->step / m->epoch;
+    if (!isnan(m->val_loss)) {
+        r->last_loss = m->val_loss;
         if (!(r->best_loss <= r->last_loss)) {
             r->best_loss = r->last_loss;
-            r->best_step = step;
+            r->best_step = m->step;
         }
     }
-    p->step = step;
-    p->epoch = epoch;
+    p->step = m->step;
+    p->epoch = m->epoch;
 }
 
 static void read_metrics(RunInfo *r, Progression *p)
 {
-    char *path = mem_printf(NULL, "%s/metrics.jsonl", r->dir), *text = NULL;
-    size_t size = 0;
-    bool whole_passes = number(r, "steps") == 0;
-    if (path && !file_load(&text, &size, path, METRICS_MAX, NULL))
-        for (size_t at = 0; at < size;) {
-            const char *end = memchr(text + at, '\n', size - at);
-            size_t len = end ? (size_t)(end - text) - at : size - at;
-            json_t *line = json_loadb(text + at, len, 0, NULL);
-            take_line(r, p, line, whole_passes);
-            json_decref(line);
-            at += len + 1;
-        }
-    mem_free(text);
-    mem_free(path);
+    const bool whole_passes = number(r, "steps") == 0;
+    r->n_rows = rundir_read_metrics(&r->rows, r->dir, NULL);
+    for (int64_t i = 0; i < r->n_rows; i++)
+        take_row(r, p, &r->rows[i], whole_passes);
 }
 
-/* Before the first pass has ended only the data say how long it is. */
+/* Before the first pass has ended only the data say how long it is: as run.json has noted, or their own files. */
 static int64_t steps_of_data(const RunInfo *r)
 {
+    const int64_t noted = json_integer_value(json_object_get(json_object_get(r->root, "data"), "images"));
     unsigned char head[8] = {0};
     DataFiles files = {0};
     int64_t n, limit = number(r, "limit"), batch = number(r, "batch-size");
     size_t got = 0;
     bool zipped;
-    bool told = !dataset_files(&files, runinfo_option(r, "data"), DATA_TRAIN, NULL) && files.n &&
+    bool told = noted < 1 && !dataset_files(&files, runinfo_option(r, "data"), DATA_TRAIN, NULL) && files.n &&
                 !strcmp(files.source, "IDX") && !idx_peek(head, &got, sizeof head, &zipped, files.path[0], NULL);
     data_files_free(&files);
+    if (noted > 0 && batch > 0)
+        return noted / batch;
     if (!told || got < sizeof head || batch < 1)
         return 0;
     n = (int64_t)head[4] << 24 | head[5] << 16 | head[6] << 8 | head[7];
     return (limit > 0 && limit < n ? limit : n) / batch;
 }
 
-static int64_t total_steps(const RunInfo *r, const Progression *p)
+static int64_t total_steps(RunInfo *r)
 {
-    int64_t steps = number(r, "steps"), epochs = number(r, "epochs"), per_epoch = p->per_epoch;
+    int64_t steps = number(r, "steps"), epochs = number(r, "epochs");
+    if (r->per_epoch < 1)
+        r->per_epoch = steps_of_data(r);
     if (steps > 0)
         return steps;
-    if (per_epoch < 1)
-        per_epoch = steps_of_data(r);
-    return per_epoch > 0 && epochs > 0 && epochs <= INT64_MAX / per_epoch ? epochs * per_epoch : -1;
+    return r->per_epoch > 0 && epochs > 0 && epochs <= INT64_MAX / r->per_epoch ? epochs * r->per_epoch : -1;
 }
 
 /* ---- the directory ---- */
@@ -165,7 +153,7 @@ static int read_directory(RunInfo *r, Err *e)
 
 int runinfo_read(RunInfo *r, const char *dir, Err *e)
 {
-    Progression p = {-1, -1, 0};
+    Progression p = {-1, -1};
     char *path = mem_printf(e, "%s/run.json", dir);
     memset(r, 0, sizeof *r);
     r->last_loss = r->best_loss = NAN;
@@ -186,11 +174,13 @@ int runinfo_read(RunInfo *r, const char *dir, Err *e)
     r->epochs = p.epoch > 0 ? p.epoch : 0;
     if (r->n_checkpoints > 0 && r->checkpoints[r->n_checkpoints - 1] > r->step)
         r->step = r->checkpoints[r->n_checkpoints - 1];
-    r->total = total_steps(r, &p);
+    r->total = total_steps(r);
     if (r->total > 0 && r->step >= r->total)
         r->state = STATE_FINISHED;
     else
         r->state = is_locked(dir) ? STATE_RUNNING : r->total > 0 ? STATE_STOPPED : STATE_UNKNOWN;
+    if (r->state >= STATE_STOPPED && json_object_get(r->root, RUN_ENDED))
+        r->state = STATE_DIVERGED;
     return 0;
 }
 
@@ -198,6 +188,7 @@ void runinfo_free(RunInfo *r)
 {
     json_decref(r->root);
     mem_free(r->checkpoints);
+    mem_free(r->rows);
     mem_free(r->dir);
     memset(r, 0, sizeof *r);
 }

@@ -9,8 +9,9 @@
 #include <jansson.h>
 
 #include "sdlora/err.h"
+#include "sdlora/rundir.h"
 
-typedef enum RunState { STATE_UNKNOWN, STATE_RUNNING, STATE_FINISHED, STATE_STOPPED } RunState;
+typedef enum RunState { STATE_UNKNOWN, STATE_RUNNING, STATE_FINISHED, STATE_STOPPED, STATE_DIVERGED } RunState;
 extern const char *const RUN_STATE_NAMES[];
 
 typedef struct RunInfo {
@@ -19,6 +20,9 @@ typedef struct RunInfo {
     const char *command; /* "train" or "finetune", of root */
     RunState state;
     int64_t step, total, epochs; /* steps done, of how many, passes over the data; -1: not known */
+    int64_t per_epoch;           /* steps of a pass over the data; 0: not known */
+    Metrics *rows;               /* n_rows lines of metrics.jsonl; owned */
+    int64_t n_rows;
     double last_loss, best_loss; /* of validations; NAN: none */
     int64_t best_step;           /* where best_loss was measured */
     int64_t *checkpoints;        /* their steps, increasing; owned */
@@ -32,6 +36,9 @@ bool runinfo_there(const char *dir);
 /* ERR_INPUT where run.json is damaged. *r needs runinfo_free, also after an error. */
 int runinfo_read(RunInfo *r, const char *dir, Err *e);
 void runinfo_free(RunInfo *r);
+
+/* A member of run.json that a run which diverged leaves: at which step, and why. */
+#define RUN_ENDED "ended"
 
 /* An option that the run remembers, "" where it is not there. */
 const char *runinfo_option(const RunInfo *r, const char *name);

@@ -16,6 +16,7 @@
 
 #include "interrupt.h"
 #include "profile.h"
+#include "run_facts.h"
 #include "runfile.h"
 #include "train_view.h"
 
@@ -265,9 +266,10 @@ static int start(Run *run, bool *complete, Err *e)
     /* chosen again under the lock: another run may just have ended */
     if (own && rundir_find_checkpoint(run->checkpoint, sizeof run->checkpoint, &run->dir, a->resume, e))
         return -1;
-    if (start_from(run, complete, e))
+    if (start_from(run, complete, e) ||
+        (a->tensorboard && !*complete && rundir_open_events(&run->dir, trainer_step_count(l->trainer), e)))
         return -1;
-    return runfile_save(&run->dir, run->given->table, a, run->base_sha256[0] ? run->base_sha256 : NULL, e);
+    return runfile_save(&run->dir, run->given->table, a, run_facts(run), e);
 }
 
 static int finish(const Run *run, Err *e)
@@ -287,10 +289,14 @@ static int watch(Run *run, Err *e)
 {
     TrainView view;
     int rc;
-    run->loop.observer = train_view_begin(&view, run->args, run->loop.trainer);
+    run->loop.observer = train_view_begin(&view, run->args, run->loop.trainer, &run->dir);
     run->loop.observer.signal = interrupt_install();
     rc = loop_run(&run->loop, e);
-    train_view_end(&view);
+    if (rc < 0 && e->code == ERR_DIVERGED)
+        rundir_note(&run->dir, RUN_ENDED, run_diverged(run, e), NULL); /* what went wrong is told in any case */
+    train_view_end(&view, rc == 0                             ? STATE_FINISHED
+                          : rc < 0 && e->code == ERR_DIVERGED ? STATE_DIVERGED
+                                                              : STATE_STOPPED);
     return rc;
 }
 
@@ -325,7 +331,7 @@ int train_command(Run *run)
 {
     Err e = {0};
     int rc;
-    run->dir.lock = run->dir.metrics = -1;
+    run->dir.lock = run->dir.metrics = run->dir.table = -1;
     rc = run_all(run, &e);
     rundir_close(&run->dir);
     trainer_free(run->loop.trainer);

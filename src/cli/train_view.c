@@ -66,15 +66,24 @@ static void say_left_out(void *ctx, const char *path, const char *reason)
         fprintf(stderr, "'%s' is left out: %s\n", path, reason);
 }
 
-LoopObserver train_view_begin(TrainView *v, const TrainArgs *a, const Trainer *t)
+static void refresh_page(void *ctx)
+{
+    TrainView *v = ctx;
+    train_page_refresh(&v->page);
+}
+
+LoopObserver train_view_begin(TrainView *v, const TrainArgs *a, const Trainer *t, RunDir *dir)
 {
     *v = (TrainView){
         .args = a, .total = trainer_total_steps(t), .per_epoch = trainer_steps_per_epoch(t), .val_loss = (double)NAN};
     progress_begin(&v->progress, a->progress, a->quiet, "images", trainer_step_count(t), v->total, a->train.batch);
-    return (LoopObserver){.ctx = v, .step = show_step, .drawn = show_row, .left_out = say_left_out};
+    train_page_begin(&v->page, dir, a->report, a->quiet);
+    return (LoopObserver){
+        .ctx = v, .step = show_step, .drawn = show_row, .left_out = say_left_out, .kept = refresh_page};
 }
 
-void train_view_end(TrainView *v)
+void train_view_end(TrainView *v, RunState state)
 {
     progress_end(&v->progress);
+    train_page_end(&v->page, state);
 }

@@ -231,6 +231,28 @@ static void poison(const Graph *g, int step)
             memset((char *)g->slab + g->items[i].offset, 0xff, g->items[i].bytes);
 }
 
+static void move_to(Node *n, const struct NodePlace *p)
+{
+    n->val.data = p->data;
+    n->val.row = p->row;
+    n->aux[0] = p->aux;
+}
+
+/* What the step reads of values that died after forward */
+static void compute_again(Graph *g, int step)
+{
+    for (int i = 0; g->again && i < g->count; i++) {
+        Node *n = g->nodes[i];
+        double t = g->profile ? clock_seconds() : 0;
+        if (n->again[0] != step && n->again[1] != step)
+            continue;
+        move_to(n, &n->place[n->again[0] == step ? 1 : 2]);
+        n->op->again(n, g);
+        if (g->profile)
+            profile_note(g, i, true, t);
+    }
+}
+
 void graph_forward(Graph *g)
 {
     check_threads(g);
@@ -238,6 +260,8 @@ void graph_forward(Graph *g)
     for (int i = 0; i < g->count; i++) {
         Node *n = g->nodes[i];
         double t = g->profile ? clock_seconds() : 0;
+        if (n->again[0])
+            move_to(n, &n->place[0]);
         if (n->op->fwd && !n->fixed)
             n->op->fwd(n, g);
         if (g->profile)
@@ -283,7 +307,9 @@ void graph_backward(Graph *g)
     check_threads(g);
     for (int i = g->count - 1; i >= 0; i--) {
         Node *n = g->nodes[i];
-        double t = g->profile ? clock_seconds() : 0;
+        double t;
+        compute_again(g, 2 * g->count - 1 - i);
+        t = g->profile ? clock_seconds() : 0;
         if (n->reached && n->needs_grad && n->op->bwd)
             n->op->bwd(n, g);
         if (g->profile)

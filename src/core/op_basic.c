@@ -147,7 +147,7 @@ static void maxpool_bwd(Node *n, const Graph *g)
 }
 
 static const OpDef op_maxpool2_def = {
-    .name = "maxpool2", .heeds_row = SAVE_IN(0), .fwd = maxpool_fwd, .bwd = maxpool_bwd};
+    .name = "maxpool2", .heeds_row = SAVE_IN(0), .fwd = maxpool_fwd, .bwd = maxpool_bwd, .again = maxpool_fwd};
 
 Node *op_maxpool2(Graph *g, Node *x)
 {
@@ -195,7 +195,13 @@ static void concat_bwd(Node *n, const Graph *g)
 }
 
 static const OpDef op_concat_def = {
-    .name = "concat", .concat = true, .heeds_row = SAVE_IN(0) | SAVE_IN(1), .fwd = concat_fwd, .bwd = concat_bwd};
+    .name = "concat",
+    .concat = true,
+    .heeds_row = SAVE_IN(0) | SAVE_IN(1),
+    .fwd = concat_fwd,
+    .bwd = concat_bwd,
+    .again = concat_fwd,
+};
 
 Node *op_concat(Graph *g, Node *a, Node *b)
 {

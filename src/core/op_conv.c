@@ -99,6 +99,7 @@ static double conv3x3_flops(const Node *n)
 
 static const OpDef op_conv3x3_def = {
     .name = "conv3x3",
+    .grad_over = 1,
     .scratch = conv3x3_scratch,
     .prepare = conv3x3_prepare,
     .fwd = conv3x3_fwd,
@@ -168,6 +169,7 @@ static double convt_flops(const Node *n)
 
 static const OpDef op_conv_transpose2x2_def = {
     .name = "conv_transpose2x2",
+    .grad_over = 1,
     .heeds_row = SAVE_OUT,
     .scratch = convt_scratch,
     .fwd = convt_fwd,

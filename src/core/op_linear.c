@@ -44,6 +44,7 @@ static double linear_flops(const Node *n)
 static const OpDef op_linear_def = {
     .name = "linear",
     .inplace = 4,
+    .grad_over = 1,
     .grad_alias = 4,
     .scratch = linear_scratch,
     .fwd = linear_fwd,

@@ -123,6 +123,12 @@ static void batch_norm_fwd(Node *n, const Graph *g)
     g->be->batch_norm_fwd(n->val.data, stats, &in, s);
 }
 
+static void batch_norm_again(Node *n, const Graph *g)
+{
+    const NormInputs in = inputs_of(n);
+    g->be->batch_norm_fwd(n->val.data, n->aux[0], &in, n->attr.norm);
+}
+
 static void batch_norm_bwd(Node *n, const Graph *g)
 {
     const NormInputs in = inputs_of(n);
@@ -135,6 +141,7 @@ static const OpDef op_batch_norm_def = {
     .grad_alias = 5,
     .scratch = norm_scratch,
     .fwd = batch_norm_fwd,
+    .again = batch_norm_again,
     .bwd = batch_norm_bwd,
 };
 

@@ -44,10 +44,13 @@ static double sublayer_flops(const Node *n)
 static const OpDef op_sublayer_def = {
     .name = "sublayer",
     .inplace = 1,
+    .grad_over = 1,
     .heeds_row = SAVE_OUT,
     .scratch = sublayer_scratch,
     .fwd = sublayer_fwd,
     .bwd = sublayer_bwd,
+    .again = sublayer_fwd,
+    .again_aux = true,
     .flops = sublayer_flops,
 };
 

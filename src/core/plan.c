@@ -1,28 +1,13 @@
 /* Memory planning: see graph.h. Lives are intervals of steps: forward of node i is step i, its backward step 2n-1-i.
- * Where they lie is decided in pack.c. */
-#include "sdlora/graph.h"
+ * What is computed again is decided in again.c, where all lie in pack.c. */
+#include "plan.h"
 
 #include <assert.h>
 
 #include "sdlora/mem.h"
 #include "sdlora/threads.h"
 
-enum { ITEMS_PER_NODE = 4 }; /* value, gradient, two of aux */
-
-typedef struct Plan {
-    Graph *g;
-    bool plain;
-    int n;           /* nodes */
-    int *val, *grad; /* item of each node's value and gradient, or -1 */
-    int *val_in;     /* the concat inside whose value it lies, or -1 */
-    int *aux[2];
-    int n_items;
-} Plan;
-
-static int bwd_step(const Plan *p, int i)
-{
-    return 2 * p->n - 1 - i;
-}
+enum { ITEMS_PER_NODE = 4 + NODE_LIVES }; /* value in all its lives, gradient, two of aux */
 
 static int add_item(Plan *p, size_t bytes, int start, int end)
 {
@@ -40,11 +25,6 @@ static void live_until(Plan *p, int item, int end)
 static bool is_leaf(const Node *n)
 {
     return n->n_in == 0;
-}
-
-static bool runs_backward(const Node *n)
-{
-    return n->reached && n->needs_grad && n->op->bwd;
 }
 
 /* Which nodes the loss depends on, and who writes a gradient first (backward visits nodes from last to first). */
@@ -71,27 +51,17 @@ static void mark_gradients(Graph *g, bool *written)
     }
 }
 
-/* The last step that reads the value of node i. */
+/* The last step that reads the value of a node in its first life. */
 static int last_reader(const Plan *p, const Node *n)
 {
     int end = n->index;
 
     if (n->keep || n->fixed)
         return 2 * p->n;
-    if (runs_backward(n) && (n->saves & SAVE_OUT))
-        end = bwd_step(p, n->index);
-    for (int j = n->index + 1; j < p->n; j++) {
-        const Node *user = p->g->nodes[j];
-        for (int k = 0; k < user->n_in; k++) {
-            int at;
-            if (user->in[k] != n)
-                continue;
-            at = runs_backward(user) && (user->saves & SAVE_IN(k)) ? bwd_step(p, j) : j;
-            if (at > end)
-                end = at;
-        }
-    }
-    return end;
+    for (int j = n->index + 1; j < p->n; j++)
+        if (plan_uses(p->g->nodes[j], n))
+            end = j;
+    return n->again[0] ? end : max_of(end, plan_last_read(p, n, 2 * p->n));
 }
 
 static int last_user(const Plan *p, const Node *n) /* the largest node that writes its gradient: the first in time */
@@ -103,14 +73,6 @@ static int last_user(const Plan *p, const Node *n) /* the largest node that writ
                 return j;
     }
     return -1;
-}
-
-static int count_uses(const Node *user, const Node *n)
-{
-    int uses = 0;
-    for (int k = 0; k < user->n_in; k++)
-        uses += user->in[k] == n;
-    return uses;
 }
 
 /* Do all who write and read n's value heed the distance of its rows? Who reads a kept value does not. */
@@ -128,10 +90,10 @@ static bool may_lie_apart(const Plan *p, const Node *n)
 }
 
 /* The concat inside whose value that of n may lie, or -1. */
-static int value_home(const Plan *p, const Node *n)
+int plan_value_home(const Plan *p, const Node *n)
 {
     for (int j = n->index + 1; may_lie_apart(p, n) && j < p->n; j++)
-        if (p->g->nodes[j]->op->concat && count_uses(p->g->nodes[j], n) == 1)
+        if (p->g->nodes[j]->op->concat && !p->g->nodes[j]->again[0] && plan_uses(p->g->nodes[j], n) == 1)
             return j;
     return -1;
 }
@@ -139,7 +101,7 @@ static int value_home(const Plan *p, const Node *n)
 static void plan_value(Plan *p, const Node *n)
 {
     PlanItem *items = p->g->items;
-    int end = last_reader(p, n), k = n->op->inplace - 1, i = n->index, home = value_home(p, n);
+    int end = last_reader(p, n), k = n->op->inplace - 1, i = n->index, home = plan_value_home(p, n);
 
     if (home >= 0 && p->val[home] < 0)
         p->val[home] = add_item(p, p->g->nodes[home]->val.numel * sizeof(real), i, end);
@@ -154,7 +116,7 @@ static void plan_value(Plan *p, const Node *n)
     if (!p->plain && k >= 0 && k < n->n_in && n->in[k] && p->val[n->in[k]->index] >= 0 &&
         p->val_in[n->in[k]->index] < 0) {
         int item = p->val[n->in[k]->index];
-        if (count_uses(n, n->in[k]) == 1 && items[item].end == i &&
+        if (plan_uses(n, n->in[k]) == 1 && items[item].end == i &&
             items[item].bytes == mem_align_up(n->val.numel * sizeof(real))) {
             items[item].end = end;
             p->val[i] = item;
@@ -174,7 +136,17 @@ static void plan_gradient(Plan *p, const Node *n)
         return;
     if (!p->plain && k >= 0 && k < u->n_in && u->in[k] == n && u->beta[k] == 0 && p->grad[user] >= 0) {
         int item = p->grad[user];
-        if (count_uses(u, n) == 1 && p->g->items[item].end == bwd_step(p, user) && u->grad.numel == n->grad.numel) {
+        if (plan_uses(u, n) == 1 && p->g->items[item].end == bwd_step(p, user) && u->grad.numel == n->grad.numel) {
+            p->g->items[item].end = bwd_step(p, i);
+            p->grad[i] = item;
+            return;
+        }
+    }
+    k = u->op->grad_over - 1;
+    if (!p->plain && k >= 0 && k < u->n_in && u->in[k] == n && u->beta[k] == 0 && p->val_in[i] < 0 && !n->keep) {
+        int item = p->late[1][i] >= 0 ? p->late[1][i] : p->late[0][i] >= 0 ? p->late[0][i] : p->val[i];
+        if (item >= 0 && plan_uses(u, n) == 1 && p->g->items[item].end == bwd_step(p, user) &&
+            p->g->items[item].bytes == mem_align_up(n->grad.numel * sizeof(real))) {
             p->g->items[item].end = bwd_step(p, i);
             p->grad[i] = item;
             return;
@@ -188,8 +160,9 @@ static void plan_lives(Plan *p)
     Graph *g = p->g;
 
     p->n_items = 0;
+    plan_again(p);
     for (int i = 0; i < p->n; i++)
-        p->val[i] = p->grad[i] = p->val_in[i] = p->aux[0][i] = p->aux[1][i] = -1;
+        p->val[i] = p->grad[i] = p->val_in[i] = p->aux[0][i] = p->aux[1][i] = p->late[0][i] = p->late[1][i] = -1;
     for (int i = 0; i < p->n; i++) {
         Node *n = g->nodes[i];
         if (n->param)
@@ -199,9 +172,14 @@ static void plan_lives(Plan *p)
             continue;
         }
         plan_value(p, n);
-        for (int k = 0; k < 2; k++)
+        for (int life = 0; life < NODE_LIVES && n->again[life]; life++)
+            p->late[life][i] = add_item(p, n->val.numel * sizeof(real), n->again[life],
+                                        plan_last_read(p, n, life == 0 && n->again[1] ? n->again[1] : 2 * p->n));
+        for (int k = 0; k < 2; k++) {
+            const int start = n->op->again_aux && k == 0 ? max_of(i, max_of(n->again[0], n->again[1])) : i;
             if (n->aux_bytes[k])
-                p->aux[k][i] = add_item(p, n->aux_bytes[k], i, runs_backward(n) ? bwd_step(p, i) : i);
+                p->aux[k][i] = add_item(p, n->aux_bytes[k], start, runs_backward(n) ? bwd_step(p, i) : start);
+        }
     }
     for (int i = p->n - 1; i >= 0; i--)
         if (!g->nodes[i]->param && g->nodes[i]->needs_grad && g->nodes[i]->reached)
@@ -225,10 +203,15 @@ static void lie_inside(Node *n, const Node *concat)
         n->val.data += shape_width(concat->in[k]->val.shape);
 }
 
+/* aux[0] in that life of the value: where it is computed with the value, only the last one's is read. */
+static void *aux_in(const Node *n, int life)
+{
+    return n->op->again_aux && n->again[0] && (life == 0 || (life == 1 && n->again[1])) ? NULL : n->aux[0];
+}
+
 static void give_places(const Plan *p)
 {
     Graph *g = p->g;
-    char *prep = g->prep_slab;
 
     for (int i = 0; i < p->n; i++) {
         Node *n = g->nodes[i];
@@ -241,12 +224,25 @@ static void give_places(const Plan *p)
         }
         if (p->val_in[i] >= 0)
             lie_inside(n, g->nodes[p->val_in[i]]);
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < 2; k++)
             n->aux[k] = place(g, p->aux[k][i]);
+        for (int life = 0; life <= NODE_LIVES; life++)
+            n->place[life] = (struct NodePlace){life ? place(g, p->late[life - 1][i]) : n->val.data,
+                                                life ? (size_t)shape_width(n->val.shape) : n->val.row, aux_in(n, life)};
+    }
+}
+
+/* Those of forward lie first, so that a graph without backward can have a twin with it. */
+static void give_prepared(const Graph *g)
+{
+    char *prep = g->prep_slab;
+
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < g->count; i++) {
+            Node *n = g->nodes[i];
             n->prep[k] = n->prep_bytes[k] ? prep : NULL;
             prep += mem_align_up(n->prep_bytes[k]);
         }
-    }
     assert((size_t)(prep - (char *)g->prep_slab) == g->prep_bytes);
 }
 
@@ -274,7 +270,7 @@ static int allocate(Graph *g, Err *e)
 static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
 {
     size_t n = (size_t)g->count;
-    int *ints = graph_block(g, 5 * n, sizeof(int));
+    int *ints = graph_block(g, 7 * n, sizeof(int));
     bool *written = graph_block(g, n, sizeof(bool));
 
     g->items = g->err.code ? NULL : mem_alloc(ITEMS_PER_NODE * n, sizeof *g->items, "the plan", &g->err);
@@ -283,7 +279,8 @@ static int lay_out(Plan *p, Graph *g, Node *loss, bool plain, Err *e)
             *e = g->err;
         return -1;
     }
-    *p = (Plan){g, true, g->count, ints, ints + n, ints + 2 * n, {ints + 3 * n, ints + 4 * n}, 0};
+    *p = (Plan){
+        g, true, g->count, ints, ints + n, ints + 2 * n, {ints + 3 * n, ints + 4 * n}, {ints + 5 * n, ints + 6 * n}, 0};
     g->loss = g->train ? loss : NULL;
     g->threads = threads_count();
     mark_gradients(g, written);
@@ -317,6 +314,7 @@ int graph_plan(Graph *g, Node *loss, size_t max_bytes, bool plain, Err *e)
     if (allocate(g, e))
         return -1;
     give_places(&p);
+    give_prepared(g);
     g->stale = STALE_ALL;
     return 0;
 }

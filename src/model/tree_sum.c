@@ -18,9 +18,15 @@ typedef struct Waiting {
     int width; /* chunks that the sum spans, where all are there; 0: nothing waits */
 } Waiting;
 
+typedef struct Addition {
+    real *to, *from;
+} Addition;
+
 struct TreeSum {
     const ParamStore *store;
-    int chunks, begun;
+    int chunks, begun, end; /* end: of those that are being handed out */
+    Addition *left;         /* (chunks): what tree_sum_finish adds, in this order */
+    int n_left;
     Waiting *waiting; /* (chunks): the sum that begins with this chunk */
     real *slabs;      /* (spare at most) */
     real **spare;     /* those of them that hold nothing */
@@ -60,9 +66,10 @@ TreeSum *tree_sum_new(const ParamStore *store, int chunks, int workers, Err *e)
     s->store = store;
     s->chunks = chunks;
     s->waiting = mem_alloc((size_t)chunks, sizeof *s->waiting, "the sum of gradients", e);
+    s->left = mem_alloc((size_t)chunks, sizeof *s->left, "the sum of gradients", e);
     s->spare = mem_alloc(spare, sizeof *s->spare, "the sum of gradients", e);
     s->slabs = mem_alloc(spare, store->n_grads * sizeof *s->slabs, "the sum of gradients", e);
-    if (!s->waiting || !s->spare || !s->slabs) {
+    if (!s->waiting || !s->left || !s->spare || !s->slabs) {
         tree_sum_free(s);
         return NULL;
     }
@@ -76,6 +83,7 @@ void tree_sum_free(TreeSum *s)
     if (!s)
         return;
     mem_free(s->waiting);
+    mem_free(s->left);
     mem_free(s->spare);
     mem_free(s->slabs);
     mem_free(s);
@@ -93,6 +101,7 @@ int tree_sum_next(TreeSum *s, real **slab, int end)
 
     for (*slab = NULL; i < 0;) {
         threads_lock();
+        s->end = end;
         if (s->begun >= end) {
             i = end;
         } else if (!s->store || s->begun == 0) {
@@ -119,7 +128,7 @@ void tree_sum_add(TreeSum *s, int i, real *slab)
         if (other >= s->chunks)
             continue;
         threads_lock();
-        if (s->waiting[other].width == width) {
+        if (s->waiting[other].width == width && s->begun < s->end) {
             neighbour = s->waiting[other].slab;
             s->waiting[other].width = 0;
         } else {
@@ -134,4 +143,41 @@ void tree_sum_add(TreeSum *s, int i, real *slab)
         threads_unlock();
         slab = own < other ? slab : neighbour;
     }
+}
+
+/* The sum that begins with chunk `own` and spans `width` chunks: at which width has it a neighbour? 0: it is whole. */
+static int next_width(const TreeSum *s, int own, int width)
+{
+    while (width < s->chunks && !(own & width) && own + width >= s->chunks)
+        width *= 2;
+    return width < s->chunks ? width : 0;
+}
+
+enum { PIECE = 4096 }; /* elements for a thread at a time */
+
+static void add_piece(const void *sum, int piece, int thread)
+{
+    const TreeSum *s = sum;
+    const size_t from = (size_t)piece * PIECE, len = mem_min(PIECE, s->store->n_grads - from);
+
+    (void)thread;
+    for (int i = 0; i < s->n_left; i++)
+        backend_get()->axpby(s->left[i].to + from, s->left[i].from + from, len, 1, 1);
+}
+
+void tree_sum_finish(TreeSum *s)
+{
+    s->n_left = 0;
+    for (int width = 1; s->store && width < s->chunks; width *= 2)
+        for (int own = 0; own + width < s->chunks; own += 2 * width) {
+            Waiting *a = &s->waiting[own], *b = &s->waiting[own + width];
+            if (a->width != width || b->width != width)
+                continue;
+            s->left[s->n_left++] = (Addition){a->slab, b->slab};
+            s->spare[s->n_spare++] = b->slab;
+            b->width = 0;
+            a->width = next_width(s, own, 2 * width);
+        }
+    if (s->n_left > 0)
+        threads_each((int)((s->store->n_grads + PIECE - 1) / PIECE), add_piece, s);
 }

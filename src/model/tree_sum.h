@@ -1,5 +1,6 @@
 /* The sum of the gradients of the chunks of a batch: model.h defines it. Chunks are handed out in their order and done
- * in any; whoever finishes the second of two neighbours adds them, so that nobody waits for a turn. */
+ * in any; whoever finishes the second of two neighbours adds them, so that nobody waits for a turn. When no chunk is
+ * left to be begun, threads come to be idle: what is still to be added then, they add together at the end. */
 #ifndef MODEL_TREE_SUM_H
 #define MODEL_TREE_SUM_H
 
@@ -20,5 +21,7 @@ void tree_sum_start(TreeSum *s);
 int tree_sum_next(TreeSum *s, real **slab, int end);
 /* Chunk i's gradient is in its slab. */
 void tree_sum_add(TreeSum *s, int i, real *slab);
+/* To be called by one thread when all chunks that were handed out are done. */
+void tree_sum_finish(TreeSum *s);
 
 #endif

@@ -182,8 +182,10 @@ double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
     tree_sum_start(c->tree);
     if (many)
         threads_each(c->n_workers, run_worker, &(Run){c, work, ctx, many});
+    tree_sum_finish(c->tree);
     for (int i; (i = tree_sum_next(c->tree, &slab, c->chunks)) < c->chunks;) /* all threads in each op */
         work_off(c, i, 0, slab, work, ctx);
+    tree_sum_finish(c->tree);
     return add_values(c->values, c->chunks);
 }
 

@@ -85,7 +85,19 @@ static int sample(const Loop *l, const StepReport *r, bool milestone, Err *e)
             l->observer.left_out(l->observer.ctx, path, "what is there is not a regular file");
         return 0;
     }
-    return draw_samples(l, path, e);
+    if (draw_samples(l, path, e))
+        return -1;
+    return file_exists(path) ? rundir_log_picture(l->dir, r->step, path, e) : 0; /* it may have been left out */
+}
+
+/* What the model draws before its adapter has learned anything, from the noise of the grids to come. */
+static int sample_before(const Loop *l, Err *e)
+{
+    char path[FILE_PATH_MAX];
+    if (rundir_hold(l->dir, e) || file_join(path, sizeof path, l->dir->path, "before.png", e) ||
+        draw_samples(l, path, e))
+        return -1;
+    return file_exists(path) ? rundir_log_picture(l->dir, 0, path, e) : 0;
 }
 
 static int validate(double *val_loss, const Loop *l, int64_t step, Err *e)
@@ -154,8 +166,11 @@ static int one_step(State *s, Err *e)
         return -1;
     if ((due(c->save_every, &r, milestone, together) || last || stop) && save_checkpoint(s, r.step, val_loss, e))
         return -1;
-    if (!stop && c->sample_every > 0 && ((milestone && due_epochs(c->sample_every, &r, together)) || last))
-        return sample(l, &r, milestone, e);
+    if (!stop && c->sample_every > 0 && ((milestone && due_epochs(c->sample_every, &r, together)) || last) &&
+        sample(l, &r, milestone, e))
+        return -1;
+    if ((milestone || last) && l->observer.kept)
+        l->observer.kept(l->observer.ctx);
     return 0;
 }
 
@@ -165,6 +180,8 @@ int loop_run(const Loop *l, Err *e)
     State s = {.l = l, .saved_step = step ? step : -1};
     double base;
     if (step == 0 && l->adapter && l->validate && validate(&base, l, 0, e)) /* for the adapter's file */
+        return -1;
+    if (step == 0 && l->adapter && l->config->sample_every > 0 && sample_before(l, e))
         return -1;
     while (step < total && !loop_signal(&l->observer)) {
         if (one_step(&s, e))

@@ -21,7 +21,7 @@ int rundir_init(RunDir *r, const char *path, bool adapter, Err *e)
 {
     size_t len = strlen(path);
     memset(r, 0, sizeof *r);
-    r->lock = r->metrics = -1;
+    r->lock = r->metrics = r->table = -1;
     r->best_step = -1;
     r->best_loss = INFINITY;
     r->adapter = adapter;
@@ -35,15 +35,30 @@ int rundir_init(RunDir *r, const char *path, bool adapter, Err *e)
 
 const char *const *rundir_parts(const RunDir *r)
 {
-    static const char *const MODEL[] = {"model.safetensors", "checkpoints", "metrics.jsonl", "samples", NULL};
-    static const char *const ADAPTER[] = {
-        "adapter_model.safetensors", "adapter_config.json", "checkpoints", "metrics.jsonl", "samples", NULL};
+    static const char *const MODEL[] = {"model.safetensors", "checkpoints", "metrics.jsonl", "samples", "metrics.csv",
+                                        "report.html",       "tensorboard", "eval",          NULL};
+    static const char *const ADAPTER[] = {"adapter_model.safetensors",
+                                          "adapter_config.json",
+                                          "checkpoints",
+                                          "metrics.jsonl",
+                                          "samples",
+                                          "metrics.csv",
+                                          "before.png",
+                                          "report.html",
+                                          "tensorboard",
+                                          "eval",
+                                          NULL};
     return r->adapter ? ADAPTER : MODEL;
 }
 
 int rundir_results(const RunDir *r)
 {
     return r->adapter ? 2 : 1;
+}
+
+int rundir_works(const RunDir *r)
+{
+    return rundir_results(r) + 3; /* checkpoints, metrics.jsonl, samples */
 }
 
 /* ---- whose it is ---- */
@@ -202,9 +217,11 @@ int rundir_lock(RunDir *r, Err *e)
 
 void rundir_close(RunDir *r)
 {
-    if (r->metrics >= 0)
-        close(r->metrics);
-    if (r->lock >= 0)
-        close(r->lock);
-    r->lock = r->metrics = -1;
+    const int open_ones[] = {r->metrics, r->table, r->lock};
+    for (int i = 0; i < 3; i++)
+        if (open_ones[i] >= 0)
+            close(open_ones[i]);
+    events_close(r->events);
+    r->events = NULL;
+    r->lock = r->metrics = r->table = -1;
 }

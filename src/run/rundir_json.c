@@ -16,14 +16,15 @@ const char *rundir_command(const RunDir *r)
     return r->adapter ? "finetune" : "train";
 }
 
-/* NULL: no memory. Takes the options over. */
-static json_t *describe(const RunDir *r, json_t *options, const char *base_sha256)
+/* NULL: no memory. Takes over what it is given. */
+static json_t *describe(const RunDir *r, json_t *options, json_t *more)
 {
     json_t *root = json_object();
     bool bad = json_object_set_new(root, "options", options) || /* owns it now, also after a failure */
                json_object_set_new(root, "sdlora", json_string(SDLORA_VERSION)) ||
                json_object_set_new(root, "command", json_string(rundir_command(r))) ||
-               (base_sha256 && json_object_set_new(root, "base_sha256", json_string(base_sha256)));
+               (more && json_object_update(root, more));
+    json_decref(more);
     if (bad) {
         json_decref(root);
         return NULL;
@@ -31,10 +32,10 @@ static json_t *describe(const RunDir *r, json_t *options, const char *base_sha25
     return root;
 }
 
-int rundir_save_json(const RunDir *r, json_t *options, const char *base_sha256, bool *made, Err *e)
+/* Takes root over; NULL: there was no memory. */
+static int save(const RunDir *r, json_t *root, bool *made, Err *e)
 {
     char path[FILE_PATH_MAX], *text = NULL;
-    json_t *root = describe(r, options, base_sha256);
     int rc = file_join(path, sizeof path, r->path, "run.json", e);
     if (!rc && !root)
         rc = err_set(e, ERR_FAILED, "cannot write '%s': no memory", path);
@@ -45,6 +46,25 @@ int rundir_save_json(const RunDir *r, json_t *options, const char *base_sha256, 
     mem_free(text);
     json_decref(root);
     return rc;
+}
+
+int rundir_save_json(const RunDir *r, json_t *options, json_t *more, bool *made, Err *e)
+{
+    return save(r, describe(r, options, more), made, e);
+}
+
+int rundir_note(const RunDir *r, const char *key, json_t *value, Err *e)
+{
+    json_t *root = rundir_read_json(r->path, e);
+    if (!root) {
+        json_decref(value);
+        return -1;
+    }
+    if (json_object_set_new(root, key, value)) {
+        json_decref(root);
+        root = NULL;
+    }
+    return save(r, root, NULL, e);
 }
 
 json_t *rundir_read_json(const char *dir, Err *e)

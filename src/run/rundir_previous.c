@@ -232,7 +232,7 @@ static bool worth_keeping(const RunDir *r, int home, SetAside what, int64_t step
     mem_free(steps);
     if (what == ASIDE_LATER)
         return found;
-    for (int i = 0; parts[i] && !found; i++) {
+    for (int i = 0; i < rundir_works(r) && !found; i++) {
         struct stat st;
         if (fstatat(home, parts[i], &st, AT_SYMLINK_NOFOLLOW))
             continue;
@@ -313,6 +313,8 @@ static int move_parts(const RunDir *r, int home, SetAside what, int64_t step, Er
             rc = move_later_checkpoints(r, home, step, e);
         else if (what == ASIDE_LATER && !strcmp(parts[i], "metrics.jsonl"))
             rc = copy(r, home, parts[i], e); /* its first lines stay */
+        else if (what == ASIDE_LATER && (!strcmp(parts[i], "before.png") || !strcmp(parts[i], "tensorboard")))
+            rc = 0; /* of the beginning; a new file there says from where it goes on */
         else
             rc = move(r, home, parts[i], false, e);
         if (rc)

@@ -39,6 +39,15 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .precision = t->c.precision};
 }
 
+UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)
+{
+    UnetOptions o = trainer_network(t, t->val.n);
+
+    o.train = false;
+    o.twin = twin;
+    return o;
+}
+
 static int build_networks(Trainer *t, Err *e)
 {
     UnetOptions o = trainer_network(t, t->c.batch);
@@ -47,9 +56,8 @@ static int build_networks(Trainer *t, Err *e)
         return -1;
     if (t->val.n == 0)
         return 0;
-    o.train = false;
-    o.n = t->val.n;
-    return unet_chunks_build(&t->val_net, t->model, &o, t->micro, e);
+    o = trainer_val_network(t, &t->net.workers[0]);
+    return unet_chunks_build(&t->val_net, t->model, &o, t->val_micro, e);
 }
 
 void trainer_weights_changed(Trainer *t)
@@ -135,6 +143,7 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
     if (val && c->val_images > 0)
         memcpy(t->val_sha256, val->sha256, sizeof t->val_sha256);
     t->micro = choose_micro_batch(t);
+    t->val_micro = t->micro < AUTO_MICRO_BATCH || !trainer_whole_batches(t) ? t->micro : AUTO_MICRO_BATCH;
     images_count(&t->train, train, train->n, &model->config);
     if (val)
         images_count(&t->val, val, c->val_images, &model->config);

@@ -51,16 +51,18 @@ size_t trainer_bytes(const Trainer *t)
 static int bytes_needed(size_t *bytes, const Trainer *t, int batch, int micro, Err *e)
 {
     UnetOptions o = trainer_network(t, batch);
+    Unet twin = {.g = NULL}; /* that only says that there is one */
     size_t val = 0;
+    int status = unet_chunks_measure(bytes, t->model, &o, micro, e);
 
-    if (unet_chunks_measure(bytes, t->model, &o, micro, e))
-        return -1;
-    o.train = false;
-    o.n = t->val.n;
-    if (o.n > 0 && unet_chunks_measure(&val, t->model, &o, micro, e))
-        return -1;
+    if (!status && t->val.n > 0) {
+        twin.g = graph_new(t->be, true, e);
+        o = trainer_val_network(t, &twin);
+        status = twin.g ? unet_chunks_measure(&val, t->model, &o, micro < t->val_micro ? micro : t->val_micro, e) : -1;
+        graph_free(twin.g);
+    }
     *bytes += val + fixed_bytes(t);
-    return 0;
+    return status;
 }
 
 /* The same for k images a pass: a smaller batch where it must pass whole, else a smaller micro-batch. */

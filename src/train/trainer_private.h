@@ -1,5 +1,5 @@
-/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c, optimise.c,
- * validation.c, trainer_memory.c, checkpoint.c. */
+/* A Trainer's inside, for the files of training: trainer.c (its life), batch.c (from data to inputs), step.c,
+ * optimise.c, validation.c, trainer_memory.c, checkpoint.c. */
 #ifndef TRAIN_TRAINER_PRIVATE_H
 #define TRAIN_TRAINER_PRIVATE_H
 
@@ -21,9 +21,9 @@ struct Trainer {
     Images train, val;
     char data_sha256[65], val_sha256[65]; /* val: "" without validation */
     UnetChunks net, val_net;
-    int micro;
-    size_t values;     /* of an image */
-    real *m, *v, *ema; /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
+    int micro, val_micro; /* images a pass, in training and in validation */
+    size_t values;        /* of an image */
+    real *m, *v, *ema;    /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
     Param **matrices; /* what Muon optimises, the largest first; owned */
     int n_matrices, muon_workers;
@@ -41,7 +41,8 @@ struct Trainer {
 
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
 bool trainer_whole_batches(const Trainer *t);
-UnetOptions trainer_network(const Trainer *t, int batch); /* of training; the caller makes chunks of it */
+UnetOptions trainer_network(const Trainer *t, int batch);            /* of training; the caller makes chunks of it */
+UnetOptions trainer_val_network(const Trainer *t, const Unet *twin); /* of validation, with the filters of training */
 /* The trained weights are others now: the model's follow from an adapter's, and filters are to be prepared again. */
 void trainer_weights_changed(Trainer *t);
 

@@ -6,7 +6,7 @@
 
 typedef struct Validation {
     const Trainer *t;
-    real *target;  /* (workers,micro,values) */
+    real *target;  /* (workers,val_micro,values) */
     char *scratch; /* (workers,scratch_bytes) */
     size_t scratch_bytes;
 } Validation;
@@ -15,7 +15,7 @@ static double validate_chunk(void *ctx, Unet *u, int first, int worker)
 {
     const Validation *v = ctx;
     const Trainer *t = v->t;
-    real *target = v->target + (size_t)worker * (size_t)t->micro * t->values;
+    real *target = v->target + (size_t)worker * (size_t)t->val_micro * t->values;
 
     batch_fill_validation(u, target, t, first, worker);
     graph_forward(u->g);
@@ -25,7 +25,7 @@ static double validate_chunk(void *ctx, Unet *u, int first, int worker)
 
 static int validate(Trainer *t, double *loss, Err *e)
 {
-    const size_t values = (size_t)t->micro * t->values, workers = (size_t)t->val_net.n_workers;
+    const size_t values = (size_t)t->val_micro * t->values, workers = (size_t)t->val_net.n_workers;
     const bool was = t->ema_in_use;
     Validation v = {.t = t, .scratch_bytes = t->be->loss_scratch(values, threads_count())};
     int status = -1;

@@ -66,6 +66,10 @@
      OWN(FIELD_INT, loop.milestone_steps, .max = 1e9, \
          .help = "steps from one validation, with result, checkpoint and grid, to the next, at least: short epochs are " \
                  "taken together, unless --save-every or --sample-every asks for something by epochs")}, \
+    {.name = "report", .flags = OPT_KEPT, \
+     OWN(FIELD_BOOL, report, .help = "write report.html, a page that shows the run, with each validation")}, \
+    {.name = "tensorboard", .flags = OPT_KEPT, \
+     OWN(FIELD_BOOL, tensorboard, .help = "also write the metrics and the grids for TensorBoard, into tensorboard/")}, \
     {.heading = "Machine"}, \
     OPTION_THREADS(TrainArgs), \
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
@@ -145,6 +149,8 @@ const OptionTable TRAIN_TABLE = {
         "Writes into the run directory (runs/NAME, after the data directory):\n"
         "  model.safetensors   the averaged weights, after every epoch (--milestone-steps)\n"
         "  metrics.jsonl       one JSON object a line: step, epoch, loss, lr, grad_norm, images_per_s, val_loss\n"
+        "  metrics.csv         the same as a table\n"
+        "  report.html         a page that shows all of it; 'sdlora report' writes it anew\n"
         "  samples/            a grid of images per epoch\n"
         "  checkpoints/        what --resume continues from\n"
         "  run.json            the options of the run\n"
@@ -162,15 +168,17 @@ const OptionTable TRAIN_TABLE = {
 const OptionTable FINETUNE_TABLE = {
     .command = "finetune",
     .summary = "train a LoRA adapter for a model",
-    .text = "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
-            "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
-            "adapter_config.json, with metrics.jsonl, samples/, checkpoints/ and run.json as 'sdlora train' writes "
-            "them.\nWhere no convolution is adapted, the learning rate is 1.5 times the default.\n"
-            "Without --steps or --epochs it takes 600 steps (of a model of preset seed, 200 epochs).\n\n"
-            "  sdlora finetune --rank 8\n"
-            "  sdlora finetune --model runs/photos --data more-photos\n"
-            "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
-            "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
+    .text =
+        "The model is frozen and its file is not touched. The adapter goes to runs/NAME/lora (NAME after the data\n"
+        "directory), or to lora/ beside the model when only a model is named: adapter_model.safetensors and\n"
+        "adapter_config.json, with metrics.jsonl, metrics.csv, report.html, samples/, checkpoints/ and run.json as\n"
+        "'sdlora train' writes them, and before.png, the grid that the model draws without it.\nWhere no convolution "
+        "is adapted, the learning rate is 1.5 times the default.\n"
+        "Without --steps or --epochs it takes 600 steps (of a model of preset seed, 200 epochs).\n\n"
+        "  sdlora finetune --rank 8\n"
+        "  sdlora finetune --model runs/photos --data more-photos\n"
+        "  sdlora finetune --data data/fashion-mnist --epochs 2\n"
+        "  sdlora finetune --data data/fashion-mnist --target attention=4,conv=8:16 --dora\n",
     .options = FINETUNE_OPTIONS,
 };
 
@@ -181,6 +189,7 @@ static TrainArgs common_default(void)
     a.pictures = (PictureArgs)PICTURE_ARGS_DEFAULT;
     a.loop =
         (LoopConfig){.save_every = {1, true}, .keep = 2, .log_every = 10, .sample_every = 1, .milestone_steps = 100};
+    a.report = true;
     return a;
 }
 

@@ -22,7 +22,7 @@ typedef struct TrainArgs {
     int limit; /* training images used; 0: all */
     LoopConfig loop;
     int threads;
-    bool force, quiet, verbose, profile;
+    bool force, quiet, verbose, profile, report, tensorboard;
     ProgressMode progress;
 } TrainArgs;
 

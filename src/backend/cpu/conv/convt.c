@@ -202,10 +202,10 @@ static void backward_weight_chunk(const void *job, int j, int thread)
             lines_mul_t(b->part + (size_t)j * stride + (size_t)(a * n), 2 * (size_t)n, b->x + (size_t)from * in,
                         b->dy + (size_t)(2 * from + a) * out, l, s.ci, n, from > first);
     }
-    if (b->part_b)
-        K(sum_rows)
-        (b->part_b + (size_t)j * stride_b, b->dy + (size_t)(2 * first) * out, (size_t)(last - first) * 4 * (size_t)s.w,
-         s.co);
+    if (b->part_b) {
+        const real *from = b->dy + (size_t)(2 * first) * out;
+        K(sum_rows)(b->part_b + (size_t)j * stride_b, from, (size_t)(last - first) * 4 * (size_t)s.w, s.co);
+    }
 }
 
 void K(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
