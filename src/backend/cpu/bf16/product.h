@@ -159,12 +159,16 @@ static inline void pack_pixels(bf16 *to, size_t panel, Pixels p, int steps)
 static inline void turn_pixels(bf16 *to, size_t row, Pixels p, int steps)
 {
     bf16 tile[TILE_BF16] __attribute__((aligned(64)));
-    for (int r = 0; r < steps * STEP; r += STEP)
+    for (int r = 0; r < steps * STEP; r += STEP) {
+        const real *pixel[STEP];
+        for (int i = 0; i < STEP; i++)
+            pixel[i] = pixel_at(p, r + i);
         for (int k = 0; k < p.c; k += TILE) {
             for (int i = 0; i < STEP; i += 2)
-                pairs_in(tile + i * TILE, pixel_at(p, r + i), pixel_at(p, r + i + 1), k, p.c);
+                pairs_in(tile + i * TILE, pixel[i], pixel[i + 1], k, p.c);
             turn_pairs(to + (size_t)k * row + r, row, tile, STEP);
         }
+    }
 }
 
 #endif
