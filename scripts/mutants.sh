@@ -199,8 +199,8 @@ bf16: operands are cut off, not rounded|src/backend/cpu/bf16/bf16.h|s/u + 0x7fff
 bf16: ties are rounded up|src/backend/cpu/bf16/bf16.h|s/0x7fff + ((u >> 16) \& 1)/0x8000/|test_kernels_linear
 bf16: NaN becomes a number|src/backend/cpu/bf16/bf16.h|s/nan = (vu)(x != x)/nan = (vu)(x - x != x - x) * 0/|test_kernels_linear
 bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/            memset(to, 0, wide \* sizeof(bf16));/            ;/|test_conv
-bf16: the channels of an image are rounded|src/backend/cpu/bf16/conv.c|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
-bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
+bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
+bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
 bf16: tiles are not given back|src/backend/cpu/bf16/block.h|s/^    _tile_release();/    ;/|test_tiles

@@ -7,11 +7,6 @@
 
 enum { BLOCK_PIXELS = 192, TAPS = 4 };
 
-static bool in_float(ConvShape s)
-{
-    return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
-}
-
 static int lines_per_block(ConvShape s)
 {
     return max_int(1, BLOCK_PIXELS / s.w);
@@ -64,9 +59,9 @@ size_t B(convt2_scratch)(ConvShape s, ConvPass pass, int threads)
 {
     const Room r = room_of(s, pass);
     const size_t all = r.at + r.place + r.zeros + r.weights + (r.own + r.more) * (size_t)threads;
-    if (in_float(s))
+    if (conv_in_float(s))
         return K(convt2_scratch)(s, pass, threads);
-    return pass == CONV_BWD_WEIGHT ? mem_max(all + r.part * (size_t)chunks_of(s), K(conv_bias_scratch)(s.co)) : all;
+    return pass == CONV_BWD_WEIGHT ? K(conv_bias_scratch)(s.co) + all + r.part * (size_t)chunks_of(s) : all;
 }
 
 typedef struct Job {
@@ -76,6 +71,7 @@ typedef struct Job {
     int32_t *at, *place; /* place: which pixel of y the first tap of each of x is */
     real *zeros;
     bf16 *weights;
+    real *bias; /* (chunks); NULL: not wanted */
     float *part;
     size_t part_row, part_tap; /* from one row of sums to the next, and of a tap to the next's */
     bool add;                  /* to what lies there */
@@ -142,7 +138,7 @@ static void forward_block(const void *job, int i, int thread)
 void B(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
 {
     const size_t panel = to_step(s.ci) * TILE, tap = panel * to_tile(s.co) / TILE;
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_fwd)(y, row, x, w, b, s, scratch);
         return;
     }
@@ -178,7 +174,7 @@ static void backward_block(const void *job, int i, int thread)
 void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch)
 {
     const size_t one = to_step(s.co), panel = TAPS * one * TILE;
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_bwd_data)(dx, dy, w, s, scratch);
         return;
     }
@@ -212,20 +208,26 @@ static void weight_chunk(const void *job, int j, int thread)
     const ConvShape s = k->s;
     const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s);
     const int first = (int)((long)lines * j / chunks), last = (int)((long)lines * (j + 1) / chunks);
+    real *bias = k->bias ? k->bias + (size_t)j * room_reals((size_t)s.co) : NULL;
+    if (bias)
+        memset(bias, 0, room((size_t)s.co));
     block_begin();
     for (int i = first; i < last; i += step) {
-        const size_t pixel = (size_t)i * (size_t)s.w;
+        const size_t pixel = (size_t)i * (size_t)s.w, count = (size_t)(min_int(step, last - i) * s.w);
+        if (bias)
+            sum_columns(bias, k->dy + 4 * pixel * (size_t)s.co, (size_t)s.co, 4 * count, s.co);
         weight_block(k->part + (size_t)j * k->room.part / sizeof(float), k, k->x + pixel * (size_t)s.ci,
-                     k->dy + 4 * pixel * (size_t)s.co, min_int(step, last - i) * s.w, k->add || i > first, thread);
+                     k->dy + 4 * pixel * (size_t)s.co, (int)count, k->add || i > first, thread);
     }
     block_end();
 }
 
-static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s, void *scratch)
+static void weight_gradient(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const int chunks = chunks_of(s);
     const size_t ci = (size_t)s.ci, co = (size_t)s.co;
-    Job k = job_of(scratch, s, CONV_BWD_WEIGHT, chunks);
+    Job k = job_of((char *)scratch + K(conv_bias_scratch)(s.co), s, CONV_BWD_WEIGHT, chunks);
+    k.bias = db.p ? scratch : NULL;
     k.x = x;
     k.dy = dy;
     k.part_row = to_tile(s.co);
@@ -241,17 +243,19 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s,
         K(add_parts)
     (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), k.room.part / sizeof(float),
      chunks, co);
+    if (db.p)
+        K(add_parts)(db, k.bias, room_reals(co), chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_bwd_weight)(dw, db, x, dy, s, scratch);
         return;
     }
     assert(is_aligned(scratch));
-    if (db.p)
-        K(conv_bias_grad)(db, dy, 4 * (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
     if (dw.p)
-        weight_gradient(dw, x, dy, s, scratch);
+        weight_gradient(dw, db, x, dy, s, scratch);
+    else if (db.p)
+        K(conv_bias_grad)(db, dy, 4 * (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
 }

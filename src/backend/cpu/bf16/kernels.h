@@ -12,6 +12,12 @@ BACKEND_PRODUCTS(DECLARE)
 
 extern const Backend B(backend_table);
 
+/* With the image itself, whose channels would fill a tenth of a tile. */
+static inline bool conv_in_float(ConvShape s)
+{
+    return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
+}
+
 /* Where a gradient (rows,columns) of weights is whole tiles and there is one sum, it is made where it belongs. */
 static inline bool sums_in_place(Grad dw, int chunks, int rows, int columns)
 {

@@ -89,6 +89,21 @@ static inline void terms_in_row(int32_t *at, int count)
         at[i] = i * STEP;
 }
 
+/* sum (c) += the rows of x: spans of them first, which keeps the rounding error of long columns small. */
+static inline void sum_columns(real *sum, const real *x, size_t row, size_t rows, int c)
+{
+    const size_t span = 64;
+    for (size_t r0 = 0; r0 < rows; r0 += span)
+        for (int k = 0; k < c; k += VW) {
+            const size_t r1 = mem_min(rows, r0 + span);
+            const int m = min_int(VW, c - k);
+            vf s = {0};
+            for (size_t r = r0; r < r1; r++)
+                s += vload_n(x + r * row + (size_t)k, m);
+            vstore_n(sum + k, vload_n(sum + k, m) + s, m);
+        }
+}
+
 /* ---- packing B ---- */
 
 /* One tile from rows that are the terms: element (k,j) is w[k*row + j]; k of `terms`, j of `columns`, zeros beyond. */

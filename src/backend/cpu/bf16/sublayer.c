@@ -272,7 +272,7 @@ static void backward_tile(Work *a, const bf16 *weights, const Grad d[], const Su
     middle(a, true, count, s);
     g = gradient_of_branch(a, &g_row, weights, p, dy + pixel * c, x, in, count, s);
     if (d[SUB_B2].p)
-        rows_sum(p->b2, g, g_row, count, s.c);
+        sum_columns(p->b2, g, g_row, (size_t)count, s.c);
     if (d[SUB_W2].p)
         weight_sums(p->w2, a, a->m, g, g_row, count, s);
     round_rows(a->narrow, g, g_row, count, s.c);
@@ -282,7 +282,7 @@ static void backward_tile(Work *a, const bf16 *weights, const Grad d[], const Su
     for (size_t i = 0; !s.attention && i < (size_t)count * f_row; i += VW)
         vstore(a->dm + i, vload(a->dm + i) * vload(a->sl + i));
     if (d[SUB_B1].p)
-        rows_sum(p->b1, a->dm, f_row, count, s.f);
+        sum_columns(p->b1, a->dm, f_row, (size_t)count, s.f);
     if (d[SUB_W1].p)
         weight_sums(p->w1, a, a->dm, s.pre_norm ? a->z : x, s.pre_norm ? x_row(s) : c, count, s);
     round_rows(a->narrow, a->dm, f_row, count, s.f);

@@ -109,18 +109,6 @@ static inline void rows_norm_bwd(real *out, size_t out_row, const real *d, size_
     }
 }
 
-/* sum (c) += the rows */
-static inline void rows_sum(real *sum, const real *x, size_t row, int count, int c)
-{
-    for (int k = 0; k < c; k += VW) {
-        const int m = min_int(VW, c - k);
-        vf s = vload_n(sum + k, m);
-        for (int r = 0; r < count; r++)
-            s += vload_n(x + (size_t)r * row + k, m);
-        vstore_n(sum + k, s, m);
-    }
-}
-
 /* m = softmax of each row of h (rows of whole vectors, as many as fill a vector): VW rows at once, turned in `turned`
  * (f rounded up,VW) */
 static inline void rows_softmax(real *m, const real *h, size_t row, real *turned, int count, int f)
