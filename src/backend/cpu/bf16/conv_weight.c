@@ -4,18 +4,22 @@
 #include "grid.h"
 #include "product.h"
 
-/* Steps whose products are added up in registers: x and dy of so many, of 32 channels each, stay near. Where the
- * filters are large and the images small, reading and writing the sums is what takes the time. */
-enum { WEIGHT_STEPS = 14 };
-
-static int step_blocks(int steps)
+/* Of large filters the sums themselves are what moves: more terms for each. */
+static bool is_large(ConvShape s)
 {
-    return max_int(1, (steps + WEIGHT_STEPS / 2) / WEIGHT_STEPS);
+    return (size_t)s.ci * (size_t)s.co > 131072;
 }
 
 static Grid weight_grid(ConvShape s)
 {
-    return grid_of(s, 512, s.n);
+    return grid_of(s, is_large(s) ? 2048 : 512, s.n);
+}
+
+/* In how many blocks the steps are added up: of one block x and dy, 32 channels of each, stay near. */
+static int step_blocks(int steps, ConvShape s)
+{
+    const int near = is_large(s) ? 64 : 14;
+    return max_int(1, (steps + near / 2) / near);
 }
 
 static int chunks_of(ConvShape s)
@@ -62,7 +66,8 @@ typedef struct WeightJob {
     WeightRoom room;
     Grid g;
     ConvShape s;
-    bool add; /* to what lies in part */
+    int ranges; /* of dy's channels, where there are more threads than chunks: each turns x again */
+    bool add;   /* to what lies in part */
 } WeightJob;
 
 /* What the same x and dy give to each tap, for the channels from (i,j) on */
@@ -75,49 +80,64 @@ static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, 
               s.ci - i > TILE ? 2 : 1, s.co - j > TILE ? 2 : 1);
 }
 
-/* part += the images' gradient, or = for the first */
-static void weight_group(float *part, real *bias, const WeightJob *w, int n, int images, bf16 *turned, bf16 *pairs,
-                         bool add)
+/* A unit of work: a chunk of images, and channels of dy */
+typedef struct Piece {
+    float *part;
+    real *bias;
+    bf16 *turned, *pairs;
+    int from, to;
+} Piece;
+
+/* The images' gradient is added to the part, or for the first written. */
+static void weight_group(const Piece *p, const WeightJob *w, int n, int images, bool add)
 {
     const ConvShape s = w->s;
     const Grid g = w->g;
-    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP, blocks = step_blocks(steps);
+    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP,
+              blocks = step_blocks(steps, s);
     const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
     const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
+    const real *x = w->x + (size_t)n * hw * ci, *dy = w->dy + (size_t)n * hw * co + (size_t)p->from;
     for (size_t c = 0; c < to_tile(s.ci); c++) {
-        memset(turned + c * row, 0, lead * sizeof(bf16));
-        memset(turned + c * row + lead + (size_t)(steps * STEP), 0, lead * sizeof(bf16));
+        memset(p->turned + c * row, 0, lead * sizeof(bf16));
+        memset(p->turned + c * row + lead + (size_t)(steps * STEP), 0, lead * sizeof(bf16));
     }
-    turn_pixels(turned + lead, row, (Pixels){w->x + (size_t)n * hw * ci, w->zeros, ci, w->place, count, s.ci}, steps);
-    pack_pixels(pairs, panel, (Pixels){w->dy + (size_t)n * hw * co, w->zeros, co, w->place, count, s.co}, steps);
-    if (bias)
-        sum_columns(bias, w->dy + (size_t)n * hw * co, co, (size_t)images * hw, s.co);
+    turn_pixels(p->turned + lead, row, (Pixels){x, w->zeros, ci, w->place, count, s.ci}, steps);
+    pack_pixels(p->pairs, panel, (Pixels){dy, w->zeros, co, w->place, count, p->to - p->from}, steps);
+    if (p->bias)
+        sum_columns(p->bias + p->from, dy, co, (size_t)images * hw, p->to - p->from);
     for (int k = 0, from = 0; k < blocks; k++) {
         const int to = steps * (k + 1) / blocks;
         const Terms terms = {row, w->at, panel, to - from};
-        const bf16 *a = turned + lead - g.lead + from * STEP, *b = pairs + (size_t)from * TILE_BF16;
+        const bf16 *a = p->turned + lead - g.lead + from * STEP, *b = p->pairs + (size_t)from * TILE_BF16;
         for (int i = 0; i < s.ci; i += 2 * TILE)
-            for (int j = 0; j < s.co; j += 2 * TILE)
-                weight_taps(part, a + (size_t)i * row, b + (size_t)(j / TILE) * panel, terms, g, i, j, add || from > 0,
-                            s);
+            for (int j = p->from; j < p->to; j += 2 * TILE)
+                weight_taps(p->part, a + (size_t)i * row, b + (size_t)((j - p->from) / TILE) * panel, terms, g, i, j,
+                            add || from > 0, s);
         from = to;
     }
 }
 
-static void weight_chunk(const void *job, int j, int thread)
+static void weight_piece(const void *job, int index, int thread)
 {
     const WeightJob *k = job;
-    const int chunks = chunks_of(k->s), first = (int)((long)k->s.n * j / chunks),
-              last = (int)((long)k->s.n * (j + 1) / chunks);
-    float *part = k->part + (size_t)j * k->room.part / sizeof(float);
+    const int chunks = chunks_of(k->s), j = index % chunks, wide = (k->s.co + 2 * TILE - 1) / (2 * TILE);
+    const int first = (int)((long)k->s.n * j / chunks), last = (int)((long)k->s.n * (j + 1) / chunks);
+    const int range = index / chunks, from = wide * range / k->ranges, to = wide * (range + 1) / k->ranges;
     char *own = k->own + (size_t)thread * (k->room.turned + k->room.pairs);
-    real *bias = k->bias ? k->bias + (size_t)j * room_reals((size_t)k->s.co) : NULL;
-    if (bias)
-        memset(bias, 0, room((size_t)k->s.co));
+    const Piece p = {k->part + (size_t)j * k->room.part / sizeof(float),
+                     k->bias ? k->bias + (size_t)j * room_reals((size_t)k->s.co) : NULL,
+                     (bf16 *)(void *)own,
+                     (bf16 *)(void *)(own + k->room.turned),
+                     from * 2 * TILE,
+                     min_int(to * 2 * TILE, k->s.co)};
+    if (p.from >= p.to)
+        return;
+    if (p.bias)
+        memset(p.bias + p.from, 0, (size_t)(p.to - p.from) * sizeof(real));
     block_begin();
     for (int n = first; n < last; n += k->g.images)
-        weight_group(part, bias, k, n, min_int(k->g.images, last - n), (bf16 *)(void *)own,
-                     (bf16 *)(void *)(own + k->room.turned), k->add || n > first);
+        weight_group(&p, k, n, min_int(k->g.images, last - n), k->add || n > first);
     block_end();
 }
 
@@ -152,7 +172,8 @@ void B(conv3_weight_gradient)(Grad dw, Grad db, const real *x, const real *dy, C
         k.part = dw.p;
         k.add = dw.beta != 0;
     }
-    threads_each(chunks, weight_chunk, &k);
+    k.ranges = max_int(1, min_int(threads_count() / chunks, s.co / (2 * TILE)));
+    threads_each(chunks * k.ranges, weight_piece, &k);
     if (!in_place)
         add_chunks(dw, k.part, room.part / sizeof(float), chunks, s);
     if (db.p)

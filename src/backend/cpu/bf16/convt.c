@@ -74,6 +74,7 @@ typedef struct Job {
     real *bias; /* (chunks); NULL: not wanted */
     float *part;
     size_t part_row, part_tap; /* from one row of sums to the next, and of a tap to the next's */
+    int ranges;                /* of taps, where there are more threads than chunks */
     bool add;                  /* to what lies there */
     char *own;                 /* (threads) */
     Room room;
@@ -187,14 +188,15 @@ void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, voi
 }
 
 /* part (tap,ci,co) += or, for the first block, = x^T dy */
-static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, bool add, int thread)
+static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, int range, bool add,
+                         int thread)
 {
     const ConvShape s = k->s;
     const size_t pixels = block_pixels(s), row = pixels + STEP;
     const int steps = (count + STEP - 1) / STEP;
     bf16 *turned = own_rows(k, thread), *pairs = turned + k->room.own / sizeof(bf16);
     turn_pixels(turned, row, (Pixels){x, k->zeros, (size_t)s.ci, NULL, count, s.ci}, steps);
-    for (int t = 0; t < TAPS; t++) {
+    for (int t = TAPS * range / k->ranges; t < TAPS * (range + 1) / k->ranges; t++) {
         const real *from = dy + tap_at(t, s) * (size_t)s.co;
         pack_pixels(pairs, pixels * TILE, (Pixels){from, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
         multiply_whole(part + (size_t)t * k->part_tap, k->part_row, turned, pairs,
@@ -202,13 +204,14 @@ static void weight_block(float *part, const Job *k, const real *x, const real *d
     }
 }
 
-static void weight_chunk(const void *job, int j, int thread)
+/* A chunk of lines, and some of the taps */
+static void weight_piece(const void *job, int index, int thread)
 {
     const Job *k = job;
     const ConvShape s = k->s;
-    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s);
+    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s), j = index % chunks;
     const int first = (int)((long)lines * j / chunks), last = (int)((long)lines * (j + 1) / chunks);
-    real *bias = k->bias ? k->bias + (size_t)j * room_reals((size_t)s.co) : NULL;
+    real *bias = k->bias && index < chunks ? k->bias + (size_t)j * room_reals((size_t)s.co) : NULL;
     if (bias)
         memset(bias, 0, room((size_t)s.co));
     block_begin();
@@ -217,7 +220,7 @@ static void weight_chunk(const void *job, int j, int thread)
         if (bias)
             sum_columns(bias, k->dy + 4 * pixel * (size_t)s.co, (size_t)s.co, 4 * count, s.co);
         weight_block(k->part + (size_t)j * k->room.part / sizeof(float), k, k->x + pixel * (size_t)s.ci,
-                     k->dy + 4 * pixel * (size_t)s.co, (int)count, k->add || i > first, thread);
+                     k->dy + 4 * pixel * (size_t)s.co, (int)count, index / chunks, k->add || i > first, thread);
     }
     block_end();
 }
@@ -238,7 +241,8 @@ static void weight_gradient(Grad dw, Grad db, const real *x, const real *dy, Con
         k.part_tap = co;
         k.add = dw.beta != 0;
     }
-    threads_each(chunks, weight_chunk, &k);
+    k.ranges = max_int(1, min_int(threads_count() / chunks, TAPS));
+    threads_each(chunks * k.ranges, weight_piece, &k);
     for (size_t r = 0; k.part != dw.p && r < TAPS * ci; r++)
         K(add_parts)
     (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), k.room.part / sizeof(float),
