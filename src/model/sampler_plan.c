@@ -14,8 +14,9 @@ SampleConfig sample_config_default(const ModelConfig *m)
         .steps = sampler_steps(sampler, m),
         .spacing = sampler->spacing,
         .negative = -1,
-        .cfg_high = INFINITY,
-        .cfg_scale = m->null_class ? 1.2 : 1, /* a little guidance is better by every measure: README, "Results" */
+        .cfg_low = 0.3, /* doc/recipes.md has the figures of other intervals and scales */
+        .cfg_high = 5,
+        .cfg_scale = m->null_class ? 1.4 : 1,
         .clip = m->clip,
     };
 }
