@@ -277,6 +277,9 @@ static void test_convt2_is_direct_convolution(void **state)
 {
     (void)state;
     sweep(true);
+    Case c = case_make((ConvShape){33, 3, 2, 16, 20, CONV_AUTO}, true); /* more than one partial sum */
+    check_case(&c);
+    case_free(&c);
 }
 
 /* The shapes that training meets, which take the fast paths with many blocks. */

@@ -219,12 +219,19 @@ static const Name names[] = {
     {M(clip), "none", CLIP_NONE},
     {1, "loss", offsetof(TrainConfig, l1), "l1", true},
     {1, "loss", offsetof(TrainConfig, l1), "l2", false},
+    {1, "optimizer", offsetof(TrainConfig, optimizer), "adam", OPTIMIZER_ADAM},
+    {1, "optimizer", offsetof(TrainConfig, optimizer), "muon", OPTIMIZER_MUON},
+    {1, "timestep_sampling", offsetof(TrainConfig, timestep_sampling), "uniform", TIMESTEPS_UNIFORM},
+    {1, "timestep_sampling", offsetof(TrainConfig, timestep_sampling), "alphas", TIMESTEPS_ALPHAS},
     {1, "lr_schedule", offsetof(TrainConfig, schedule), "constant", LR_CONSTANT},
     {1, "lr_schedule", offsetof(TrainConfig, schedule), "cosine", LR_COSINE},
     {1, "lr_schedule", offsetof(TrainConfig, schedule), "linear", LR_LINEAR},
     {1, "conv", offsetof(TrainConfig, conv), "auto", CONV_AUTO},
     {1, "conv", offsetof(TrainConfig, conv), "im2col", CONV_IM2COL},
     {1, "conv", offsetof(TrainConfig, conv), "winograd", CONV_WINOGRAD},
+    {1, "precision", offsetof(TrainConfig, precision), "fp32", PRECISION_FP32},
+    {1, "precision", offsetof(TrainConfig, precision), "bf16", PRECISION_BF16},
+    {1, "precision", offsetof(TrainConfig, precision), "auto", PRECISION_AUTO},
     {1, "augment", offsetof(TrainConfig, augment), "flip", AUGMENT_FLIP},
     {1, "augment", offsetof(TrainConfig, augment), "shift", AUGMENT_SHIFT},
     {1, "augment", offsetof(TrainConfig, augment), "rotate", AUGMENT_ROTATE},
@@ -376,8 +383,8 @@ static void test_tiny_is_a_narrow_mnist(void **state)
     (void)state;
     assert_int_equal(fields_diff(list, sizeof list, MODEL_FIELDS, &m, &tiny), 1);
     assert_string_equal(list, "channels: 32,64,128 and 16,32,64");
-    assert_int_equal(fields_diff(list, sizeof list, TRAIN_FIELDS, &t, &fast), 1);
-    assert_string_equal(list, "lr: 0.001 and 0.002");
+    assert_int_equal(fields_diff(list, sizeof list, TRAIN_FIELDS, &t, &fast), 3);
+    assert_string_equal(list, "steps: 0 and 2400; batch_size: 128 and 32; lr: 0.003 and 0.004");
 }
 
 /* From one preset to the other, field by field: what differs is listed with both values, and is gone when text took

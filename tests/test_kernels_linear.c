@@ -92,8 +92,9 @@ static void linear_free(Linear *l)
 /* n, rows, in, out: few rows and many, blocks that do not come out even, tails, more than one partial sum, sizes beyond
  * the fast path of OpenBLAS. */
 static const int linear_shapes[][4] = {
-    {1, 1, 1, 1},     {3, 1, 256, 70},  {5, 4, 32, 16},   {2, 15, 33, 5},     {2, 16, 17, 9},    {3, 49, 16, 32},
-    {2, 196, 64, 64}, {1, 784, 64, 32}, {3, 700, 20, 12}, {2, 100, 128, 160}, {1, 61, 300, 130}, {9, 130, 3, 2},
+    {1, 1, 1, 1},      {3, 1, 256, 70},  {5, 4, 32, 16},   {2, 15, 33, 5},   {2, 16, 17, 9},
+    {3, 49, 16, 32},   {2, 196, 64, 64}, {1, 784, 64, 32}, {3, 700, 20, 12}, {2, 100, 128, 160},
+    {1, 61, 300, 130}, {9, 130, 3, 2},   {33, 16, 20, 32},
 };
 
 static void linear(const Backend *be)
@@ -189,13 +190,14 @@ static void rounding(const Backend *be)
         w[i * WIDE + i] = 1;
     for (int i = 0; i < N; i++) /* each in a row and a column of its own, so that nothing is added to it but zeros */
         x[i * WIDE + i] = (real)of[i].in;
-    x[N * WIDE + N] = (real)NAN;
+    for (int i = 0; i < 2; i++) /* the first would become infinite, the second a small number */
+        memcpy(&x[(N + i) * WIDE + N + i], &(const uint32_t){i ? 0x7fffffff : 0x7f800001}, sizeof(float));
     be->linear_fwd(y, x, w, NULL, NULL, 1, ROWS, WIDE, WIDE, scratch);
     for (int i = 0; i < N; i++)
         if (!(y[i * WIDE + i] == (real)of[i].out))
             fail_msg("%s: %a is rounded to %a, not %a", be->simd, (double)of[i].in, (double)y[i * WIDE + i],
                      (double)of[i].out);
-    assert_true(isnan((double)y[N * WIDE + N]));
+    assert_true(isnan((double)y[N * WIDE + N]) && isnan((double)y[(N + 1) * WIDE + N + 1]));
     mem_free(scratch);
 }
 

@@ -262,6 +262,7 @@ static void test_guidance(void **state)
     size_t width = (size_t)m->config.context_tokens * (size_t)m->config.context_dim;
 
     (void)state;
+    c.cfg_high = INFINITY;
     c.steps = 4;
     c.cfg_scale = 1e39;
     diverges(m, y, c, "image 0 at step 1 of 4 is not finite", "guidance");

@@ -30,6 +30,8 @@ static SampleConfig base_config(const Model *m, int sampler)
 {
     SampleConfig c = sample_config_default(&m->config);
     c.sampler = &SAMPLERS[sampler];
+    c.cfg_low = 0; /* guided everywhere, unless it is said otherwise */
+    c.cfg_high = INFINITY;
     c.steps = 4;
     c.seed = 9;
     return c;

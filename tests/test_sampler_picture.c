@@ -42,6 +42,8 @@ static SampleConfig config_of(const Model *m, int sampler)
     fill_random(picture, VALUES, 21, 0.4);
     for (int p = 0; p < PIXELS; p++)
         paint[p] = p % SIDE >= 3 && p / SIDE >= 2 ? 255 : 0;
+    c.cfg_low = 0; /* guided everywhere, unless it is said otherwise */
+    c.cfg_high = INFINITY;
     c.sampler = &SAMPLERS[sampler];
     c.steps = 4;
     c.seed = 9;

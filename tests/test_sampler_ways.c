@@ -34,6 +34,8 @@ static Model *make_model(PredictKind predict)
 static SampleConfig config_of(const Model *m, const SamplerDef *def)
 {
     SampleConfig c = sample_config_default(&m->config);
+    c.cfg_low = 0; /* guided everywhere, unless it is said otherwise */
+    c.cfg_high = INFINITY;
     c.sampler = def;
     c.steps = STEPS;
     c.spacing = def->spacing;

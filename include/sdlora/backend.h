@@ -26,7 +26,7 @@
  * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
  * stays NaN; products and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are
  * products with the image itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear
- * layers of fewer than BF16_ROWS rows an image (those of the time and of the class), and attention over the few tokens.
+ * layers of fewer than BF16_ROWS rows an image (those of the time and of the class).
  *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.
@@ -203,7 +203,7 @@ typedef struct Backend {
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
     /* Muon (Jordan et al. 2024) of one matrix (rows,cols), with steps as large as Adam's (Liu et al. 2025, eq. 4):
      *   m = mu m + g,  u = g + mu m,  w = (1 - lr wd) w - lr 0.2 sqrt(max(rows,cols)) O(u)
-     * O(u), about the orthogonal matrix that is nearest to u: from X = u/|u|, five times X = a X + (b S + c S S) X with
+     * O(u), about the orthogonal matrix that is nearest to u: from X = u/|u|, three times X = a X + (b S + c S S) X with
      * S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. One thread; scratch muon_scratch bytes */
     size_t (*muon_scratch)(int rows, int cols);
     void (*muon)(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch);

@@ -157,7 +157,7 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  * o.dealt of processes: a sum of chunks that one has goes to the one that has its left neighbour. The number of chunks
  * follows from o.n and the chunk. */
 typedef struct UnetChunks {
-    Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
+    Unet *workers; /* for whole chunks, as many as run side by side; the first also has what remains */
     int n_workers;
     Unet rest;            /* for the images that fill no chunk; .g NULL: there are none */
     int n, chunk;         /* images in all, in a whole chunk */

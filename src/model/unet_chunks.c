@@ -23,14 +23,16 @@ static int own_rest(const UnetChunks *c)
 static UnetChunks cut(const UnetOptions *o, int chunk)
 {
     UnetChunks c = {.n = o->n, .chunk = chunk < o->n ? chunk : o->n, .dealt = o->dealt};
-    int most = threads_count();
+    int own, most = threads_count();
 
     c.end = c.chunks = c.n / c.chunk + (c.n % c.chunk != 0);
     if (c.dealt)
         ranks_deal(&c.first, &c.end, c.chunks, ranks_me());
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
-    c.n_workers = own_whole(&c) < most ? 1 : most;
+    /* Side by side where that keeps more than half of the threads busy: more than they gain within kernels. */
+    own = c.end - c.first;
+    c.n_workers = 2 * own_whole(&c) <= most ? 1 : own < most ? own : most;
     return c;
 }
 
@@ -196,7 +198,8 @@ static void run_worker(const void *run, int worker, int thread)
 
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
-    const int many = c->n_workers > 1 ? own_whole(c) / c->n_workers * c->n_workers : 0;
+    const int own = c->end - c->first, rounds = own_whole(c) / c->n_workers;
+    const int many = c->n_workers == 1 ? 0 : own <= c->n_workers ? own : rounds * c->n_workers;
     real *slab;
 
     graph_prepare(c->workers[0].g);

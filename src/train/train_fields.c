@@ -67,14 +67,14 @@ const Field TRAIN_FIELDS[] = {
 
 static const TrainConfig presets[] = {
     [PRESET_MNIST] = {
-        .batch = 128, .epochs = 10, .lr = 1e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
-        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
-        .val_images = 2000,
+        .batch = 128, .epochs = 5, .optimizer = OPTIMIZER_MUON, .lr = 3e-3, .lr_end = 0.02, .warmup = 200,
+        .schedule = LR_COSINE, .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false,
+        .timestep_sampling = TIMESTEPS_ALPHAS, .cond_drop = 0.1, .val_images = 2000,
     },
     [PRESET_TINY] = {
-        .batch = 128, .epochs = 10, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
-        .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false, .cond_drop = 0.1,
-        .val_images = 2000,
+        .batch = 32, .epochs = 5, .steps = 2400, .optimizer = OPTIMIZER_MUON, .lr = 4e-3, .lr_end = 0.02, .warmup = 200,
+        .schedule = LR_COSINE, .beta1 = 0.9, .beta2 = 0.999, .adam_eps = 1e-8, .clip = 1, .ema = 0.999, .l1 = false,
+        .timestep_sampling = TIMESTEPS_ALPHAS, .cond_drop = 0.1, .val_images = 2000,
     },
     [PRESET_PHOTO] = {
         .batch = 32, .epochs = 10, .steps = 20000, .lr = 2e-3, .lr_end = 0.02, .warmup = 200, .schedule = LR_COSINE,
@@ -98,6 +98,8 @@ TrainConfig finetune_preset(Preset p)
 {
     TrainConfig c = presets[p];
 
+    if (p == PRESET_TINY)
+        c.batch = presets[PRESET_MNIST].batch;
     c.optimizer = OPTIMIZER_ADAM;
     c.timestep_sampling = TIMESTEPS_UNIFORM;
     c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */

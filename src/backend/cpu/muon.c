@@ -2,7 +2,7 @@
  * matrices are worked off side by side. */
 #include "kernels.h"
 
-#define ROUNDS 5                                                        /* of Newton and Schulz */
+#define ROUNDS 3 /* of Newton and Schulz; Jordan et al. take five: doc/recipes.md */
 static const real A = (real)3.4445, B = (real)-4.775, C = (real)2.0315; /* Jordan et al. 2024 */
 
 static size_t square(int rows, int cols)

@@ -74,7 +74,7 @@ static void ref_newton_schulz(double *y, const double *x, double *s, double *t, 
         }
 }
 
-/* m = mu m + g',  u = g' + mu m,  x = u/|u|, five rounds, w = w - lr decay w - lr 0.2 sqrt(max(rows,cols)) x */
+/* m = mu m + g',  u = g' + mu m,  x = u/|u|, three rounds, w = w - lr decay w - lr 0.2 sqrt(max(rows,cols)) x */
 void ref_muon(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch)
 {
     const size_t numel = (size_t)rows * (size_t)cols, side = (size_t)(rows < cols ? rows : cols);
@@ -87,7 +87,7 @@ void ref_muon(real *w, real *m, real *ema, const real *g, int rows, int cols, Mu
     }
     for (size_t i = 0; i < numel; i++)
         x[i] /= sqrt(norm) + 1e-7;
-    for (int k = 0; k < 5; k++) {
+    for (int k = 0; k < 3; k++) {
         double *before = x;
         ref_newton_schulz(y, x, square, square + side * side, rows, cols);
         x = y;

@@ -59,16 +59,16 @@ static const Option OPTIONS[] = {
     {.heading = "How to draw"},
     {.name = "sampler", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_TEXT, sampler, .help = "reverse process, also by the names of k-diffusion and diffusers (k_euler, HeunDiscreteScheduler) "
-                                      "[ddim; ddpm for models that clip x_t, as preset seed]")}, /* this, --steps, --eta, --spacing: sample_table */
+                                      "[unipc; ddpm for models that clip x_t, as preset seed]")}, /* this, --steps, --eta, --spacing: sample_table */
     {.name = "steps", .flags = OPT_NO_DEFAULT | OPT_DRAWN},
     {.name = "spacing", .flags = OPT_NO_DEFAULT | OPT_DRAWN},
     {.name = "eta", .flags = OPT_DRAWN},
     {.name = "cfg-scale", .alias = "guidance", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_REAL, config.cfg_scale, .min = -100, .max = 100, .what = "the scale of guidance",
-         .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.2; 1 for models without a null class]")},
-    {.name = "cfg-interval", .flags = OPT_DRAWN, .arg = "LO:HI",
+         .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.5; 1 for models without a null class]")},
+    {.name = "cfg-interval", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "LO:HI",
      OWN(FIELD_TEXT, cfg_interval,
-         .help = "guidance only where LO < sigma <= HI, the noise for each unit of picture, sqrt((1-ac)/ac); elsewhere half the time")},
+         .help = "guidance only where LO < sigma <= HI, the noise for each unit of picture, sqrt((1-ac)/ac); elsewhere half the time [0.3:5]")},
     {.name = "cfg-rescale", .flags = OPT_DRAWN,
      OWN(FIELD_REAL, config.cfg_rescale, .max = 1, .what = "the rescaling of guidance",
          .help = "bring the spread of a guided answer back to that of its class's: 0 not, 1 all the way")},

@@ -83,6 +83,10 @@ ALWAYS_INLINE void store_pairs(bf16 *to, vu v)
 ALWAYS_INLINE void row_in(bf16 *to, const real *x, int c, size_t wide)
 {
     int k = 0;
+#if defined(__AVX512BF16__)
+    for (; k + 2 * VW <= c; k += 2 * VW)
+        _mm512_storeu_si512(to + k, (__m512i)_mm512_cvtne2ps_pbh((__m512)vload(x + k + VW), (__m512)vload(x + k)));
+#endif
     for (; k + VW <= c; k += VW)
         *(vh16 *)(void *)(to + k) = to_bf16(vload(x + k));
     if (k < c) {

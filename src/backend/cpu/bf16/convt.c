@@ -7,11 +7,6 @@
 
 enum { BLOCK_PIXELS = 192, TAPS = 4 };
 
-static bool in_float(ConvShape s)
-{
-    return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
-}
-
 static int lines_per_block(ConvShape s)
 {
     return max_int(1, BLOCK_PIXELS / s.w);
@@ -64,9 +59,9 @@ size_t B(convt2_scratch)(ConvShape s, ConvPass pass, int threads)
 {
     const Room r = room_of(s, pass);
     const size_t all = r.at + r.place + r.zeros + r.weights + (r.own + r.more) * (size_t)threads;
-    if (in_float(s))
+    if (conv_in_float(s))
         return K(convt2_scratch)(s, pass, threads);
-    return pass == CONV_BWD_WEIGHT ? mem_max(all + r.part * (size_t)chunks_of(s), K(conv_bias_scratch)(s.co)) : all;
+    return pass == CONV_BWD_WEIGHT ? K(conv_bias_scratch)(s.co) + all + r.part * (size_t)chunks_of(s) : all;
 }
 
 typedef struct Job {
@@ -76,8 +71,12 @@ typedef struct Job {
     int32_t *at, *place; /* place: which pixel of y the first tap of each of x is */
     real *zeros;
     bf16 *weights;
+    real *bias; /* (chunks); NULL: not wanted */
     float *part;
-    char *own; /* (threads) */
+    size_t part_row, part_tap; /* from one row of sums to the next, and of a tap to the next's */
+    int ranges;                /* of taps, where there are more threads than chunks */
+    bool add;                  /* to what lies there */
+    char *own;                 /* (threads) */
     Room room;
     ConvShape s;
 } Job;
@@ -140,7 +139,7 @@ static void forward_block(const void *job, int i, int thread)
 void B(convt2_fwd)(real *y, size_t row, const real *x, const real *w, const real *b, ConvShape s, void *scratch)
 {
     const size_t panel = to_step(s.ci) * TILE, tap = panel * to_tile(s.co) / TILE;
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_fwd)(y, row, x, w, b, s, scratch);
         return;
     }
@@ -176,7 +175,7 @@ static void backward_block(const void *job, int i, int thread)
 void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, void *scratch)
 {
     const size_t one = to_step(s.co), panel = TAPS * one * TILE;
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_bwd_data)(dx, dy, w, s, scratch);
         return;
     }
@@ -189,59 +188,78 @@ void B(convt2_bwd_data)(Grad dx, const real *dy, const real *w, ConvShape s, voi
 }
 
 /* part (tap,ci,co) += or, for the first block, = x^T dy */
-static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, bool add, int thread)
+static void weight_block(float *part, const Job *k, const real *x, const real *dy, int count, int range, bool add,
+                         int thread)
 {
     const ConvShape s = k->s;
-    const size_t pixels = block_pixels(s), row = pixels + STEP, tap = to_tile(s.ci) * to_tile(s.co);
+    const size_t pixels = block_pixels(s), row = pixels + STEP;
     const int steps = (count + STEP - 1) / STEP;
     bf16 *turned = own_rows(k, thread), *pairs = turned + k->room.own / sizeof(bf16);
     turn_pixels(turned, row, (Pixels){x, k->zeros, (size_t)s.ci, NULL, count, s.ci}, steps);
-    for (int t = 0; t < TAPS; t++) {
+    for (int t = TAPS * range / k->ranges; t < TAPS * (range + 1) / k->ranges; t++) {
         const real *from = dy + tap_at(t, s) * (size_t)s.co;
         pack_pixels(pairs, pixels * TILE, (Pixels){from, k->zeros, (size_t)s.co, k->place, count, s.co}, steps);
-        multiply_whole(part + (size_t)t * tap, turned, pairs, (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co,
-                       add);
+        multiply_whole(part + (size_t)t * k->part_tap, k->part_row, turned, pairs,
+                       (Terms){row, k->at, pixels * TILE, steps}, s.ci, s.co, add);
     }
 }
 
-static void weight_chunk(const void *job, int j, int thread)
+/* A chunk of lines, and some of the taps */
+static void weight_piece(const void *job, int index, int thread)
 {
     const Job *k = job;
     const ConvShape s = k->s;
-    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s);
+    const int chunks = chunks_of(s), lines = s.n * s.h, step = lines_per_block(s), j = index % chunks;
     const int first = (int)((long)lines * j / chunks), last = (int)((long)lines * (j + 1) / chunks);
+    real *bias = k->bias && index < chunks ? k->bias + (size_t)j * room_reals((size_t)s.co) : NULL;
+    if (bias)
+        memset(bias, 0, room((size_t)s.co));
     block_begin();
     for (int i = first; i < last; i += step) {
-        const size_t pixel = (size_t)i * (size_t)s.w;
+        const size_t pixel = (size_t)i * (size_t)s.w, count = (size_t)(min_int(step, last - i) * s.w);
+        if (bias)
+            sum_columns(bias, k->dy + 4 * pixel * (size_t)s.co, (size_t)s.co, 4 * count, s.co);
         weight_block(k->part + (size_t)j * k->room.part / sizeof(float), k, k->x + pixel * (size_t)s.ci,
-                     k->dy + 4 * pixel * (size_t)s.co, min_int(step, last - i) * s.w, i > first, thread);
+                     k->dy + 4 * pixel * (size_t)s.co, (int)count, index / chunks, k->add || i > first, thread);
     }
     block_end();
 }
 
-static void weight_gradient(Grad dw, const real *x, const real *dy, ConvShape s, void *scratch)
+static void weight_gradient(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
     const int chunks = chunks_of(s);
     const size_t ci = (size_t)s.ci, co = (size_t)s.co;
-    Job k = job_of(scratch, s, CONV_BWD_WEIGHT, chunks);
+    Job k = job_of((char *)scratch + K(conv_bias_scratch)(s.co), s, CONV_BWD_WEIGHT, chunks);
+    k.bias = db.p ? scratch : NULL;
     k.x = x;
     k.dy = dy;
-    threads_each(chunks, weight_chunk, &k);
-    for (size_t r = 0; r < TAPS * ci; r++)
+    k.part_row = to_tile(s.co);
+    k.part_tap = to_tile(s.ci) * to_tile(s.co);
+    if (sums_in_place(dw, chunks, s.ci, s.co)) {
+        k.part = dw.p;
+        k.part_row = TAPS * co;
+        k.part_tap = co;
+        k.add = dw.beta != 0;
+    }
+    k.ranges = max_int(1, min_int(threads_count() / chunks, TAPS));
+    threads_each(chunks * k.ranges, weight_piece, &k);
+    for (size_t r = 0; k.part != dw.p && r < TAPS * ci; r++)
         K(add_parts)
     (grad_at(dw, r * co), k.part + (r % TAPS * to_tile(s.ci) + r / TAPS) * to_tile(s.co), k.room.part / sizeof(float),
      chunks, co);
+    if (db.p)
+        K(add_parts)(db, k.bias, room_reals(co), chunks, co);
 }
 
 void B(convt2_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    if (in_float(s)) {
+    if (conv_in_float(s)) {
         K(convt2_bwd_weight)(dw, db, x, dy, s, scratch);
         return;
     }
     assert(is_aligned(scratch));
-    if (db.p)
-        K(conv_bias_grad)(db, dy, 4 * (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
     if (dw.p)
-        weight_gradient(dw, x, dy, s, scratch);
+        weight_gradient(dw, db, x, dy, s, scratch);
+    else if (db.p)
+        K(conv_bias_grad)(db, dy, 4 * (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);
 }

@@ -12,6 +12,18 @@ BACKEND_PRODUCTS(DECLARE)
 
 extern const Backend B(backend_table);
 
+/* With the image itself, whose channels would fill a tenth of a tile. */
+static inline bool conv_in_float(ConvShape s)
+{
+    return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
+}
+
+/* Where a gradient (rows,columns) of weights is whole tiles and there is one sum, it is made where it belongs. */
+static inline bool sums_in_place(Grad dw, int chunks, int rows, int columns)
+{
+    return chunks == 1 && rows % TILE == 0 && columns % TILE == 0 && (dw.beta == 0 || dw.beta == 1);
+}
+
 /* A gradient of weights: sums of 16 images or more are made side by side, CONV_CHUNKS of them at most, and of
  * CONV_PARTIAL reals in all. They depend on shapes only. A training's networks have fewer images and a thread each. */
 static inline int weight_chunks(int images, size_t weights)

@@ -82,7 +82,7 @@ size_t B(linear_fwd_scratch)(int rows, int in, int out, int threads)
 void B(linear_fwd)(real *y, const real *x, const real *w, const real *b, const real *res, int n, int rows, int in,
                    int out, void *scratch)
 {
-    const Out to = {.y = y, .row = (size_t)out, .bias = b, .add = res, .beta = 1};
+    const Out to = {.y = y, .row = (size_t)out, .bias = b, .add = res, .add_row = (size_t)out, .beta = 1};
     if (in_float(rows, in, out))
         K(linear_fwd)(y, x, w, b, res, n, rows, in, out, scratch);
     else
@@ -121,8 +121,7 @@ size_t B(linear_bwd_weight_scratch)(int n, int rows, int in, int out, int thread
     const int chunks = weight_chunks(n, (size_t)in * (size_t)out);
     if (in_float(rows, in, out))
         return K(linear_bwd_weight_scratch)(n, rows, in, out, threads);
-    return mem_max(r.zeros + r.part * (size_t)chunks + (r.turned + r.pairs) * (size_t)threads,
-                   K(conv_bias_scratch)(out));
+    return K(conv_bias_scratch)(out) + r.zeros + r.part * (size_t)chunks + (r.turned + r.pairs) * (size_t)threads;
 }
 
 typedef struct WeightJob {
@@ -132,6 +131,8 @@ typedef struct WeightJob {
     WeightRoom room;
     size_t rows;
     int chunks, in, out;
+    bool add;   /* to what lies in part */
+    real *bias; /* (chunks); NULL: not wanted */
 } WeightJob;
 
 static void weight_chunk(const void *job, int c, int thread)
@@ -143,30 +144,42 @@ static void weight_chunk(const void *job, int c, int thread)
     char *own = j->own + (size_t)thread * (j->room.turned + j->room.pairs);
     bf16 *turned = (bf16 *)(void *)own, *pairs = (bf16 *)(void *)(own + j->room.turned);
     int32_t at[BLOCK_STEPS];
+    real *bias = j->bias ? j->bias + (size_t)c * room_reals((size_t)out) : NULL;
     terms_in_row(at, BLOCK_STEPS);
+    if (bias)
+        memset(bias, 0, room((size_t)out));
     block_begin();
     for (size_t r = first; r < last; r += BLOCK_ROWS) {
         const int count = (int)mem_min(BLOCK_ROWS, last - r), steps = (count + STEP - 1) / STEP;
         const Pixels dy = {j->dy + r * (size_t)out, j->zeros, (size_t)out, NULL, count, out};
         const Pixels x = {j->x + r * (size_t)in, j->zeros, (size_t)in, NULL, count, in};
+        if (bias)
+            sum_columns(bias, dy.x, (size_t)out, (size_t)count, out);
         turn_pixels(turned, TURNED_ROW, dy, steps);
         pack_pixels(pairs, BLOCK_ROWS * TILE, x, steps);
-        multiply_whole(part, turned, pairs, (Terms){TURNED_ROW, at, BLOCK_ROWS * TILE, steps}, out, in, r > first);
+        multiply_whole(part, to_tile(in), turned, pairs, (Terms){TURNED_ROW, at, BLOCK_ROWS * TILE, steps}, out, in,
+                       j->add || r > first);
     }
     block_end();
 }
 
-static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int rows, int in, int out, void *scratch)
+static void weight_gradient(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
+                            void *scratch)
 {
     const WeightRoom room = weight_room(in, out);
     const int chunks = weight_chunks(n, (size_t)in * (size_t)out);
     const size_t stride = room.part / sizeof(float), row = to_tile(in);
-    real *zeros = scratch;
-    float *part = (float *)(void *)((char *)scratch + room.zeros);
+    real *zeros = (real *)(void *)((char *)scratch + K(conv_bias_scratch)(out)), *bias = db.p ? scratch : NULL;
+    float *part = (float *)(void *)((char *)zeros + room.zeros);
+    const bool in_place = sums_in_place(dw, chunks, out, in);
     memset(zeros, 0, room.zeros);
     threads_each(chunks, weight_chunk,
-                 &(WeightJob){x, dy, zeros, part, (char *)part + room.part * (size_t)chunks, room,
-                              (size_t)n * (size_t)rows, chunks, in, out});
+                 &(WeightJob){x, dy, zeros, in_place ? dw.p : part, (char *)part + room.part * (size_t)chunks, room,
+                              (size_t)n * (size_t)rows, chunks, in, out, in_place && dw.beta != 0, bias});
+    if (db.p)
+        K(add_parts)(db, bias, room_reals((size_t)out), chunks, (size_t)out);
+    if (in_place)
+        return;
     if (row == (size_t)in)
         K(add_parts)(dw, part, stride, chunks, (size_t)in * (size_t)out);
     else
@@ -177,14 +190,13 @@ static void weight_gradient(Grad dw, const real *x, const real *dy, int n, int r
 void B(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n, int rows, int in, int out,
                           void *scratch)
 {
-    const size_t all = (size_t)n * (size_t)rows;
     if (in_float(rows, in, out)) {
         K(linear_bwd_weight)(dw, db, x, dy, n, rows, in, out, scratch);
         return;
     }
     assert(is_aligned(scratch));
-    if (db.p)
-        K(conv_bias_grad)(db, dy, all, out, scratch);
     if (dw.p)
-        weight_gradient(dw, x, dy, n, rows, in, out, scratch);
+        weight_gradient(dw, db, x, dy, n, rows, in, out, scratch);
+    else if (db.p)
+        K(conv_bias_grad)(db, dy, (size_t)n * (size_t)rows, out, scratch);
 }

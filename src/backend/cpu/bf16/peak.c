@@ -13,7 +13,7 @@ static void peak_thread(const void *job, int i, int thread)
 {
     const PeakJob *p = job;
     bf16 a[2 * TILE_BF16] __attribute__((aligned(64))) = {0}, b[TERMS * TILE_BF16] __attribute__((aligned(64))) = {0};
-    float sums[4 * TILE * TILE] __attribute__((aligned(64)));
+    float sums[4 * TILE * TILE] __attribute__((aligned(64))) = {0};
     const int32_t at[TERMS] = {0};
     (void)i, (void)thread;
     block_begin();

@@ -5,38 +5,53 @@
 #include "block.h"
 
 /* What becomes of sums: row r goes to row at(r) of y, where `place` says so, or to row r; rows whose place is negative
- * go nowhere. y = sums + bias + beta add; bias (columns) and add, which has rows as far apart as y, or is y, may be
- * NULL. */
+ * go nowhere. y = sums + bias + beta add; bias (columns) and add, which may be y, may be NULL. */
 typedef struct Out {
     real *y;
     size_t row;
     const int32_t *place;
     const real *bias, *add;
+    size_t add_row;
     real beta;
 } Out;
 
 static inline Out out_to(Grad y, size_t row, const int32_t *place)
 {
-    return (Out){y.p, row, place, NULL, y.beta == 0 ? NULL : y.p, y.beta};
+    return (Out){y.p, row, place, NULL, y.beta == 0 ? NULL : y.p, row, y.beta};
 }
 
-ALWAYS_INLINE void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
+ALWAYS_INLINE void sums_out_of(Out to, const float *sums, int first, int rows, int column, int columns, bool bias,
+                               bool add)
 {
     for (int r = 0; r < rows; r++, sums += 2 * TILE) {
         const int32_t place = to.place ? to.place[first + r] : first + r;
         if (place < 0)
             continue;
-        const size_t at = (size_t)place * to.row + (size_t)column;
+        const size_t at = (size_t)place * to.row + (size_t)column, add_at = (size_t)place * to.add_row + (size_t)column;
         for (int k = 0; k < columns; k += VW) {
             const int m = min_int(VW, columns - k);
             vf v = vload(sums + k);
-            if (to.bias)
+            if (bias)
                 v += vload_n(to.bias + column + k, m);
-            if (to.add)
-                v += to.beta * vload_n(to.add + at + (size_t)k, m);
+            if (add)
+                v += to.beta * vload_n(to.add + add_at + (size_t)k, m);
             vstore_n(to.y + at + (size_t)k, v, m);
         }
     }
+}
+
+/* Compiled for the usual widths and kinds. */
+static inline void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
+{
+    const bool bias = to.bias != NULL, add = to.add != NULL;
+    if (columns < 2 * TILE)
+        sums_out_of(to, sums, first, rows, column, columns, bias, add);
+    else if (add)
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, bias, true);
+    else if (bias)
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, true, false);
+    else
+        sums_out_of(to, sums, first, rows, column, 2 * TILE, false, false);
 }
 
 /* y (rows,columns) of A (rows, rounded up to tiles, that are there to be read) and the panels of B. */
@@ -57,10 +72,10 @@ static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int r
     }
 }
 
-/* C (rows,columns), both rounded up to tiles, row `to_tile(columns)` long: [C +] A B. */
-static inline void multiply_whole(float *c, const bf16 *a, const bf16 *b, Terms t, int rows, int columns, bool add)
+/* C (rows,columns), both rounded up to tiles, its rows `row` apart: [C +] A B. */
+static inline void multiply_whole(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, int rows, int columns,
+                                  bool add)
 {
-    const size_t row = to_tile(columns);
     for (int i = 0; i < rows; i += 2 * TILE)
         for (int j = 0; j < columns; j += 2 * TILE)
             block(c + (size_t)i * row + j, row, a + (size_t)i * t.row, b + (size_t)(j / TILE) * t.panel, t, add,
@@ -72,6 +87,21 @@ static inline void terms_in_row(int32_t *at, int count)
 {
     for (int i = 0; i < count; i++)
         at[i] = i * STEP;
+}
+
+/* sum (c) += the rows of x: spans of them first, which keeps the rounding error of long columns small. */
+static inline void sum_columns(real *sum, const real *x, size_t row, size_t rows, int c)
+{
+    const size_t span = 64;
+    for (size_t r0 = 0; r0 < rows; r0 += span)
+        for (int k = 0; k < c; k += VW) {
+            const size_t r1 = mem_min(rows, r0 + span);
+            const int m = min_int(VW, c - k);
+            vf s = {0};
+            for (size_t r = r0; r < r1; r++)
+                s += vload_n(x + r * row + (size_t)k, m);
+            vstore_n(sum + k, vload_n(sum + k, m) + s, m);
+        }
 }
 
 /* ---- packing B ---- */
@@ -144,12 +174,16 @@ static inline void pack_pixels(bf16 *to, size_t panel, Pixels p, int steps)
 static inline void turn_pixels(bf16 *to, size_t row, Pixels p, int steps)
 {
     bf16 tile[TILE_BF16] __attribute__((aligned(64)));
-    for (int r = 0; r < steps * STEP; r += STEP)
+    for (int r = 0; r < steps * STEP; r += STEP) {
+        const real *pixel[STEP];
+        for (int i = 0; i < STEP; i++)
+            pixel[i] = pixel_at(p, r + i);
         for (int k = 0; k < p.c; k += TILE) {
             for (int i = 0; i < STEP; i += 2)
-                pairs_in(tile + i * TILE, pixel_at(p, r + i), pixel_at(p, r + i + 1), k, p.c);
+                pairs_in(tile + i * TILE, pixel[i], pixel[i + 1], k, p.c);
             turn_pairs(to + (size_t)k * row + r, row, tile, STEP);
         }
+    }
 }
 
 #endif
