@@ -79,6 +79,7 @@ typedef struct SampleConfig {
     ConvAlgo conv;
     Precision precision;
     uint64_t seed;
+    int first; /* image i has the noise, and in errors the number, first + i: the share of a larger set */
     /* A picture (s,s,c) in [-1,1] for all images to begin with, borrowed; NULL: pure noise. */
     const float *init;
     double strength; /* with init: 0 the picture as it is .. 1 pure noise, as without one */

@@ -165,8 +165,8 @@ int ranks_begin(char *const *words, const char *build, Err *e)
 }
 
 /* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
- * for it. */
-static bool all_end(void)
+ * for it; who has done its part waits for the others, asleep. */
+static bool all_end(bool well)
 {
     const struct timespec ms = {.tv_nsec = 1000000};
     MPI_Request r;
@@ -174,7 +174,7 @@ static bool all_end(void)
 
     MPI_Ibarrier(MPI_COMM_WORLD, &r);
     MPI_Test(&r, &done, MPI_STATUS_IGNORE);
-    for (int i = 0; i < END_MS && !done; i++) {
+    for (int64_t i = 0; (well || i < END_MS) && !done; i++) {
         nanosleep(&ms, NULL);
         MPI_Test(&r, &done, MPI_STATUS_IGNORE);
     }
@@ -183,7 +183,7 @@ static bool all_end(void)
 
 void ranks_end(int status)
 {
-    if (ranks.count > 1 && status && !all_end())
+    if (ranks.count > 1 && !all_end(status == 0))
         MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();
     mem_free(ranks.share);

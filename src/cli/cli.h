@@ -135,6 +135,10 @@ extern const char *const BATCH_STATS_NAMES[];
                                .help = "memory to take at most, as 512MB [what the machine has]")}
 #define OPTION_THREADS(T) \
     {.name = "threads", OPTION_OWN(T, FIELD_INT, threads, .max = 1024, .help = "threads, no more than cores there are for it; 0: as many")}
+#define OPTION_MIXED(T, member) /* ranks.h */ \
+    {.name = "mixed-machines", \
+     OPTION_OWN(T, FIELD_BOOL, member, \
+                .help = "let processes have different instruction sets, whose results differ in the last digits")}
 #define OPTION_PROGRESS(T) /* term/progress.h */ \
     {.name = "progress", OPTION_OWN(T, FIELD_ENUM, progress, .names = PROGRESS_NAMES, .help = "how progress is shown")}
 #define OPTION_PRESET(T, text) \

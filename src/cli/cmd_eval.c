@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/text.h"
 
 #include "eval.h"
@@ -40,7 +41,8 @@ static const Option OPTIONS[] = {
                  "'sdlora report RUN' shows them if DIR is RUN/eval")},
     {.name = "json", OWN(FIELD_BOOL, json, .help = "one JSON object")},
     {.heading = "Machine"},
-    {.name = "batch-size"}, {.name = "conv"}, {.name = "precision"}, {.name = "mem"}, {.name = "threads"}, {.name = "progress"},
+    {.name = "batch-size"}, {.name = "conv"}, {.name = "precision"}, {.name = "mem"}, {.name = "mixed-machines"},
+    {.name = "threads"}, {.name = "progress"},
     {.name = "quiet"},
     {0},
 };
@@ -197,22 +199,33 @@ static void thin_floor(EvalJob *j)
     }
 }
 
-/* What can be refused is, before anything takes long. */
-static int eval(EvalJob *j, const Given *g, Err *e)
+/* What can be refused is, before anything takes long. Of several processes all draw; the rest is done by the first. */
+static int prepare(EvalJob *j, const Given *g, Err *e)
 {
     EvalArgs *a = j->args;
-    cli_threads(a->sample.threads);
     if (!a->source) {
         a->source = DEFAULT_MODEL;
         cli_default_model(&a->source, g, a->sample.quiet);
     }
-    if (sample_args_check(&a->sample, g, e) || eval_pictures_check(j, e) || eval_open(j, g, e) || read_data(j, e) ||
-        eval_fit(j, e))
+    if (sample_args_check(&a->sample, g, e) || (ranks_me() == 0 && eval_pictures_check(j, e)) || eval_open(j, g, e))
+        return -1;
+    if (ranks_me() > 0)
+        return 0;
+    if (read_data(j, e) || eval_fit(j, e))
         return -1;
     if (a->cas && !j->labelled && j->kind == EVAL_IMAGES)
         return err_set(e, ERR_USAGE, "--cas needs images with labels, and '%s' has none", a->source);
-    if (eval_judge(j, e) || eval_draw(j, e))
+    return eval_judge(j, e);
+}
+
+static int eval(EvalJob *j, const Given *g, Err *e)
+{
+    const EvalArgs *a = j->args;
+    cli_threads(a->sample.threads);
+    if (ranks_agree(prepare(j, g, e), e) || eval_draw(j, e))
         return -1;
+    if (ranks_me() > 0)
+        return 0;
     thin_floor(j);
     if (look(j, e) || score(j, e) || (a->sample.output && eval_pictures_write(j, e)))
         return -1;

@@ -6,8 +6,10 @@
 #include "sdlora/clock.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/train.h"
 
+#include "drawn_ranks.h"
 #include "sample_init.h"
 
 typedef struct Drawing {
@@ -56,20 +58,33 @@ static int on_step(void *ctx, int first, int n, int step, int steps, const float
     return 0;
 }
 
-static int draw(Drawing *d, int block, Err *e)
+/* This process's share of them */
+static int draw_share(Drawing *d, int block, const DrawnShare *s, Err *e)
 {
     SampleJob *j = d->job;
-    size_t hw = image_values(j), n = (size_t)j->plan.n;
-    float *x = mem_alloc(n, hw * sizeof *x, "the images", e);
+    size_t hw = image_values(j), n = (size_t)j->plan.n, own = (size_t)s->n;
+    float *x = mem_alloc(own, hw * sizeof *x, "the images", e);
     int rc = -1;
     j->px[block] = mem_alloc(n * columns_of(j), hw, "the pictures", e);
-    d->capture = j->px[block];
-    if (x && j->px[block])
-        rc = sample_images(x, j->model, j->plan.classes, j->plan.n, &j->args->config, on_step, d, e);
+    if (x && j->px[block]) {
+        d->capture = j->px[block] + (size_t)s->first * columns_of(j) * hw;
+        rc = s->n ? sample_images(x, j->model, j->plan.classes + s->first, s->n, &s->config, on_step, d, e) : 0;
+    }
     if (!rc && !j->args->trajectory)
-        to_pixels(j->px[block], x, n, j);
+        to_pixels(d->capture, x, own, j);
     mem_free(x);
     return rc;
+}
+
+static int draw(Drawing *d, int block, Err *e)
+{
+    const SampleJob *j = d->job;
+    DrawnShare s;
+    if (drawn_share(&s, j->model, &j->args->config, j->plan.n, j->args->mixed_machines, e) ||
+        ranks_agree(draw_share(d, block, &s, e), e))
+        return -1;
+    ranks_gather(j->px[block], columns_of(j) * image_values(j), j->plan.n);
+    return 0;
 }
 
 /* Without an adapter, then with each of them on its own. */
@@ -142,12 +157,10 @@ static void describe(const SampleJob *j, const SamplePlan *p)
             p->batch == 1 ? "" : "s");
 }
 
-static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
+static int prepare(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
 {
     SamplePlan plan;
-    double begin;
     char sha256[65];
-    cli_threads(a->threads);
     cli_default_model(&a->model, g, a->quiet);
     if (sample_args_check(a, g, e) || cli_model_file(a->model_file, a->model, e))
         return -1;
@@ -161,12 +174,21 @@ static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
         return -1;
     if (!a->quiet)
         describe(j, &plan);
+    return 0;
+}
+
+static int sample(SampleJob *j, SampleArgs *a, const Given *g, Err *e)
+{
+    double begin;
+    cli_threads(a->threads);
+    if (ranks_agree(prepare(j, a, g, e), e))
+        return -1;
     begin = clock_seconds();
     if (draw_all(j, e))
         return -1;
     if (!a->quiet)
         fprintf(stderr, "drawn in %.4g s\n", clock_seconds() - begin);
-    return sample_files_write(j, e);
+    return ranks_agree(ranks_me() == 0 ? sample_files_write(j, e) : 0, e);
 }
 
 int cmd_sample(int argc, char **argv)

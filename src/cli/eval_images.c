@@ -6,8 +6,10 @@
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
 #include "sdlora/npy.h"
+#include "sdlora/ranks.h"
 #include "sdlora/store.h"
 
+#include "drawn_ranks.h"
 #include "eval.h"
 
 enum { DRAWN = 10000 }; /* of a model, unless told otherwise */
@@ -221,15 +223,21 @@ static int draw(EvalJob *j, const int *classes, float *x, Err *e)
     SampleArgs *a = &j->args->sample;
     Dataset *d = &j->images;
     const size_t hw = (size_t)d->h * (size_t)d->w, values = dataset_image_bytes(d);
+    DrawnShare s;
     int rc;
-    progress_begin(&j->progress, a->progress, a->quiet, "images", 0, (int64_t)d->n * a->config.steps,
+    if (drawn_share(&s, j->model, &a->config, d->n, a->mixed_machines, e))
+        return -1;
+    progress_begin(&j->progress, a->progress, a->quiet, "images", 0, (int64_t)s.n * a->config.steps,
                    1.0 / a->config.steps);
     j->done = 0;
-    rc = sample_images(x, j->model, classes, d->n, &a->config, on_step, j, e);
+    rc = s.n ? sample_images(x, j->model, classes + s.first, s.n, &s.config, on_step, j, e) : 0;
     progress_end(&j->progress);
-    for (int i = 0; i < d->n && !rc; i++)
-        image_planes(d->images + (size_t)i * values, x + (size_t)i * values, hw, d->channels);
-    return rc;
+    for (int i = 0; i < s.n && !rc; i++)
+        image_planes(d->images + (size_t)(s.first + i) * values, x + (size_t)i * values, hw, d->channels);
+    if (ranks_agree(rc, e))
+        return -1;
+    ranks_gather(d->images, values, d->n);
+    return 0;
 }
 
 static int draw_all(EvalJob *j, Err *e)
@@ -245,7 +253,7 @@ static int draw_all(EvalJob *j, Err *e)
     d->images = mem_alloc(n, values, "the images", e);
     d->labels = mem_alloc(n, 1, "the classes", e);
     j->labelled = true;
-    if (x && classes && d->images && d->labels) {
+    if (!ranks_agree(x && classes && d->images && d->labels ? 0 : -1, e)) {
         share_out(classes, d->labels, a->n, m->classes);
         a->config.other_bytes = n * values * (sizeof *x + 2) + ((size_t)j->train.n + (size_t)j->test.n) * values;
         rc = draw(j, classes, x, e);
@@ -257,7 +265,9 @@ static int draw_all(EvalJob *j, Err *e)
 
 int eval_draw(EvalJob *j, Err *e)
 {
-    return j->kind == EVAL_IMAGES ? 0 : draw_all(j, e) || settle(j, e) ? -1 : 0;
+    if (j->kind == EVAL_IMAGES)
+        return 0;
+    return draw_all(j, e) || (ranks_me() == 0 && settle(j, e)) ? -1 : 0;
 }
 
 /* ---- which of these it is ---- */

@@ -24,8 +24,8 @@ typedef struct Command {
 static const Command COMMANDS[] = {
     {"train", cmd_train, true, "train a model, on MNIST or your own images"},
     {"finetune", cmd_finetune, true, "train a LoRA adapter for a model"},
-    {"sample", cmd_sample, false, "draw images"},
-    {"eval", cmd_eval, false, "score a model, or images, against real ones"},
+    {"sample", cmd_sample, true, "draw images"},
+    {"eval", cmd_eval, true, "score a model, or images, against real ones"},
     {"predict", cmd_predict, false, "run the network once on given tensors"},
     {"convert", cmd_convert, false, "write an adapter as another program has it"},
     {"merge", cmd_merge, false, "write a model with adapters merged into it"},

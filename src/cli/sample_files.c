@@ -10,6 +10,7 @@
 #include "sdlora/idx.h"
 #include "sdlora/image.h"
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/text.h"
 #include "sdlora/npy.h"
 
@@ -87,7 +88,7 @@ int sample_files_name(SampleJob *j, Err *e)
     } else {
         j->path[0] = name;
     }
-    for (int i = 0; i < 2 && j->path[i] && !rc; i++)
+    for (int i = 0; i < 2 && j->path[i] && !rc && ranks_me() == 0; i++) /* who writes */
         rc = check_file(j->path[i], a, e);
     return rc || !j->path[1] ? rc : check_two(j->path[0], j->path[1], e);
 }

@@ -34,9 +34,7 @@ static int take_past(Run *run, const char *text, Err *e)
     if (!text)
         return 0;
     run->remembered = json_read_text(text, strlen(text), "run.json", e);
-    return run->remembered
-               ? runfile_apply(run->args, run->given, run->remembered, "run.json", run->checkpoint, e)
-               : -1;
+    return run->remembered ? runfile_apply(run->args, run->given, run->remembered, "run.json", run->checkpoint, e) : -1;
 }
 
 int train_ranks_past(Run *run, Err *e)
@@ -107,9 +105,10 @@ void train_ranks_profile(FILE *f, const Run *run)
     const double n = steps > 0 ? (double)steps : 1, waited = t.waiting - b->waiting;
     const double all = (double)ranks_total(t.bytes - b->bytes);
     if (ranks_count() > 1)
-        fprintf(f,
-                "\n%d processes exchange %.3f MB a step, %.3f MB of it come to process 0: %.3f ms of exchange, and %.3f "
-                "ms of waiting for the last\n",
-                ranks_count(), all / n * 1e-6, (double)(t.bytes - b->bytes) / n * 1e-6,
-                1e3 * (t.seconds - b->seconds - waited) / n, 1e3 * waited / n);
+        fprintf(
+            f,
+            "\n%d processes exchange %.3f MB a step, %.3f MB of it come to process 0: %.3f ms of exchange, and %.3f "
+            "ms of waiting for the last\n",
+            ranks_count(), all / n * 1e-6, (double)(t.bytes - b->bytes) / n * 1e-6,
+            1e3 * (t.seconds - b->seconds - waited) / n, 1e3 * waited / n);
 }

@@ -95,7 +95,7 @@ static void diagnose(const Chunk *k, int image, int s, int stage, Err *e)
     Unet *u = k->u;
     char what[64];
 
-    snprintf(what, sizeof what, "image %d at step %d of %d", k->first + image, s + 1, k->steps);
+    snprintf(what, sizeof what, "image %d at step %d of %d", k->c->first + k->first + image, s + 1, k->steps);
     sampler_set_classes(k, true);
     if (sampler_guides(k, k->times[s + stage]) && unet_diverged(u, what, e))
         return;

@@ -34,7 +34,7 @@ static void slerp(float *a, const float *b, double part, size_t n)
 static void image_noise(float *out, const Chunk *k, int i, int s)
 {
     const SampleMix *mix = k->c->mix;
-    const int image = mix ? mix->noise[k->first + i] : k->first + i;
+    const int image = mix ? mix->noise[k->first + i] : k->c->first + k->first + i;
 
     stream(out, k->c->seed, image, s, k->values);
     if (mix && k->other) {

@@ -29,7 +29,7 @@ struct TreeSum {
     const ParamStore *store;
     TreeSpan span;
     int begun, end; /* end: of those that are being handed out */
-    Addition *left;         /* (chunks): what tree_sum_finish adds, in this order */
+    Addition *left; /* (chunks): what tree_sum_finish adds, in this order */
     int n_left;
     Waiting *waiting; /* (chunks): the sum that begins with this chunk */
     real *slabs;      /* (spare at most) */

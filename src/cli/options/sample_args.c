@@ -98,6 +98,7 @@ static const Option OPTIONS[] = {
     OPTION_CONV(SampleArgs, config.conv),
     OPTION_PRECISION(SampleArgs, config.precision),
     OPTION_MEM(SampleArgs, config.max_bytes),
+    OPTION_MIXED(SampleArgs, mixed_machines),
     OPTION_THREADS(SampleArgs),
     OPTION_PROGRESS(SampleArgs),
     OPTION_QUIET(SampleArgs),

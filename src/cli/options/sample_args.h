@@ -22,7 +22,7 @@ typedef struct SampleArgs {
     Fit fit;
     SampleFormat format;
     int threads;
-    bool compare, no_captions, stretch, show, quiet;
+    bool compare, no_captions, stretch, show, mixed_machines, quiet;
     ProgressMode progress;
 } SampleArgs;
 

@@ -75,9 +75,7 @@
     {.name = "conv", .flags = OPT_FIXED, TRAIN(CONV)}, \
     {.name = "precision", .flags = OPT_FIXED, TRAIN(PRECISION)}, \
     OPTION_MEM(TrainArgs, train.max_bytes), \
-    {.name = "mixed-machines", \
-     OWN(FIELD_BOOL, train.mixed_machines, \
-         .help = "let processes have different instruction sets; what they round differently is no longer reproducible")}, \
+    OPTION_MIXED(TrainArgs, train.mixed_machines), \
     {.name = "profile", \
      OWN(FIELD_BOOL, profile, .help = "print time (all threads') and GFLOP/s (of one) per operation at the end")}, \
     OPTION_PROGRESS(TrainArgs), \
