@@ -83,7 +83,8 @@ say = $(if $(V),@:,@echo "$(1)")
 
 all: sdlora
 
-sdlora: $(OBJ)/sdlora$(if $(MPI),-mpi) FORCE
+PROGRAM := $(OBJ)/sdlora$(if $(MPI),-mpi)
+sdlora: $(PROGRAM) FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
 CLI_OBJ := $(patsubst src/%.c,$(OBJ)/%.o,$(CLI_SRC))
@@ -144,7 +145,7 @@ $(OBJ)/tests/fault_shim.so: tests/fault/shim.c $(OBJ)/flags
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g -fPIC -shared $< -o $@
 
 test: sdlora $(TESTS) $(FAULT_SHIM)
-	@SDLORA=$(abspath $(OBJ)/sdlora) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) \
+	@SDLORA=$(abspath $(PROGRAM)) FAULT_SHIM=$(if $(FAULT_SHIM),$(abspath $(FAULT_SHIM))) \
 		JOBS=$(JOBS) tests/run.sh $(TESTS)
 
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those

@@ -22,6 +22,7 @@ int ranks_begin(char *const *words, const char *build, Err *e);
  * ended. */
 void ranks_end(int status);
 
+const char *ranks_library(void); /* which MPI that is; NULL: built without */
 int ranks_count(void);
 int ranks_me(void);      /* 0 .. count-1 */
 int ranks_sharing(void); /* processes on this machine that may run on exactly the cores that this one may, itself too */

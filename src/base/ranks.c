@@ -45,6 +45,11 @@ int ranks_owner(int i, int n)
 
 #ifndef HAVE_MPI
 
+const char *ranks_library(void)
+{
+    return NULL;
+}
+
 int ranks_begin(char *const *words, const char *build, Err *e)
 {
     (void)words, (void)build, (void)e;
@@ -110,6 +115,17 @@ void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx
 #include "sdlora/mem.h"
 
 enum { TEXT = 160, TAG = 1, END_MS = 3000, MOST_BYTES = 1 << 30 /* a count of MPI is an int */ };
+
+/* Its first words: "Open MPI v4.1.4" */
+const char *ranks_library(void)
+{
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int len;
+
+    MPI_Get_library_version(text, &len);
+    text[strcspn(text, ",\n\t")] = '\0';
+    return text;
+}
 
 /* How many of this machine's processes have this one's affinity mask. */
 static int count_sharing(void)

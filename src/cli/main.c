@@ -71,6 +71,7 @@ static int version(int argc, char **argv)
         if (backend_why_no_amx())
             printf("AMX: %s\n", backend_why_no_amx());
         printf("OpenBLAS core: %s\nthreads: %d\n", backend_blas_core(), threads_count());
+        printf("MPI: %s\n", ranks_library() ? ranks_library() : "none, built without");
     }
     return 0;
 }
@@ -140,10 +141,10 @@ static int together(int argc, char **argv)
 {
     const Command *c = argc > 1 ? find(argv[1]) : NULL;
     Err e = {0};
-    const int differ = ranks_begin(argv, SDLORA_VERSION, &e);
+    const bool differ = ranks_begin(argv, SDLORA_VERSION, &e);
     if (ranks_me() > 0)
         start_silent();
-    if (differ)
+    if (differ || (ranks_count() > 1 && ranks_agree(backend_check(&e), &e)))
         return cli_fail(&e, NULL);
     return ranks_me() == 0 || (c && c->shared) ? dispatch(argc, argv) : 0;
 }
