@@ -455,7 +455,7 @@ dataset: any label|src/data/dataset.c|s/>= classes)/>= 256)/|cli_errors test_tra
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
 chunks: only the first one's gradient|src/model/tree_sum.c|s/: slab, n, 1, 1)/: slab, n, 0, 1)/|test_chunks
 chunks: a neighbour that is not whole|src/model/tree_sum.c|s/waiting\[other\].width == width/waiting[other].width > 0/|test_chunks
-chunks: a slab too many|src/model/tree_sum.c|s/: digits + workers - 1;/: digits + workers;/|test_chunks
+chunks: a slab too many|src/model/tree_sum.c|s/: digits) + workers - 1;/: digits) + workers;/|test_chunks
 chunks: values added in their order|src/model/unet_chunks.c|s/v\[i\] += v\[i + width\]/v[0] += v[i + width]/|test_chunks
 sampler: this step's prediction for an earlier one's|src/model/sampler.c|s/kept_x0(k, i, answer - back)/kept_x0(k, i, answer)/|test_samplers
 samplers: Heun forgets its first slope|src/model/samplers.c|s/{(to.a - from.a \* shrink) . 2, s->x0\[1\]}/{(to.a - from.a * shrink) \/ 2, s->x0[0]}/|test_sampler_orders
@@ -518,8 +518,8 @@ again: dies before the last who reads it|src/core/again.c|s/(s = next_read(p, n,
 again: the concat's inputs lie where it was|src/core/plan.c|s/!p->g->nodes\[j\]->again\[0\] \&\& //|test_plan
 again: all is kept|src/core/again.c|s/p->g->again \&\& !p->plain/0/|test_plan
 plan: a gradient over a value that is still read|src/core/plan.c|s/p->g->items\[item\].end == bwd_step(p, user) \&\&/p->g->items[item].end >= 0 \&\&/|test_plan
-chunks: threads without one|src/model/unet_chunks.c|s/2 \* whole <= most ? 1/whole < most ? 1/|test_chunks
-chunks: the short one is forgotten|src/model/unet_chunks.c|s/c->chunks <= c->n_workers ? c->chunks : //|test_chunks
+chunks: threads without one|src/model/unet_chunks.c|s/2 \* own_whole(&c) <= most ? 1/own_whole(\&c) < most ? 1/|test_chunks
+chunks: the short one is forgotten|src/model/unet_chunks.c|s/own <= c->n_workers ? own : //|test_chunks
 chunks: what is left is not added|src/model/tree_sum.c|s/if (s->n_left > 0)/if (0)/|test_chunks
 chunks: a sum without a neighbour waits for none|src/model/tree_sum.c|s/a->width = next_width(s, own, 2 \* width)/a->width = 2 * width/|test_chunks
 sampler: batches too large for many threads|src/model/sampler_plan.c|s/< threads_count() ? 1 : 2/< 0 ? 1 : 2/|test_sampler_memory
@@ -659,6 +659,16 @@ runs: nobody noted how many images|src/cli/runinfo.c|s/if (noted > 0 \&\& batch 
 runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
 eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
 eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored") .. json_object_get(was, "judge")/ours = was != NULL/|cli_report
+processes: another's sum goes in the place of one's own|src/model/tree_sum.c|s/part, len . sizeof(real), 1, 1)/part, len \/ sizeof(real), 1, 0)/|cli_mpi
+processes: only the first has the gradient|src/train/step.c|s/    ranks_broadcast(t->trained->grads/    if (0) ranks_broadcast(t->trained->grads/|cli_mpi
+processes: each goes on from where it began|src/train/trainer.c|s/    ranks_broadcast(t->trained->values/    if (0) ranks_broadcast(t->trained->values/|cli_mpi
+processes: other data|src/cli/train_ranks.c|s/run->train.sha256, true/"", true/|cli_mpi
+processes: other instructions|src/cli/train_ranks.c|s/!a->train.mixed_machines/false/|cli_mpi
+processes: a batch that is one|src/train/trainer.c|s/ranks_count() > 1 \&\& trainer_whole_batches(t)/0/|cli_mpi
+processes: all draw the first's images|src/cli/drawn_ranks.c|s/c->first + s->first/c->first/|cli_mpi
+processes: all go the first's way|src/cli/drawn_ranks.c|s/s->mix.part += s->first/(void)0/|cli_mpi
+processes: images that depend on each other|src/cli/drawn_ranks.c|s/if (c->batch_stats)/if (0)/|cli_mpi
+processes: whose error it is|src/base/ranks.c|s/tell(first, true, e)/tell(first, false, e)/|cli_mpi
 END
 )
 
@@ -680,6 +690,7 @@ build() { # TEST...
     local t goals=()
     for t; do
         case $t in
+        cli_mpi) goals+=(MPI=1 "$obj/sdlora" "$obj/sdlora-mpi") ;;
         cli_*) goals+=("$obj/sdlora" "$obj/tests/fault_shim.so") ;;
         *) goals+=("$(program_of "$t")") ;;
         esac
@@ -688,7 +699,9 @@ build() { # TEST...
 }
 
 fails() { # TEST: does it fail, crash or hang?
-    ! SDLORA=$root/$obj/sdlora FAULT_SHIM=$root/$obj/tests/fault_shim.so timeout 300 "$(program_of "$1")" >log 2>&1 </dev/null
+    local program=$root/$obj/sdlora
+    [ "$1" != cli_mpi ] || program+=-mpi
+    ! SDLORA=$program FAULT_SHIM=$root/$obj/tests/fault_shim.so timeout 300 "$(program_of "$1")" >log 2>&1 </dev/null
 }
 
 names=() files=() seds=() tests=()

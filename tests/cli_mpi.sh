@@ -161,7 +161,7 @@ drawn() {
         "--interpolate seed:1:5 --class 1 -n 7 -o $dir/between.png" "--interpolate 0:2 -n 7 -o $dir/classes.png"; do
         check "sample $kind by $*" "$@" sample -m one/model.safetensors $kind -q >out.txt 2>err.txt
     done
-    check "eval by $*" "$@" eval one/model.safetensors --data data -n 13 --no-cache -o figures -q >out.txt 2>err.txt
+    check "eval by $*" "$@" eval one/model.safetensors --data data -n 13 --no-cache --judge-epochs 1 -o figures -q >out.txt 2>err.txt
     mv figures "$dir"
 }
 drawn pictures "$plain"
