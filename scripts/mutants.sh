@@ -406,7 +406,7 @@ data: written over its source|src/cli/cmd_data.c|s/if (cli_check_apart(output, a
 data: a copy in colour as IDX files|src/data/dataset_write.c|s/d->channels == 1 ? write_idx/1 ? write_idx/|test_transform
 data: half a copy stays|src/cli/cmd_data.c|s/dir_remove(tmp, names, &removed, NULL)/(void)removed/|cli_data
 directory: one that is held is cleaned|src/base/dir.c|s/ .. errno != EWOULDBLOCK)/ \x7c\x7c 1)/|test_dir
-noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rows \* a->cols, a->model.in_channels,/rows * a->cols, 1,/|cli_data
+noise: colours are drawn as grey|src/cli/cmd_noise.c|s/rows \* a->cols, a->model.in_channels,/rows * a->cols, 1,/|cli_image
 file: a failed write passes|src/base/file_out.c|/got = write(/,/continue/s/if (got < 0 && errno == EINTR)/if (got < 0) got = (ssize_t)chunk; if (got < 0)/|cli_faults
 file: not synced|src/base/file_out.c|s/return fsync(fd) ? err_errno/return 0 ? err_errno/|test_file
 file: a temporary that is not locked|src/base/dir.c|s/(flock(fd, LOCK_EX . LOCK_NB) && errno == EWOULDBLOCK)/0/|test_file
