@@ -18,7 +18,7 @@ figures() { sed 's/.*"floor_images"/"floor_images"/' out.txt; } # without what w
 
 # ---- a model, and its images in files: the same figures, at any number of threads ----
 check 'a model' score run -n 30 --steps 4 --seed 3
-check 'what was scored' says '{"source":"run","kind":"model","images":30,"sampler":"unipc","steps":4,"cfg_scale":1.4,"seed":3,"lora":[],"trained_steps":30}'
+check 'what was scored' says '{"source":"run","kind":"model","images":30,"sampler":"unipc","steps":4,"cfg_scale":1.5,"seed":3,"lora":[],"trained_steps":30}'
 check 'the judge' says '"images":42,"epochs":40,"features":128,"cached":false'
 check 'its judge knows the classes' says '"accuracy":1.0}'
 for key in accuracy frechet precision recall copies nearest_pixels nearest_features class_accuracy; do

@@ -51,6 +51,8 @@ static double note_work(void *ctx, Unet *u, int first, int worker)
     for (int i = 0; i < u->n; i++)
         atomic_fetch_add(&t->worked[first + i], 1);
     wait_for_others(&t->done, first == 0 ? t->late : 0);
+    if (first == 0 && t->done < t->late)
+        t->failed = true;
     atomic_fetch_sub(&t->busy[worker], 1);
     atomic_fetch_add(&t->done, 1);
     return value_of(first);
@@ -78,9 +80,13 @@ static void test_each_once(void **state)
                     want[i] += want[i + w];
             check_ok(unet_chunks_build(&c, m, &o, chunk, &err), err);
             assert_in_range(c.n_workers, 1, threads);
-            assert_true(n / chunk < threads || c.n_workers == threads);
+            /* side by side, as soon as whole chunks are for more than half of the threads */
+            if (2 * (n / chunk) > threads)
+                assert_int_equal(c.n_workers, chunks < threads ? chunks : threads);
+            else
+                assert_int_equal(c.n_workers, 1);
             for (int again = 0; again < 2; again++) {
-                Trace t = {.late = threads > 1 && n / chunk >= threads ? 1 : 0};
+                Trace t = {.late = c.n_workers > 1 ? 1 : 0};
                 assert_true(unet_chunks_run(&c, note_work, &t) == want[0]);
                 assert_false(t.failed);
                 assert_int_equal(t.done, chunks);

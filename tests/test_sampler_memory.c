@@ -92,6 +92,26 @@ static void test_less_and_less(void **state)
     shrink(2, 32, 4);
 }
 
+/* Two groups a batch, or one where two would leave threads without a batch. */
+static void test_a_batch_for_each(void **state)
+{
+    Model *m = make_model(PRESET_MNIST);
+    SampleConfig c = sample_config_default(&m->config);
+    const int none[4 * BACKEND_GROUP] = {0};
+    SamplePlan p;
+    Err err;
+
+    (void)state;
+    threads_init(2);
+    check_ok(sample_measure(&p, m, none, 4 * BACKEND_GROUP, &c, &err), err);
+    assert_true(p.batch == 2 * BACKEND_GROUP && p.workers == 2);
+    threads_init(4);
+    check_ok(sample_measure(&p, m, none, 4 * BACKEND_GROUP, &c, &err), err);
+    assert_true(p.batch == BACKEND_GROUP && p.workers == 4);
+    threads_init(THREADS);
+    model_free(m);
+}
+
 /* What the caller takes counts to the byte. */
 static void test_other_bytes(void **state)
 {
@@ -145,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_less_and_less),
+        cmocka_unit_test(test_a_batch_for_each),
         cmocka_unit_test(test_other_bytes),
         cmocka_unit_test(test_whole_batch),
     };

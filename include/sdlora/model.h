@@ -156,7 +156,7 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  * number of machines that each take 2^k chunks, from a multiple of 2^k on. The number of chunks follows from o.n and
  * the chunk. */
 typedef struct UnetChunks {
-    Unet *workers; /* for whole chunks, as many as run side by side; the first also has the whole chunks that remain */
+    Unet *workers; /* for whole chunks, as many as run side by side; the first also has what remains */
     int n_workers;
     Unet rest;            /* for the images that fill no chunk; .g NULL: there are none */
     int n, chunk;         /* images in all, in a whole chunk */

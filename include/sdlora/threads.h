@@ -18,7 +18,8 @@ void threads_restore(int n);
  * there. Which thread gets which i, and when, is open: each begins at a share of its own and goes on to the others', so
  * that who is late or has lost its core holds up nobody but in the call that it is in. Within fn this thread works
  * alone: threads_each there is a loop, thread 0.
- * An i should be worth some microseconds; where there is little to do, let n be 1. */
+ * An i should be worth some microseconds; where there is little to do, let n be 1. Only the thread that called
+ * threads_init may call it, and the pool's own. */
 typedef void (*ThreadsFn)(const void *ctx, int i, int thread);
 void threads_each(int n, ThreadsFn fn, const void *ctx);
 

@@ -16,7 +16,7 @@ SampleConfig sample_config_default(const ModelConfig *m)
         .negative = -1,
         .cfg_low = 0.3, /* doc/recipes.md has the figures of other intervals and scales */
         .cfg_high = 5,
-        .cfg_scale = m->null_class ? 1.4 : 1,
+        .cfg_scale = m->null_class ? 1.5 : 1,
         .clip = m->clip,
     };
 }
@@ -128,12 +128,14 @@ static int too_large(const SamplePlan *p, Model *m, const int *classes, const Sa
 }
 
 /* Images per evaluation of the network: whole groups, so that an image meets the same rounding wherever it is drawn.
- * Two keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64).
+ * Two keep the activations of preset mnist in a core's cache (1.21 ms an image on a Zen 4; 1.32 with 32, 1.46 with 64);
+ * one where two would leave threads without a batch.
  * Where memory is short, first smaller batches, then fewer workers, then fewer threads, which need scratch memory
  * each. */
 static int choose(SamplePlan *p, Model *m, const int *classes, int n, const SampleConfig *c, Err *e)
 {
-    const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : 2;
+    const int few = n / (2 * BACKEND_GROUP) < threads_count() ? 1 : 2;
+    const int wanted = c->batch ? (c->batch - 1) / BACKEND_GROUP + 1 : few;
     const size_t bound = mem_bound(c->max_bytes);
 
     for (int workers = threads_count(); workers > 0; workers /= 2)

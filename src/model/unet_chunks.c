@@ -14,7 +14,8 @@ static UnetChunks cut(const UnetOptions *o, int chunk)
     c.chunks = whole + (c.n % c.chunk != 0);
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
-    c.n_workers = whole < most ? 1 : most;
+    /* Side by side where that keeps more than half of the threads busy: more than they gain within kernels. */
+    c.n_workers = 2 * whole <= most ? 1 : c.chunks < most ? c.chunks : most;
     return c;
 }
 
@@ -175,7 +176,8 @@ static void run_worker(const void *run, int worker, int thread)
 
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
-    const int whole = c->n / c->chunk, many = c->n_workers > 1 ? whole / c->n_workers * c->n_workers : 0;
+    const int whole = c->n / c->chunk, rounds = whole / c->n_workers;
+    const int many = c->n_workers == 1 ? 0 : c->chunks <= c->n_workers ? c->chunks : rounds * c->n_workers;
     real *slab;
 
     graph_prepare(c->workers[0].g);

@@ -65,7 +65,7 @@ static const Option OPTIONS[] = {
     {.name = "eta", .flags = OPT_DRAWN},
     {.name = "cfg-scale", .alias = "guidance", .flags = OPT_NO_DEFAULT | OPT_DRAWN,
      OWN(FIELD_REAL, config.cfg_scale, .min = -100, .max = 100, .what = "the scale of guidance",
-         .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.4; 1 for models without a null class]")},
+         .help = "classifier-free guidance: out_u + s (out_c - out_u) [1.5; 1 for models without a null class]")},
     {.name = "cfg-interval", .flags = OPT_NO_DEFAULT | OPT_DRAWN, .arg = "LO:HI",
      OWN(FIELD_TEXT, cfg_interval,
          .help = "guidance only where LO < sigma <= HI, the noise for each unit of picture, sqrt((1-ac)/ac); elsewhere half the time [0.3:5]")},
