@@ -29,11 +29,13 @@ compare fashion-mnist figure/adapters.png
 compare outlines figure/outlines.png
 
 ./sdlora noise -o figure/noise.png
-./sdlora sample --model "$model" -o figure/base.png
+./sdlora sample --model "$model" --scale 3 -o figure/base.png
 ./sdlora sample --model "$model" --trajectory 12 --sampler ddpm -o figure/trajectory.png
 
-if [ ! -e runs/mnist/metrics.jsonl ]; then
-    echo "figures: there is no runs/mnist, figure/loss.png is left as it was (sdlora train)" >&2
+# The losses of a run: those of the model that is shipped, if runs/mnist is it (sdlora train --epochs 12)
+run=${RUN:-runs/mnist}
+if [ ! -e "$run/metrics.jsonl" ]; then
+    echo "figures: there is no $run, figure/loss.png is left as it was (sdlora train)" >&2
     exit 0
 fi
 if ! command -v gnuplot >/dev/null; then
@@ -43,17 +45,27 @@ fi
 points=$(mktemp -d)
 trap 'rm -rf "$points"' EXIT
 number() { # FIELD: "step value" for the lines that have it
-    sed -n "s/.*\"step\": \([0-9]*\),.*\"$1\": \([-0-9.e+]*\).*/\1 \2/p" runs/mnist/metrics.jsonl
+    sed -n "s/.*\"step\": \([0-9]*\),.*\"$1\": \([-0-9.e+]*\).*/\1 \2/p" "$run/metrics.jsonl"
 }
 number loss >"$points/loss"
 number val_loss >"$points/val"
+low=$(sort -g -k2 "$points/loss" | awk 'NR == 1 { print 0.95 * $2 }') high=$(awk '{ v = $2 } END { print 1.6 * v }' "$points/val")
+steps=$(tail -n 1 "$points/loss" | cut -d' ' -f1)
+epochs=$(sed -n 's/.*"epoch": \([0-9]*\).*/\1/p' "$run/metrics.jsonl" | tail -n 1)
 gnuplot <<END
-set terminal pngcairo size 720,360
+set terminal pngcairo size 960,480 font 'sans,12'
 set output 'figure/loss.png'
-set logscale y
-set xlabel 'step'
-set ylabel 'loss (v, squared)'
+set xlabel 'optimiser step'
+set x2label 'epoch'
+set x2tics
+set xtics nomirror
+set xrange [0:$steps]
+set x2range [0:$epochs]
+set yrange [$low:$high]
+set ylabel 'mean squared error of v'
 set grid
-plot '$points/loss' with lines lw 1 title 'training', '$points/val' with linespoints lw 2 title 'validation'
+plot '$points/loss' with lines lw 1 lc rgb '#9db8d8' title 'training, single batches (middle timesteps)', \
+     '$points/loss' smooth sbezier lw 2 lc rgb '#2060a0' title 'training, smoothed', \
+     '$points/val' with linespoints lw 2 pt 7 lc rgb '#c05000' title 'validation (all timesteps, averaged weights)'
 END
 echo figure/loss.png

@@ -17,7 +17,7 @@ check 'in fp32, as usual' train usual --steps 10
 check 'and asked for' train fp32 --steps 10 --precision fp32
 check 'which is the same' same usual fp32
 check 'in bfloat16' train bf16 --steps 10 --precision bf16 --save-every 8s
-check 'it says by what' grep -q "$("$SDLORA" --version --verbose | sed -n 's/.*in bfloat16: //p')\$" err.txt
+check 'it says by what' grep -q "$("$SDLORA" --version --verbose | sed -n 's/^bfloat16: //p')\$" err.txt
 check 'which gives other weights' test "$(cmp usual/model.safetensors bf16/model.safetensors | wc -l)" -eq 1
 check 'in the same format' test "$(stat -c %s usual/model.safetensors)" -eq "$(stat -c %s bf16/model.safetensors)"
 loss() { sed -n 's/.*"step": 10,.*"loss": \([0-9.]*\),.*/\1/p' "$1/metrics.jsonl"; }

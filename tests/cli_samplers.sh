@@ -43,8 +43,10 @@ check 'guided' draw guided --steps 7 --cfg-scale 3
 check 'not guided' draw plain --steps 7 --cfg-scale 1
 check 'guided nowhere' draw nowhere --steps 7 --cfg-scale 3 --cfg-interval 1e20:1e21
 check 'is not guided' cmp plain_images.npy nowhere_images.npy
+check 'guided where it is unless told' draw told --steps 7 --cfg-scale 3 --cfg-interval 0.3:5
+check 'is guided' cmp guided_images.npy told_images.npy
 check 'guided everywhere' draw everywhere --steps 7 --cfg-scale 3 --cfg-interval 0:1e30
-check 'is guided' cmp guided_images.npy everywhere_images.npy
+check 'is another' test "$(cmp guided_images.npy everywhere_images.npy | wc -l)" -eq 1
 check 'rescaled' draw rescaled --steps 7 --cfg-scale 3 --cfg-rescale 0.7
 check 'is another' test "$(cmp guided_images.npy rescaled_images.npy | wc -l)" -eq 1
 check 'away from no class' draw none --steps 7 --cfg-scale 3 --negative none

@@ -257,7 +257,7 @@ static void sweep(bool transposed)
     int step = 0;
     for (int i = 0; i < N_CHANNELS; i++)
         for (int o = 0; o < N_CHANNELS; o++)
-            for (int k = 0; k < 4; k++, step++) {
+            for (int k = 0; k < (tested == PRECISION_BF16 ? 2 : 4); k++, step++) {
                 int h = sizes[step % N_SIZES], w = sizes[(step * 5 + step / N_SIZES + 3) % N_SIZES];
                 int n = (h * w > 200 ? 1 : 1 + step % 9);
                 Case c = case_make((ConvShape){n, h, w, channels[i], channels[o], CONV_AUTO}, transposed);

@@ -66,7 +66,7 @@ static int version(int argc, char **argv)
     if (verbose) {
         threads_init(0);
         backend_init();
-        printf("backend: %s, SIMD: %s, in bfloat16: %s\n", backend_get()->name, backend_get()->simd,
+        printf("backend: %s, SIMD: %s\nbfloat16: %s\n", backend_get()->name, backend_get()->simd,
                backend_of(PRECISION_BF16)->simd);
         if (backend_why_no_amx())
             printf("AMX: %s\n", backend_why_no_amx());

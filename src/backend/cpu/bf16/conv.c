@@ -117,49 +117,54 @@ typedef struct Job {
     const int32_t *at, *place;
     char *rows; /* (threads), `bytes` each */
     size_t bytes;
+    int parts; /* of a unit's places */
     Grid g;
     ConvShape s;
 } Job;
 
-/* x's pixels as rows, with zeros at all other places */
-static void rows_of_images(bf16 *to, const real *x, const int32_t *place, int count, Grid g, ConvShape s)
+/* The pixels at the places from..end-1 as rows, zeros where there is none; `count` places there are. */
+static void rows_of_places(bf16 *to, const real *x, const int32_t *place, int from, int end, int count, ConvShape s)
 {
-    const size_t wide = to_step(s.ci), around = (size_t)g.lead * wide;
-    memset(to, 0, around * sizeof(bf16));
-    to += around;
-    for (int q = 0; q < count; q++, to += wide)
-        if (place[q] >= 0)
+    const size_t wide = to_step(s.ci);
+    for (int q = from; q < end; q++, to += wide)
+        if (q >= 0 && q < count && place[q] >= 0)
             row_in(to, x + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
         else
             memset(to, 0, wide * sizeof(bf16));
-    memset(to, 0, around * sizeof(bf16));
 }
 
-static void correlate_images(const void *job, int i, int thread)
+/* Some images, or where there are fewer than threads a part of their places */
+static void correlate_part(const void *job, int index, int thread)
 {
     const Job *j = job;
     const ConvShape s = j->s;
-    const int n = i * j->g.images, images = min_int(j->g.images, s.n - n), count = places_of(j->g, images);
+    const int n = index / j->parts * j->g.images, images = min_int(j->g.images, s.n - n);
+    const int count = places_of(j->g, images), blocks = (count + 2 * TILE - 1) / (2 * TILE), part = index % j->parts;
+    const int first = blocks * part / j->parts * 2 * TILE,
+              end = min_int(count, blocks * (part + 1) / j->parts * 2 * TILE);
     const size_t hw = (size_t)s.h * (size_t)s.w;
     bf16 *own = (bf16 *)(void *)(j->rows + (size_t)thread * j->bytes);
-    Out to = out_to(grad_at(j->y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, j->place);
+    Out to = out_to(grad_at(j->y, (size_t)n * hw * (size_t)s.co), (size_t)s.co, j->place + first);
+    if (first >= end)
+        return;
     to.bias = j->b;
-    rows_of_images(own, j->x + (size_t)n * hw * (size_t)s.ci, j->place, count, j->g, s);
+    rows_of_places(own, j->x + (size_t)n * hw * (size_t)s.ci, j->place, first - j->g.lead, end + j->g.lead, count, s);
     block_begin();
-    multiply(to, own, j->u, (Terms){to_step(s.ci), j->at, panel_of(s), 9 * steps_of(s)}, count, s.co);
+    multiply(to, own, j->u, (Terms){to_step(s.ci), j->at, panel_of(s), 9 * steps_of(s)}, end - first, s.co);
     block_end();
 }
 
 static void correlate(Grad y, const real *x, const bf16 *u, const real *b, ConvShape s, void *scratch)
 {
-    const Grid g = forward_grid(s, threads_count());
+    const int threads = threads_count();
+    const Grid g = forward_grid(s, threads);
     const Room room = forward_room(s, g);
+    const int groups = (s.n + g.images - 1) / g.images, parts = max_int(1, threads / groups);
     int32_t *at = scratch, *place = (int32_t *)(void *)((char *)scratch + room.at);
     char *rows = (char *)scratch + room.at + room.place;
     taps(at, g, s);
     fill_places(place, g, round_places(g, g.images, TILE), s);
-    threads_each((s.n + g.images - 1) / g.images, correlate_images,
-                 &(Job){y, x, b, u, at, place, rows, room.rows, g, s});
+    threads_each(groups * parts, correlate_part, &(Job){y, x, b, u, at, place, rows, room.rows, parts, g, s});
 }
 
 size_t B(conv3_scratch)(ConvShape s, ConvPass pass, int threads)

@@ -1,7 +1,6 @@
 /* The transformer's sublayer in bfloat16: the mathematics of ../sublayer.c, with pixels as rows, as they lie in memory:
  * so the rows of a tile of pixels, rounded, are the left side of each product, and nothing is turned but for the
- * gradients of weights, whose terms are the pixels. Forward leaves h = W1 u + b1, per tile. Both weights' gradients are
- * made as (f,c): dW1 = dh^T u, and dW2^T = m^T d; only the feed-forward's W2 (c,f) is turned at the end. */
+ * gradients of weights, whose terms are the pixels. Forward leaves h = W1 u + b1, per tile. */
 #include "kernels.h"
 #include "sublayer_rows.h"
 #include "sublayer_work.h"
@@ -42,15 +41,21 @@ static void rows_mul(Out to, const Work *a, const bf16 *rows, const bf16 *weight
              count, from_c ? s.f : s.c);
 }
 
-/* part (f,c), in whole tiles, += x (count,f)^T y (count,c) */
-static void weight_sums(float *part, const Work *a, const real *x, const real *y, size_t y_row, int count,
-                        SublayerShape s)
+/* A (pixels,c) matrix, its rows `row` apart */
+typedef struct Matrix {
+    const real *x;
+    size_t row;
+    int c;
+} Matrix;
+
+/* part (x.c,y.c), in whole tiles, += x^T y over `count` pixels */
+static void weight_sums(float *part, const Work *a, Matrix x, Matrix y, int count, SublayerShape s)
 {
     const int steps = (count + STEP - 1) / STEP;
     const size_t pixels = to_step(tile_pixels(s)), row = pixels + STEP;
-    turn_pixels(a->left, row, (Pixels){x, a->zeros, h_row(s), NULL, count, s.f}, steps);
-    pack_pixels(a->pairs, pixels * TILE, (Pixels){y, a->zeros, y_row, NULL, count, s.c}, steps);
-    multiply_whole(part, x_row(s), a->left, a->pairs, (Terms){row, a->at, pixels * TILE, steps}, s.f, s.c, true);
+    turn_pixels(a->left, row, (Pixels){x.x, a->zeros, x.row, NULL, count, x.c}, steps);
+    pack_pixels(a->pairs, pixels * TILE, (Pixels){y.x, a->zeros, y.row, NULL, count, y.c}, steps);
+    multiply_whole(part, to_tile(y.c), a->left, a->pairs, (Terms){row, a->at, pixels * TILE, steps}, x.c, y.c, true);
 }
 
 /* ---- a tile ---- */
@@ -154,10 +159,11 @@ static void backward_tile(Work *a, const bf16 *weights, const Grad d[], const Su
     branch(a, x, in, count, s);
     middle(a, true, count, s);
     g = gradient_of_branch(a, &g_row, weights, p, dy + pixel * c, x, in, count, s);
+    const Matrix d_out = {g, g_row, s.c}, m = {a->m, f_row, s.f};
     if (d[SUB_B2].p)
         sum_columns(p->b2, g, g_row, (size_t)count, s.c);
     if (d[SUB_W2].p)
-        weight_sums(p->w2, a, a->m, g, g_row, count, s);
+        weight_sums(p->w2, a, s.attention ? m : d_out, s.attention ? d_out : m, count, s);
     round_rows(a->narrow, g, g_row, count, s.c);
     rows_mul((Out){.y = a->dm, .row = f_row}, a, a->narrow, weights, TO_DM, count, s);
     if (s.attention)
@@ -167,7 +173,8 @@ static void backward_tile(Work *a, const bf16 *weights, const Grad d[], const Su
     if (d[SUB_B1].p)
         sum_columns(p->b1, a->dm, f_row, (size_t)count, s.f);
     if (d[SUB_W1].p)
-        weight_sums(p->w1, a, a->dm, s.pre_norm ? a->z : x, s.pre_norm ? x_row(s) : c, count, s);
+        weight_sums(p->w1, a, (Matrix){a->dm, f_row, s.f},
+                    s.pre_norm ? (Matrix){a->z, x_row(s), s.c} : (Matrix){x, c, s.c}, count, s);
     round_rows(a->narrow, a->dm, f_row, count, s.f);
     rows_mul((Out){.y = a->du, .row = x_row(s)}, a, a->narrow, weights, TO_DU, count, s);
     if (s.pre_norm)
@@ -255,21 +262,21 @@ size_t B(sublayer_bwd_scratch)(SublayerShape s, int threads)
     return B(sublayer_fwd_scratch)(s, threads) + sums_at(&p, NULL, s) * (size_t)chunks_of(s) * sizeof(real);
 }
 
-/* to (rows,columns) gets x, whose rows are `row` apart; or its transpose */
-static void put(Grad to, const real *x, size_t row, size_t rows, size_t columns, bool turned)
+/* to (rows,columns) gets the sum of the chunks' parts x, in whole tiles */
+static void put(Grad to, const real *x, size_t stride, int chunks, size_t rows, size_t columns)
 {
-    for (size_t r = 0; to.p && r < rows; r++)
-        for (size_t k = 0; k < columns; k++)
-            update(to.p + (turned ? k * rows + r : r * columns + k), x[r * row + k], to.beta);
+    const size_t row = to_tile((int)columns), run = row == columns ? rows * columns : columns;
+    for (size_t r = 0; to.p && r < rows * columns / run; r++)
+        K(add_parts)(grad_at(to, r * run), x + r * row, stride, chunks, run);
 }
 
 /* The gradients of W1, b1 and W2: an image's own, or at the end the feed-forward's */
-static void put_weights(const Grad d[], const Sums *p, size_t n, SublayerShape s)
+static void put_weights(const Grad d[], const Sums *p, size_t stride, int chunks, size_t n, SublayerShape s)
 {
     const size_t f = (size_t)s.f, c = (size_t)s.c;
-    put(grad_at(d[SUB_W1], n * f * c), p->w1, x_row(s), f, c, false);
-    put(grad_at(d[SUB_W2], n * f * c), p->w2, x_row(s), f, c, !s.attention);
-    put(grad_at(d[SUB_B1], n * f), p->b1, f, 1, f, false);
+    put(grad_at(d[SUB_W1], n * f * c), p->w1, stride, chunks, f, c);
+    put(grad_at(d[SUB_W2], n * f * c), p->w2, stride, chunks, s.attention ? f : c, s.attention ? c : f);
+    put(grad_at(d[SUB_B1], n * f), p->b1, stride, chunks, 1, f);
 }
 
 static void backward_chunk(const void *job, int chunk, int thread)
@@ -294,7 +301,7 @@ static void backward_chunk(const void *job, int chunk, int thread)
         }
         a.h = own_h;
         if (s.attention) {
-            put_weights(j->d, &p, (size_t)n, s);
+            put_weights(j->d, &p, 0, 1, (size_t)n, s);
             memset(p.b1, 0, of_h * sizeof(real));
         }
     }
@@ -310,10 +317,9 @@ void B(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *con
     if (!s.attention)
         pack_weights(scratch, in, 0, true, s);
     threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, kept, scratch, .d = d, .dy = dy, .parts = parts});
-    K(add_parts)((Grad){parts, 0}, parts, size, chunks_of(s), size);
-    put(d[SUB_GAMMA], p.gamma, 0, 1, (size_t)s.c, false);
-    put(d[SUB_BETA], p.beta, 0, 1, (size_t)s.c, false);
-    put(d[SUB_B2], p.b2, 0, 1, (size_t)s.c, false);
+    put(d[SUB_GAMMA], p.gamma, size, chunks_of(s), 1, (size_t)s.c);
+    put(d[SUB_BETA], p.beta, size, chunks_of(s), 1, (size_t)s.c);
+    put(d[SUB_B2], p.b2, size, chunks_of(s), 1, (size_t)s.c);
     if (!s.attention)
-        put_weights(d, &p, 0, s);
+        put_weights(d, &p, size, chunks_of(s), 0, s);
 }
