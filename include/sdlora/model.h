@@ -159,10 +159,10 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has what remains */
     int n_workers;
-    Unet rest;            /* for the images that fill no chunk; .g NULL: there are none */
-    int n, chunk;         /* images in all, in a whole chunk */
-    int chunks;           /* with the one that is not whole */
-    int first, end;       /* the chunks of this process: all of them, or with o.dealt its share */
+    Unet rest;      /* for the images that fill no chunk; .g NULL: there are none */
+    int n, chunk;   /* images in all, in a whole chunk */
+    int chunks;     /* with the one that is not whole */
+    int first, end; /* the chunks of this process: all of them, or with o.dealt its share */
     bool dealt;
     double *values;       /* (chunks) */
     struct TreeSum *tree; /* hands out the chunks and adds up their gradients (src/model/tree_sum.h) */

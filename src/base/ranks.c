@@ -114,6 +114,8 @@ void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx
 #include "sdlora/clock.h"
 #include "sdlora/mem.h"
 
+#define YIELD_S 0.02
+
 enum { TEXT = 160, TAG = 1, END_MS = 3000, MOST_BYTES = 1 << 30 /* a count of MPI is an int */ };
 
 /* Its first words: "Open MPI v4.1.4" */
@@ -180,6 +182,29 @@ int ranks_begin(char *const *words, const char *build, Err *e)
     return ranks_same("version of the program", build, true, e) || ranks_same("command line", text, false, e) ? -1 : 0;
 }
 
+/* MPI's own waiting keeps a core busy, which the awaited one may need. So: give way, and after a while sleep. */
+static void wait_for(MPI_Request *r)
+{
+    const struct timespec nap = {.tv_nsec = 200000};
+    const double begin = clock_seconds();
+    int done = 0;
+
+    for (MPI_Test(r, &done, MPI_STATUS_IGNORE); !done; MPI_Test(r, &done, MPI_STATUS_IGNORE))
+        if (clock_seconds() - begin < YIELD_S)
+            sched_yield();
+        else
+            nanosleep(&nap, NULL);
+}
+
+/* Process r's bytes to all */
+static void spread(void *p, size_t bytes, int r)
+{
+    MPI_Request q;
+
+    MPI_Ibcast(p, (int)bytes, MPI_BYTE, r, MPI_COMM_WORLD, &q);
+    wait_for(&q);
+}
+
 /* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
  * for it; who has done its part waits for the others, asleep. */
 static bool all_end(bool well)
@@ -218,7 +243,7 @@ void ranks_broadcast(void *p, size_t bytes)
     if (ranks.count == 1)
         return;
     for (size_t at = 0; at < bytes; at += MOST_BYTES)
-        MPI_Bcast((char *)p + at, (int)mem_min(MOST_BYTES, bytes - at), MPI_BYTE, 0, MPI_COMM_WORLD);
+        spread((char *)p + at, mem_min(MOST_BYTES, bytes - at), 0);
     ranks.traffic.bytes += ranks.me ? (int64_t)bytes : 0;
     took(begin);
 }
@@ -229,6 +254,7 @@ void ranks_gather(void *items, size_t bytes, int n)
     const double begin = clock_seconds();
     int own = 0;
     MPI_Datatype item;
+    MPI_Request q;
 
     if (ranks.count == 1)
         return;
@@ -237,11 +263,13 @@ void ranks_gather(void *items, size_t bytes, int n)
         ranks.share[r] = end - ranks.at[r];
     }
     own = ranks.share[ranks.me];
-    MPI_Barrier(MPI_COMM_WORLD);
+    MPI_Ibarrier(MPI_COMM_WORLD, &q);
+    wait_for(&q);
     ranks.traffic.waiting += clock_seconds() - begin;
     MPI_Type_contiguous((int)bytes, MPI_BYTE, &item);
     MPI_Type_commit(&item);
-    MPI_Allgatherv(MPI_IN_PLACE, 0, item, items, ranks.share, ranks.at, item, MPI_COMM_WORLD);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, item, items, ranks.share, ranks.at, item, MPI_COMM_WORLD, &q);
+    wait_for(&q);
     MPI_Type_free(&item);
     ranks.traffic.bytes += (int64_t)(n - own) * (int64_t)bytes;
     took(begin);
@@ -250,9 +278,12 @@ void ranks_gather(void *items, size_t bytes, int n)
 int64_t ranks_total(int64_t value)
 {
     int64_t sum = value;
+    MPI_Request q;
 
-    if (ranks.count > 1)
-        MPI_Allreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
+    if (ranks.count == 1)
+        return value;
+    MPI_Iallreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &q);
+    wait_for(&q);
     return sum;
 }
 
@@ -260,10 +291,12 @@ int ranks_largest(int value)
 {
     const double begin = clock_seconds();
     int most = value;
+    MPI_Request q;
 
     if (ranks.count == 1)
         return value;
-    MPI_Allreduce(&value, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+    MPI_Iallreduce(&value, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &q);
+    wait_for(&q);
     took(begin);
     return most;
 }
@@ -281,7 +314,7 @@ static int tell(int r, bool whose, Err *e)
 
     if (r == ranks.me && e)
         theirs = *e;
-    MPI_Bcast(&theirs, (int)sizeof theirs, MPI_BYTE, r, MPI_COMM_WORLD);
+    spread(&theirs, sizeof theirs, r);
     if (!whose || r == 0)
         return err_set(e, theirs.code, "%s", theirs.msg);
     return err_set(e, theirs.code, "process %d: %s", r, theirs.msg);
@@ -306,7 +339,7 @@ int ranks_same(const char *what, const char *text, bool shown, Err *e)
         return 0;
     snprintf(own, sizeof own, "%s", text);
     memcpy(zero, own, sizeof zero);
-    MPI_Bcast(zero, (int)sizeof zero, MPI_BYTE, 0, MPI_COMM_WORLD);
+    spread(zero, sizeof zero, 0);
     first = first_failed(strcmp(zero, own));
     if (first == ranks.count)
         return 0;
@@ -321,9 +354,12 @@ int ranks_same(const char *what, const char *text, bool shown, Err *e)
 void ranks_send(const void *p, size_t bytes, int to)
 {
     const double begin = clock_seconds();
+    MPI_Request q;
 
-    for (size_t at = 0; at < bytes; at += RANKS_PIECE)
-        MPI_Send((const char *)p + at, (int)mem_min(RANKS_PIECE, bytes - at), MPI_BYTE, to, TAG, MPI_COMM_WORLD);
+    for (size_t at = 0; at < bytes; at += RANKS_PIECE) {
+        MPI_Isend((const char *)p + at, (int)mem_min(RANKS_PIECE, bytes - at), MPI_BYTE, to, TAG, MPI_COMM_WORLD, &q);
+        wait_for(&q);
+    }
     took(begin);
 }
 
@@ -341,7 +377,7 @@ void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx
         if (next < bytes)
             MPI_Irecv(half[k ^ 1], (int)mem_min(RANKS_PIECE, bytes - next), MPI_BYTE, from, TAG, MPI_COMM_WORLD,
                       &r[k ^ 1]);
-        MPI_Wait(&r[k], MPI_STATUS_IGNORE);
+        wait_for(&r[k]);
         use(ctx, at, half[k], mem_min(RANKS_PIECE, bytes - at));
     }
     ranks.traffic.bytes += (int64_t)bytes;

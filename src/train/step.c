@@ -1,7 +1,7 @@
 /* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their
- * gradients are added up (unet_chunks_run); then the weights are changed (optimise.c). Several processes share the micro-batches, and each changes
- * its own weights, by the same gradient. A step is a pure function of
- * (seed, its number, data, state). */
+ * gradients are added up (unet_chunks_run); then the weights are changed (optimise.c). Several processes share the
+ * micro-batches, and each changes its own weights, by the same gradient. A step is a pure function of (seed, its
+ * number, data, state). */
 #include "trainer_private.h"
 
 #include <math.h>
