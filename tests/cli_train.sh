@@ -94,7 +94,7 @@ refuse_resume() {
 }
 before=$(find whole -type f ! -name lock -exec cksum {} + | sort)
 refuse_resume '--channels was 4,8, now 8,8' --channels 8,8
-refuse_resume '--lr was 0.002, now 0.1' --channels 8,8 --lr 0.1
+refuse_resume '--lr was 0.004, now 0.1' --channels 8,8 --lr 0.1
 refuse_resume '--augment was none, now flip' --augment flip
 refuse_resume "option '--augment' must be none or, separated by commas, some of flip, shift, rotate, colour, got 'mirror'" \
     --augment mirror
@@ -172,10 +172,10 @@ context_dim=11 classes=3 null_class=no norm=group groups=3 act=relu time_act=yes
 predict=x0 clip=none "
 check 'every field of a training' train training --steps 2 --batch-size 9 --micro-batch 4 --lr 0.002 --lr-schedule linear \
     --lr-end 0.3 --warmup 1 --loss l1 --cond-drop 0.25 --beta1 0.5 --beta2 0.6 --adam-eps 1e-7 --weight-decay 0.01 --grad-clip 0.7 \
-    --ema 0.8 --augment rotate,flip --seed 18446744073709551615 --val-images 4 --conv im2col
+    --timestep-sampling uniform --optimizer adam --ema 0.8 --augment rotate,flip --seed 18446744073709551615 --val-images 4 --conv im2col
 tr -d '\n" ' <training/run.json | grep -o 'steps:2,.*val-images:4' >out.txt
 check 'is in run.json' test "$(cat out.txt)" = "steps:2,batch-size:9,micro-batch:4,lr:0.002,lr-schedule:linear,\
-lr-end:0.3,warmup:1,loss:l1,cond-drop:0.25,beta1:0.5,beta2:0.6,adam-eps:1e-07,weight-decay:0.01,grad-clip:0.7,ema:0.8,\
+lr-end:0.3,warmup:1,loss:l1,timestep-sampling:uniform,cond-drop:0.25,beta1:0.5,beta2:0.6,adam-eps:1e-07,weight-decay:0.01,grad-clip:0.7,ema:0.8,\
 augment:flip,rotate,seed:18446744073709551615,val-images:4"
 check 'from where they are taken again' "$SDLORA" train --data data --out training --resume --steps 3 -q --threads 1 >out.txt
 

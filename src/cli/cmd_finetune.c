@@ -9,7 +9,7 @@
 #include "interrupt.h"
 #include "train_command.h"
 
-/* Up to here a learning rate is one for weights: adapters learn best at 4 to 10 times as much (README, "Adapters"). */
+/* Up to here a learning rate is one for weights: adapters learn best at 4 to 10 times as much (doc/adapters.md). */
 #define LR_OF_WEIGHTS 1.5e-3
 
 /* The model decides which preset's training settings are the defaults. */
@@ -45,7 +45,7 @@ static int settle_classes(Run *run, Err *e)
     return names_copy(&m->names, &run->names, e);
 }
 
-/* Where no convolution is adapted, fewer weights have all the work, and larger steps are better (README, "Adapters").
+/* Where no convolution is adapted, fewer weights have all the work, and larger steps are better (doc/adapters.md).
  */
 static void settle_lr(const Run *run)
 {

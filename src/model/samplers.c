@@ -131,7 +131,7 @@ static void unipc_step(const SamplerStep *s)
 
 /* ---- the table ---- */
 
-/* How many steps: README, "Samplers". Heun divides by sigma' what sigma is large for: only spacings that shrink it in
+/* How many steps: doc/recipes.md. Heun divides by sigma' what sigma is large for: only spacings that shrink it in
  * small factors bear that. */
 /* clang-format off */
 const SamplerDef SAMPLERS[] = {

@@ -98,13 +98,20 @@ static int sample(const Loop *l, const StepReport *r, bool milestone, Err *e)
     return file_exists(path) ? rundir_log_picture(l->dir, r->step, path, e) : 0; /* it may have been left out */
 }
 
-/* What the model draws before its adapter has learned anything, from the noise of the grids to come. */
+/* What the model draws before its adapter has learned anything, from the noise of the grids to come. A model that draws
+ * nothing finite can be trained all the same. */
 static int sample_before(const Loop *l, Err *e)
 {
     char path[FILE_PATH_MAX];
-    if (rundir_hold(l->dir, e) || file_join(path, sizeof path, l->dir->path, "before.png", e) ||
-        draw_samples(l, path, e))
+    if (rundir_hold(l->dir, e) || file_join(path, sizeof path, l->dir->path, "before.png", e))
         return -1;
+    if (draw_samples(l, path, e)) {
+        if (e->code != ERR_DIVERGED)
+            return -1;
+        if (l->observer.left_out)
+            l->observer.left_out(l->observer.ctx, path, e->msg);
+        *e = (Err){0};
+    }
     return file_exists(path) ? rundir_log_picture(l->dir, 0, path, e) : 0;
 }
 

@@ -102,7 +102,7 @@ TrainConfig finetune_preset(Preset p)
         c.batch = presets[PRESET_MNIST].batch;
     c.optimizer = OPTIMIZER_ADAM;
     c.timestep_sampling = TIMESTEPS_UNIFORM;
-    c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in the README says */
+    c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in doc/adapters.md says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
     c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */
     c.warmup = p == PRESET_SEED ? 0 : 20; /* at once at full rate, adapters of rank 32 break */

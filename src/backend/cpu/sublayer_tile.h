@@ -122,7 +122,7 @@ ALWAYS_INLINE void outer_columns(real *c, const real *a, size_t a_row, const rea
         outer_rows(c + (size_t)r * n, a + (size_t)r * a_row, a_row, b, n, count, 1, nr, lanes);
 }
 
-static void tile_outer(real *c, const real *a, const real *b, int m, int n, int count, int nr)
+static inline void tile_outer(real *c, const real *a, const real *b, int m, int n, int count, int nr)
 {
     const size_t w = (size_t)nr * VW;
     int o = 0;

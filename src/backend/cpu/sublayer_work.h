@@ -1,4 +1,4 @@
-/* Where sublayer.c finds things: a thread's buffers for one tile, and the weights of an image. */
+/* Where sublayer_body.h finds things: a thread's buffers for one tile, and the weights of an image. */
 #ifndef SDLORA_KERNELS_SUBLAYER_WORK_H
 #define SDLORA_KERNELS_SUBLAYER_WORK_H
 
@@ -14,6 +14,7 @@ typedef struct Work {
     real *mean, *rstd;            /* (1) */
     real *gamma, *beta, *b2, *b1; /* over a chunk's pixels; attention: b1 over an image's */
     real *w1, *w2;                /* attention: (f*c), over an image's pixels */
+    SublayerProducts products;    /* what the products need besides */
 } Work;
 
 static int tile_vectors(SublayerShape s)
@@ -33,6 +34,38 @@ static Weights weights_of(const real *const in[], int n, SublayerShape s)
     const size_t f = (size_t)s.f, c = (size_t)s.c, own = s.attention ? (size_t)n : 0;
     return (Weights){in[SUB_W1] + own * f * c, in[SUB_B1] + own * f, in[SUB_W2] + own * f * c, s.attention ? 1 : f,
                      s.attention ? c : 1};
+}
+
+/* A product C (m,pixels) = A B takes W1 (f,c), W2 (c,f) or one of them turned as A. */
+typedef enum By { BY_W1, BY_W2, BY_W1_TURNED, BY_W2_TURNED } By;
+
+static int rows_by(By by, SublayerShape s)
+{
+    return by == BY_W1 || by == BY_W2_TURNED ? s.f : s.c;
+}
+
+static int terms_by(By by, SublayerShape s)
+{
+    return by == BY_W1 || by == BY_W2_TURNED ? s.c : s.f;
+}
+
+/* Element (r,q) of A is a[r*row + q*col]. */
+static const real *weights_by(const Weights *k, By by, size_t *row, size_t *col, SublayerShape s)
+{
+    const bool first = by == BY_W1 || by == BY_W1_TURNED, turned = by == BY_W1_TURNED || by == BY_W2_TURNED;
+    const size_t r = first ? (size_t)s.c : k->row, c = first ? 1 : k->col;
+    *row = turned ? c : r;
+    *col = turned ? r : c;
+    return first ? k->w1 : k->w2;
+}
+
+/* In float: C = [C +] A B + bias */
+static void tile_mul_by(real *c, const Weights *k, By by, const real *b, const real *bias, bool add, SublayerShape s,
+                        int nr)
+{
+    size_t row, col;
+    const real *a = weights_by(k, by, &row, &col, s);
+    tile_mul(c, a, row, col, b, bias, rows_by(by, s), terms_by(by, s), add, nr);
 }
 
 enum { WORK_SUMS = 9, WORK_PARTS = 15 }; /* the sums are the parts from this one on */

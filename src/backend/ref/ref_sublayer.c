@@ -1,6 +1,6 @@
 /* A residual sublayer of a transformer, pixel by pixel: with z = x + f(u), f(u) = W2 mid(W1 u + b1) + b2,
  *   pre-norm   u = LN(x), y = z          post-norm   u = x, y = LN(z)
- * In bfloat16 the operands of products are rounded.
+ * In bfloat16 the operands of products are rounded, unless it is attention.
  * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Nothing
  * is kept for backward, which goes forward again. */
 #include <string.h>
@@ -259,12 +259,12 @@ void ref_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *co
 void ref_bf16_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
 {
     (void)kept;
-    forward(y, row, in, s, scratch, true);
+    forward(y, row, in, s, scratch, !s.attention);
 }
 
 void ref_bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
                            void *scratch)
 {
     (void)kept;
-    backward(d, dy, in, s, scratch, true);
+    backward(d, dy, in, s, scratch, !s.attention);
 }

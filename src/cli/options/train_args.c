@@ -254,7 +254,7 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e)
     return 0;
 }
 
-/* The scale that goes with the learning rate: 2 at rank 8, as measured (README, "Adapters"); more ranks take larger
+/* The scale that goes with the learning rate: 2 at rank 8, as measured (doc/adapters.md); more ranks take larger
  * steps together, so it falls with their square root (Kalajdzievski 2023). Rounded, for people. */
 static double default_alpha(const AdapterConfig *c)
 {

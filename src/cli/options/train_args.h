@@ -37,8 +37,8 @@ int train_args_settle(TrainArgs *a, const Given *g, bool resumed, Err *e);
 int finetune_args_settle(TrainArgs *a, const Given *g, bool resumed, const Model *base, Err *e);
 
 /* The layers that are adapted where --target does not say: what was measured to be best for data of another domain
- * (README), and what the reference adapts for its own preset, and where the data are those that the model was trained
- * on. */
+ * (doc/adapters.md), and what the reference adapts for its own preset, and where the data are those that the model was
+ * trained on. */
 const char *finetune_args_target(const ModelConfig *c, bool same_data);
 
 /* Where the run goes: --out, else runs/NAME with the data directory's name (and /lora for an adapter; beside the model
