@@ -125,7 +125,9 @@ const char *ranks_library(void)
     int len;
 
     MPI_Get_library_version(text, &len);
-    text[strcspn(text, ",\n\t")] = '\0';
+    text[strcspn(text, ",\n")] = '\0';
+    for (char *c = text; *c; c++)
+        *c = *c == '\t' ? ' ' : *c;
     return text;
 }
 
