@@ -83,7 +83,7 @@ done
 
 # ---- stopped and killed, resumed by another number ----
 
-long="$SMALL --batch-size 24 --micro-batch 2 --steps 240 --save-every 7s --sample-every 0 --val-images 15 --data data -q"
+long="$SMALL --batch-size 24 --micro-batch 2 --steps 1500 --milestone-steps 50 --save-every 29s --sample-every 0 --val-images 15 --data data -q"
 lines_of() { if [ -s "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }
 # disturbed N HOW...: start N processes, and run HOW with mpirun's process when there are some lines of metrics more
 disturbed() {
@@ -113,7 +113,7 @@ for ((k = 0; k < ${KILLS:-2}; k++)); do
     check "a killed process: not the status of success" [ $stopped -ne 0 ]
 done
 check "resumed by two" ranks 2 train $long --resume --out cut
-same whole cut model.safetensors checkpoints/ckpt-00000240/state.safetensors
+same whole cut model.safetensors checkpoints/ckpt-00001500/state.safetensors
 check "resumed at its end" ranks 3 train $long --resume --out cut
 
 # An error of process 0 is everybody's.
