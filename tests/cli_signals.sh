@@ -64,9 +64,11 @@ if [ -n "${FAULT_SHIM-}" ]; then
     check 'a run stopped at once' run run --resume
     check 'can be resumed' whole run
     # a closed session sends more than one
-    signalled "hup@write:4+"
-    check "SIGHUP again and again ends with 129, not $?" test $? -eq 129
-    check 'when all is saved' grep -q 'stopped after step' err.txt
+    if [ $((ignored & 1)) -eq 0 ]; then
+        signalled "hup@write:4+"
+        check "SIGHUP again and again ends with 129, not $?" test $? -eq 129
+        check 'when all is saved' grep -q 'stopped after step' err.txt
+    fi
     (trap '' HUP && signalled "hup@write:4+")
     check 'what nohup ignores stays ignored' whole run
 else
