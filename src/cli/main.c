@@ -48,7 +48,7 @@ static void usage(FILE *f)
         fprintf(f, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].help);
     fprintf(f, "  %-10s %s\n", "help", "the options of a command: sdlora help train");
     fprintf(f, "\nFirst steps:\n"
-               "  sdlora train --preset tiny --epochs 1     a first model in about a minute\n"
+               "  sdlora train --preset tiny                a first model in about a minute\n"
                "  sdlora train                              the good one\n"
                "  sdlora finetune --rank 8                  a LoRA adapter for it\n"
                "  sdlora sample --digit 5                   a grid of fives\n"

@@ -159,7 +159,7 @@ const OptionTable TRAIN_TABLE = {
         "Interrupt (Ctrl-C) saves a checkpoint and stops; a second one stops at once.\n"
         "The defaults shown are those of preset mnist, which is taken where none is named; for pictures (a folder,\n"
         "CIFAR) it is photo: 32x32, colour, 20,000 steps of 32.\n\n"
-        "  sdlora train --preset tiny --epochs 1\n"
+        "  sdlora train --preset tiny\n"
         "  sdlora train --data photos\n"
         "  sdlora train --data data/fashion-mnist --epochs 20 --resume\n"
         "  sdlora train --data data/fashion-mnist --init runs/mnist\n",
