@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 2048 };
 
 /* Processors in the affinity mask, which has as many bits as the kernel was built for. */
 static int in_affinity(void)
