@@ -248,12 +248,14 @@ static int draw_all(EvalJob *j, Err *e)
     const size_t n = (size_t)a->n, values = model_image_values(m);
     float *x = mem_alloc(n, values * sizeof *x, "the images", e);
     int *classes = mem_alloc(n, sizeof *classes, "the classes", e), rc = -1;
+    bool ready;
     *d =
         (Dataset){.n = a->n, .channels = m->in_channels, .h = m->image_size, .w = m->image_size, .classes = m->classes};
     d->images = mem_alloc(n, values, "the images", e);
     d->labels = mem_alloc(n, 1, "the classes", e);
     j->labelled = true;
-    if (!ranks_agree(x && classes && d->images && d->labels ? 0 : -1, e)) {
+    ready = x && classes && d->images && d->labels;
+    if (!ranks_agree(ready ? 0 : -1, e) && ready) {
         share_out(classes, d->labels, a->n, m->classes);
         a->config.other_bytes = n * values * (sizeof *x + 2) + ((size_t)j->train.n + (size_t)j->test.n) * values;
         rc = draw(j, classes, x, e);

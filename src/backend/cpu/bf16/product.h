@@ -44,6 +44,7 @@ ALWAYS_INLINE void sums_out_of(Out to, const float *sums, int first, int rows, i
 static inline void sums_out(Out to, const float *sums, int first, int rows, int column, int columns)
 {
     const bool bias = to.bias != NULL, add = to.add != NULL;
+    assert(to.y);
     if (columns < 2 * TILE)
         sums_out_of(to, sums, first, rows, column, columns, bias, add);
     else if (add)
