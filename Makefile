@@ -151,7 +151,7 @@ test: sdlora $(TESTS) $(FAULT_SHIM)
 # Under memcheck: these test programs, then every command of the program itself (scripts/valgrind.sh). Left out are those
 # that take minutes there: training, drawing (the commands stand in for them), kernels and gradients against the reference
 # (the same code as test_golden_unet's; the sanitizers run them all).
-VALGRIND_SLOW := test_train test_train_conv test_loop test_sampler test_samplers test_sampler_memory test_sampler_ways test_chunks test_in_channels \
+VALGRIND_SLOW := test_sampler_picture test_train test_train_conv test_loop test_sampler test_samplers test_sampler_memory test_sampler_ways test_chunks test_in_channels \
                  test_not_finite test_judge test_ref test_conv test_golden_ops test_golden_steps test_kernels_linear test_kernels_norm \
                  test_kernels_sublayer test_kernels_scratch test_adapter_hostile grad_ops grad_seams grad_unet
 VALGRIND_TESTS ?= $(filter-out $(addprefix %/,$(VALGRIND_SLOW)),$(TESTS))
