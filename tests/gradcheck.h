@@ -80,7 +80,7 @@ static inline void gradient_now(const Checked *c)
     loss_now(c);
     graph_backward(c->g);
     if (c->a)
-        adapter_backward(c->a, 11, c->step);
+        adapter_backward(c->a, c->a->params->grads, c->a->model->grads, 0, 11, c->step);
 }
 
 /* Every parameter's gradient, at up to `samples` places each; its largest must not be zero unless the pattern `zero`

@@ -196,7 +196,7 @@ static void test_magnitude_of_nothing(void **state)
     for (size_t i = 0; i < in; i++)
         assert_true(w->value[i] == 0);
     fill_random(w->grad, w->numel, 6, 1);
-    adapter_backward(a, 5, 0);
+    adapter_backward(a, a->params->grads, m->params->grads, 0, 5, 0);
     l = adapter_layer_of(a, w);
     assert_true(l->part[PART_MAGNITUDE]->grad[0] == 0 && l->part[PART_MAGNITUDE]->grad[1] != 0);
     for (size_t i = 0; i < l->part[PART_B]->numel; i++)

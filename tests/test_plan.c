@@ -147,7 +147,7 @@ static Result run(Model *m, Adapter *a, bool plain, bool poison)
         graph_forward(u.g);
         graph_backward(u.g);
         if (a)
-            adapter_backward(a, 1, -1);
+            adapter_backward(a, s->grads, m->params->grads, 0, 1, -1);
     }
     r.loss = u.g->loss_value;
     r.slab = u.g->slab_bytes;

@@ -87,9 +87,8 @@ typedef struct Adapter {
     /* attached */
     ParamStore *model;
     real *base;
-    void *scratch; /* workers times scratch_bytes: layers are worked on side by side */
+    void *scratch; /* scratch_bytes for each thread */
     size_t scratch_bytes;
-    int workers;
 } Adapter;
 
 /* ---- one to be trained ---- */
@@ -117,11 +116,13 @@ int adapter_attach(Adapter *a, Err *e);
 /* The model's weights as they are with the adapter. step < 0: with all ranks; else those that are left of it in
  * training step `step` of a run with this seed. */
 void adapter_apply(Adapter *a, uint64_t seed, int64_t step);
-/* From the gradients of the model's weights, which are used up, to those of the adapter's own (overwritten): seed and
- * step as for the adapter_apply before it. */
-void adapter_backward(Adapter *a, uint64_t seed, int64_t step);
-/* Memory besides a->params: the weights as they were, their gradients, scratch memory. Before adapter_attach: what it
- * will take. */
+/* From gradients of the model's weights, `of`, which are used up, to those of the adapter's own, `own` (overwritten):
+ * slabs laid out as the grads of the two stores. seed and step as for the adapter_apply before it. All threads share
+ * the layers; in a call of threads_each several may do this side by side, each with a `room` of its own, below
+ * threads_count() outside it; else room is 0. */
+void adapter_backward(const Adapter *a, real *own, real *of, int room, uint64_t seed, int64_t step);
+/* Memory besides a->params: the weights as they were, their gradients, scratch memory of each thread. Before
+ * adapter_attach: what it will take. */
 size_t adapter_bytes(const Adapter *a);
 
 /* ---- one that is there ---- */

@@ -46,6 +46,7 @@
 
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16, PRECISION_AUTO } Precision; /* AUTO: see backend_of */
 extern const char *const PRECISION_NAMES[];
+enum { BACKEND_SUM = 8192 };
 enum { BF16_CHANNELS = 4, BF16_ROWS = 16 };
 
 /* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */
@@ -200,7 +201,8 @@ typedef struct Backend {
 
     /* ---- optimiser (optim.c), over flat slabs ---- */
     size_t (*sumsq_scratch)(size_t numel, int threads);
-    double (*sumsq)(const real *x, size_t numel, void *scratch); /* sum of squares; NaN and Inf come through */
+    /* sum of squares: of BACKEND_SUM elements each, then of those sums; NaN and Inf come through */
+    double (*sumsq)(const real *x, size_t numel, void *scratch);
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
     /* Muon (Jordan et al. 2024) of one matrix (rows,cols), with steps as large as Adam's (Liu et al. 2025, eq. 4):
      *   m = mu m + g,  u = g + mu m,  w = (1 - lr wd) w - lr 0.2 sqrt(max(rows,cols)) O(u)

@@ -107,7 +107,15 @@ typedef struct Unet {
     Node *out;
     Node *target; /* input (n,h,w,c), only with a loss */
     int n, h, w;
+    /* in training by unet_chunks_run: where the weights' gradients go to, laid out as the model's store has them; and
+     * where those belong that are added up, as o.summed has them */
+    real *grads, *sum;
 } Unet;
+
+/* Of a slab of gradients: elements from .. to-1 */
+typedef struct UnetPart {
+    size_t from, to;
+} UnetPart;
 
 typedef struct UnetOptions {
     int n, h, w;
@@ -123,7 +131,11 @@ typedef struct UnetOptions {
     size_t max_bytes; /* refuse a larger memory plan; 0: no limit */
     int workers;      /* chunks side by side, at most; 0: as many as there are threads */
     bool dealt;       /* chunks are dealt out to all processes (ranks.h), which all have the same options */
-    bool plain;       /* see graph_plan */
+    /* of chunks, with `train`: whose gradients are added up, where they are not the model's own but follow from them;
+     * and with `dealt` (processes) which part of the sum each one gets. NULL: the model's; there is one process */
+    const ParamStore *summed;
+    const UnetPart *parts;
+    bool plain; /* see graph_plan */
 } UnetOptions;
 
 int unet_build(Unet *u, Model *m, const UnetOptions *o, Err *e);
@@ -154,8 +166,8 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  *             s[i] += s[i + w];
  *
  * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and with
- * o.dealt of processes: a sum of chunks that one has goes to the one that has its left neighbour. The number of chunks
- * follows from o.n and the chunk. */
+ * o.dealt of processes: each gets a part of all sums that the others have, and adds that up along the tree. The number
+ * of chunks follows from o.n and the chunk. */
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has what remains */
     int n_workers;
@@ -164,9 +176,11 @@ typedef struct UnetChunks {
     int chunks;     /* with the one that is not whole */
     int first, end; /* the chunks of this process: all of them, or with o.dealt its share */
     bool dealt;
-    double *values;       /* (chunks) */
-    struct TreeSum *tree; /* hands out the chunks and adds up their gradients (src/model/tree_sum.h) */
-    size_t sum_bytes;     /* of gradients on the way */
+    double *values;           /* (chunks) */
+    struct TreeSum *tree;     /* hands out the chunks and adds up their gradients (src/model/tree_sum.h) */
+    const ParamStore *summed; /* whose gradients those are; NULL: there are none */
+    real *grads;              /* (n_workers-1): what the other workers' gradients follow from, where they do */
+    size_t sum_bytes;         /* of gradients on the way */
 } UnetChunks;
 
 /* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
@@ -183,9 +197,9 @@ void unet_chunks_trained_weights_changed(UnetChunks *c);
 typedef double (*ChunkFn)(void *ctx, Unet *u, int first, int worker);
 
 /* work() for every chunk, in any order and several at a time. Returns the sum of the values; with o.train, where work()
- * runs u->g forward and backward, the store's gradients are the sum of all chunks'. With o.dealt all processes call
- * this, each does its chunks, and all get the value; the gradients are those of all in process 0, and of nothing in the
- * others. */
+ * runs u->g forward and backward (and with o.summed makes u->sum of u->grads), the gradients in the store are the sum
+ * of all chunks'. With o.dealt all processes call this, each does its chunks, and all get the value; of the gradients
+ * each gets its part. */
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx);
 
 /* The network once: x and out (n,c,h,w) as files have them, t and y (n). o: n, h, w and how; o->n images are worked off

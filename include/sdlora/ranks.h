@@ -38,6 +38,17 @@ int ranks_owner(int i, int n); /* whose item i is */
 void ranks_broadcast(void *p, size_t bytes);
 /* Of n items of so many bytes, dealt as above, each process has its own; then all have all. */
 void ranks_gather(void *items, size_t bytes, int n);
+/* The same where process r's are items first[r] .. first[r + 1] - 1; first (count + 1) is the same for all. */
+void ranks_gather_shares(void *items, size_t bytes, const size_t *first);
+
+typedef struct RanksPart {
+    void *p;
+    size_t bytes;
+} RanksPart;
+/* From each to each: process r gets out[r], which it expects with the same number of bytes (0: nothing), and what it
+ * has for this one comes to in[r]; (count) each, and one's own are not looked at. */
+void ranks_trade(const RanksPart *out, const RanksPart *in);
+
 int64_t ranks_total(int64_t value); /* the sum, of whole numbers */
 int ranks_largest(int value);
 
@@ -48,21 +59,12 @@ int ranks_agree(int status, Err *e);
  * 0", and if shown ": B, and not A". */
 int ranks_same(const char *what, const char *text, bool shown, Err *e);
 
-/* ---- from one to another: both call, with the same number of bytes ---- */
-
-void ranks_send(const void *p, size_t bytes, int to);
-/* use() gets what comes in pieces, in order: len bytes that stand `at` bytes from the beginning. room: 2 * RANKS_PIECE
- * bytes. */
-enum { RANKS_PIECE = 1 << 18 };
-typedef void (*RanksUseFn)(void *ctx, size_t at, const void *piece, size_t len);
-void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx);
-
 /* ---- what that costs ---- */
 
 typedef struct RanksTraffic {
     int64_t bytes;           /* that came to this process */
-    double seconds, waiting; /* in all of the above; of these, until the last process had come so far (ranks_gather,
-                                which is where they meet) */
+    double seconds, waiting; /* in all of the above; of these in ranks_gather, which is where they meet: until the last
+                                process had come so far */
 } RanksTraffic;
 RanksTraffic ranks_traffic(void);
 

@@ -60,7 +60,7 @@ typedef struct TrainConfig {
     ConvAlgo conv;
     Precision precision; /* of the network's products */
     size_t max_bytes;    /* of memory; 0: mem_machine_bytes */
-    bool mixed_machines; /* processes may round differently: all go on from what process 0 has, after each step */
+    bool mixed_machines; /* processes may round differently */
 } TrainConfig;
 
 /* All of them but the last two, by these numbers. */
@@ -126,8 +126,11 @@ int trainer_profile_rows(const Trainer *t, ProfileRow *rows, int max);
 
 /* With several processes (ranks.h) all have a trainer of the same model, configuration and data, and all call these:
  * trainer_share first, for the state of process 0; then trainer_step and trainer_validate, whose results and errors are
- * the same for all. Each does its share of a batch's micro-batches; a model with BatchNorm is refused. */
+ * the same for all. Each does its share of a batch's micro-batches and of the update; a model with BatchNorm is
+ * refused. All have the weights, but each only its own moments and averages, until trainer_gather: it comes before
+ * whatever reads them, which is trainer_validate, trainer_use_ema, trainer_check, trainer_save. */
 void trainer_share(Trainer *t);
+void trainer_gather(Trainer *t);
 
 /* One optimiser step. -1 with ERR_DIVERGED when loss or gradient is not finite; the weights are then those before it,
  * but BatchNorm's running statistics are not: neither another step nor saving is possible after it. */

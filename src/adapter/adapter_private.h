@@ -23,9 +23,9 @@ void lora_product(real *out, const AdapterLayer *l, const real *base, const real
 size_t lora_product_scratch(const AdapterLayer *l);
 
 /* Magnitudes of V = W + D, where it is: m V/|V|, less `base` where that is not NULL. And back: dw, the gradient of
- * m V/|V|, becomes that of V; the magnitudes' own gradient is set. scratch: magnitude_scratch. */
+ * m V/|V|, becomes that of V, and dm gets the magnitudes' own. scratch: magnitude_scratch. */
 void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *scratch);
-void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *scratch);
+void magnitudes_backward(real *dw, real *dm, const real *v, const AdapterLayer *l, void *scratch);
 size_t magnitude_scratch(const AdapterLayer *l);
 
 /* LOKR: the rows and columns of the two factors; W1's tell. */

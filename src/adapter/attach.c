@@ -65,18 +65,9 @@ static size_t weight_reals(const Adapter *a, bool changed)
     return n;
 }
 
-/* So many threads that their scratch memory is no more than the weights'. */
-static int workers_of(const Adapter *a)
-{
-    const size_t most = weight_reals(a, true) * sizeof(real) / mem_max(scratch_bytes(a), 1);
-    const int threads = threads_count();
-
-    return most >= (size_t)threads ? threads : most > 1 ? (int)most : 1;
-}
-
 size_t adapter_bytes(const Adapter *a)
 {
-    return (weight_reals(a, false) + weight_reals(a, true)) * sizeof(real) + (size_t)workers_of(a) * scratch_bytes(a);
+    return (weight_reals(a, false) + weight_reals(a, true)) * sizeof(real) + (size_t)threads_count() * scratch_bytes(a);
 }
 
 /* ---- dropout ---- */
@@ -121,8 +112,7 @@ int adapter_attach(Adapter *a, Err *e)
         return -1;
     a->base = mem_alloc(weight_reals(a, true), sizeof *a->base, "an adapter's base", e);
     a->scratch_bytes = scratch_bytes(a);
-    a->workers = workers_of(a);
-    a->scratch = mem_alloc((size_t)a->workers, a->scratch_bytes, "scratch memory", e);
+    a->scratch = mem_alloc((size_t)threads_count(), a->scratch_bytes, "scratch memory", e);
     if (!a->base || !a->scratch)
         return -1;
     for (int i = 0; i < a->n; i++) {
@@ -136,91 +126,94 @@ int adapter_attach(Adapter *a, Err *e)
     return 0;
 }
 
-typedef void (*LayerFn)(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step);
-
+/* What is done to all layers, by functions that get the room of a thread's own. */
 typedef struct Layers {
     const Adapter *a;
-    LayerFn work;
+    void (*work)(const struct Layers *all, const AdapterLayer *l, Room *r);
     uint64_t seed;
     int64_t step;
+    real *own, *of; /* backward's */
+    int room;       /* of the thread that calls */
 } Layers;
 
 static void one_layer(const void *layers, int i, int thread)
 {
-    const Layers *l = layers;
-    const Adapter *a = l->a;
+    const Layers *all = layers;
+    const AdapterLayer *l = &all->a->layers[i];
+    Room r = {0};
 
-    l->work(a, &a->layers[i], (char *)a->scratch + (size_t)thread * a->scratch_bytes, l->seed, l->step);
+    if (l->kind != ADAPTER_FULL)
+        lay_out(&r, (char *)all->a->scratch + (size_t)(all->room + thread) * all->a->scratch_bytes, all->a, l);
+    all->work(all, l, &r);
 }
 
 /* Every layer, several at a time, each by one thread. */
-static void for_layers(const Adapter *a, LayerFn work, uint64_t seed, int64_t step)
+static void for_layers(const Layers *all)
 {
-    const int before = threads_limit(a->workers);
-
-    assert(a->base && scratch_bytes(a) <= a->scratch_bytes);
-    threads_each(a->n, one_layer, &(Layers){a, work, seed, step});
-    threads_restore(before);
+    assert(all->a->base && scratch_bytes(all->a) <= all->a->scratch_bytes);
+    threads_each(all->a->n, one_layer, all);
 }
 
-static void apply_layer(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step)
+static void apply_layer(const Layers *all, const AdapterLayer *l, Room *r)
 {
     real *w = l->weight->value;
-    Room room;
 
     if (l->kind == ADAPTER_FULL) {
         memcpy(w, l->part[PART_VALUE]->value, l->weight->numel * sizeof *w);
         return;
     }
-    lay_out(&room, scratch, a, l);
-    lora_product(w, l, l->base, draw_mask(room.mask, a, l, seed, step), room.kernel);
+    lora_product(w, l, l->base, draw_mask(r->mask, all->a, l, all->seed, all->step), r->kernel);
     if (l->part[PART_MAGNITUDE])
-        magnitudes_apply(w, l, NULL, room.kernel);
+        magnitudes_apply(w, l, NULL, r->kernel);
+}
+
+static void scale(real *x, size_t n, double by)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= (real)by;
 }
 
 /* dL = s dD R, dR = s dD^T L, where D = s L R^T and a mask is a part of L. */
-static void backward_layer(const Adapter *a, const AdapterLayer *l, char *scratch, uint64_t seed, int64_t step)
+static void backward_layer(const Layers *all, const AdapterLayer *l, Room *r)
 {
     const Backend *be = backend_get();
-    real *dw = l->weight->grad;
+    real *dw = all->of + l->weight->grad_offset, *dl, *dr;
     const real *mask, *left;
     Factors f;
-    Room room;
 
     if (l->kind == ADAPTER_FULL) {
-        memcpy(l->part[PART_VALUE]->grad, dw, l->weight->numel * sizeof *dw);
+        memcpy(all->own + l->part[PART_VALUE]->grad_offset, dw, l->weight->numel * sizeof *dw);
         return;
     }
-    lay_out(&room, scratch, a, l);
     f = factors_of(l);
-    mask = draw_mask(room.mask, a, l, seed, step);
+    dl = all->own + f.left->grad_offset;
+    dr = all->own + f.right->grad_offset;
+    mask = draw_mask(r->mask, all->a, l, all->seed, all->step);
     if (l->part[PART_MAGNITUDE]) {
-        lora_product(room.v, l, l->base, mask, room.kernel);
-        magnitudes_backward(dw, room.v, l, room.kernel);
+        lora_product(r->v, l, l->base, mask, r->kernel);
+        magnitudes_backward(dw, all->own + l->part[PART_MAGNITUDE]->grad_offset, r->v, l, r->kernel);
     }
     left = f.left->value;
     if (mask) {
-        mask_columns(room.left, left, mask, f.rows, l->rank);
-        left = room.left;
+        mask_columns(r->left, left, mask, f.rows, l->rank);
+        left = r->left;
     }
-    be->linear_bwd_data((Grad){f.left->grad, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols, room.kernel);
-    be->linear_bwd_weight((Grad){f.right->grad, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols, room.kernel);
+    be->linear_bwd_data((Grad){dl, 0}, dw, f.right->value, 1, f.rows, l->rank, f.cols, r->kernel);
+    be->linear_bwd_weight((Grad){dr, 0}, (Grad){NULL, 0}, left, dw, 1, f.rows, l->rank, f.cols, r->kernel);
     if (mask)
-        mask_columns(f.left->grad, f.left->grad, mask, f.rows, l->rank);
-    for (size_t i = 0; i < f.left->numel; i++)
-        f.left->grad[i] *= (real)l->scale;
-    for (size_t i = 0; i < f.right->numel; i++)
-        f.right->grad[i] *= (real)l->scale;
+        mask_columns(dl, dl, mask, f.rows, l->rank);
+    scale(dl, f.left->numel, l->scale);
+    scale(dr, f.right->numel, l->scale);
 }
 
 void adapter_apply(Adapter *a, uint64_t seed, int64_t step)
 {
-    for_layers(a, apply_layer, seed, step);
+    for_layers(&(Layers){.a = a, .work = apply_layer, .seed = seed, .step = step});
 }
 
-void adapter_backward(Adapter *a, uint64_t seed, int64_t step)
+void adapter_backward(const Adapter *a, real *own, real *of, int room, uint64_t seed, int64_t step)
 {
-    for_layers(a, backward_layer, seed, step);
+    for_layers(&(Layers){a, backward_layer, seed, step, own, of, room});
 }
 
 /* ---- merging ---- */

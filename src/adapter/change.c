@@ -265,7 +265,7 @@ void magnitudes_apply(real *v, const AdapterLayer *l, const real *base, void *sc
 }
 
 /* dW' becomes dD; dm = dW' . V/|V|, dV = m/|V| (dW' - V (dW' . V)/|V|^2). */
-void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *scratch)
+void magnitudes_backward(real *dw, real *dm, const real *v, const AdapterLayer *l, void *scratch)
 {
     const Channels c = channels_of(l->weight);
     const Param *m = l->part[PART_MAGNITUDE];
@@ -275,7 +275,7 @@ void magnitudes_backward(real *dw, const real *v, const AdapterLayer *l, void *s
     channel_dots(dot, dw, v, c);
     for (size_t o = 0; o < c.channels; o++) {
         const double by = magnitude_factor(m->value[o], square[o]);
-        m->grad[o] = (real)(dot[o] * magnitude_factor(1, square[o]));
+        dm[o] = (real)(dot[o] * magnitude_factor(1, square[o]));
         dot[o] *= square[o] > 0 ? -by / square[o] : 0;
         square[o] = by;
     }

@@ -5,7 +5,6 @@
 
 static struct Ranks {
     int count, me, sharing;
-    int *share, *at; /* (count): room for ranks_gather */
     RanksTraffic traffic;
 } ranks = {.count = 1, .sharing = 1};
 
@@ -93,14 +92,14 @@ int ranks_same(const char *what, const char *text, bool shown, Err *e)
     return 0;
 }
 
-void ranks_send(const void *p, size_t bytes, int to)
+void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
 {
-    (void)p, (void)bytes, (void)to;
+    (void)items, (void)bytes, (void)first;
 }
 
-void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx)
+void ranks_trade(const RanksPart *out, const RanksPart *in)
 {
-    (void)bytes, (void)from, (void)room, (void)use, (void)ctx;
+    (void)out, (void)in;
 }
 
 #else
@@ -115,6 +114,13 @@ void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx
 #include "sdlora/mem.h"
 
 #define YIELD_S 0.02
+
+/* Room, where there are several processes */
+static struct Room {
+    int *share, *at;           /* (count) */
+    RanksPart *out, *in;       /* (count) */
+    MPI_Request *on_their_way; /* (2 count) */
+} room;
 
 enum { TEXT = 160, TAG = 1, END_MS = 3000, MOST_BYTES = 1 << 30 /* a count of MPI is an int */ };
 
@@ -165,6 +171,18 @@ static uint64_t hash_words(char *const *words)
     return h;
 }
 
+static int make_room(Err *e)
+{
+    const size_t n = (size_t)ranks.count;
+
+    room.share = mem_alloc(n, sizeof *room.share, "the processes", e);
+    room.at = mem_alloc(n, sizeof *room.at, "the processes", e);
+    room.out = mem_alloc(n, sizeof *room.out, "the processes", e);
+    room.in = mem_alloc(n, sizeof *room.in, "the processes", e);
+    room.on_their_way = mem_alloc(2 * n, sizeof *room.on_their_way, "the processes", e);
+    return room.share && room.at && room.out && room.in && room.on_their_way ? 0 : -1;
+}
+
 int ranks_begin(char *const *words, const char *build, Err *e)
 {
     char text[TEXT];
@@ -175,9 +193,7 @@ int ranks_begin(char *const *words, const char *build, Err *e)
     MPI_Comm_rank(MPI_COMM_WORLD, &ranks.me);
     if (ranks.count == 1)
         return 0;
-    ranks.share = mem_alloc((size_t)ranks.count, sizeof *ranks.share, "the processes", e);
-    ranks.at = mem_alloc((size_t)ranks.count, sizeof *ranks.at, "the processes", e);
-    if (ranks_agree(ranks.share && ranks.at ? 0 : -1, e))
+    if (ranks_agree(make_room(e), e))
         return -1;
     ranks.sharing = count_sharing();
     snprintf(text, sizeof text, "%016llx", (unsigned long long)hash_words(words));
@@ -185,13 +201,13 @@ int ranks_begin(char *const *words, const char *build, Err *e)
 }
 
 /* MPI's own waiting keeps a core busy, which the awaited one may need. So: give way, and after a while sleep. */
-static void wait_for(MPI_Request *r)
+static void wait_for(MPI_Request *r, int n)
 {
     const struct timespec nap = {.tv_nsec = 200000};
     const double begin = clock_seconds();
     int done = 0;
 
-    for (MPI_Test(r, &done, MPI_STATUS_IGNORE); !done; MPI_Test(r, &done, MPI_STATUS_IGNORE))
+    for (MPI_Testall(n, r, &done, MPI_STATUSES_IGNORE); !done; MPI_Testall(n, r, &done, MPI_STATUSES_IGNORE))
         if (clock_seconds() - begin < YIELD_S)
             sched_yield();
         else
@@ -204,7 +220,7 @@ static void spread(void *p, size_t bytes, int r)
     MPI_Request q;
 
     MPI_Ibcast(p, (int)bytes, MPI_BYTE, r, MPI_COMM_WORLD, &q);
-    wait_for(&q);
+    wait_for(&q, 1);
 }
 
 /* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
@@ -229,8 +245,11 @@ void ranks_end(int status)
     if (ranks.count > 1 && !all_end(status == 0))
         MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();
-    mem_free(ranks.share);
-    mem_free(ranks.at);
+    mem_free(room.share);
+    mem_free(room.at);
+    mem_free(room.out);
+    mem_free(room.in);
+    mem_free(room.on_their_way);
 }
 
 static void took(double begin)
@@ -254,27 +273,73 @@ void ranks_broadcast(void *p, size_t bytes)
 void ranks_gather(void *items, size_t bytes, int n)
 {
     const double begin = clock_seconds();
-    int own = 0;
     MPI_Datatype item;
     MPI_Request q;
 
     if (ranks.count == 1)
         return;
     for (int r = 0, end; r < ranks.count; r++) {
-        ranks_deal(&ranks.at[r], &end, n, r);
-        ranks.share[r] = end - ranks.at[r];
+        ranks_deal(&room.at[r], &end, n, r);
+        room.share[r] = end - room.at[r];
     }
-    own = ranks.share[ranks.me];
-    MPI_Ibarrier(MPI_COMM_WORLD, &q);
-    wait_for(&q);
-    ranks.traffic.waiting += clock_seconds() - begin;
     MPI_Type_contiguous((int)bytes, MPI_BYTE, &item);
     MPI_Type_commit(&item);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, item, items, ranks.share, ranks.at, item, MPI_COMM_WORLD, &q);
-    wait_for(&q);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, item, items, room.share, room.at, item, MPI_COMM_WORLD, &q);
+    wait_for(&q, 1);
     MPI_Type_free(&item);
-    ranks.traffic.bytes += (int64_t)(n - own) * (int64_t)bytes;
+    ranks.traffic.bytes += (int64_t)(n - room.share[ranks.me]) * (int64_t)bytes;
+    ranks.traffic.waiting += clock_seconds() - begin;
     took(begin);
+}
+
+/* What is left of a part from `at` on, as far as one message takes it */
+static int left_of(const RanksPart *p, size_t at)
+{
+    return p->bytes > at ? (int)mem_min(p->bytes - at, MOST_BYTES) : 0;
+}
+
+/* All at once, each beginning with another one, so that they don't all send to the same. */
+static void trade_from(size_t at, const RanksPart *out, const RanksPart *in)
+{
+    int n = 0;
+
+    for (int k = 1; k < ranks.count; k++) {
+        const int r = (ranks.me + ranks.count - k) % ranks.count, bytes = left_of(&in[r], at);
+        if (bytes)
+            MPI_Irecv((char *)in[r].p + at, bytes, MPI_BYTE, r, TAG, MPI_COMM_WORLD, &room.on_their_way[n++]);
+        ranks.traffic.bytes += bytes;
+    }
+    for (int k = 1; k < ranks.count; k++) {
+        const int r = (ranks.me + k) % ranks.count, bytes = left_of(&out[r], at);
+        if (bytes)
+            MPI_Isend((const char *)out[r].p + at, bytes, MPI_BYTE, r, TAG, MPI_COMM_WORLD, &room.on_their_way[n++]);
+    }
+    wait_for(room.on_their_way, n);
+}
+
+void ranks_trade(const RanksPart *out, const RanksPart *in)
+{
+    const double begin = clock_seconds();
+    size_t most = 0;
+
+    for (int r = 0; r < ranks.count; r++)
+        if (r != ranks.me)
+            most = mem_max(most, mem_max(out[r].bytes, in[r].bytes));
+    for (size_t at = 0; at < most; at += MOST_BYTES)
+        trade_from(at, out, in);
+    took(begin);
+}
+
+void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
+{
+    if (ranks.count == 1)
+        return;
+    for (int r = 0; r < ranks.count; r++) {
+        room.in[r] = (RanksPart){(char *)items + first[r] * bytes, (first[r + 1] - first[r]) * bytes};
+        room.out[r] =
+            (RanksPart){(char *)items + first[ranks.me] * bytes, (first[ranks.me + 1] - first[ranks.me]) * bytes};
+    }
+    ranks_trade(room.out, room.in);
 }
 
 int64_t ranks_total(int64_t value)
@@ -285,7 +350,7 @@ int64_t ranks_total(int64_t value)
     if (ranks.count == 1)
         return value;
     MPI_Iallreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD, &q);
-    wait_for(&q);
+    wait_for(&q, 1);
     return sum;
 }
 
@@ -298,7 +363,7 @@ int ranks_largest(int value)
     if (ranks.count == 1)
         return value;
     MPI_Iallreduce(&value, &most, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD, &q);
-    wait_for(&q);
+    wait_for(&q, 1);
     took(begin);
     return most;
 }
@@ -351,39 +416,6 @@ int ranks_same(const char *what, const char *text, bool shown, Err *e)
     if (e)
         *e = here;
     return -1;
-}
-
-void ranks_send(const void *p, size_t bytes, int to)
-{
-    const double begin = clock_seconds();
-    MPI_Request q;
-
-    for (size_t at = 0; at < bytes; at += RANKS_PIECE) {
-        MPI_Isend((const char *)p + at, (int)mem_min(RANKS_PIECE, bytes - at), MPI_BYTE, to, TAG, MPI_COMM_WORLD, &q);
-        wait_for(&q);
-    }
-    took(begin);
-}
-
-/* While a piece is used, the next one comes. */
-void ranks_receive(size_t bytes, int from, void *room, RanksUseFn use, void *ctx)
-{
-    const double begin = clock_seconds();
-    char *half[2] = {room, (char *)room + RANKS_PIECE};
-    MPI_Request r[2];
-
-    if (bytes)
-        MPI_Irecv(half[0], (int)mem_min(RANKS_PIECE, bytes), MPI_BYTE, from, TAG, MPI_COMM_WORLD, &r[0]);
-    for (size_t at = 0, k = 0; at < bytes; at += RANKS_PIECE, k ^= 1) {
-        const size_t next = at + RANKS_PIECE;
-        if (next < bytes)
-            MPI_Irecv(half[k ^ 1], (int)mem_min(RANKS_PIECE, bytes - next), MPI_BYTE, from, TAG, MPI_COMM_WORLD,
-                      &r[k ^ 1]);
-        wait_for(&r[k]);
-        use(ctx, at, half[k], mem_min(RANKS_PIECE, bytes - at));
-    }
-    ranks.traffic.bytes += (int64_t)bytes;
-    took(begin);
 }
 
 #endif

@@ -8,8 +8,8 @@
  * `end`.) */
 #include "tree_sum.h"
 
-#include <assert.h>
 #include <sched.h>
+#include <string.h>
 
 #include "sdlora/backend.h"
 #include "sdlora/mem.h"
@@ -18,7 +18,7 @@
 
 typedef struct Waiting {
     real *slab;
-    int width; /* chunks that the sum spans, where all are there; 0: nothing waits */
+    int width; /* at which it has a neighbour: chunks that the sum spans, where all are there; 0: nothing waits */
 } Waiting;
 
 typedef struct Addition {
@@ -35,7 +35,11 @@ struct TreeSum {
     real *slabs;      /* (spare at most) */
     real **spare;     /* those of them that hold nothing */
     int n_spare;
-    void *room; /* where other processes' sums come in; NULL: there are none */
+    const UnetPart *parts; /* (processes) */
+    RanksPart *out, *in;   /* (processes) */
+    int *next;             /* (processes): the chunk that their next sum to be exchanged begins with */
+    Waiting *theirs;       /* (chunks): all processes' sums, of this one's part */
+    real *room;            /* where the others' come in */
 };
 
 static size_t grads_of(const ParamStore *s) /* which need not be sealed */
@@ -47,9 +51,36 @@ static size_t grads_of(const ParamStore *s) /* which need not be sealed */
     return n;
 }
 
-static bool is_shared(TreeSpan p)
+/* The width of the largest subtree of chunks that begins with chunk i and lies within the span: after tree_sum_finish
+ * it is one sum. */
+static int subtree_width(TreeSpan p, int i)
 {
-    return p.end - p.first < p.chunks;
+    int width = 1;
+
+    while (width < p.chunks && i % (2 * width) == 0 &&
+           (i + 2 * width <= p.end || p.end == p.chunks)) /* the last one is not whole */
+        width *= 2;
+    return width;
+}
+
+/* How many sums the other processes have when each has added up its own. */
+static int sums_of_others(TreeSpan p)
+{
+    int n = 0;
+
+    for (int r = 0; r < ranks_count(); r++) {
+        TreeSpan other = p;
+        ranks_deal(&other.first, &other.end, p.chunks, r);
+        for (int i = other.first; i < other.end && r != ranks_me(); i += subtree_width(other, i))
+            n++;
+    }
+    return n;
+}
+
+static size_t room_reals(TreeSpan p, const UnetPart *parts)
+{
+    const UnetPart own = parts ? parts[ranks_me()] : (UnetPart){0, 0};
+    return (size_t)sums_of_others(p) * (own.to - own.from);
 }
 
 static int spare_slabs(TreeSpan p, int workers)
@@ -59,18 +90,31 @@ static int spare_slabs(TreeSpan p, int workers)
 
     while ((own - 1) >> digits > 0)
         digits++;
-    most = (is_shared(p) ? 2 * digits : digits) + workers - 1;
+    most = (own < p.chunks ? 2 * digits : digits) + workers - 1;
     return own < 1 ? 0 : own - 1 < most ? own - 1 : most;
 }
 
-size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, int workers)
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, const UnetPart *parts, int workers)
 {
     if (!store)
         return 0;
-    return (size_t)spare_slabs(p, workers) * grads_of(store) * sizeof(real) + (is_shared(p) ? 2 * RANKS_PIECE : 0);
+    return ((size_t)spare_slabs(p, workers) * grads_of(store) + room_reals(p, parts)) * sizeof(real);
 }
 
-TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, int workers, Err *e)
+static int make_room(TreeSum *s, const UnetPart *parts, Err *e)
+{
+    const size_t processes = (size_t)ranks_count(), chunks = (size_t)s->span.chunks;
+
+    s->parts = parts;
+    s->out = mem_alloc(processes, sizeof *s->out, "the sum of gradients", e);
+    s->in = mem_alloc(processes, sizeof *s->in, "the sum of gradients", e);
+    s->next = mem_alloc(processes, sizeof *s->next, "the sum of gradients", e);
+    s->theirs = mem_alloc(chunks, sizeof *s->theirs, "the sum of gradients", e);
+    s->room = mem_alloc(room_reals(s->span, parts), sizeof *s->room, "the sum of gradients", e);
+    return s->out && s->in && s->next && s->theirs && s->room ? 0 : -1;
+}
+
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers, Err *e)
 {
     TreeSum *s = mem_alloc(1, sizeof *s, "the sum of gradients", e);
     const size_t spare = (size_t)spare_slabs(span, workers);
@@ -83,10 +127,9 @@ TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, int workers, Err *
     s->store = store;
     s->waiting = mem_alloc((size_t)span.chunks, sizeof *s->waiting, "the sum of gradients", e);
     s->left = mem_alloc((size_t)span.chunks, sizeof *s->left, "the sum of gradients", e);
-    s->room = is_shared(span) ? mem_alloc(2, RANKS_PIECE, "the sum of gradients", e) : NULL;
     s->spare = mem_alloc(spare + 1, sizeof *s->spare, "the sum of gradients", e);
     s->slabs = mem_alloc(spare, store->n_grads * sizeof *s->slabs, "the sum of gradients", e);
-    if (!s->waiting || !s->left || !s->spare || !s->slabs || (is_shared(span) && !s->room)) {
+    if (!s->waiting || !s->left || !s->spare || !s->slabs || (parts && make_room(s, parts, e))) {
         tree_sum_free(s);
         return NULL;
     }
@@ -105,6 +148,10 @@ void tree_sum_free(TreeSum *s)
     mem_free(s->left);
     mem_free(s->spare);
     mem_free(s->slabs);
+    mem_free(s->out);
+    mem_free(s->in);
+    mem_free(s->next);
+    mem_free(s->theirs);
     mem_free(s->room);
     mem_free(s);
 }
@@ -175,69 +222,111 @@ static int next_width(const TreeSum *s, int own, int width)
 
 enum { PIECE = 4096 }; /* elements for a thread at a time */
 
-static void add_piece(const void *sum, int piece, int thread)
+typedef struct Additions {
+    const Addition *of;
+    int n;
+    size_t reals; /* of each */
+} Additions;
+
+static void add_piece(const void *additions, int piece, int thread)
 {
-    const TreeSum *s = sum;
-    const size_t from = (size_t)piece * PIECE, len = mem_min(PIECE, s->store->n_grads - from);
+    const Additions *a = additions;
+    const size_t from = (size_t)piece * PIECE, len = mem_min(PIECE, a->reals - from);
 
     (void)thread;
-    for (int i = 0; i < s->n_left; i++)
-        backend_get()->axpby(s->left[i].to + from, s->left[i].from + from, len, 1, 1);
+    for (int i = 0; i < a->n; i++)
+        backend_get()->axpby(a->of[i].to + from, a->of[i].from + from, len, 1, 1);
 }
 
-void tree_sum_finish(TreeSum *s)
+/* All neighbours among those (chunks) that wait become one, as far as they are there; so many reals each. What was
+ * added is left in s->left. */
+static void add_up(TreeSum *s, Waiting *w, size_t reals)
 {
     s->n_left = 0;
-    for (int width = 1; s->store && width < s->span.chunks; width *= 2)
+    for (int width = 1; width < s->span.chunks; width *= 2)
         for (int own = 0; own + width < s->span.chunks; own += 2 * width) {
-            Waiting *a = &s->waiting[own], *b = &s->waiting[own + width];
+            Waiting *a = &w[own], *b = &w[own + width];
             if (a->width != width || b->width != width)
                 continue;
             s->left[s->n_left++] = (Addition){a->slab, b->slab};
-            s->spare[s->n_spare++] = b->slab;
             b->width = 0;
             a->width = next_width(s, own, 2 * width);
         }
     if (s->n_left > 0)
-        threads_each((int)((s->store->n_grads + PIECE - 1) / PIECE), add_piece, s);
+        threads_each((int)((reals + PIECE - 1) / PIECE), add_piece, &(Additions){s->left, s->n_left, reals});
 }
 
-/* A part of another process's sum to one of ours. */
-static void add_part(void *slab, size_t at, const void *part, size_t len)
+void tree_sum_finish(TreeSum *s)
 {
-    backend_get()->axpby((real *)slab + at / sizeof(real), part, len / sizeof(real), 1, 1);
+    if (!s->store)
+        return;
+    add_up(s, s->waiting, s->store->n_grads);
+    for (int i = 0; i < s->n_left; i++)
+        s->spare[s->n_spare++] = s->left[i].from;
 }
 
-/* The sums that begin with chunks own and own + width, whoever has them, become one. */
-static void join_two(TreeSum *s, int own, int width)
+/* Of the sum that begins with chunk i each process gets its part. */
+static void give(TreeSum *s, int i)
 {
-    const int left = ranks_owner(own, s->span.chunks), right = ranks_owner(own + width, s->span.chunks);
-    const size_t bytes = s->store->n_grads * sizeof(real);
-    Waiting *a = &s->waiting[own], *b = &s->waiting[own + width];
+    real *slab = i == 0 ? s->store->grads : s->waiting[i].slab;
+    const UnetPart own = s->parts[ranks_me()];
 
-    if (left == ranks_me() && right == ranks_me()) {
-        if (a->width != width || b->width != width) /* added before they went on */
-            return;
-        backend_get()->axpby(a->slab, b->slab, s->store->n_grads, 1, 1);
-    } else if (left == ranks_me()) {
-        assert(a->width == width);
-        ranks_receive(bytes, right, s->room, add_part, a->slab);
-    } else if (right == ranks_me()) {
-        assert(b->width == width);
-        ranks_send(b->slab, bytes, left);
+    for (int r = 0; r < ranks_count(); r++) {
+        const UnetPart p = s->parts[r];
+        s->out[r] = (RanksPart){slab + p.from, (p.to - p.from) * sizeof(real)};
     }
-    if (right == ranks_me()) {
-        s->spare[s->n_spare++] = b->slab;
-        b->width = 0;
-    }
-    if (left == ranks_me())
-        a->width = next_width(s, own, 2 * width);
+    s->theirs[i].slab = slab + own.from;
+    s->waiting[i].width = 0;
+    if (i > 0)
+        s->spare[s->n_spare++] = slab;
 }
 
-/* All processes go through the tree in this order, so each finds the other one waiting for it, or on its way. */
+/* The next sum of each process that has one more goes to all the others. False: no one had. */
+static bool exchange(TreeSum *s, real **room)
+{
+    const size_t reals = s->parts[ranks_me()].to - s->parts[ranks_me()].from;
+    bool any = false;
+
+    for (int r = 0; r < ranks_count(); r++)
+        s->out[r] = s->in[r] = (RanksPart){NULL, 0};
+    for (int r = 0; r < ranks_count(); r++) {
+        const int i = s->next[r];
+        TreeSpan p = s->span;
+        int width;
+        ranks_deal(&p.first, &p.end, p.chunks, r);
+        if (i >= p.end)
+            continue;
+        any = true;
+        width = subtree_width(p, i);
+        s->next[r] = i + width;
+        s->theirs[i] = (Waiting){*room, next_width(s, i, width)};
+        if (r == ranks_me()) {
+            give(s, i);
+            continue;
+        }
+        s->in[r] = (RanksPart){*room, reals * sizeof(real)};
+        *room += reals;
+    }
+    if (any)
+        ranks_trade(s->out, s->in);
+    return any;
+}
+
 void tree_sum_join(TreeSum *s)
 {
-    for (int width = 1; s->room && width < s->span.chunks; width *= 2)
-        for (int own = 0; own + width < s->span.chunks; own += 2 * width)
-            join_two(s, own, width);
+    const UnetPart own = s->parts ? s->parts[ranks_me()] : (UnetPart){0, 0};
+    real *room = s->room, *sum = s->parts ? s->store->grads + own.from : NULL;
+    int end;
+
+    if (!s->parts)
+        return;
+    for (int i = 0; i < s->span.chunks; i++)
+        s->theirs[i].width = 0;
+    for (int r = 0; r < ranks_count(); r++)
+        ranks_deal(&s->next[r], &end, s->span.chunks, r);
+    while (exchange(s, &room))
+        ;
+    add_up(s, s->theirs, own.to - own.from);
+    if (s->theirs[0].slab != sum)
+        memcpy(sum, s->theirs[0].slab, (own.to - own.from) * sizeof *sum);
 }

@@ -4,7 +4,7 @@
 #ifndef MODEL_TREE_SUM_H
 #define MODEL_TREE_SUM_H
 
-#include "sdlora/param.h"
+#include "sdlora/model.h"
 
 typedef struct TreeSum TreeSum;
 
@@ -15,11 +15,11 @@ typedef struct TreeSpan {
 } TreeSpan;
 
 /* For so many threads that work side by side. store: of whose weights gradients are summed up, into its own; NULL: only
- * hands out chunks. */
-TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, int workers, Err *e);
+ * hands out chunks. parts: of tree_sum_join, borrowed; NULL: there are no others. */
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers, Err *e);
 void tree_sum_free(TreeSum *s);
 /* Memory that a sum with a store takes beside the store's own gradients. */
-size_t tree_sum_bytes(const ParamStore *store, TreeSpan span, int workers);
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers);
 
 void tree_sum_start(TreeSum *s);
 /* The next chunk below `end`, and into *slab where its gradient belongs (NULL without a store); `end`: there is
@@ -29,8 +29,8 @@ int tree_sum_next(TreeSum *s, real **slab, int end);
 void tree_sum_add(TreeSum *s, int i, real *slab);
 /* To be called by one thread when all chunks that were handed out are done. */
 void tree_sum_finish(TreeSum *s);
-/* After that, where processes share the chunks: what is still to be added lies with different ones. The whole sum comes
- * into the store of process 0. */
+/* After that, where processes share the chunks: each gets its part of the sums that the others have, and adds them up,
+ * along the same tree. So in the store is the whole sum there, and nothing of use elsewhere. */
 void tree_sum_join(TreeSum *s);
 
 #endif

@@ -46,10 +46,27 @@ static TreeSpan span_of(const UnetChunks *c)
     return (TreeSpan){c->chunks, c->first, c->end};
 }
 
-/* Whose gradients are added up; NULL: nobody's, or there is nothing to add. */
-static const ParamStore *summed(const UnetChunks *c, const Model *m, const UnetOptions *o)
+/* Whose gradients are added up; NULL: nobody's */
+static const ParamStore *summed(const Model *m, const UnetOptions *o)
 {
-    return !o->train || c->chunks == 1 ? NULL : m->params;
+    return !o->train ? NULL : o->summed ? o->summed : m->params;
+}
+
+static size_t sum_bytes(const UnetChunks *c, const Model *m, const UnetOptions *o)
+{
+    const size_t others = o->train && o->summed ? (size_t)(c->n_workers - 1) * m->params->n_grads : 0;
+    return others * sizeof(real) + tree_sum_bytes(summed(m, o), span_of(c), o->parts, c->n_workers);
+}
+
+static int build_sum(UnetChunks *c, const Model *m, const UnetOptions *o, Err *e)
+{
+    c->summed = summed(m, o);
+    c->sum_bytes = sum_bytes(c, m, o);
+    if (c->summed && c->summed != m->params &&
+        !(c->grads = mem_alloc((size_t)c->n_workers - 1, m->params->n_grads * sizeof *c->grads, "the gradients", e)))
+        return -1;
+    c->tree = tree_sum_new(c->summed, span_of(c), o->parts, c->n_workers, e);
+    return c->tree ? 0 : -1;
 }
 
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e)
@@ -72,10 +89,7 @@ int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, 
     part.n = own_rest(c);
     if (!status && part.n)
         status = unet_build(&c->rest, m, &part, e);
-    if (!status && !(c->tree = tree_sum_new(summed(c, m, o), span_of(c), c->n_workers, e)))
-        status = -1;
-    c->sum_bytes = tree_sum_bytes(summed(c, m, o), span_of(c), c->n_workers);
-    return status;
+    return status ? status : build_sum(c, m, o, e);
 }
 
 static int measure(size_t *bytes, Model *m, const UnetOptions *o, Err *e)
@@ -105,7 +119,7 @@ int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk
     part.n = c.chunk;
     if (measure(bytes, m, &part, e))
         return -1;
-    *bytes += tree_sum_bytes(summed(&c, m, o), span_of(&c), c.n_workers);
+    *bytes += sum_bytes(&c, m, o);
     if (c.n_workers == 1 && !own_rest(&c))
         return 0;
     /* a twin that only says that there is one */
@@ -135,6 +149,7 @@ void unet_chunks_free(UnetChunks *c)
             unet_free(&c->workers[i]);
     mem_free(c->workers);
     mem_free(c->values);
+    mem_free(c->grads);
     tree_sum_free(c->tree);
     *c = (UnetChunks){.workers = NULL};
 }
@@ -156,14 +171,18 @@ void unet_chunks_trained_weights_changed(UnetChunks *c)
         graph_trained_weights_changed(c->rest.g);
 }
 
-/* Chunk i, with its gradient where there are several to be added up. */
+/* Chunk i, with its gradient */
 static void work_off(UnetChunks *c, int i, int worker, real *slab, ChunkFn work, void *ctx)
 {
     const int first = i * c->chunk;
     Unet *u = c->n - first < c->chunk ? &c->rest : &c->workers[worker];
+    const ParamStore *own = u->model->params;
 
-    if (slab)
-        graph_grads_to(u->g, slab);
+    if (slab) {
+        u->sum = slab;
+        u->grads = c->summed == own ? slab : worker == 0 ? own->grads : c->grads + (size_t)(worker - 1) * own->n_grads;
+        graph_grads_to(u->g, u->grads);
+    }
     c->values[i] = work(ctx, u, first, worker);
     if (slab)
         tree_sum_add(c->tree, i, slab);

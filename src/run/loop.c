@@ -191,6 +191,8 @@ static int one_step(State *s, Err *e)
     milestone = r.step % (epochs_together(l) * trainer_steps_per_epoch(l->trainer)) == 0;
     last = r.step == trainer_total_steps(l->trainer);
     s->signal = ranks_largest(loop_signal(&l->observer));
+    if (milestone || last || s->signal || due(l->config->save_every, &r, milestone, epochs_together(l)))
+        trainer_gather(l->trainer);
     if ((milestone || last) && l->validate && validate(&val_loss, l, r.step, e))
         return -1;
     if (l->observer.step)
@@ -239,5 +241,6 @@ int loop_run(const Loop *l, Err *e)
     }
     if (step >= total)
         return 0;
+    trainer_gather(l->trainer);
     return ranks_agree(save_unsaved(&s, step, e), e) ? -1 : s.signal;
 }

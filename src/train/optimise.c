@@ -1,116 +1,211 @@
 /* The change of the weights that ends a step: see trainer_private.h. Clipping, then Adam (Kingma & Ba 2015) with
  * decoupled weight decay (Loshchilov & Hutter 2019), or Muon (backend.h) for matrices and Adam for the rest, and the
- * moving average. */
+ * moving average. Weights are changed in units, side by side: a matrix of Muon's, or a piece of a parameter. Processes
+ * share the units, in the order of the slab and by what they cost; then all get the new weights, but the moments and
+ * the average of a unit stay where they are. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "sdlora/mem.h"
+#include "sdlora/ranks.h"
 #include "sdlora/threads.h"
 #include "trainer_private.h"
 
-enum { LEAST_SIDE = 8 }; /* matrices with fewer inputs or outputs have too few directions: the picture's convolutions */
+enum {
+    PIECE = 1 << 14,
+    LEAST_SIDE = 8
+}; /* matrices with fewer inputs or outputs have too few directions: the picture's convolutions */
 static const double MOMENTUM = 0.95; /* Jordan et al. 2024 */
 
 /* The matrix that a weight is, in its inner layout: its sides, or false where it is none, or one that Muon leaves. */
-static bool matrix_of(const Param *p, int *rows, int *cols)
+static bool matrix_of(const Trainer *t, const Param *p, int *rows, int *cols)
 {
     const int *d = p->file_shape.d;
 
-    if (p->kind != PARAM_WEIGHT || p->use == USE_OTHER || p->use == USE_TABLE || d[0] < LEAST_SIDE || d[1] < LEAST_SIDE)
+    if (t->c.optimizer != OPTIMIZER_MUON || p->kind != PARAM_WEIGHT || p->use == USE_OTHER || p->use == USE_TABLE ||
+        d[0] < LEAST_SIDE || d[1] < LEAST_SIDE)
         return false;
     *cols = p->layout == LAYOUT_CONV ? d[0] : p->layout == LAYOUT_CONVT2 ? 4 * d[1] : d[1];
     *rows = (int)(shape_numel(p->file_shape) / (size_t)*cols);
     return true;
 }
 
-static int by_size(const void *a, const void *b)
+/* The units of all weights into *units (NULL: only counts them), in the order of the slab; how many. */
+static int list_units(Unit *units, const Trainer *t)
 {
-    const Param *p = *(Param *const *)a, *q = *(Param *const *)b;
-    return p->numel != q->numel ? (p->numel < q->numel ? 1 : -1) : (p->offset > q->offset) - (p->offset < q->offset);
+    const ParamStore *s = t->trained;
+    int n = 0, rows, cols;
+
+    for (int i = 0; i < s->count; i++) {
+        const Param *p = s->items[i];
+        const bool whole = matrix_of(t, p, &rows, &cols);
+        for (size_t at = 0, len; p->kind == PARAM_WEIGHT && at < p->numel; at += len) {
+            len = whole ? p->numel : mem_min(PIECE, p->numel - at);
+            if (units)
+                units[n] = (Unit){p->offset + at, len, whole ? rows : 0, whole ? cols : 0};
+            n++;
+        }
+    }
+    return n;
+}
+
+/* About how long it takes, in multiply-adds of a matrix's product: of these there are 6 for each element and row of the
+ * shorter side, and what Adam does with an element takes as long as some 30. */
+static int64_t cost(const Unit *u)
+{
+    const int side = u->rows < u->cols ? u->rows : u->cols;
+    return (int64_t)u->numel * (6 * side + 30);
+}
+
+static int by_cost(const void *a, const void *b)
+{
+    const Unit *p = a, *q = b;
+    return cost(p) != cost(q) ? (cost(p) < cost(q) ? 1 : -1) : (p->at > q->at) - (p->at < q->at);
+}
+
+/* Scratch memory of one thread */
+static size_t scratch_of(const Trainer *t)
+{
+    const ParamStore *s = t->trained;
+    size_t most = mem_align_up(t->be->sumsq_scratch(BACKEND_SUM, 1));
+    int rows, cols;
+
+    for (int i = 0; i < s->count; i++)
+        if (matrix_of(t, s->items[i], &rows, &cols))
+            most = mem_max(most, mem_align_up(t->be->muon_scratch(rows, cols)));
+    return most;
+}
+
+static size_t sums_of(size_t weights)
+{
+    return (weights + BACKEND_SUM - 1) / BACKEND_SUM;
 }
 
 size_t optimiser_bytes(const Trainer *t)
 {
-    const ParamStore *s = t->trained;
-    size_t most = 0;
-    int rows, cols, n = 0;
+    size_t weights = 0;
 
-    for (int i = 0; t->c.optimizer == OPTIMIZER_MUON && i < s->count; i++)
-        if (matrix_of(s->items[i], &rows, &cols)) {
-            most = mem_max(most, t->be->muon_scratch(rows, cols));
-            n++;
-        }
-    return (size_t)n * sizeof(Param *) + (size_t)(n < threads_count() ? n : threads_count()) * mem_align_up(most);
+    for (int i = 0; i < t->trained->count; i++)
+        weights += t->trained->items[i]->kind == PARAM_WEIGHT ? t->trained->items[i]->numel : 0;
+    return (size_t)list_units(NULL, t) * sizeof(Unit) + (size_t)threads_count() * scratch_of(t) +
+           sums_of(weights) * sizeof(double);
+}
+
+/* Where in the slab each process's units begin, of n: who has the middle of a unit, of all costs in a row, does it. */
+static void deal(size_t *shares, const Unit *units, int n, size_t weights)
+{
+    const int processes = ranks_count();
+    int64_t all = 0, before = 0;
+    int r = 0;
+
+    for (int i = 0; i < n; i++)
+        all += cost(&units[i]);
+    for (int i = 0; i < n; before += cost(&units[i++]))
+        for (const int64_t owner = (before + cost(&units[i]) / 2) * processes / all; r <= owner; r++)
+            shares[r] = units[i].at;
+    for (; r <= processes; r++)
+        shares[r] = weights;
+}
+
+/* What follows from the shares: the sums of squares that a process makes, and of the gradient what it needs for both.
+ * A sum over the border of two shares is of the second. */
+static void follow(Trainer *t)
+{
+    const int processes = ranks_count();
+
+    for (int r = 0; r < processes; r++)
+        t->first_sum[r] = t->shares[r] / BACKEND_SUM;
+    t->first_sum[processes] = sums_of(t->trained->n_weights);
+    for (int r = 0; r < processes; r++)
+        t->parts[r] = (UnetPart){t->first_sum[r] * BACKEND_SUM, t->shares[r + 1]};
+}
+
+/* Of all units only those of this process stay, the longest work first. */
+static void take_units(Trainer *t, int n)
+{
+    const int me = ranks_me();
+
+    for (int i = 0; i < n; i++)
+        if (t->units[i].at >= t->shares[me] && t->units[i].at < t->shares[me + 1])
+            t->units[t->n_units++] = t->units[i];
+    qsort(t->units, (size_t)t->n_units, sizeof *t->units, by_cost);
 }
 
 int optimiser_init(Trainer *t, Err *e)
 {
-    const ParamStore *s = t->trained;
-    int rows, cols;
+    const size_t processes = (size_t)ranks_count(), weights = t->trained->n_weights;
+    const int n = list_units(NULL, t);
 
-    if (t->c.optimizer != OPTIMIZER_MUON)
-        return 0;
-    if (!(t->matrices = mem_alloc((size_t)s->count + 1, sizeof(Param *), "the optimiser", e)))
+    t->units = mem_alloc((size_t)n, sizeof *t->units, "the optimiser", e);
+    t->shares = mem_alloc(processes + 1, sizeof *t->shares, "the optimiser", e);
+    t->first_sum = mem_alloc(processes + 1, sizeof *t->first_sum, "the optimiser", e);
+    t->parts = mem_alloc(processes, sizeof *t->parts, "the optimiser", e);
+    t->sums = mem_alloc(sums_of(weights), sizeof *t->sums, "the optimiser", e);
+    t->scratch_each = scratch_of(t);
+    t->scratch = mem_alloc((size_t)threads_count(), t->scratch_each, "the optimiser", e);
+    if (!t->units || !t->shares || !t->first_sum || !t->parts || !t->sums || !t->scratch)
         return -1;
-    for (int i = 0; i < s->count; i++)
-        if (matrix_of(s->items[i], &rows, &cols)) {
-            t->matrices[t->n_matrices++] = s->items[i];
-            t->muon_scratch_each = mem_max(t->muon_scratch_each, mem_align_up(t->be->muon_scratch(rows, cols)));
-        }
-    qsort(t->matrices, (size_t)t->n_matrices, sizeof(Param *), by_size); /* the longest work first */
-    t->muon_workers = t->n_matrices < threads_count() ? t->n_matrices : threads_count();
-    t->muon_scratch = mem_alloc((size_t)t->muon_workers + 1, t->muon_scratch_each + MEM_ALIGN, "the optimiser", e);
-    return t->muon_scratch ? 0 : -1;
+    list_units(t->units, t);
+    deal(t->shares, t->units, n, weights);
+    follow(t);
+    take_units(t, n);
+    return 0;
 }
 
 void optimiser_free(Trainer *t)
 {
-    mem_free(t->matrices);
-    mem_free(t->muon_scratch);
+    mem_free(t->units);
+    mem_free(t->shares);
+    mem_free(t->first_sum);
+    mem_free(t->parts);
+    mem_free(t->sums);
+    mem_free(t->scratch);
 }
 
-typedef struct MuonJob {
+/* ---- the norm of the gradient ---- */
+
+static void square(const void *trainer, int i, int thread)
+{
+    const Trainer *t = trainer;
+    const size_t j = t->first_sum[ranks_me()] + (size_t)i, from = j * BACKEND_SUM;
+
+    t->sums[j] = t->be->sumsq(t->trained->grads + from, mem_min(BACKEND_SUM, t->trained->n_weights - from),
+                              t->scratch + (size_t)thread * t->scratch_each);
+}
+
+double optimiser_norm(const Trainer *t)
+{
+    const size_t *first = t->first_sum + ranks_me();
+    double sum = 0;
+
+    threads_each((int)(first[1] - first[0]), square, t);
+    ranks_gather_shares(t->sums, sizeof *t->sums, t->first_sum);
+    for (size_t j = 0; j < sums_of(t->trained->n_weights); j++)
+        sum += t->sums[j];
+    return sqrt(sum);
+}
+
+/* ---- the update ---- */
+
+typedef struct Update {
     const Trainer *t;
-    MuonStep s;
-} MuonJob;
+    AdamStep adam;
+    MuonStep muon;
+} Update;
 
-static void muon_matrix(const void *ctx, int i, int thread)
+static void change_unit(const void *update, int i, int thread)
 {
-    const MuonJob *job = ctx;
-    const Trainer *t = job->t;
-    const Param *p = t->matrices[i];
-    const ParamStore *s = t->trained;
-    int rows, cols;
+    const Update *u = update;
+    const Trainer *t = u->t;
+    const Unit *unit = &t->units[i];
+    const size_t at = unit->at;
+    real *w = t->trained->values + at, *ema = t->ema ? t->ema + at : NULL, *g = t->trained->grads + at;
 
-    matrix_of(p, &rows, &cols);
-    t->be->muon(s->values + p->offset, t->m + p->offset, t->ema ? t->ema + p->offset : NULL, s->grads + p->grad_offset,
-                rows, cols, job->s, t->muon_scratch + (size_t)thread * t->muon_scratch_each);
-}
-
-/* All weights from `from` to `to` of the slabs. */
-static void adam_range(const Trainer *t, size_t from, size_t to, AdamStep s)
-{
-    const ParamStore *p = t->trained;
-
-    if (to > from)
-        t->be->adam(p->values + from, t->m + from, t->v + from, t->ema ? t->ema + from : NULL, p->grads + from,
-                    to - from, s);
-}
-
-/* What lies between the matrices, which stand in the slabs in the order of declaration. */
-static void adam_rest(const Trainer *t, AdamStep s)
-{
-    size_t from = 0;
-    int rows, cols;
-
-    for (int i = 0; i < t->trained->count; i++) {
-        const Param *p = t->trained->items[i];
-        if (!matrix_of(p, &rows, &cols))
-            continue;
-        adam_range(t, from, p->offset, s);
-        from = p->offset + p->numel;
-    }
-    adam_range(t, from, t->trained->n_weights, s);
+    if (unit->rows)
+        t->be->muon(w, t->m + at, ema, g, unit->rows, unit->cols, u->muon,
+                    t->scratch + (size_t)thread * t->scratch_each);
+    else
+        t->be->adam(w, t->m + at, t->v + at, ema, g, unit->numel, u->adam);
 }
 
 void optimiser_step(Trainer *t, double lr, double norm)
@@ -128,13 +223,17 @@ void optimiser_step(Trainer *t, double lr, double norm)
         .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
         .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
     };
-    const MuonJob job = {t, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}};
+    const Update u = {t, s, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}};
 
-    if (c->optimizer == OPTIMIZER_MUON) {
-        threads_each(t->n_matrices, muon_matrix, &job);
-        adam_rest(t, s);
-    } else {
-        adam_range(t, 0, t->trained->n_weights, s);
-    }
+    threads_each(t->n_units, change_unit, &u);
+    ranks_gather_shares(t->trained->values, sizeof(real), t->shares);
     trainer_weights_changed(t);
+}
+
+void trainer_gather(Trainer *t)
+{
+    ranks_gather_shares(t->m, sizeof(real), t->shares);
+    ranks_gather_shares(t->v, sizeof(real), t->shares);
+    if (t->ema)
+        ranks_gather_shares(t->ema, sizeof(real), t->shares);
 }

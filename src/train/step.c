@@ -1,18 +1,20 @@
 /* One step of training: see train.h. The batch passes through the network in micro-batches, side by side, and their
- * gradients are added up (unet_chunks_run); then the weights are changed (optimise.c). Several processes share the
- * micro-batches, and each changes its own weights, by the same gradient. A step is a pure function of (seed, its
- * number, data, state). */
+ * gradients, or those of the adapter that follow from them, are added up (unet_chunks_run); then the weights are
+ * changed (optimise.c). Several processes share the micro-batches, and then the weights. A step is a pure function of
+ * (seed, its number, data, state). */
 #include "trainer_private.h"
 
 #include <math.h>
 
-#include "sdlora/ranks.h"
-
 static double train_chunk(void *ctx, Unet *u, int first, int worker)
 {
-    batch_fill(u, ctx, first, worker);
+    const Trainer *t = ctx;
+
+    batch_fill(u, t, first, worker);
     graph_forward(u->g);
     graph_backward(u->g);
+    if (t->adapter)
+        adapter_backward(t->adapter, u->sum, u->grads, worker, t->c.seed, t->step);
     return u->g->loss_value;
 }
 
@@ -42,10 +44,7 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
     if (t->adapter && t->adapter->config.dropout > 0)
         adapter_apply(t->adapter, t->c.seed, t->step);
     loss = unet_chunks_run(&t->net, train_chunk, t);
-    if (t->adapter && ranks_me() == 0) /* who has the sum */
-        adapter_backward(t->adapter, t->c.seed, t->step);
-    ranks_broadcast(t->trained->grads, t->trained->n_weights * sizeof(real));
-    norm = sqrt(t->be->sumsq(t->trained->grads, t->trained->n_weights, t->sumsq_scratch));
+    norm = optimiser_norm(t);
     t->unusable = !isfinite(loss) || !isfinite(norm);
     if (t->unusable)
         return err_set(e, ERR_DIVERGED,
@@ -53,8 +52,6 @@ int trainer_step(Trainer *t, StepReport *r, Err *e)
                        isfinite(loss) ? "gradient" : "loss", (long long)t->step + 1);
     optimiser_step(t, lr, norm);
     t->step++;
-    if (t->c.mixed_machines) /* whose weights would drift apart */
-        trainer_share(t);
     trainer_facts(t)->steps = t->step;
     trainer_facts(t)->val_loss = NAN;
     *r = (StepReport){t->step, (int)((t->step - 1) / trainer_steps_per_epoch(t)) + 1, loss, lr, norm};

@@ -38,7 +38,9 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .loss_scale = 1.0 / ((double)batch * (double)t->values),
                          .conv = t->c.conv,
                          .precision = t->c.precision,
-                         .dealt = true};
+                         .dealt = true,
+                         .summed = t->adapter ? t->trained : NULL,
+                         .parts = ranks_count() > 1 ? t->parts : NULL};
 }
 
 UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)
@@ -80,12 +82,11 @@ static int allocate_slabs(Trainer *t, Err *e)
     t->v = mem_alloc(n, sizeof(real), "the optimiser", e);
     t->ema = t->c.ema > 0 ? mem_alloc(n, sizeof(real), "the moving average", e) : NULL;
     t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
-    t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n, threads_count()), 1, "scratch memory", e);
     t->buffer = mem_alloc(workers * 2, t->values * sizeof *t->buffer, "a batch", e);
     if (t->c.augment)
         t->augmented = mem_alloc(workers, t->values, "a batch", e);
     t->timesteps = mem_alloc(workers, (size_t)t->micro * sizeof *t->timesteps, "a batch", e);
-    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps ||
+    if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->buffer || !t->timesteps ||
         (t->c.augment && !t->augmented))
         return -1;
     if (t->ema)
@@ -152,9 +153,9 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
     images_count(&t->train, train, train->n, &model->config);
     if (val)
         images_count(&t->val, val, c->val_images, &model->config);
-    if (check_fit(t, train, val, e) || (adapter && adapter_attach(adapter, e)) || trainer_check_memory(t, e) ||
-        images_load(&t->train, train, size, e) || (t->val.n && images_load(&t->val, val, size, e)) ||
-        build_networks(t, e) || allocate_slabs(t, e) || optimiser_init(t, e)) {
+    if (check_fit(t, train, val, e) || (adapter && adapter_attach(adapter, e)) || optimiser_init(t, e) ||
+        trainer_check_memory(t, e) || images_load(&t->train, train, size, e) ||
+        (t->val.n && images_load(&t->val, val, size, e)) || build_networks(t, e) || allocate_slabs(t, e)) {
         trainer_free(t);
         return NULL;
     }
@@ -179,7 +180,6 @@ void trainer_free(Trainer *t)
     mem_free(t->buffer);
     mem_free(t->augmented);
     mem_free(t->timesteps);
-    mem_free(t->sumsq_scratch);
     mem_free(t);
 }
 

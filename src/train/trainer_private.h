@@ -12,6 +12,11 @@ typedef struct Images {    /* at the model's size */
     size_t hw, channels;
 } Images;
 
+typedef struct Unit { /* a part of the trained weights that one thread changes at once */
+    size_t at, numel;
+    int rows, cols; /* of Muon's matrix; 0: Adam's */
+} Unit;
+
 struct Trainer {
     TrainConfig c;
     Model *model;
@@ -25,11 +30,15 @@ struct Trainer {
     size_t values;        /* of an image */
     real *m, *v, *ema;    /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
-    Param **matrices; /* what Muon optimises, the largest first; owned */
-    int n_matrices, muon_workers;
-    char *muon_scratch; /* (muon_workers, muon_scratch_each) */
-    size_t muon_scratch_each;
-    void *sumsq_scratch;
+    /* optimise.c: */
+    Unit *units; /* of this process, the longest work first */
+    int n_units;
+    size_t *shares;    /* (processes + 1): where in the slabs the units of each begin */
+    size_t *first_sum; /* (processes + 1): which sums of squares of the gradient are whose, one of BACKEND_SUM each */
+    UnetPart *parts;   /* (processes): what each needs of the gradient for both */
+    double *sums;      /* of squares, of the whole gradient */
+    char *scratch;     /* scratch_each for each thread */
+    size_t scratch_each;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
     float *buffer;      /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
@@ -55,6 +64,8 @@ int trainer_check_memory(const Trainer *t, Err *e);
 int optimiser_init(Trainer *t, Err *e); /* what it keeps but the slabs; ERR_FAILED: no memory */
 void optimiser_free(Trainer *t);
 size_t optimiser_bytes(const Trainer *t); /* of that; before optimiser_init too */
+/* The norm of the gradient, of which each process has its part. */
+double optimiser_norm(const Trainer *t);
 /* New weights from the gradients, whose norm is `norm`, by step t->step, and trainer_weights_changed. */
 void optimiser_step(Trainer *t, double lr, double norm);
 

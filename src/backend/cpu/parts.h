@@ -11,7 +11,7 @@ void K(add_parts)(Grad d, const real *part, size_t stride, int parts, size_t len
 void K(sum_rows)(real *sum, const real *x, size_t rows, int c);
 
 /* A sum over a long array in double: of each block of SUM_BLOCK elements, then of those sums. */
-enum { SUM_BLOCK = 8192 };
+enum { SUM_BLOCK = BACKEND_SUM };
 
 static inline size_t sum_blocks(size_t numel)
 {
