@@ -666,8 +666,19 @@ runs: nobody noted how many images|src/cli/runinfo.c|s/if (noted > 0 \&\& batch 
 runs: a diverged one was stopped|src/cli/runinfo.c|s/if (r->state >= STATE_STOPPED \&\& json_object_get(r->root, RUN_ENDED))/if (0)/|cli_report
 eval: somebody's figures are written over|src/cli/eval_pictures.c|s/(!ours \&\& cli_check_default(path, false, e)) ..//|cli_report
 eval: whose figures does not matter|src/cli/eval_pictures.c|s/ours = json_object_get(was, "scored") .. json_object_get(was, "judge")/ours = was != NULL/|cli_report
-processes: another's sum goes in the place of one's own|src/model/tree_sum.c|s/part, len . sizeof(real), 1, 1)/part, len \/ sizeof(real), 1, 0)/|cli_mpi
-processes: only the first has the gradient|src/train/step.c|s/    ranks_broadcast(t->trained->grads/    if (0) ranks_broadcast(t->trained->grads/|cli_mpi
+processes: their sums in another order|src/model/tree_sum.c|s/next_width(s, i, width)}/next_width(s, i, 1)}/|cli_mpi
+processes: of the gradient only what was one's own|src/model/tree_sum.c|s/    if (s->theirs\[0\].slab != sum)/    if (0)/|cli_mpi
+processes: another's place for one's own sum|src/model/tree_sum.c|s/s->theirs\[i\].slab = slab + own.from/s->theirs[i].slab = slab/|cli_mpi
+processes: subtrees that end with the chunks are not whole|src/model/tree_sum.c|s/ .. p.end == p.chunks))/))/|cli_mpi
+processes: a sum of squares over a border|src/train/optimise.c|s/{t->first_sum\[r\] \* BACKEND_SUM, t/{t->shares[r], t/|cli_mpi
+processes: the norm of one's own part|src/train/optimise.c|s/    ranks_gather_shares(t->sums/    if (0) ranks_gather_shares(t->sums/|cli_mpi
+processes: new weights stay where they were made|src/train/optimise.c|s/    ranks_gather_shares(t->trained->values/    if (0) ranks_gather_shares(t->trained->values/|cli_mpi
+processes: moments stay where they are|src/train/optimise.c|s/    ranks_gather_shares(t->m/    if (0) ranks_gather_shares(t->m/|cli_mpi
+processes: second moments stay where they are|src/train/optimise.c|s/    ranks_gather_shares(t->v/    if (0) ranks_gather_shares(t->v/|cli_mpi
+processes: averages stay where they are|src/train/optimise.c|s/        ranks_gather_shares(t->ema/        if (0) ranks_gather_shares(t->ema/|cli_mpi
+processes: a checkpoint of one's own moments|src/run/loop.c|s/ .. due(l->config->save_every, .r, milestone, epochs_together(l))/ /|cli_mpi
+processes: an adapter sends gradients of weights|src/train/trainer.c|s/.summed = t->adapter ? t->trained : NULL/.summed = NULL/|cli_mpi
+adapter: one room for all|src/adapter/attach.c|s/(all->room + thread)/thread/|test_adapter
 processes: each goes on from where it began|src/train/trainer.c|s/    ranks_broadcast(t->trained->values/    if (0) ranks_broadcast(t->trained->values/|cli_mpi
 processes: other data|src/cli/train_ranks.c|s/run->train.sha256, true/"", true/|cli_mpi
 processes: other instructions|src/cli/train_ranks.c|s/!a->train.mixed_machines/false/|cli_mpi

@@ -68,8 +68,9 @@ others() { # others WHAT ARGS...: the same with other options, where one process
     rm -rf one.other many.other
 }
 others "more processes than chunks" --batch-size 4 --limit 8
-others "Muon, a chunk that is not whole" --batch-size 23 --micro-batch 3 --optimizer muon --augment flip,shift
+others "Muon, a chunk that is not whole" --batch-size 21 --micro-batch 2 --optimizer muon --augment flip,shift
 others "one chunk, in bfloat16" --micro-batch 24 --precision bf16
+others "shares that end within a sum of squares, Adam" --channels 8,20 --optimizer adam --ema 0
 
 # ---- finetune ----
 
@@ -80,6 +81,18 @@ for n in 2 3; do
     check "finetune, $n processes" ranks $n finetune $adapter --out lora.$n --threads $((n % 2 + 1))
     same lora lora.$n adapter_model.safetensors adapter_config.json $state before.png
 done
+whole="$adapter --target all --dora --dropout 0.2 --train-bias all --train-embedding"
+check "finetune of everything, by one" "$plain" finetune $whole --out lora.whole --threads 2 >/dev/null
+check "finetune of everything, 5 processes" ranks 5 finetune $whole --out lora.5
+same lora.whole lora.5 adapter_model.safetensors $state
+# Of one direction for each weight there are fewer numbers than weights.
+check "a larger base" "$plain" train $options --channels 16,32 --epochs 1 --out base >/dev/null
+weights=$("$SDLORA" info base/model.safetensors --json | sed -n 's/.*"parameters": \([0-9]*\).*/\1/p')
+check "an adapter of all layers" ranks 2 finetune --model base/model.safetensors --rank 1 --target all --data data \
+    --batch-size 24 --micro-batch 3 --steps 9 --val-images 0 --sample-every 0 --progress none --profile --out thin
+exchanged=$(sed -n 's/.*exchange \([0-9.]*\) MB a step.*/\1/p' err.txt)
+check "only its own gradients go from one to the other: $exchanged MB, of $weights weights" \
+    awk -v mb="$exchanged" -v n="$weights" 'BEGIN { exit !(mb > 0 && n > 0 && mb * 1e6 < 4 * n) }'
 
 # ---- stopped and killed, resumed by another number ----
 
@@ -116,6 +129,19 @@ check "resumed by two" ranks 2 train $long --resume --out cut
 same whole cut model.safetensors checkpoints/ckpt-00001500/state.safetensors
 check "resumed at its end" ranks 3 train $long --resume --out cut
 
+# A disk that is full, from some write of process 0 on
+pair() { # pair A B: the command by two processes, after these words each
+    timeout 120 "${launcher[@]}" -n 1 $1 "$SDLORA" $3 : -n 1 $2 "$SDLORA" $4 >out.txt 2>err.txt </dev/null
+}
+if [ -n "${FAULT_SHIM-}" ]; then
+    rm -rf cut
+    full="train $long --resume --out cut"
+    refuses 1 "No space left on device" pair "env LD_PRELOAD=$FAULT_SHIM SDLORA_FAULT=mkdir:9+" "" "$full" "$full"
+    check "not before there was a checkpoint" [ -n "$(ls cut/checkpoints 2>/dev/null)" ]
+    check "with room again" ranks 3 $full
+    same whole cut model.safetensors checkpoints/ckpt-00001500/state.safetensors
+fi
+
 # An error of process 0 is everybody's.
 rm -rf cut
 disturbed 2 eval 'mv cut gone #' 2>/dev/null
@@ -126,9 +152,6 @@ check "in one message: $(head -c 300 err.txt)" [ "$(grep -c '^sdlora: ' err.txt)
 
 other=$("$SDLORA" --version --verbose | grep -q 'SIMD: baseline' && echo ref || echo baseline)
 
-pair() { # pair A B: the command by two processes, after these words each
-    timeout 120 "${launcher[@]}" -n 1 $1 "$SDLORA" $3 : -n 1 $2 "$SDLORA" $4 >out.txt 2>err.txt </dev/null
-}
 mkdir here there
 cp -r data here && cp -r data there
 printf '\377' | dd of=there/data/train-images-idx3-ubyte bs=1 seek=100 conv=notrunc 2>/dev/null

@@ -205,6 +205,32 @@ static void test_magnitude_of_nothing(void **state)
     model_free(m);
 }
 
+/* Who works beside others uses memory of its own. */
+static void test_rooms(void **state)
+{
+    Model *m = model_of(PRESET_MNIST);
+    char *before;
+    Adapter *a;
+    Err err;
+
+    (void)state;
+    threads_init(2);
+    a = begin(m, (AdapterConfig){.rank = 2, .alpha = 2, .dora = true, .dropout = 0.5}, "w_q,seq2.0", 5);
+    check_ok(adapter_attach(a, &err), err);
+    threads_init(1);
+    fill_random(a->params->values, a->params->n_weights, 7, 1);
+    fill_random(m->params->grads, m->params->n_grads, 6, 1);
+    before = malloc(a->scratch_bytes);
+    memset(a->scratch, 0x5a, 2 * a->scratch_bytes);
+    memcpy(before, a->scratch, a->scratch_bytes);
+    adapter_backward(a, a->params->grads, m->params->grads, 1, 5, 0);
+    assert_memory_equal(a->scratch, before, a->scratch_bytes);
+    assert_true(memcmp((char *)a->scratch + a->scratch_bytes, before, a->scratch_bytes) != 0);
+    free(before);
+    adapter_free(a);
+    model_free(m);
+}
+
 /* A's bounds are PyTorch's for a layer of its shape: kaiming_uniform with a = sqrt(5), 1/sqrt(fan in). */
 static void test_initial_a(void **state)
 {
@@ -429,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_names_that_are_none),
         cmocka_unit_test(test_begins_with_no_change),
         cmocka_unit_test(test_magnitude_of_nothing),
+        cmocka_unit_test(test_rooms),
         cmocka_unit_test(test_initial_a),
         cmocka_unit_test(test_biases_and_embedding),
         cmocka_unit_test(test_embedding_adapted_or_whole),
