@@ -686,7 +686,7 @@ processes: a batch that is one|src/train/trainer.c|s/ranks_count() > 1 \&\& trai
 processes: all draw the first's images|src/cli/drawn_ranks.c|s/c->first + s->first/c->first/|cli_mpi
 processes: all go the first's way|src/cli/drawn_ranks.c|s/s->mix.part += s->first/(void)0/|cli_mpi
 processes: images that depend on each other|src/cli/drawn_ranks.c|s/if (c->batch_stats)/if (0)/|cli_mpi
-processes: whose error it is|src/base/ranks.c|s/tell(first, true, e)/tell(first, false, e)/|cli_mpi
+processes: whose error it is|src/base/ranks_agree.c|s/tell(first, true, e)/tell(first, false, e)/|cli_mpi
 END
 )
 

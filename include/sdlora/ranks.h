@@ -30,12 +30,11 @@ int ranks_sharing(void); /* processes on this machine that may run on exactly th
 /* Which of n items process r does: first .. end-1. Shares are contiguous, in the order of processes, and differ by one
  * item at most; they may be empty, but process 0 has item 0. */
 void ranks_deal(int *first, int *end, int n, int r);
-int ranks_owner(int i, int n); /* whose item i is */
 
 /* ---- all processes call these, in the same order ---- */
 
-/* What process 0 has there comes to all. */
-void ranks_broadcast(void *p, size_t bytes);
+/* What process `from` has there comes to all. */
+void ranks_broadcast(void *p, size_t bytes, int from);
 /* Of n items of so many bytes, dealt as above, each process has its own; then all have all. */
 void ranks_gather(void *items, size_t bytes, int n);
 /* The same where process r's are items first[r] .. first[r + 1] - 1; first (count + 1) is the same for all. */

@@ -36,12 +36,6 @@ void ranks_deal(int *first, int *end, int n, int r)
     *end = (int)(((int64_t)n * (r + 1) + up) / ranks.count);
 }
 
-/* The first r with ceil(n (r + 1) / count) > i. */
-int ranks_owner(int i, int n)
-{
-    return (int)((int64_t)i * ranks.count / n);
-}
-
 #ifndef HAVE_MPI
 
 const char *ranks_library(void)
@@ -60,9 +54,9 @@ void ranks_end(int status)
     (void)status;
 }
 
-void ranks_broadcast(void *p, size_t bytes)
+void ranks_broadcast(void *p, size_t bytes, int from)
 {
-    (void)p, (void)bytes;
+    (void)p, (void)bytes, (void)from;
 }
 
 void ranks_gather(void *items, size_t bytes, int n)
@@ -78,18 +72,6 @@ int64_t ranks_total(int64_t value)
 int ranks_largest(int value)
 {
     return value;
-}
-
-int ranks_agree(int status, Err *e)
-{
-    (void)e;
-    return status;
-}
-
-int ranks_same(const char *what, const char *text, bool shown, Err *e)
-{
-    (void)what, (void)text, (void)shown, (void)e;
-    return 0;
 }
 
 void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
@@ -117,7 +99,7 @@ void ranks_trade(const RanksPart *out, const RanksPart *in)
 
 /* Room, where there are several processes */
 static struct Room {
-    int *share, *at;           /* (count) */
+    size_t *first;             /* (count + 1) */
     RanksPart *out, *in;       /* (count) */
     MPI_Request *on_their_way; /* (2 count) */
 } room;
@@ -175,12 +157,11 @@ static int make_room(Err *e)
 {
     const size_t n = (size_t)ranks.count;
 
-    room.share = mem_alloc(n, sizeof *room.share, "the processes", e);
-    room.at = mem_alloc(n, sizeof *room.at, "the processes", e);
+    room.first = mem_alloc(n + 1, sizeof *room.first, "the processes", e);
     room.out = mem_alloc(n, sizeof *room.out, "the processes", e);
     room.in = mem_alloc(n, sizeof *room.in, "the processes", e);
     room.on_their_way = mem_alloc(2 * n, sizeof *room.on_their_way, "the processes", e);
-    return room.share && room.at && room.out && room.in && room.on_their_way ? 0 : -1;
+    return room.first && room.out && room.in && room.on_their_way ? 0 : -1;
 }
 
 int ranks_begin(char *const *words, const char *build, Err *e)
@@ -218,15 +199,6 @@ static void wait_for(MPI_Request *r, int n)
     }
 }
 
-/* Process r's bytes to all */
-static void spread(void *p, size_t bytes, int r)
-{
-    MPI_Request q;
-
-    MPI_Ibcast(p, (int)bytes, MPI_BYTE, r, MPI_COMM_WORLD, &q);
-    wait_for(&q, 1);
-}
-
 /* Do all processes come here? Who ends with an error that the others don't share must not wait for them, as they wait
  * for it; who has done its part waits for the others, asleep. */
 static bool all_end(bool well)
@@ -249,8 +221,7 @@ void ranks_end(int status)
     if (ranks.count > 1 && !all_end(status == 0))
         MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();
-    mem_free(room.share);
-    mem_free(room.at);
+    mem_free(room.first);
     mem_free(room.out);
     mem_free(room.in);
     mem_free(room.on_their_way);
@@ -261,38 +232,16 @@ static void took(double begin)
     ranks.traffic.seconds += clock_seconds() - begin;
 }
 
-void ranks_broadcast(void *p, size_t bytes)
+void ranks_broadcast(void *p, size_t bytes, int from)
 {
     const double begin = clock_seconds();
-
-    if (ranks.count == 1)
-        return;
-    for (size_t at = 0; at < bytes; at += MOST_BYTES)
-        spread((char *)p + at, mem_min(MOST_BYTES, bytes - at), 0);
-    ranks.traffic.bytes += ranks.me ? (int64_t)bytes : 0;
-    took(begin);
-}
-
-/* (Gathering adds nothing up, so how MPI goes about it is its own business.) */
-void ranks_gather(void *items, size_t bytes, int n)
-{
-    const double begin = clock_seconds();
-    MPI_Datatype item;
     MPI_Request q;
 
-    if (ranks.count == 1)
-        return;
-    for (int r = 0, end; r < ranks.count; r++) {
-        ranks_deal(&room.at[r], &end, n, r);
-        room.share[r] = end - room.at[r];
+    for (size_t at = 0; ranks.count > 1 && at < bytes; at += MOST_BYTES) {
+        MPI_Ibcast((char *)p + at, (int)mem_min(MOST_BYTES, bytes - at), MPI_BYTE, from, MPI_COMM_WORLD, &q);
+        wait_for(&q, 1);
     }
-    MPI_Type_contiguous((int)bytes, MPI_BYTE, &item);
-    MPI_Type_commit(&item);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, item, items, room.share, room.at, item, MPI_COMM_WORLD, &q);
-    wait_for(&q, 1);
-    MPI_Type_free(&item);
-    ranks.traffic.bytes += (int64_t)(n - room.share[ranks.me]) * (int64_t)bytes;
-    ranks.traffic.waiting += clock_seconds() - begin;
+    ranks.traffic.bytes += ranks.me == from ? 0 : (int64_t)bytes;
     took(begin);
 }
 
@@ -346,6 +295,21 @@ void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
     ranks_trade(room.out, room.in);
 }
 
+void ranks_gather(void *items, size_t bytes, int n)
+{
+    const double begin = clock_seconds();
+
+    if (ranks.count == 1)
+        return;
+    for (int r = 0, first, end; r < ranks.count; r++) {
+        ranks_deal(&first, &end, n, r);
+        room.first[r] = (size_t)first;
+        room.first[r + 1] = (size_t)end;
+    }
+    ranks_gather_shares(items, bytes, room.first);
+    ranks.traffic.waiting += clock_seconds() - begin;
+}
+
 int64_t ranks_total(int64_t value)
 {
     int64_t sum = value;
@@ -370,56 +334,6 @@ int ranks_largest(int value)
     wait_for(&q, 1);
     took(begin);
     return most;
-}
-
-/* The first process that failed; count: none did. */
-static int first_failed(int status)
-{
-    return ranks.count - ranks_largest(status ? ranks.count - ranks.me : 0);
-}
-
-/* Process r's error to all */
-static int tell(int r, bool whose, Err *e)
-{
-    Err theirs = {0};
-
-    if (r == ranks.me && e)
-        theirs = *e;
-    spread(&theirs, sizeof theirs, r);
-    if (!whose || r == 0)
-        return err_set(e, theirs.code, "%s", theirs.msg);
-    return err_set(e, theirs.code, "process %d: %s", r, theirs.msg);
-}
-
-int ranks_agree(int status, Err *e)
-{
-    const int first = ranks.count > 1 ? first_failed(status) : 0;
-
-    if (ranks.count == 1)
-        return status;
-    return first < ranks.count ? tell(first, true, e) : 0;
-}
-
-int ranks_same(const char *what, const char *text, bool shown, Err *e)
-{
-    char zero[TEXT] = "", own[TEXT];
-    Err here = {0};
-    int first;
-
-    if (ranks.count == 1)
-        return 0;
-    snprintf(own, sizeof own, "%s", text);
-    memcpy(zero, own, sizeof zero);
-    spread(zero, sizeof zero, 0);
-    first = first_failed(strcmp(zero, own));
-    if (first == ranks.count)
-        return 0;
-    err_set(&here, ERR_USAGE, "process %d has another %s than process 0%s%s%s%s", ranks.me, what, shown ? ": " : "",
-            shown ? own : "", shown ? ", and not " : "", shown ? zero : "");
-    tell(first, false, &here);
-    if (e)
-        *e = here;
-    return -1;
 }
 
 #endif

@@ -17,13 +17,13 @@
 static int share_text(char **text, Err *e)
 {
     uint64_t n = *text ? strlen(*text) + 1 : 0;
-    ranks_broadcast(&n, sizeof n);
+    ranks_broadcast(&n, sizeof n, 0);
     if (ranks_me() > 0 && n > 0)
         *text = mem_alloc((size_t)n, 1, "the run's options", e);
     if (ranks_agree(n > 0 && !*text ? -1 : 0, e))
         return -1;
     if (n > 0)
-        ranks_broadcast(*text, (size_t)n);
+        ranks_broadcast(*text, (size_t)n, 0);
     return 0;
 }
 
@@ -49,8 +49,8 @@ int train_ranks_past(Run *run, Err *e)
         return -1;
     rc = share_text(&text, e);
     memcpy(path, run->dir.path, sizeof path);
-    ranks_broadcast(path, sizeof path);
-    ranks_broadcast(run->checkpoint, sizeof run->checkpoint);
+    ranks_broadcast(path, sizeof path, 0);
+    ranks_broadcast(run->checkpoint, sizeof run->checkpoint, 0);
     if (!rc && ranks_me() > 0) {
         memcpy(run->dir.path, path, sizeof path);
         rc = take_past(run, text, e);

@@ -189,12 +189,12 @@ void trainer_share(Trainer *t)
 
     if (ranks_count() == 1)
         return;
-    ranks_broadcast(&t->step, sizeof t->step);
-    ranks_broadcast(t->trained->values, t->trained->n_values * sizeof(real));
-    ranks_broadcast(t->m, n);
-    ranks_broadcast(t->v, n);
+    ranks_broadcast(&t->step, sizeof t->step, 0);
+    ranks_broadcast(t->trained->values, t->trained->n_values * sizeof(real), 0);
+    ranks_broadcast(t->m, n, 0);
+    ranks_broadcast(t->v, n, 0);
     if (t->ema)
-        ranks_broadcast(t->ema, n);
+        ranks_broadcast(t->ema, n, 0);
     trainer_weights_changed(t);
 }
 
