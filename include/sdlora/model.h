@@ -7,6 +7,7 @@
 #include "sdlora/fields.h"
 #include "sdlora/names.h"
 #include "sdlora/nn.h"
+#include "sdlora/ranks.h"
 
 #define MODEL_MAX_LEVELS 8
 
@@ -112,11 +113,6 @@ typedef struct Unet {
     real *grads, *sum;
 } Unet;
 
-/* Of a slab of gradients: elements from .. to-1 */
-typedef struct UnetPart {
-    size_t from, to;
-} UnetPart;
-
 typedef struct UnetOptions {
     int n, h, w;
     bool train;       /* with gradients and loss */
@@ -134,7 +130,7 @@ typedef struct UnetOptions {
     /* of chunks, with `train`: whose gradients are added up, where they are not the model's own but follow from them;
      * and with `dealt` (processes) which part of the sum each one gets. NULL: the model's; there is one process */
     const ParamStore *summed;
-    const UnetPart *parts;
+    const RanksSpan *parts;
     bool plain; /* see graph_plan */
 } UnetOptions;
 

@@ -37,8 +37,13 @@ void ranks_deal(int *first, int *end, int n, int r);
 void ranks_broadcast(void *p, size_t bytes, int from);
 /* Of n items of so many bytes, dealt as above, each process has its own; then all have all. */
 void ranks_gather(void *items, size_t bytes, int n);
-/* The same where process r's are items first[r] .. first[r + 1] - 1; first (count + 1) is the same for all. */
-void ranks_gather_shares(void *items, size_t bytes, const size_t *first);
+
+typedef struct RanksSpan {
+    size_t from, to; /* items from .. to-1 */
+} RanksSpan;
+/* Each process r has the items of has[r], which are no other's, and gets those of wants[r] besides, into their places;
+ * (count) each, the same for all. wants NULL: all get everything. */
+void ranks_move(void *items, size_t bytes, const RanksSpan *has, const RanksSpan *wants);
 
 typedef struct RanksPart {
     void *p;

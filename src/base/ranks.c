@@ -74,9 +74,9 @@ int ranks_largest(int value)
     return value;
 }
 
-void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
+void ranks_move(void *items, size_t bytes, const RanksSpan *has, const RanksSpan *wants)
 {
-    (void)items, (void)bytes, (void)first;
+    (void)items, (void)bytes, (void)has, (void)wants;
 }
 
 void ranks_trade(const RanksPart *out, const RanksPart *in)
@@ -99,7 +99,7 @@ void ranks_trade(const RanksPart *out, const RanksPart *in)
 
 /* Room, where there are several processes */
 static struct Room {
-    size_t *first;             /* (count + 1) */
+    RanksSpan *spans;          /* (count) */
     RanksPart *out, *in;       /* (count) */
     MPI_Request *on_their_way; /* (2 count) */
 } room;
@@ -157,11 +157,11 @@ static int make_room(Err *e)
 {
     const size_t n = (size_t)ranks.count;
 
-    room.first = mem_alloc(n + 1, sizeof *room.first, "the processes", e);
+    room.spans = mem_alloc(n, sizeof *room.spans, "the processes", e);
     room.out = mem_alloc(n, sizeof *room.out, "the processes", e);
     room.in = mem_alloc(n, sizeof *room.in, "the processes", e);
     room.on_their_way = mem_alloc(2 * n, sizeof *room.on_their_way, "the processes", e);
-    return room.first && room.out && room.in && room.on_their_way ? 0 : -1;
+    return room.spans && room.out && room.in && room.on_their_way ? 0 : -1;
 }
 
 int ranks_begin(char *const *words, const char *build, Err *e)
@@ -221,7 +221,7 @@ void ranks_end(int status)
     if (ranks.count > 1 && !all_end(status == 0))
         MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();
-    mem_free(room.first);
+    mem_free(room.spans);
     mem_free(room.out);
     mem_free(room.in);
     mem_free(room.on_their_way);
@@ -283,14 +283,21 @@ void ranks_trade(const RanksPart *out, const RanksPart *in)
     took(begin);
 }
 
-void ranks_gather_shares(void *items, size_t bytes, const size_t *first)
+static RanksPart overlap(char *items, size_t bytes, RanksSpan a, RanksSpan b)
 {
+    const size_t from = mem_max(a.from, b.from), to = mem_min(a.to, b.to);
+    return to > from ? (RanksPart){items + from * bytes, (to - from) * bytes} : (RanksPart){NULL, 0};
+}
+
+void ranks_move(void *items, size_t bytes, const RanksSpan *has, const RanksSpan *wants)
+{
+    const RanksSpan all = {0, SIZE_MAX};
+
     if (ranks.count == 1)
         return;
     for (int r = 0; r < ranks.count; r++) {
-        room.in[r] = (RanksPart){(char *)items + first[r] * bytes, (first[r + 1] - first[r]) * bytes};
-        room.out[r] =
-            (RanksPart){(char *)items + first[ranks.me] * bytes, (first[ranks.me + 1] - first[ranks.me]) * bytes};
+        room.out[r] = overlap(items, bytes, has[ranks.me], wants ? wants[r] : all);
+        room.in[r] = overlap(items, bytes, has[r], wants ? wants[ranks.me] : all);
     }
     ranks_trade(room.out, room.in);
 }
@@ -299,14 +306,11 @@ void ranks_gather(void *items, size_t bytes, int n)
 {
     const double begin = clock_seconds();
 
-    if (ranks.count == 1)
-        return;
-    for (int r = 0, first, end; r < ranks.count; r++) {
+    for (int r = 0, first, end; ranks.count > 1 && r < ranks.count; r++) {
         ranks_deal(&first, &end, n, r);
-        room.first[r] = (size_t)first;
-        room.first[r + 1] = (size_t)end;
+        room.spans[r] = (RanksSpan){(size_t)first, (size_t)end};
     }
-    ranks_gather_shares(items, bytes, room.first);
+    ranks_move(items, bytes, room.spans, NULL);
     ranks.traffic.waiting += clock_seconds() - begin;
 }
 

@@ -35,11 +35,11 @@ struct TreeSum {
     real *slabs;      /* (spare at most) */
     real **spare;     /* those of them that hold nothing */
     int n_spare;
-    const UnetPart *parts; /* (processes) */
-    RanksPart *out, *in;   /* (processes) */
-    int *next;             /* (processes): the chunk that their next sum to be exchanged begins with */
-    Waiting *theirs;       /* (chunks): all processes' sums, of this one's part */
-    real *room;            /* where the others' come in */
+    const RanksSpan *parts; /* (processes) */
+    RanksPart *out, *in;    /* (processes) */
+    int *next;              /* (processes): the chunk that their next sum to be exchanged begins with */
+    Waiting *theirs;        /* (chunks): all processes' sums, of this one's part */
+    real *room;             /* where the others' come in */
 };
 
 static size_t grads_of(const ParamStore *s) /* which need not be sealed */
@@ -77,9 +77,9 @@ static int sums_of_others(TreeSpan p)
     return n;
 }
 
-static size_t room_reals(TreeSpan p, const UnetPart *parts)
+static size_t room_reals(TreeSpan p, const RanksSpan *parts)
 {
-    const UnetPart own = parts ? parts[ranks_me()] : (UnetPart){0, 0};
+    const RanksSpan own = parts ? parts[ranks_me()] : (RanksSpan){0, 0};
     return (size_t)sums_of_others(p) * (own.to - own.from);
 }
 
@@ -94,14 +94,14 @@ static int spare_slabs(TreeSpan p, int workers)
     return own < 1 ? 0 : own - 1 < most ? own - 1 : most;
 }
 
-size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, const UnetPart *parts, int workers)
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, const RanksSpan *parts, int workers)
 {
     if (!store)
         return 0;
     return ((size_t)spare_slabs(p, workers) * grads_of(store) + room_reals(p, parts)) * sizeof(real);
 }
 
-static int make_room(TreeSum *s, const UnetPart *parts, Err *e)
+static int make_room(TreeSum *s, const RanksSpan *parts, Err *e)
 {
     const size_t processes = (size_t)ranks_count(), chunks = (size_t)s->span.chunks;
 
@@ -114,7 +114,7 @@ static int make_room(TreeSum *s, const UnetPart *parts, Err *e)
     return s->out && s->in && s->next && s->theirs && s->room ? 0 : -1;
 }
 
-TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers, Err *e)
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const RanksSpan *parts, int workers, Err *e)
 {
     TreeSum *s = mem_alloc(1, sizeof *s, "the sum of gradients", e);
     const size_t spare = (size_t)spare_slabs(span, workers);
@@ -269,10 +269,10 @@ void tree_sum_finish(TreeSum *s)
 static void give(TreeSum *s, int i)
 {
     real *slab = i == 0 ? s->store->grads : s->waiting[i].slab;
-    const UnetPart own = s->parts[ranks_me()];
+    const RanksSpan own = s->parts[ranks_me()];
 
     for (int r = 0; r < ranks_count(); r++) {
-        const UnetPart p = s->parts[r];
+        const RanksSpan p = s->parts[r];
         s->out[r] = (RanksPart){slab + p.from, (p.to - p.from) * sizeof(real)};
     }
     s->theirs[i].slab = slab + own.from;
@@ -314,7 +314,7 @@ static bool exchange(TreeSum *s, real **room)
 
 void tree_sum_join(TreeSum *s)
 {
-    const UnetPart own = s->parts ? s->parts[ranks_me()] : (UnetPart){0, 0};
+    const RanksSpan own = s->parts ? s->parts[ranks_me()] : (RanksSpan){0, 0};
     real *room = s->room, *sum = s->parts ? s->store->grads + own.from : NULL;
     int end;
 

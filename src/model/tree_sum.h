@@ -16,10 +16,10 @@ typedef struct TreeSpan {
 
 /* For so many threads that work side by side. store: of whose weights gradients are summed up, into its own; NULL: only
  * hands out chunks. parts: of tree_sum_join, borrowed; NULL: there are no others. */
-TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers, Err *e);
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const RanksSpan *parts, int workers, Err *e);
 void tree_sum_free(TreeSum *s);
 /* Memory that a sum with a store takes beside the store's own gradients. */
-size_t tree_sum_bytes(const ParamStore *store, TreeSpan span, const UnetPart *parts, int workers);
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan span, const RanksSpan *parts, int workers);
 
 void tree_sum_start(TreeSum *s);
 /* The next chunk below `end`, and into *slab where its gradient belongs (NULL without a store); `end`: there is

@@ -1,8 +1,9 @@
 /* The change of the weights that ends a step: see trainer_private.h. Clipping, then Adam (Kingma & Ba 2015) with
  * decoupled weight decay (Loshchilov & Hutter 2019), or Muon (backend.h) for matrices and Adam for the rest, and the
  * moving average. Weights are changed in units, side by side: a matrix of Muon's, or a piece of a parameter. Processes
- * share the units, in the order of the slab and by what they cost; then all get the new weights, but the moments and
- * the average of a unit stay where they are. */
+ * share the units, in the order of the slab and by what they cost. That makes shares of very different lengths, as a
+ * matrix is worked on whole; so gradients are added up in equal parts and go on to who needs them, and new weights go
+ * back to those parts, and from there to all. The moments and the average of a unit stay where they are. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -91,8 +92,8 @@ size_t optimiser_bytes(const Trainer *t)
            sums_of(weights) * sizeof(double);
 }
 
-/* Where in the slab each process's units begin, of n: who has the middle of a unit, of all costs in a row, does it. */
-static void deal(size_t *shares, const Unit *units, int n, size_t weights)
+/* Where in the slab each process's units lie, of n: who has the middle of a unit, of all costs in a row, does it. */
+static void deal(RanksSpan *shares, const Unit *units, int n, size_t weights)
 {
     const int processes = ranks_count();
     int64_t all = 0, before = 0;
@@ -102,31 +103,33 @@ static void deal(size_t *shares, const Unit *units, int n, size_t weights)
         all += cost(&units[i]);
     for (int i = 0; i < n; before += cost(&units[i++]))
         for (const int64_t owner = (before + cost(&units[i]) / 2) * processes / all; r <= owner; r++)
-            shares[r] = units[i].at;
-    for (; r <= processes; r++)
-        shares[r] = weights;
+            shares[r].from = units[i].at;
+    for (; r < processes; r++)
+        shares[r].from = weights;
+    for (r = 0; r < processes; r++)
+        shares[r].to = r + 1 < processes ? shares[r + 1].from : weights;
 }
 
-/* What follows from the shares: the sums of squares that a process makes, and of the gradient what it needs for both.
- * A sum over the border of two shares is of the second. */
+/* What goes with the shares. A sum of squares over the border of two of them is made by who has the second. */
 static void follow(Trainer *t)
 {
-    const int processes = ranks_count();
+    const size_t n = t->trained->n_weights, processes = (size_t)ranks_count();
 
-    for (int r = 0; r < processes; r++)
-        t->first_sum[r] = t->shares[r] / BACKEND_SUM;
-    t->first_sum[processes] = sums_of(t->trained->n_weights);
-    for (int r = 0; r < processes; r++)
-        t->parts[r] = (UnetPart){t->first_sum[r] * BACKEND_SUM, t->shares[r + 1]};
+    for (size_t r = 0; r < processes; r++) {
+        const size_t end = r + 1 < processes ? t->shares[r].to / BACKEND_SUM : sums_of(n);
+        t->even[r] = (RanksSpan){n / processes * r, r + 1 < processes ? n / processes * (r + 1) : n};
+        t->tiles[r] = (RanksSpan){t->shares[r].from / BACKEND_SUM, end};
+        t->needs[r] = (RanksSpan){t->tiles[r].from * BACKEND_SUM, t->shares[r].to};
+    }
 }
 
 /* Of all units only those of this process stay, the longest work first. */
 static void take_units(Trainer *t, int n)
 {
-    const int me = ranks_me();
+    const RanksSpan own = t->shares[ranks_me()];
 
     for (int i = 0; i < n; i++)
-        if (t->units[i].at >= t->shares[me] && t->units[i].at < t->shares[me + 1])
+        if (t->units[i].at >= own.from && t->units[i].at < own.to)
             t->units[t->n_units++] = t->units[i];
     qsort(t->units, (size_t)t->n_units, sizeof *t->units, by_cost);
 }
@@ -137,13 +140,14 @@ int optimiser_init(Trainer *t, Err *e)
     const int n = list_units(NULL, t);
 
     t->units = mem_alloc((size_t)n, sizeof *t->units, "the optimiser", e);
-    t->shares = mem_alloc(processes + 1, sizeof *t->shares, "the optimiser", e);
-    t->first_sum = mem_alloc(processes + 1, sizeof *t->first_sum, "the optimiser", e);
-    t->parts = mem_alloc(processes, sizeof *t->parts, "the optimiser", e);
+    t->even = mem_alloc(processes, sizeof *t->even, "the optimiser", e);
+    t->shares = mem_alloc(processes, sizeof *t->shares, "the optimiser", e);
+    t->tiles = mem_alloc(processes, sizeof *t->tiles, "the optimiser", e);
+    t->needs = mem_alloc(processes, sizeof *t->needs, "the optimiser", e);
     t->sums = mem_alloc(sums_of(weights), sizeof *t->sums, "the optimiser", e);
     t->scratch_each = scratch_of(t);
     t->scratch = mem_alloc((size_t)threads_count(), t->scratch_each, "the optimiser", e);
-    if (!t->units || !t->shares || !t->first_sum || !t->parts || !t->sums || !t->scratch)
+    if (!t->units || !t->even || !t->shares || !t->tiles || !t->needs || !t->sums || !t->scratch)
         return -1;
     list_units(t->units, t);
     deal(t->shares, t->units, n, weights);
@@ -155,9 +159,10 @@ int optimiser_init(Trainer *t, Err *e)
 void optimiser_free(Trainer *t)
 {
     mem_free(t->units);
+    mem_free(t->even);
     mem_free(t->shares);
-    mem_free(t->first_sum);
-    mem_free(t->parts);
+    mem_free(t->tiles);
+    mem_free(t->needs);
     mem_free(t->sums);
     mem_free(t->scratch);
 }
@@ -167,7 +172,7 @@ void optimiser_free(Trainer *t)
 static void square(const void *trainer, int i, int thread)
 {
     const Trainer *t = trainer;
-    const size_t j = t->first_sum[ranks_me()] + (size_t)i, from = j * BACKEND_SUM;
+    const size_t j = t->tiles[ranks_me()].from + (size_t)i, from = j * BACKEND_SUM;
 
     t->sums[j] = t->be->sumsq(t->trained->grads + from, mem_min(BACKEND_SUM, t->trained->n_weights - from),
                               t->scratch + (size_t)thread * t->scratch_each);
@@ -175,11 +180,12 @@ static void square(const void *trainer, int i, int thread)
 
 double optimiser_norm(const Trainer *t)
 {
-    const size_t *first = t->first_sum + ranks_me();
+    const RanksSpan own = t->tiles[ranks_me()];
     double sum = 0;
 
-    threads_each((int)(first[1] - first[0]), square, t);
-    ranks_gather_shares(t->sums, sizeof *t->sums, t->first_sum);
+    ranks_move(t->trained->grads, sizeof(real), t->even, t->needs);
+    threads_each((int)(own.to - own.from), square, t);
+    ranks_move(t->sums, sizeof *t->sums, t->tiles, NULL);
     for (size_t j = 0; j < sums_of(t->trained->n_weights); j++)
         sum += t->sums[j];
     return sqrt(sum);
@@ -208,6 +214,13 @@ static void change_unit(const void *update, int i, int thread)
         t->be->adam(w, t->m + at, t->v + at, ema, g, unit->numel, u->adam);
 }
 
+/* Of a slab that each has in its share, all to all */
+static void give_all(const Trainer *t, real *slab)
+{
+    ranks_move(slab, sizeof(real), t->shares, t->even);
+    ranks_move(slab, sizeof(real), t->even, NULL);
+}
+
 void optimiser_step(Trainer *t, double lr, double norm)
 {
     const TrainConfig *c = &t->c;
@@ -226,14 +239,14 @@ void optimiser_step(Trainer *t, double lr, double norm)
     const Update u = {t, s, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}};
 
     threads_each(t->n_units, change_unit, &u);
-    ranks_gather_shares(t->trained->values, sizeof(real), t->shares);
+    give_all(t, t->trained->values);
     trainer_weights_changed(t);
 }
 
 void trainer_gather(Trainer *t)
 {
-    ranks_gather_shares(t->m, sizeof(real), t->shares);
-    ranks_gather_shares(t->v, sizeof(real), t->shares);
+    give_all(t, t->m);
+    give_all(t, t->v);
     if (t->ema)
-        ranks_gather_shares(t->ema, sizeof(real), t->shares);
+        give_all(t, t->ema);
 }

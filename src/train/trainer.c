@@ -40,7 +40,7 @@ UnetOptions trainer_network(const Trainer *t, int batch)
                          .precision = t->c.precision,
                          .dealt = true,
                          .summed = t->adapter ? t->trained : NULL,
-                         .parts = ranks_count() > 1 ? t->parts : NULL};
+                         .parts = ranks_count() > 1 ? t->even : NULL};
 }
 
 UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)

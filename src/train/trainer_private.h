@@ -33,9 +33,10 @@ struct Trainer {
     /* optimise.c: */
     Unit *units; /* of this process, the longest work first */
     int n_units;
-    size_t *shares;    /* (processes + 1): where in the slabs the units of each begin */
-    size_t *first_sum; /* (processes + 1): which sums of squares of the gradient are whose, one of BACKEND_SUM each */
-    UnetPart *parts;   /* (processes): what each needs of the gradient for both */
+    RanksSpan *even;   /* (processes): equal parts of the slabs, in which gradients are added up and weights sent out */
+    RanksSpan *shares; /* (processes): where the units of each lie */
+    RanksSpan *tiles;  /* (processes): which sums of squares of the gradient each makes, one of BACKEND_SUM */
+    RanksSpan *needs;  /* (processes): what of the gradient each needs for both */
     double *sums;      /* of squares, of the whole gradient */
     char *scratch;     /* scratch_each for each thread */
     size_t scratch_each;
@@ -64,7 +65,7 @@ int trainer_check_memory(const Trainer *t, Err *e);
 int optimiser_init(Trainer *t, Err *e); /* what it keeps but the slabs; ERR_FAILED: no memory */
 void optimiser_free(Trainer *t);
 size_t optimiser_bytes(const Trainer *t); /* of that; before optimiser_init too */
-/* The norm of the gradient, of which each process has its part. */
+/* The norm of the gradient, of which each process has its equal part, and then what it needs for optimiser_step. */
 double optimiser_norm(const Trainer *t);
 /* New weights from the gradients, whose norm is `norm`, by step t->step, and trainer_weights_changed. */
 void optimiser_step(Trainer *t, double lr, double norm);
