@@ -670,12 +670,14 @@ processes: their sums in another order|src/model/tree_sum.c|s/next_width(s, i, w
 processes: of the gradient only what was one's own|src/model/tree_sum.c|s/    if (s->theirs\[0\].slab != sum)/    if (0)/|cli_mpi
 processes: another's place for one's own sum|src/model/tree_sum.c|s/s->theirs\[i\].slab = slab + own.from/s->theirs[i].slab = slab/|cli_mpi
 processes: subtrees that end with the chunks are not whole|src/model/tree_sum.c|s/ .. p.end == p.chunks))/))/|cli_mpi
-processes: a sum of squares over a border|src/train/optimise.c|s/{t->first_sum\[r\] \* BACKEND_SUM, t/{t->shares[r], t/|cli_mpi
-processes: the norm of one's own part|src/train/optimise.c|s/    ranks_gather_shares(t->sums/    if (0) ranks_gather_shares(t->sums/|cli_mpi
-processes: new weights stay where they were made|src/train/optimise.c|s/    ranks_gather_shares(t->trained->values/    if (0) ranks_gather_shares(t->trained->values/|cli_mpi
-processes: moments stay where they are|src/train/optimise.c|s/    ranks_gather_shares(t->m/    if (0) ranks_gather_shares(t->m/|cli_mpi
-processes: second moments stay where they are|src/train/optimise.c|s/    ranks_gather_shares(t->v/    if (0) ranks_gather_shares(t->v/|cli_mpi
-processes: averages stay where they are|src/train/optimise.c|s/        ranks_gather_shares(t->ema/        if (0) ranks_gather_shares(t->ema/|cli_mpi
+processes: a sum of squares over a border|src/train/optimise.c|s/{t->tiles\[r\].from \* BACKEND_SUM, t/{t->shares[r].from, t/|cli_mpi
+processes: gradients stay where they were added up|src/train/optimise.c|s/    ranks_move(t->trained->grads/    if (0) ranks_move(t->trained->grads/|cli_mpi
+processes: the norm of one's own part|src/train/optimise.c|s/    ranks_move(t->sums/    if (0) ranks_move(t->sums/|cli_mpi
+processes: new weights stay where they were made|src/train/optimise.c|s/    give_all(t, t->trained->values/    if (0) give_all(t, t->trained->values/|cli_mpi
+processes: new weights are sent out before they are there|src/train/optimise.c|s/    ranks_move(slab, sizeof(real), t->shares, t->even);//|cli_mpi
+processes: moments stay where they are|src/train/optimise.c|s/    give_all(t, t->m/    if (0) give_all(t, t->m/|cli_mpi
+processes: second moments stay where they are|src/train/optimise.c|s/    give_all(t, t->v);/    if (0) give_all(t, t->v);/|cli_mpi
+processes: averages stay where they are|src/train/optimise.c|s/        give_all(t, t->ema/        if (0) give_all(t, t->ema/|cli_mpi
 processes: a checkpoint of one's own moments|src/run/loop.c|s/ .. due(l->config->save_every, .r, milestone, epochs_together(l))/ /|cli_mpi
 processes: an adapter sends gradients of weights|src/train/trainer.c|s/.summed = t->adapter ? t->trained : NULL/.summed = NULL/|cli_mpi
 adapter: one room for all|src/adapter/attach.c|s/(all->room + thread)/thread/|test_adapter

@@ -117,7 +117,7 @@ static void follow(Trainer *t)
 
     for (size_t r = 0; r < processes; r++) {
         const size_t end = r + 1 < processes ? t->shares[r].to / BACKEND_SUM : sums_of(n);
-        t->even[r] = (RanksSpan){n / processes * r, r + 1 < processes ? n / processes * (r + 1) : n};
+        t->even[r] = (RanksSpan){n * r / processes, n * (r + 1) / processes};
         t->tiles[r] = (RanksSpan){t->shares[r].from / BACKEND_SUM, end};
         t->needs[r] = (RanksSpan){t->tiles[r].from * BACKEND_SUM, t->shares[r].to};
     }
