@@ -55,18 +55,6 @@ static inline void sums_out(Out to, const float *sums, int first, int rows, int 
         sums_out_of(to, sums, first, rows, column, 2 * TILE, false, false);
 }
 
-/* Where sums will go: fetched while others are computed, which takes too long for the hardware to see a stream. */
-static inline void fetch_out(Out to, int first, int rows, int column, int columns)
-{
-    for (int r = first; r < first + rows; r++) {
-        const int32_t place = to.place ? to.place[r] : r;
-        if (place < 0)
-            continue;
-        for (int k = 0; k < columns; k += TILE)
-            __builtin_prefetch(to.y + (size_t)place * to.row + (size_t)(column + k), 1, 3);
-    }
-}
-
 /* y (rows,columns) of A (rows, rounded up to tiles, that are there to be read) and the panels of B. */
 static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int rows, int columns)
 {
@@ -76,7 +64,6 @@ static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int r
     for (int j = 0; j < columns; j += side) {
         const int wide = min_int(side, columns - j);
         for (int i = 0; i < rows; i += side, now ^= 1) {
-            fetch_out(to, i, min_int(side, rows - i), j, wide);
             block(sums[now], side, a + (size_t)i * t.row, b + (size_t)(j / TILE) * t.panel, t, false,
                   rows - i > TILE ? 2 : 1, wide > TILE ? 2 : 1);
             if (i > 0) /* a block's sums are taken while the next one's are on their way */
