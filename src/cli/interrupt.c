@@ -2,6 +2,7 @@
 #include "interrupt.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@ static const int SIGNALS[N_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
 
 static volatile sig_atomic_t arrived; /* the first one */
 static volatile sig_atomic_t asked;   /* somebody asked, by SIGINT or SIGTERM */
+static volatile sig_atomic_t over;    /* there is no step to finish any more */
 
 static void say(const char *text)
 {
@@ -31,7 +33,8 @@ static void on_signal(int sig)
     asked = asked || sig != SIGHUP;
     if (!arrived) {
         arrived = sig;
-        say("\nsdlora: finishing the step and saving; once more stops at once\n");
+        if (!over)
+            say("\nsdlora: finishing the step and saving; once more stops at once\n");
     }
     errno = saved;
 }
@@ -49,6 +52,11 @@ const volatile sig_atomic_t *interrupt_install(void)
         if (!sigaction(SIGNALS[i], NULL, &old) && old.sa_handler != SIG_IGN)
             sigaction(SIGNALS[i], &now, NULL);
     return &arrived;
+}
+
+void interrupt_over(void)
+{
+    over = true;
 }
 
 void interrupt_outlive_readers(void)

@@ -9,6 +9,10 @@
  * worth a save, and the signals kill. */
 const volatile sig_atomic_t *interrupt_install(void);
 
+/* The steps are over: a first signal, as mpirun sends to the other processes where one ends with an error, has nothing
+ * left to stop, and nothing is said. */
+void interrupt_over(void);
+
 /* No SIGPIPE: a run goes on when nobody reads its messages any more. */
 void interrupt_outlive_readers(void);
 

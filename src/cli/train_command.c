@@ -303,6 +303,7 @@ static int watch(Run *run, Err *e)
     run->loop.observer = train_view_begin(&view, run->args, run->loop.trainer, &run->dir);
     run->loop.observer.signal = interrupt_install();
     rc = loop_run(&run->loop, e);
+    interrupt_over();
     if (rc < 0 && e->code == ERR_DIVERGED && ranks_me() == 0)
         rundir_note(&run->dir, RUN_ENDED, run_diverged(run, e), NULL); /* what went wrong is told in any case */
     train_view_end(&view, rc == 0                             ? STATE_FINISHED
