@@ -38,8 +38,8 @@ static size_t fixed_bytes(const Trainer *t)
     size_t reals = count_reals(t->model->params, false) + (t->adapter ? count_reals(t->trained, false) : 0);
 
     reals += count_reals(t->trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) + optimiser_bytes(t) +
-           (size_t)(t->train.n + t->val.n) * t->values;
+    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) + optimiser_bytes(t) + t->train.bytes +
+           t->val.bytes;
 }
 
 size_t trainer_bytes(const Trainer *t)
@@ -57,6 +57,8 @@ static int bytes_needed(size_t *bytes, const Trainer *t, int batch, int micro, E
 
     if (!status && t->val.n > 0) {
         twin.g = graph_new(t->be, true, e);
+        if (twin.g)
+            twin.g->lean = trainer_whole_batches(t);
         o = trainer_val_network(t, &twin);
         status = twin.g ? unet_chunks_measure(&val, t->model, &o, micro < t->val_micro ? micro : t->val_micro, e) : -1;
         graph_free(twin.g);
