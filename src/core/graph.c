@@ -241,7 +241,7 @@ static void move_to(Node *n, const struct NodePlace *p)
 /* What the step reads of values that died after forward */
 static void compute_again(Graph *g, int step)
 {
-    for (int i = 0; g->again && i < g->count; i++) {
+    for (int i = 0; g->lean && i < g->count; i++) {
         Node *n = g->nodes[i];
         double t = g->profile ? clock_seconds() : 0;
         if (n->again[0] != step && n->again[1] != step)
