@@ -75,8 +75,29 @@ static void test_other_size(void **state)
     dataset_free(&small);
 }
 
+/* Validation looks at each of its images, not at one for all. */
+static void test_each_image(void **state)
+{
+    Dataset d = random_images();
+    ModelConfig mc = tiny_model(PRESET_MNIST);
+    TrainConfig c = tiny_train();
+    double loss[2];
+
+    (void)state;
+    mc.in_channels = 3;
+    c.val_images = 9;
+    for (int k = 0; k < 2; k++) {
+        Job j = job_new(&mc, NULL, &c, &d, &d, 1);
+        check_ok(trainer_validate(j.t, &loss[k], &j.err), j.err);
+        job_free(&j);
+        memset(d.images + 8 * 3 * H * W, 0, 3 * H * W);
+    }
+    assert_true(loss[0] < loss[1] || loss[0] > loss[1]);
+    dataset_free(&d);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_other_size)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_other_size), cmocka_unit_test(test_each_image)};
     return cmocka_run_group_tests(tests, start, NULL);
 }
