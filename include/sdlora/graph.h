@@ -22,7 +22,8 @@
  * convolutions' outputs stay, but those of the image; they, normalisations, activations, sublayers, concats are
  * computed once more (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). Gradients are the same bits.
  * And filters are transformed where they are used, into scratch memory, one after the other, instead of all at once
- * when weights have changed: where one pass makes a step that is no more work.
+ * when weights have changed: where one pass makes a step that is no more work. A lean graph and its twins outside
+ * training run one after the other, and share that memory.
  *
  * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there:
  * its rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can
@@ -136,7 +137,8 @@ struct Graph {
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
-    int threads; /* so many may run it, or fewer: threads_count() when it was planned */
+    bool borrows; /* scratch is its twin's */
+    int threads;  /* so many may run it, or fewer: threads_count() when it was planned */
     size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */

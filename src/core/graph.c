@@ -34,7 +34,8 @@ void graph_free(Graph *g)
     mem_free(g->nodes);
     mem_free(g->items);
     mem_free(g->slab);
-    mem_free(g->scratch);
+    if (!g->borrows)
+        mem_free(g->scratch);
     if (!g->twin)
         mem_free(g->prep_slab);
     profile_free(g->profile);
@@ -220,7 +221,7 @@ void graph_prepare(Graph *g)
 
 size_t graph_bytes(const Graph *g)
 {
-    return g->slab_bytes + g->scratch_bytes + (g->twin ? 0 : g->prep_bytes);
+    return g->slab_bytes + (g->borrows ? 0 : g->scratch_bytes) + (g->twin ? 0 : g->prep_bytes);
 }
 
 /* Fill what dies at this step with NaN (all bits set is a quiet NaN, in float and in double). */

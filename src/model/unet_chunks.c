@@ -30,6 +30,8 @@ static UnetChunks cut(const UnetOptions *o, int chunk)
         ranks_deal(&c.first, &c.end, c.chunks, ranks_me());
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
+    if (o->twin && o->twin->g->lean)
+        most = 1;
     /* Side by side where that keeps more than half of the threads busy: more than they gain within kernels. */
     own = c.end - c.first;
     c.n_workers = 2 * own_whole(&c) <= most ? 1 : own < most ? own : most;
@@ -110,23 +112,26 @@ static int measure_twins(size_t *bytes, Model *m, UnetOptions o, const Unet *fir
     return status;
 }
 
-int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e)
+int unet_chunks_measure(size_t *bytes, Unet *first, Model *m, const UnetOptions *o, int chunk, Err *e)
 {
     UnetChunks c = cut(o, chunk);
     UnetOptions part = *o;
-    Unet first = {.g = NULL};
+    Unet u = {.g = NULL};
     int status, threads;
 
     part.n = c.chunk;
     *bytes = tree_sum_bytes(summed(&c, m, o), span_of(&c), c.n_workers);
-    status = measure(&first, bytes, m, &part, e);
+    status = measure(&u, bytes, m, &part, e);
     threads = threads_limit(1);
     if (!status)
-        status = measure_twins(bytes, m, part, &first, c.chunk, c.n_workers - 1, e);
+        status = measure_twins(bytes, m, part, &u, c.chunk, c.n_workers - 1, e);
     threads_restore(threads);
     if (!status)
-        status = measure_twins(bytes, m, part, &first, own_rest(&c), 1, e);
-    unet_free(&first);
+        status = measure_twins(bytes, m, part, &u, own_rest(&c), 1, e);
+    if (first)
+        *first = u;
+    else
+        unet_free(&u);
     return status;
 }
 

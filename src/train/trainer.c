@@ -47,7 +47,6 @@ UnetOptions trainer_val_network(const Trainer *t, const Unet *twin)
 
     o.train = false;
     o.twin = twin;
-    o.workers = trainer_whole_batches(t) ? 1 : 0; /* each would make its own filters */
     return o;
 }
 
