@@ -1,7 +1,7 @@
 # make            the program, ./sdlora            make test       the whole test suite
 # make check      format, layers, static analysis   make mutants    sabotages that the tests must catch
 # make figures    the pictures of the README       make fuzz       libFuzzer targets (clang)
-# make results    the table of the README, an hour
+# make results    the table of the README, 45 minutes
 # make valgrind   tests and commands under memcheck  make tsan       a training step under ThreadSanitizer
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, LDLIBS; SANITIZE=address,undefined; NATIVE=1; MPI=1 (processes); prefix, DESTDIR; V=1 shows the commands.
 # Asserts are compiled in: they stand around loops, not inside, and cost nothing measurable. CPPFLAGS=-DNDEBUG leaves them out.

@@ -15,8 +15,8 @@ trap 'exit 130' INT TERM
 
 # name | file | sed expression (without '|') | tests
 table=$(cat <<'END'
-attention backward: sign|src/backend/cpu/sublayer.c|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
-layer norm backward: average forgotten|src/backend/cpu/sublayer.c|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
+attention backward: sign|src/backend/cpu/sublayer_middle.h|s/(vload(a->dh + i \* w + j) - sum)/(vload(a->dh + i * w + j) + sum)/|test_golden_ops
+layer norm backward: average forgotten|src/backend/cpu/sublayer_middle.h|s/ \* sum_gxh\[j\] - sum_g\[j\];/ * sum_gxh[j];/|test_golden_ops
 adapter: not scaled|src/adapter/change.c|s/f.left->value, l->scale, mask/f.left->value, 1, mask/|grad_unet test_adapter_golden
 adapter: gradient of the left factor not scaled|src/adapter/attach.c|s/f.left->grad\[i\] \*= (real)l->scale/f.left->grad[i] *= 1/|grad_unet
 adapter: gradient of the right factor not scaled|src/adapter/attach.c|s/f.right->grad\[i\] \*= (real)l->scale/f.right->grad[i] *= 1/|grad_unet
@@ -40,7 +40,7 @@ targets: a rank is for its own name only|src/adapter/target.c|s/found = waiting 
 targets: anything may follow|src/adapter/target.c|s/if (\*end && \*end != ',')/if (0)/|test_adapter
 graph: frozen filters prepared again|src/core/graph.c|s/g->stale == STALE_ALL .. reads_trained(n)/1/|test_plan
 graph: trained filters stay as they were|src/core/graph.c|s/n->in\[i\]->param ? n->in\[i\]->param->trainable/n->in[i]->param ? false/|test_plan
-sublayer: first weight's gradient not turned|src/backend/cpu/sublayer.c|s/c \* f, f);/c * f, 0);/|test_golden_ops
+sublayer: first weight's gradient not turned|src/backend/cpu/sublayer_body.h|s/c \* f, f);/c * f, 0);/|test_golden_ops
 conv backward: filter not turned|src/backend/cpu/conv/conv_im2col.c|s/(8 - tap)/(tap)/|test_golden_ops
 conv backward: bias of one image|src/backend/cpu/conv/conv.c|s/(db, dy, (size_t)s.n \* /(db, dy, /|test_golden_ops
 conv of an image: one channel thrice|src/backend/cpu/conv/conv_first.c|s/rows + c \* 3 \* (s.w + 2), j->u + c/rows, j->u + c/|test_conv
@@ -206,6 +206,8 @@ bf16: operands are cut off, not rounded|src/backend/cpu/bf16/bf16.h|s/u + 0x7fff
 bf16: ties are rounded up|src/backend/cpu/bf16/bf16.h|s/0x7fff + ((u >> 16) \& 1)/0x8000/|test_kernels_linear
 bf16: NaN becomes a number|src/backend/cpu/bf16/bf16.h|s/nan = (vu)(x != x)/nan = (vu)(x - x != x - x) * 0/|test_kernels_linear
 bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/            memset(to, 0, wide \* sizeof(bf16));/            ;/|test_conv
+bf16: Winograd's operands are not rounded|src/backend/cpu/bf16/conv_winograd.c|s/narrowed(v)/(v)/|test_conv
+bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winograd_weight.h|s/all += g\[i\];/all += OPERAND(g[i]);/|test_conv
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles

@@ -54,5 +54,5 @@ expect 0 'precision bf16' info b.png
 # ---- bench ----
 expect 0 'peak of products in bf16' bench --preset tiny --runs 1 --batch-size 8 --eval-size 8 --threads 1 -q --precision bf16
 check 'beside that of multiply-adds' grep -q '^peak of multiply-adds in fp32: ' out.txt
-check 'and the convolutions as they run' grep -q ' shifted ' out.txt
+check 'and the convolutions as they run' grep -Eq ' (shifted|winograd-f4) ' out.txt
 finish

@@ -50,21 +50,19 @@ static real *run_all(const Backend *be, const Run *r, int only)
     const size_t nx = r->len[SUB_X];
     real *out = room(run_size(r), sizeof(real)), *to = out + nx;
     Grad d[SUB_INPUTS];
-    real *kept = output(be->sublayer_kept(r->s), 0);
     void *fwd = scratch_room(be->sublayer_fwd_scratch(r->s, threads_count()));
     void *bwd = scratch_room(be->sublayer_bwd_scratch(r->s, threads_count()));
     const real *const *in = (const real *const *)r->in;
 
-    be->sublayer_fwd(out, (size_t)r->s.c, kept, in, r->s, fwd);
+    be->sublayer_fwd(out, (size_t)r->s.c, in, r->s, fwd);
     for (int i = 0; i < SUB_INPUTS; i++)
         d[i] = (Grad){r->len[i] && (only < 0 || only == i) ? output(r->len[i], r->beta) : NULL, r->beta};
-    be->sublayer_bwd(d, r->dy, kept, in, r->s, bwd);
+    be->sublayer_bwd(d, r->dy, in, r->s, bwd);
     for (int i = 0; i < SUB_INPUTS; to += r->len[i++])
         if (d[i].p) {
             memcpy(to, d[i].p, r->len[i] * sizeof(real));
             mem_free(d[i].p);
         }
-    mem_free(kept);
     mem_free(fwd);
     mem_free(bwd);
     return out;
@@ -136,8 +134,8 @@ static void apart(const Backend *be, const Run *r)
     void *scratch = scratch_room(be->sublayer_fwd_scratch(r->s, threads_count()));
     const real *const *in = (const real *const *)r->in;
 
-    be->sublayer_fwd(y, c, NULL, in, r->s, scratch);
-    be->sublayer_fwd(wide + 2, row, NULL, in, r->s, scratch);
+    be->sublayer_fwd(y, c, in, r->s, scratch);
+    be->sublayer_fwd(wide + 2, row, in, r->s, scratch);
     be->copy_rows(want + 2, row, y, c, pixels, r->s.c, 0);
     check_same("sublayer to pixels apart", be, wide, want, pixels * row * sizeof(real));
     mem_free(y);
@@ -199,7 +197,7 @@ static void batch(const Backend *be)
     const real *in[SUB_INPUTS];
 
     memcpy(in, r.in, sizeof in);
-    be->sublayer_fwd(all, 24, NULL, in, r.s, scratch);
+    be->sublayer_fwd(all, 24, in, r.s, scratch);
     for (int first = 0; first <= 8; first += 4) {
         SublayerShape s = r.s;
         real *some = room(3 * image, sizeof(real));
@@ -209,7 +207,7 @@ static void batch(const Backend *be)
         in[SUB_W1] = r.in[SUB_W1] + first * 4 * 24;
         in[SUB_B1] = r.in[SUB_B1] + first * 4;
         in[SUB_W2] = r.in[SUB_W2] + first * 4 * 24;
-        be->sublayer_fwd(some, 24, NULL, in, s, scratch);
+        be->sublayer_fwd(some, 24, in, s, scratch);
         check_same("sublayer of part of a batch, in place", be, some, all + (size_t)first * image,
                    3 * image * sizeof(real));
         mem_free(some);

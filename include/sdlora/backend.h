@@ -167,14 +167,11 @@ typedef struct Backend {
                            bool batch_stats, void *scratch);
 
     /* ---- transformer sublayer (sublayer.c); in[] and d[] are indexed by SUB_*; where row is s.c, y may be x.
-     * kept: sublayer_kept reals that forward leaves for backward, which uses them up (NULL: no backward). Backward
-     * reads all inputs ---- */
-    size_t (*sublayer_kept)(SublayerShape s);
+     * Backward reads all inputs, and nothing that forward left ---- */
     size_t (*sublayer_fwd_scratch)(SublayerShape s, int threads);
-    void (*sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch);
+    void (*sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch);
     size_t (*sublayer_bwd_scratch)(SublayerShape s, int threads);
-    void (*sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
-                         void *scratch);
+    void (*sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch);
 
     /* ---- elementwise and data movement (elementwise.c); numel elements ---- */
     void (*act_fwd)(real *y, const real *x, size_t numel, Act act); /* y may be x */
@@ -231,7 +228,6 @@ typedef struct Backend {
     X(linear_bwd_data)                                                                                                 \
     X(linear_bwd_weight_scratch)                                                                                       \
     X(linear_bwd_weight)                                                                                               \
-    X(sublayer_kept)                                                                                                   \
     X(sublayer_fwd_scratch)                                                                                            \
     X(sublayer_fwd)                                                                                                    \
     X(sublayer_bwd_scratch)                                                                                            \

@@ -60,10 +60,8 @@ typedef struct OpDef {
     void (*prepare)(Node *n, const Graph *g);
     void (*fwd)(Node *n, const Graph *g); /* reads the inputs' values, be they parameters or computed */
     void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
-    /* Computes val once more from the same inputs, bit for bit, and nothing else but, where again_aux is set, aux[0],
-     * which fwd then does without (NULL). NULL: it is not cheap enough */
+    /* Computes val once more from the same inputs, bit for bit, and nothing else. NULL: it is not cheap enough */
     void (*again)(Node *n, const Graph *g);
-    bool again_aux;
     bool (*cheap)(const Node *n);   /* whether `again` is, of this node; NULL: of all */
     double (*flops)(const Node *n); /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
@@ -120,7 +118,6 @@ struct Node {
     struct NodePlace {
         real *data;
         size_t row;
-        void *aux;           /* aux[0] */
     } place[1 + NODE_LIVES]; /* where val lies after forward, after again[0] and again[1] */
 };
 

@@ -236,7 +236,6 @@ static void move_to(Node *n, const struct NodePlace *p)
 {
     n->val.data = p->data;
     n->val.row = p->row;
-    n->aux[0] = p->aux;
 }
 
 /* What the step reads of values that died after forward */

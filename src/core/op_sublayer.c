@@ -1,5 +1,4 @@
-/* A residual sublayer of a transformer block, as one operation: see backend.h. In: SUB_*. aux[0]: what forward keeps
- * for backward. */
+/* A residual sublayer of a transformer block, as one operation: see backend.h. In: SUB_*. */
 #include "sdlora/ops.h"
 
 #include "sdlora/mem.h"
@@ -21,7 +20,7 @@ static void sublayer_fwd(Node *n, const Graph *g)
 {
     const real *in[SUB_INPUTS];
     inputs_of(in, n);
-    g->be->sublayer_fwd(n->val.data, n->val.row, n->aux[0], in, n->attr.sublayer, g->scratch);
+    g->be->sublayer_fwd(n->val.data, n->val.row, in, n->attr.sublayer, g->scratch);
 }
 
 static void sublayer_bwd(Node *n, const Graph *g)
@@ -32,7 +31,7 @@ static void sublayer_bwd(Node *n, const Graph *g)
     inputs_of(in, n);
     for (int i = 0; i < SUB_INPUTS; i++)
         d[i] = node_grad(n, i);
-    g->be->sublayer_bwd(d, n->grad.data, n->aux[0], in, n->attr.sublayer, g->scratch);
+    g->be->sublayer_bwd(d, n->grad.data, in, n->attr.sublayer, g->scratch);
 }
 
 static double sublayer_flops(const Node *n)
@@ -50,7 +49,6 @@ static const OpDef op_sublayer_def = {
     .fwd = sublayer_fwd,
     .bwd = sublayer_bwd,
     .again = sublayer_fwd,
-    .again_aux = true,
     .flops = sublayer_flops,
 };
 
@@ -84,7 +82,5 @@ Node *op_sublayer(Graph *g, Node *x, Node *gamma, Node *beta, Node *w1, Node *b1
         return NULL;
     n->attr.sublayer = s;
     n->saves = SAVE_OUT - 1; /* all inputs */
-    if (g->train && n->needs_grad)
-        n->aux_bytes[0] = g->be->sublayer_kept(s) * sizeof(real);
     return n;
 }

@@ -176,9 +176,8 @@ static void plan_lives(Plan *p)
             p->late[life][i] = add_item(p, n->val.numel * sizeof(real), n->again[life],
                                         plan_last_read(p, n, life == 0 && n->again[1] ? n->again[1] : 2 * p->n));
         for (int k = 0; k < 2; k++) {
-            const int start = n->op->again_aux && k == 0 ? max_of(i, max_of(n->again[0], n->again[1])) : i;
             if (n->aux_bytes[k])
-                p->aux[k][i] = add_item(p, n->aux_bytes[k], start, runs_backward(n) ? bwd_step(p, i) : start);
+                p->aux[k][i] = add_item(p, n->aux_bytes[k], i, runs_backward(n) ? bwd_step(p, i) : i);
         }
     }
     for (int i = p->n - 1; i >= 0; i--)
@@ -203,12 +202,6 @@ static void lie_inside(Node *n, const Node *concat)
         n->val.data += shape_width(concat->in[k]->val.shape);
 }
 
-/* aux[0] in that life of the value: where it is computed with the value, only the last one's is read. */
-static void *aux_in(const Node *n, int life)
-{
-    return n->op->again_aux && n->again[0] && (life == 0 || (life == 1 && n->again[1])) ? NULL : n->aux[0];
-}
-
 static void give_places(const Plan *p)
 {
     Graph *g = p->g;
@@ -228,7 +221,7 @@ static void give_places(const Plan *p)
             n->aux[k] = place(g, p->aux[k][i]);
         for (int life = 0; life <= NODE_LIVES; life++)
             n->place[life] = (struct NodePlace){life ? place(g, p->late[life - 1][i]) : n->val.data,
-                                                life ? (size_t)shape_width(n->val.shape) : n->val.row, aux_in(n, life)};
+                                                life ? (size_t)shape_width(n->val.shape) : n->val.row};
     }
 }
 

@@ -10,12 +10,12 @@
  * v_t,
  *   k_t q = (k_t Wq) u + k_t bq  and  Wz sum_t p_t v_t = sum_t p_t (Wz v_t)
  * so a pixel meets rows of as many weights as there are tokens, not of the width of queries and values. Everything
- * between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x and h = W1 u + b1, and
- * computes the rest again. With d the gradient that reaches f's output:
- *   dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h)
- *   dh = p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)),
- *   dgamma = sum du xh, dbeta = sum du
- * Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their order. */
+ * between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x alone and computes the
+ * rest again: h = W1 u + b1 would take longer to be written and read from far away. With d the gradient that reaches
+ * f's output: dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h) dh =
+ * p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)), dgamma = sum
+ * du xh, dbeta = sum du Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their
+ * order. */
 #define CHUNKS_MAX 32 /* partial sums of the weights' gradients */
 
 #include "sublayer_middle.h"
@@ -55,21 +55,9 @@ static int tiles_of(SublayerShape s)
     return (s.p + pixels - 1) / pixels;
 }
 
-/* Of h of one tile. */
-static size_t kept_reals(SublayerShape s)
-{
-    return (size_t)s.f * (size_t)(tile_vectors(s) * VW);
-}
-
-size_t S(sublayer_kept)(SublayerShape s)
-{
-    return (size_t)s.n * (size_t)tiles_of(s) * kept_reals(s);
-}
-
 typedef struct Pass {
     SublayerShape s;
     const real *const *in;
-    real *kept;
     void *scratch;
     real *y; /* forward, its pixels `row` apart */
     size_t row;
@@ -91,8 +79,6 @@ static void forward_tile(const void *job, int i, int thread)
     const real *x = in[SUB_X] + pixel * s.c;
     real *y = j->y + pixel * j->row;
     const Weights k = weights_of(in, n, s);
-    if (j->kept)
-        a.h = j->kept + (size_t)i * kept_reals(s);
     tile_in(a.x, x, s.c, count, nr);
     tile_prefetch(x + (size_t)count * s.c, (size_t)s.c, s.c, count);
     tile_prefetch(y, j->row, s.c, count);
@@ -105,11 +91,11 @@ static void forward_tile(const void *job, int i, int thread)
     products_end(s);
 }
 
-void S(sublayer_fwd)(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+void S(sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
     assert(is_aligned(scratch) && row >= (size_t)s.c);
     products_weights(scratch, in, s);
-    threads_each(s.n * tiles_of(s), forward_tile, &(Pass){s, in, kept, scratch, .y = y, .row = row});
+    threads_each(s.n * tiles_of(s), forward_tile, &(Pass){s, in, scratch, .y = y, .row = row});
 }
 
 /* ---- backward ---- */
@@ -156,6 +142,7 @@ static void backward_tile(Work *a, const Grad d[], real *part, const real *dy, c
     if (d[SUB_X].p)
         tile_prefetch(d[SUB_X].p + at, (size_t)s.c, s.c, count);
     const real *u = branch(a, in, s, nr);
+    products_mul(a, a->h, &k, BY_W1, u, k.b1, false, s, nr);
     middle_again(a, s, nr);
     if (!s.pre_norm) {
         memcpy(a->u, a->x, (size_t)s.c * (size_t)(nr * VW) * sizeof(real));
@@ -216,7 +203,6 @@ static void backward_chunk(const void *job, int chunk, int thread)
     for (int n = n0; n < n1; n++) {
         for (int i = 0; i < tiles; i++) {
             const int p0 = i * pixels;
-            a.h = j->kept + ((size_t)n * tiles + i) * kept_reals(s);
             backward_tile(&a, j->d, part, j->dy, j->in, n, ((size_t)n * s.p + p0) * c, min_int(pixels, s.p - p0), s);
         }
         if (s.attention)
@@ -237,13 +223,13 @@ static void put_gradient(Grad d, const real *sum, size_t len, size_t cols)
         update(d.p + (cols ? i % cols * (len / cols) + i / cols : i), sum[i], d.beta);
 }
 
-void S(sublayer_bwd)(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s, void *scratch)
+void S(sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
     const size_t c = (size_t)s.c, f = (size_t)s.f;
     real *part = (real *)(void *)((char *)scratch + S(sublayer_fwd_scratch)(s, threads_count()));
-    assert(kept && is_aligned(scratch));
+    assert(is_aligned(scratch));
     products_weights(scratch, in, s);
-    threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, kept, scratch, .d = d, .dy = dy, .parts = part});
+    threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, scratch, .d = d, .dy = dy, .parts = part});
     K(add_parts)((Grad){part, 0}, part, part_reals(s), chunks_of(s), part_reals(s));
     put_gradient(d[SUB_GAMMA], part, c, 0);
     put_gradient(d[SUB_BETA], part + c, c, 0);

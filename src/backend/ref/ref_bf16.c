@@ -190,19 +190,14 @@ static void bf16_linear_bwd_weight(Grad dw, Grad db, const real *x, const real *
 
 /* ---- sublayer: its products lie within (ref_sublayer.c) ---- */
 
-static size_t bf16_sublayer_kept(SublayerShape s)
-{
-    return ref_sublayer_kept(s);
-}
-
 static size_t bf16_sublayer_fwd_scratch(SublayerShape s, int threads)
 {
     return ref_sublayer_fwd_scratch(s, threads);
 }
 
-static void bf16_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+static void bf16_sublayer_fwd(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
-    ref_bf16_sublayer_fwd(y, row, kept, in, s, scratch);
+    ref_bf16_sublayer_fwd(y, row, in, s, scratch);
 }
 
 static size_t bf16_sublayer_bwd_scratch(SublayerShape s, int threads)
@@ -210,10 +205,9 @@ static size_t bf16_sublayer_bwd_scratch(SublayerShape s, int threads)
     return ref_sublayer_bwd_scratch(s, threads);
 }
 
-static void bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
-                              void *scratch)
+static void bf16_sublayer_bwd(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
-    ref_bf16_sublayer_bwd(d, dy, kept, in, s, scratch);
+    ref_bf16_sublayer_bwd(d, dy, in, s, scratch);
 }
 
 #define PRODUCT(name) .name = bf16_##name,

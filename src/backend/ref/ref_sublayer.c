@@ -1,8 +1,8 @@
 /* A residual sublayer of a transformer, pixel by pixel: with z = x + f(u), f(u) = W2 mid(W1 u + b1) + b2,
  *   pre-norm   u = LN(x), y = z          post-norm   u = x, y = LN(z)
  * In bfloat16 the operands of products are rounded, unless it is attention.
- * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Nothing
- * is kept for backward, which goes forward again. */
+ * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Backward
+ * goes forward again. */
 #include <string.h>
 
 #include "ref.h"
@@ -193,12 +193,6 @@ static void pixel_bwd(Work *a, const real *dy, int n, const real *const in[], Su
         a->dx[k] += a->dz[k];
 }
 
-size_t ref_sublayer_kept(SublayerShape s)
-{
-    (void)s;
-    return 0;
-}
-
 size_t ref_sublayer_fwd_scratch(SublayerShape s, int threads)
 {
     (void)threads;
@@ -243,28 +237,22 @@ static void backward(const Grad d[], const real *dy, const real *const in[], Sub
             ref_put(d[i], k, a.sum[i][k]);
 }
 
-void ref_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+void ref_sublayer_fwd(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
-    (void)kept;
     forward(y, row, in, s, scratch, false);
 }
 
-void ref_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
-                      void *scratch)
+void ref_sublayer_bwd(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
-    (void)kept;
     backward(d, dy, in, s, scratch, false);
 }
 
-void ref_bf16_sublayer_fwd(real *y, size_t row, real *kept, const real *const in[], SublayerShape s, void *scratch)
+void ref_bf16_sublayer_fwd(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
-    (void)kept;
     forward(y, row, in, s, scratch, !s.attention);
 }
 
-void ref_bf16_sublayer_bwd(const Grad d[], const real *dy, real *kept, const real *const in[], SublayerShape s,
-                           void *scratch)
+void ref_bf16_sublayer_bwd(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
-    (void)kept;
     backward(d, dy, in, s, scratch, !s.attention);
 }

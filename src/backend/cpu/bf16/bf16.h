@@ -53,6 +53,12 @@ ALWAYS_INLINE vu pair(vf first, vf second)
                                         (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
 }
 
+/* As floats again */
+ALWAYS_INLINE vf narrowed(vf x)
+{
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)to_bf16(x)), 16);
+}
+
 #else
 
 /* The nearest bf16, in the upper half */
@@ -70,6 +76,11 @@ ALWAYS_INLINE vh16 to_bf16(vf x)
 ALWAYS_INLINE vu pair(vf first, vf second)
 {
     return (rounded(first) >> 16) | (rounded(second) & 0xffff0000);
+}
+
+ALWAYS_INLINE vf narrowed(vf x)
+{
+    return (vf)(rounded(x) & 0xffff0000);
 }
 
 #endif

@@ -1,9 +1,12 @@
 /* 3x3 convolution in bfloat16: nine shifted products, straight from rows of pixels. Images lie in a grid of W+1 columns
  * and H+1 lines, whose last column and line are zeros, as are those before the first: so each tap of each pixel is a
  * row a fixed distance away, and a block of rows of pixels may go on over the ends of lines and of images; what it
- * computes for the places between goes nowhere. forward           y = x w                one term per tap and 32 input
- * channels backward, data    dx = dy w, w turned    the same, w packed otherwise backward, weights dw[tap] = (x
- * shifted)^T dy: terms are the places of the grid, where dy has zeros between images */
+ * computes for the places between goes nowhere.
+ *   forward             y = x w               one term per tap and 32 input channels
+ *   backward, data      dx = dy w, w turned   the same, w packed otherwise
+ *   backward, weights   dw[tap] = (x shifted)^T dy: see conv_weight.c
+ * Where products in bfloat16 are not many times as fast as in float, fewer of them are better: Winograd in float, of
+ * operands that are rounded (conv_winograd.c). */
 #include "grid.h"
 #include "product.h"
 
@@ -15,9 +18,25 @@ static ConvShape swap_channels(ConvShape s)
     return s;
 }
 
+/* NULL: not for this shape, or with tiles. */
+static const ConvPath *by_winograd(ConvShape s, ConvPass pass)
+{
+#ifndef UNIT_AMX
+    const ConvPath *path = K(conv3_path)(s, pass);
+    if (path == &K(conv_winograd))
+        return &B(conv_winograd);
+    if (path == &K(conv_winograd3))
+        return &B(conv_winograd3);
+#else
+    (void)s, (void)pass;
+#endif
+    return NULL;
+}
+
 const char *B(conv3_algo)(ConvShape s, ConvPass pass)
 {
-    return conv_in_float(s) ? K(conv3_algo)(s, pass) : "shifted";
+    const ConvPath *path = by_winograd(s, pass);
+    return conv_in_float(s) ? K(conv3_algo)(s, pass) : path ? path->name : "shifted";
 }
 
 /* ---- forward, and backward of the data ---- */
@@ -38,8 +57,11 @@ size_t B(conv3_prep_size)(ConvShape s, ConvPass pass)
         return K(conv3_prep_size)(s, pass);
     if (pass == CONV_BWD_WEIGHT)
         return 0;
+    const ConvPath *path = by_winograd(s, pass);
     if (pass == CONV_BWD_DATA)
         s = swap_channels(s);
+    if (path)
+        return path->prep_size(s, pass == CONV_BWD_DATA);
     return bf16_room(panel_of(s) * to_tile(s.co) / TILE) / sizeof(real);
 }
 
@@ -62,10 +84,14 @@ static void prep_tap(const void *job, int t, int thread)
 
 void B(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
 {
+    const bool turn = pass == CONV_BWD_DATA;
+    const ConvPath *path = by_winograd(s, pass);
     if (conv_in_float(s))
         K(conv3_prep)(u, w, s, pass);
+    else if (path)
+        path->prep(u, w, turn ? swap_channels(s) : s, turn);
     else
-        threads_each(9, prep_tap, &(PrepJob){(bf16 *)(void *)u, w, s, pass == CONV_BWD_DATA});
+        threads_each(9, prep_tap, &(PrepJob){(bf16 *)(void *)u, w, s, turn});
 }
 
 /* Large filters are read from far away: for more pixels at once. */
@@ -171,39 +197,50 @@ size_t B(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
 {
     if (conv_in_float(s))
         return K(conv3_scratch)(s, pass, threads);
+    const ConvPath *path = by_winograd(s, pass);
     if (pass == CONV_BWD_WEIGHT)
-        return B(conv3_weight_scratch)(s, threads);
-    return forward_scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s, threads);
+        return path ? mem_max(path->weight_scratch(s, threads), K(conv_bias_scratch)(s.co))
+                    : B(conv3_weight_scratch)(s, threads);
+    if (pass == CONV_BWD_DATA)
+        s = swap_channels(s);
+    return path ? path->scratch(s, threads) : forward_scratch(s, threads);
 }
 
 /* ---- the backend's functions ---- */
 
 void B(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
 {
+    const ConvPath *path = by_winograd(s, CONV_FWD);
     assert(is_aligned(scratch));
     if (conv_in_float(s))
         K(conv3_fwd)(y, x, w, u, b, s, scratch);
+    else if (path)
+        path->correlate((Grad){y, 0}, x, u, b, s, false, scratch);
     else
         correlate((Grad){y, 0}, x, (const bf16 *)(const void *)u, b, s, scratch);
 }
 
 void B(conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch)
 {
+    const ConvPath *path = by_winograd(s, CONV_BWD_DATA);
     assert(dx.p && is_aligned(scratch));
     if (conv_in_float(s))
         K(conv3_bwd_data)(dx, dy, w, u, s, scratch);
+    else if (path)
+        path->correlate(dx, dy, u, NULL, swap_channels(s), true, scratch);
     else
         correlate(dx, dy, (const bf16 *)(const void *)u, NULL, swap_channels(s), scratch);
 }
 
 void B(conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
+    const ConvPath *path = by_winograd(s, CONV_BWD_WEIGHT);
     assert(is_aligned(scratch));
-    if (conv_in_float(s)) {
+    if (conv_in_float(s))
         K(conv3_bwd_weight)(dw, db, x, dy, s, scratch);
-        return;
-    }
-    if (dw.p)
+    else if (dw.p && path)
+        path->bwd_weight(dw, db, x, dy, s, scratch);
+    else if (dw.p)
         B(conv3_weight_gradient)(dw, db, x, dy, s, scratch);
     else if (db.p)
         K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);

@@ -18,6 +18,10 @@ static inline bool conv_in_float(ConvShape s)
     return s.ci < BF16_CHANNELS || s.co < BF16_CHANNELS;
 }
 
+#ifndef UNIT_AMX
+extern const ConvPath B(conv_winograd), B(conv_winograd3);
+#endif
+
 /* Where a gradient (rows,columns) of weights is whole tiles and there is one sum, it is made where it belongs. */
 static inline bool sums_in_place(Grad dw, int chunks, int rows, int columns)
 {

@@ -16,7 +16,7 @@ static int multiplications(ConvShape s, int t)
 }
 
 /* The only place that decides how a convolution is done. */
-static const ConvPath *path_of(ConvShape s, ConvPass pass)
+const ConvPath *K(conv3_path)(ConvShape s, ConvPass pass)
 {
     /* An image, of 1 or 3 channels: 9 or 27 multiply-adds per output and hardly any reuse of x that a GEMM could find;
      * the writes of y are the work. The image itself needs no gradient, so backward-data has no such kernel. */
@@ -45,7 +45,7 @@ static ConvShape swap_channels(ConvShape s)
 
 const char *K(conv3_algo)(ConvShape s, ConvPass pass)
 {
-    return path_of(s, pass)->name;
+    return K(conv3_path)(s, pass)->name;
 }
 
 size_t K(conv3_prep_size)(ConvShape s, ConvPass pass)
@@ -53,19 +53,19 @@ size_t K(conv3_prep_size)(ConvShape s, ConvPass pass)
     if (pass == CONV_BWD_WEIGHT)
         return 0;
     bool turn = pass == CONV_BWD_DATA;
-    return path_of(s, pass)->prep_size(turn ? swap_channels(s) : s, turn);
+    return K(conv3_path)(s, pass)->prep_size(turn ? swap_channels(s) : s, turn);
 }
 
 void K(conv3_prep)(real *u, const real *w, ConvShape s, ConvPass pass)
 {
     bool turn = pass == CONV_BWD_DATA;
     if (K(conv3_prep_size)(s, pass) != 0)
-        path_of(s, pass)->prep(u, w, turn ? swap_channels(s) : s, turn);
+        K(conv3_path)(s, pass)->prep(u, w, turn ? swap_channels(s) : s, turn);
 }
 
 size_t K(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
 {
-    const ConvPath *p = path_of(s, pass);
+    const ConvPath *p = K(conv3_path)(s, pass);
     if (pass == CONV_BWD_WEIGHT)
         return p->weight_scratch(s, threads) + K(conv_bias_scratch)(s.co);
     return p->scratch(pass == CONV_BWD_DATA ? swap_channels(s) : s, threads);
@@ -74,18 +74,18 @@ size_t K(conv3_scratch)(ConvShape s, ConvPass pass, int threads)
 void K(conv3_fwd)(real *y, const real *x, const real *w, const real *u, const real *b, ConvShape s, void *scratch)
 {
     assert(is_aligned(scratch) && !u == !K(conv3_prep_size)(s, CONV_FWD));
-    path_of(s, CONV_FWD)->correlate((Grad){y, 0}, x, u ? u : w, b, s, false, scratch);
+    K(conv3_path)(s, CONV_FWD)->correlate((Grad){y, 0}, x, u ? u : w, b, s, false, scratch);
 }
 
 void K(conv3_bwd_data)(Grad dx, const real *dy, const real *w, const real *u, ConvShape s, void *scratch)
 {
     assert(dx.p && is_aligned(scratch) && !u == !K(conv3_prep_size)(s, CONV_BWD_DATA));
-    path_of(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, scratch);
+    K(conv3_path)(s, CONV_BWD_DATA)->correlate(dx, dy, u ? u : w, NULL, swap_channels(s), true, scratch);
 }
 
 void K(conv3_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, ConvShape s, void *scratch)
 {
-    const ConvPath *p = path_of(s, CONV_BWD_WEIGHT);
+    const ConvPath *p = K(conv3_path)(s, CONV_BWD_WEIGHT);
     assert(is_aligned(scratch));
     if (db.p && (!p->sums_bias || !dw.p))
         K(conv_bias_grad)(db, dy, (size_t)s.n * (size_t)s.h * (size_t)s.w, s.co, scratch);

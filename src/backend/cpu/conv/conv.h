@@ -20,6 +20,9 @@ typedef struct ConvPath {
     bool sums_bias; /* bwd_weight writes db, if it is wanted; else conv.c does */
 } ConvPath;
 
+/* The one that is taken. */
+const ConvPath *K(conv3_path)(ConvShape s, ConvPass pass);
+
 extern const ConvPath K(conv_im2col), K(conv_first), K(conv_taps), K(conv_winograd), K(conv_winograd3);
 
 /* Partial sums of a weight gradient: `chunks` depends on shapes only. */

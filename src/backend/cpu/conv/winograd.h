@@ -7,6 +7,11 @@
 #include "../gemm_panel.h"
 #include "winograd_transform.h"
 
+/* What happens to the vectors of both operands as they come in: in bfloat16 (../bf16) they are rounded. */
+#ifndef OPERAND
+#define OPERAND(v) (v)
+#endif
+
 /* An image is covered by th x tw tiles of TILE x TILE outputs; tiles are counted over all images. */
 typedef struct Tiling {
     int th, tw, count;
@@ -145,7 +150,7 @@ ALWAYS_INLINE void input_columns(vf *restrict t, const real *const rows[SPAN], s
         _Alignas(VBYTES) vf d[SPAN];
 #pragma GCC unroll 6
         for (int i = 0; i < SPAN; i++)
-            d[i] = vload(row[i] + at);
+            d[i] = OPERAND(vload(row[i] + at));
         input_1d(t + c * SPAN, 1, d, 1, n);
     }
 }

@@ -64,7 +64,7 @@ static void prep_straight(const void *job, int k, int thread)
     for (size_t o = 0; o < co; o += VW) {
         vf g[9];
         for (size_t t = 0; t < 9; t++)
-            g[t] = vload(p->w + (t * ci + (size_t)k) * co + o);
+            g[t] = OPERAND(vload(p->w + (t * ci + (size_t)k) * co + o));
         transform_filter(p->u + o * ci + (size_t)k * VW, stride, g);
     }
 }
@@ -83,7 +83,7 @@ static void prep_turned(const void *job, int rows, int thread)
         for (size_t b = 0; b < VW; b++) {
             vf g[9];
             for (size_t t = 0; t < 9; t++)
-                g[t] = vload(square[t][b]);
+                g[t] = OPERAND(vload(square[t][b]));
             transform_filter(p->u + o * ci + (k + b) * VW, stride, g);
         }
     }
