@@ -529,10 +529,10 @@ again: all is kept|src/core/again.c|s/p->g->lean \&\& !p->plain/0/|test_plan
 again: every convolution|src/core/op_conv.c|s/    .cheap = conv3x3_cheap,//|test_plan
 again: no convolution|src/core/op_conv.c|s/    .again = conv3x3_fwd,//|test_plan
 lean: filters stay|src/core/op_conv.c|s/return !g->lean \&\& /return /|test_plan
-lean: validation runs beside itself|src/model/unet_chunks.c|s/if (o->twin \&\& o->twin->g->lean)/if (0)/|test_train_memory
-lean: borrowed memory is counted|src/core/graph.c|s/(g->borrows ? 0 : g->scratch_bytes)/g->scratch_bytes/|test_train_memory
-lean: too little memory borrowed|src/core/plan.c|s/ \&\& g->twin->scratch_bytes >= g->scratch_bytes//|test_train_memory
-lean: training borrows|src/core/plan.c|s/ \&\& !g->train \&\& g->twin->scratch/ \&\& g->twin->scratch/|test_train_memory
+lean: validation runs beside itself|src/model/unet_chunks.c|s/if (o->twin \&\& o->twin->g->lean)/if (0)/|test_plan
+lean: borrowed memory is counted|src/core/graph.c|s/(g->borrows ? 0 : g->scratch_bytes)/g->scratch_bytes/|test_plan
+lean: too little memory borrowed|src/core/plan.c|s/ \&\& g->twin->scratch_bytes >= g->scratch_bytes//|test_plan
+lean: training borrows|src/core/plan.c|s/ \&\& !g->train \&\& g->twin->scratch/ \&\& g->twin->scratch/|test_plan
 images: the first one for all|src/train/batch.c|s/im->px + i \* im->channels \* in/im->px/|test_train_images
 images: one channel for all|src/train/batch.c|s/px + c \* in, room/px, room/|test_train_images
 images: counted at the model's size|src/train/batch.c|s/\.bytes = (size_t)d->n \* dataset_image_bytes(d)/.bytes = (size_t)d->n * (size_t)m->image_size * (size_t)m->image_size/|test_train_images

@@ -385,6 +385,41 @@ static void test_frozen_filters_stay_prepared(void **state)
     model_free(m);
 }
 
+/* A network beside a lean one: outside training it has the other's scratch memory, if that is enough, and then runs
+ * alone. */
+static void test_lean_twins(void **state)
+{
+    ModelConfig c = small(PRESET_SEED);
+    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1};
+    Err err;
+    Model *m = model_new(&c, true, 4, &err);
+    Unet lean, twin;
+
+    (void)state;
+    check_ptr(m, err);
+    check_ok(unet_build(&lean, m, &o, &err), err);
+    assert_true(lean.g->lean);
+    o.twin = &lean;
+    for (int i = 0; i < 3; i++) { /* in training, in validation, and of images that need more */
+        o.train = i == 0;
+        o.n = 2;
+        o.h = o.w = i == 2 ? 32 : 8;
+        check_ok(unet_build(&twin, m, &o, &err), err);
+        assert_true(twin.g->lean);
+        assert_true(twin.g->scratch_bytes > 0 && (twin.g->scratch_bytes > lean.g->scratch_bytes) == (i == 2));
+        assert_int_equal(twin.g->scratch == lean.g->scratch, i == 1);
+        assert_int_equal(graph_bytes(twin.g), twin.g->slab_bytes + (i == 1 ? 0 : twin.g->scratch_bytes));
+        unet_free(&twin);
+    }
+    threads_init(4);
+    assert_int_equal(unet_chunks_workers(&o, 2), 1);
+    o.twin = NULL;
+    assert_int_equal(unet_chunks_workers(&o, 2), 4);
+    threads_init(1);
+    unet_free(&lean);
+    model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_frozen_filters_stay_prepared),
+        cmocka_unit_test(test_lean_twins),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
