@@ -412,6 +412,7 @@ static void test_lean_twins(void **state)
         unet_free(&twin);
     }
     threads_init(4);
+    o.n = 8;
     assert_int_equal(unet_chunks_workers(&o, 2), 1);
     o.twin = NULL;
     assert_int_equal(unet_chunks_workers(&o, 2), 4);
