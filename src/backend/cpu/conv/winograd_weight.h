@@ -86,9 +86,9 @@ ALWAYS_INLINE void gradient_tile(real *d, size_t stride, vf *sum, const real *y,
         vf all = {0};
 #pragma GCC unroll 4
         for (int i = 0; i < down - 2; i++) {
-            g[i] = j < w && i < h ? vload(col + (size_t)i * line) : (vf){0};
-            all += g[i];
-            g[i] = OPERAND(g[i]);
+            const vf v = j < w && i < h ? vload(col + (size_t)i * line) : (vf){0};
+            all += v;
+            g[i] = OPERAND(v);
         }
         *sum += all;
         output_back_1d(t + j, TILE, g, 1, down);
