@@ -525,7 +525,19 @@ again: not computed|src/core/graph.c|s/n->op->again(n, g);/;/|test_plan
 again: what it reads has died|src/core/again.c|s/sooner(&next, user->again\[life\], from);/;/|test_plan
 again: dies before the last who reads it|src/core/again.c|s/(s = next_read(p, n, last + 1))/!last \&\& (s = next_read(p, n, last + 1))/|test_plan
 again: the concat's inputs lie where it was|src/core/plan.c|s/!p->g->nodes\[j\]->again\[0\] \&\& //|test_plan
-again: all is kept|src/core/again.c|s/p->g->again \&\& !p->plain/0/|test_plan
+again: all is kept|src/core/again.c|s/p->g->lean \&\& !p->plain/0/|test_plan
+again: every convolution|src/core/op_conv.c|s/    .cheap = conv3x3_cheap,//|test_plan
+again: no convolution|src/core/op_conv.c|s/    .again = conv3x3_fwd,//|test_plan
+lean: filters stay|src/core/op_conv.c|s/return !g->lean \&\& /return /|test_plan
+lean: validation runs beside itself|src/model/unet_chunks.c|s/if (o->twin \&\& o->twin->g->lean)/if (0)/|test_plan
+lean: borrowed memory is counted|src/core/graph.c|s/(g->borrows ? 0 : g->scratch_bytes)/g->scratch_bytes/|test_plan
+lean: too little memory borrowed|src/core/plan.c|s/ \&\& g->twin->scratch_bytes >= g->scratch_bytes//|test_plan
+lean: training borrows|src/core/plan.c|s/ \&\& !g->train \&\& g->twin->scratch/ \&\& g->twin->scratch/|test_plan
+images: the first one for all|src/train/batch.c|s/im->px + i \* im->channels \* in/im->px/|test_train_images
+images: one channel for all|src/train/batch.c|s/px + c \* in, room/px, room/|test_train_images
+images: counted at the model's size|src/train/batch.c|s/\.bytes = (size_t)d->n \* dataset_image_bytes(d)/.bytes = (size_t)d->n * (size_t)m->image_size * (size_t)m->image_size/|test_train_images
+safetensors: made ahead|src/io/safetensors_write.c|s/if (items\[i\]->make)/if (0)/|test_safetensors_write
+safetensors: the header's sizes are not looked at|src/io/safetensors_read.c|s/if (x->end > size .. /if (/|test_safetensors_write
 plan: a gradient over a value that is still read|src/core/plan.c|s/p->g->items\[item\].end == bwd_step(p, user) \&\&/p->g->items[item].end >= 0 \&\&/|test_plan
 chunks: threads without one|src/model/unet_chunks.c|s/2 \* own_whole(&c) <= most ? 1/own_whole(\&c) < most ? 1/|test_chunks
 chunks: the short one is forgotten|src/model/unet_chunks.c|s/own <= c->n_workers ? own : //|test_chunks

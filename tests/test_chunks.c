@@ -260,7 +260,7 @@ static void test_measured_before_built(void **state)
             size_t bytes;
 
             threads_init(threads);
-            check_ok(unet_chunks_measure(&bytes, m, &o, 4, &err), err);
+            check_ok(unet_chunks_measure(&bytes, NULL, m, &o, 4, &err), err);
             check_ok(unet_chunks_build(&c, m, &o, 4, &err), err);
             assert_int_equal(bytes, unet_chunks_bytes(&c));
             unet_chunks_free(&c);

@@ -15,6 +15,25 @@
 #include "sdlora/mem.h"
 #include "io_util.h"
 
+/* The same twice: nothing is left over from the first. */
+static void resizer_case(const uint8_t *want, const int32_t d[4], const uint8_t *in)
+{
+    const size_t n = (size_t)(d[2] * d[3]);
+    uint8_t *out = mem_alloc(n, 1, "test", NULL), *column = mem_alloc((size_t)d[0], 1, "test", NULL);
+    Err e = {0};
+    Resizer *r = resizer_new(d[2], d[3], d[0], d[1], &e);
+
+    assert_non_null(r);
+    for (int i = 0; i < 2; i++) {
+        memset(out, 77, n);
+        resizer_run(out, r, in, column);
+        assert_memory_equal(out, want, n);
+    }
+    resizer_free(r);
+    mem_free(column);
+    mem_free(out);
+}
+
 /* tests/golden/resize.bin, see scripts/make_golden_resize.py */
 static void test_resize_equals_pillow(void **state)
 {
@@ -39,6 +58,7 @@ static void test_resize_equals_pillow(void **state)
             fail_msg("%s", e.msg);
         if (memcmp(out, data + at + in_size, out_size) != 0)
             fail_msg("%dx%d to %dx%d differs from Pillow", d[0], d[1], d[2], d[3]);
+        resizer_case((const uint8_t *)data + at + in_size, d, (const uint8_t *)data + at);
         at += in_size + out_size;
         mem_free(out);
         cases++;
@@ -55,6 +75,9 @@ static void test_resize_errors(void **state)
     assert_int_equal(resize_bilinear(out, 0, 2, px, 2, 2, &e), -1);
     assert_says(e, "2x2");
     assert_int_equal(resize_bilinear(out, 2, 2, px, 2, -1, &e), -1);
+    assert_null(resizer_new(0, 2, 2, 2, &e));
+    assert_says(e, "2x2");
+    resizer_free(NULL);
 }
 
 static void test_real(void **state)

@@ -49,6 +49,78 @@ static void test_writer_bytes(void **state)
     tmpdir_remove(&t);
 }
 
+/* So many bytes of this value, and how often they were made */
+typedef struct Made {
+    uint8_t value;
+    int times;
+} Made;
+
+static void make(void *data, const void *ctx)
+{
+    Made *m = (Made *)ctx;
+
+    memset(data, m->value, (size_t)m->value);
+    m->times++;
+}
+
+/* Tensors that are made when they are written lie among the others as if they had been there. */
+static void test_made(void **state)
+{
+    static const uint8_t nines[9] = {9, 9, 9, 9, 9, 9, 9, 9, 9};
+    Made made[] = {{3, 0}, {8, 0}};
+    TmpDir t;
+    Err e = {0};
+    StWriter *w = st_writer(&e);
+    StFile *f;
+    (void)state;
+    tmpdir_make(&t);
+    assert_int_equal(st_add_made(w, "a", DT_U8, 1, (int[]){3}, make, &made[0], &e), 0);
+    assert_int_equal(st_add(w, "b", DT_U8, 1, (int[]){9}, nines, &e), 0);
+    assert_int_equal(st_add(w, "none", DT_U8, 1, (int[]){0}, NULL, &e), 0);
+    assert_int_equal(st_add_made(w, "c", DT_U8, 2, (int[]){2, 4}, make, &made[1], &e), 0);
+    assert_int_equal(st_add_made(w, "c", DT_U8, 1, (int[]){8}, make, &made[1], &e), -1);
+    assert_int_equal(made[0].times + made[1].times, 0);
+    if (st_save(w, tmpdir_name(&t, "f"), &e) != 0 || !(f = st_open(tmpdir_name(&t, "f"), &e)))
+        fail_msg("%s", e.msg);
+    assert_true(made[0].times == 1 && made[1].times == 1);
+    assert_memory_equal(st_find(f, "a")->data, ((uint8_t[]){3, 3, 3}), 3);
+    assert_memory_equal(st_find(f, "b")->data, nines, 9);
+    assert_memory_equal(st_find(f, "c")->data, ((uint8_t[]){8, 8, 8, 8, 8, 8, 8, 8}), 8);
+    st_close(f);
+    st_writer_free(w);
+    tmpdir_remove(&t);
+}
+
+/* The header alone: all that it says, and that the data are there. */
+static void test_header(void **state)
+{
+    static const float x[] = {1, 2, 3};
+    TmpDir t;
+    Err e = {0};
+    StWriter *w = st_writer(&e);
+    StFile *f;
+    char *data;
+    size_t size;
+    (void)state;
+    tmpdir_make(&t);
+    assert_int_equal(st_add(w, "x", DT_F32, 1, (int[]){3}, x, &e), 0);
+    assert_int_equal(st_save(w, tmpdir_name(&t, "f"), &e), 0);
+    if (!(f = st_open_header(tmpdir_name(&t, "f"), &e)))
+        fail_msg("%s", e.msg);
+    assert_string_equal(st_meta(f, "format"), "pt");
+    assert_int_equal(st_find(f, "x")->numel, 3);
+    assert_null(st_find(f, "x")->data);
+    st_close(f);
+    assert_int_equal(file_load(&data, &size, tmpdir_name(&t, "f"), 1 << 20, &e), 0);
+    assert_int_equal(file_save(tmpdir_name(&t, "f"), data, size - 1, &e), 0);
+    assert_null(st_open_header(tmpdir_name(&t, "f"), &e));
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_non_null(strstr(e.msg, "is cut short"));
+    mem_free(data);
+    st_writer_free(w);
+    tmpdir_remove(&t);
+}
+
 /* Headers of every length modulo 8: the fewest spaces that make 8. */
 static void test_padding(void **state)
 {
@@ -186,8 +258,9 @@ static void test_writer_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_writer_bytes), cmocka_unit_test(test_write_read),    cmocka_unit_test(test_padding),
-        cmocka_unit_test(test_write_full),   cmocka_unit_test(test_writer_errors),
+        cmocka_unit_test(test_writer_bytes),  cmocka_unit_test(test_write_read), cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_made),          cmocka_unit_test(test_header),     cmocka_unit_test(test_write_full),
+        cmocka_unit_test(test_writer_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -169,6 +169,12 @@ int dataset_transform(Dataset *d, Transform t, Err *e);
  * to 8 bits between the passes), which is what torchvision's Resize gives the reference. out (oh,ow), in (h,w). */
 int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int w, Err *e);
 
+/* The same for many images of one size, by many threads: filters are made once. column: room for h pixels. */
+typedef struct Resizer Resizer;
+Resizer *resizer_new(int oh, int ow, int h, int w, Err *e);
+void resizer_free(Resizer *r); /* NULL is allowed */
+void resizer_run(uint8_t *out, const Resizer *r, const uint8_t *in, uint8_t *column);
+
 /* A picture to out (channels,size,size), by the same filter. From colour to one channel: image_luma, before anything
  * else; from grey to three: the same thrice. */
 int image_fit(uint8_t *out, int channels, int size, const Image *in, Fit fit, const uint8_t background[3], Err *e);

@@ -17,10 +17,13 @@
  * slab. The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared. Graphs over
  * the same weights may run side by side: the later ones have the first as `twin`, and where they are trained each has
  * graph_grads_to. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
- * always. Where Graph.again is set, a value that is cheap to compute from what is kept (OpDef.again) dies after its
+ * always. Where Graph.lean is set, a value that is cheap to compute from what is kept (OpDef.again) dies after its
  * last forward. It has another life from the first backward that reads it on, or two where long nobody does:
- * convolutions' outputs stay; normalisations, activations, sublayers, concats come from them once more (Chen et al.
- * 2016, "Training Deep Nets with Sublinear Memory Cost"). Gradients are the same bits.
+ * convolutions' outputs stay, but those of the image; they, normalisations, activations, sublayers, concats are
+ * computed once more (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). Gradients are the same bits.
+ * And filters are transformed where they are used, into scratch memory, one after the other, instead of all at once
+ * when weights have changed: where one pass makes a step that is no more work. A lean graph and its twins outside
+ * training run one after the other, and share that memory.
  *
  * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there:
  * its rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can
@@ -59,6 +62,7 @@ typedef struct OpDef {
     void (*bwd)(Node *n, const Graph *g); /* reads n->grad and what `saves` says, writes node_grad of every input */
     /* Computes val once more from the same inputs, bit for bit, and nothing else. NULL: it is not cheap enough */
     void (*again)(Node *n, const Graph *g);
+    bool (*cheap)(const Node *n);   /* whether `again` is, of this node; NULL: of all */
     double (*flops)(const Node *n); /* of one forward pass, a multiply-add being two; NULL: not counted */
 } OpDef;
 
@@ -121,7 +125,7 @@ struct Graph {
     const Backend *be;
     bool train;        /* gradients are wanted; BatchNorm uses the batch's statistics and moves the running ones */
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
-    bool again;        /* to be set before planning: less memory, more work in backward */
+    bool lean;         /* to be set before building: less memory, more work */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
     enum { STALE_NOTHING, STALE_TRAINED, STALE_ALL } stale; /* what must be prepared again before the next forward */
     Graph *twin; /* whose prepared filters this one uses instead of its own; NULL: none */
@@ -130,7 +134,8 @@ struct Graph {
     Node *loss;
     double loss_value; /* of the last forward */
     void *slab, *scratch, *prep_slab;
-    int threads; /* so many may run it, or fewer: threads_count() when it was planned */
+    bool borrows; /* scratch is its twin's */
+    int threads;  /* so many may run it, or fewer: threads_count() when it was planned */
     size_t slab_bytes, scratch_bytes, prep_bytes, naive_bytes; /* naive: what a plain plan takes */
     const char *scope;
     bool poison; /* fill every place with NaN when its life ends: catches a backward that reads more than it declared */

@@ -171,8 +171,10 @@ typedef struct UnetChunks {
 
 /* o->n is the total; chunk its part. *c needs unet_chunks_free, also after an error. */
 int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, Err *e);
-/* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. */
-int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e);
+/* What unet_chunks_bytes would say after unet_chunks_build, found without asking for that memory. first: the network
+ * that a twin of theirs would have, without memory; the caller's to free (unet_free), also after an error. NULL: not
+ * wanted. */
+int unet_chunks_measure(size_t *bytes, Unet *first, Model *m, const UnetOptions *o, int chunk, Err *e);
 int unet_chunks_workers(const UnetOptions *o, int chunk); /* how many unet_chunks_build would make */
 void unet_chunks_free(UnetChunks *c);
 size_t unet_chunks_bytes(const UnetChunks *c);

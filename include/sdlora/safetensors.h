@@ -62,6 +62,8 @@ typedef struct StFile StFile;
  * held in memory until st_close. NULL with *e (ERR_INPUT) that names the file, and the tensor and byte numbers where
  * there is one. */
 StFile *st_open(const char *path, Err *e);
+/* The same of the header alone: there is no data to be read (StTensor.data is NULL), and no SHA-256. */
+StFile *st_open_header(const char *path, Err *e);
 /* The same over bytes in memory; `label` stands for the path in messages. */
 StFile *st_parse(const void *bytes, size_t size, const char *label, Err *e);
 /* SHA-256 of the file as it was read. */
@@ -90,6 +92,11 @@ typedef struct StWriter StWriter;
 StWriter *st_writer(Err *e);
 int st_add_meta(StWriter *w, const char *key, const char *value, Err *e);
 int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, const void *data, Err *e);
+/* A tensor whose data st_save makes when their turn has come, so that no more than one lies in memory: make fills the
+ * bytes that it takes. ctx is borrowed too. */
+typedef void StMake(void *data, const void *ctx);
+int st_add_made(StWriter *w, const char *name, DType dtype, int nd, const int *d, StMake *make, const void *ctx,
+                Err *e);
 int st_save(const StWriter *w, const char *path, Err *e); /* atomic, see file.h */
 void st_writer_free(StWriter *w);
 

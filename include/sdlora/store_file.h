@@ -7,7 +7,7 @@
 #include "sdlora/param.h"
 #include "sdlora/safetensors.h"
 
-/* Names and exported data live here until the file is written. */
+/* Names, and what an adapter's tensors become, live here until the file is written. */
 typedef struct FilePool {
     struct PoolBlock {
         struct PoolBlock *next;
@@ -19,7 +19,7 @@ void *pool_get(FilePool *pool, size_t bytes, Err *e);
 void pool_free(FilePool *pool);
 
 /* Add every parameter as PREFIX + name, in PyTorch's layout, with values from `slab` (laid out like s->values);
- * counters too, unless weights_only. */
+ * counters too, unless weights_only. Both are borrowed until the file is written. */
 int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
               Err *e);
 

@@ -159,7 +159,7 @@ static int choose_chunk(Tensors *t, const char *path, Model *m, const PredictArg
     for (t->workers = threads_count(); t->workers > 0; t->workers /= 2)
         for (t->chunk = most; t->chunk >= least; t->chunk /= 2) {
             UnetOptions o = network(t, a);
-            if (unet_chunks_measure(&net, m, &o, t->chunk, e))
+            if (unet_chunks_measure(&net, NULL, m, &o, t->chunk, e))
                 return -1;
             net = kept + (net > file ? net : file);
             if (net <= mem_bound(a->max_bytes))

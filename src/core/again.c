@@ -50,6 +50,11 @@ int plan_last_read(const Plan *p, const Node *n, int to)
     return last;
 }
 
+static bool is_cheap(const Node *n)
+{
+    return n->op->again && (!n->op->cheap || n->op->cheap(n));
+}
+
 /* Whose values are computed again, from the last node to the first: what they are computed from is then read again too.
  * What follows the last filters is what backward begins with, so that all of it would be there again at once where
  * memory is fullest; but for those filters' own reader. */
@@ -62,10 +67,10 @@ void plan_again(Plan *p)
         if (p->g->nodes[i]->op->prepare)
             last = i;
     }
-    for (int i = p->n - 1; p->g->again && !p->plain && i >= 0; i--) {
+    for (int i = p->n - 1; p->g->lean && !p->plain && i >= 0; i--) {
         Node *n = p->g->nodes[i];
         int widest = p->n / LONG;
-        if (!n->op->again || n->keep || n->fixed || plan_value_home(p, n) >= 0 || (i > last && n->in[0]->index != last))
+        if (!is_cheap(n) || n->keep || n->fixed || plan_value_home(p, n) >= 0 || (i > last && n->in[0]->index != last))
             continue;
         n->again[0] = next_read(p, n, 1);
         for (int s = n->again[0], next; s && (next = next_read(p, n, s + 1)); s = next)

@@ -34,7 +34,8 @@ void graph_free(Graph *g)
     mem_free(g->nodes);
     mem_free(g->items);
     mem_free(g->slab);
-    mem_free(g->scratch);
+    if (!g->borrows)
+        mem_free(g->scratch);
     if (!g->twin)
         mem_free(g->prep_slab);
     profile_free(g->profile);
@@ -220,7 +221,7 @@ void graph_prepare(Graph *g)
 
 size_t graph_bytes(const Graph *g)
 {
-    return g->slab_bytes + g->scratch_bytes + (g->twin ? 0 : g->prep_bytes);
+    return g->slab_bytes + (g->borrows ? 0 : g->scratch_bytes) + (g->twin ? 0 : g->prep_bytes);
 }
 
 /* Fill what dies at this step with NaN (all bits set is a quiet NaN, in float and in double). */
@@ -240,7 +241,7 @@ static void move_to(Node *n, const struct NodePlace *p)
 /* What the step reads of values that died after forward */
 static void compute_again(Graph *g, int step)
 {
-    for (int i = 0; g->again && i < g->count; i++) {
+    for (int i = 0; g->lean && i < g->count; i++) {
         Node *n = g->nodes[i];
         double t = g->profile ? clock_seconds() : 0;
         if (n->again[0] != step && n->again[1] != step)

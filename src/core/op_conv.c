@@ -5,6 +5,8 @@
 
 #include "sdlora/mem.h"
 
+enum { CHEAP_CHANNELS = 3 };
+
 /* The most that a convolution of either kind needs in one of the passes that it will run. */
 static size_t scratch_of(size_t (*needs)(const Node *n, const Graph *g, ConvPass pass), const Node *n, const Graph *g)
 {
@@ -29,11 +31,11 @@ static unsigned saves_of(const Node *n)
 /* ---- conv3x3: in x, w, b?. prep[pass]: the filter as forward and backward-data want it ---- */
 
 /* A parameter, or what follows from parameters alone outside training, is transformed when weights have changed. A
- * filter that is computed is another one in every forward: it is transformed where it is used, into the first part of
- * scratch. */
-static bool prepared_ahead(const Node *w)
+ * filter that is computed is another one in every forward, and so are all where there is one pass a step: they are
+ * transformed where they are used, into the first part of scratch. */
+static bool prepared_ahead(const Node *w, const Graph *g)
 {
-    return w->param || w->fixed;
+    return !g->lean && (w->param || w->fixed);
 }
 
 static size_t filter_bytes(const Node *n, const Graph *g, ConvPass pass)
@@ -44,7 +46,7 @@ static size_t filter_bytes(const Node *n, const Graph *g, ConvPass pass)
 /* The filter for forward or backward-data, NULL where that takes w itself; *rest is the scratch that remains. */
 static const real *filter_of(const Node *n, const Graph *g, ConvPass pass, void **rest)
 {
-    const size_t bytes = prepared_ahead(n->in[1]) ? 0 : filter_bytes(n, g, pass);
+    const size_t bytes = prepared_ahead(n->in[1], g) ? 0 : filter_bytes(n, g, pass);
 
     *rest = (char *)g->scratch + bytes;
     if (!bytes)
@@ -55,7 +57,7 @@ static const real *filter_of(const Node *n, const Graph *g, ConvPass pass, void 
 
 static size_t conv3x3_needs(const Node *n, const Graph *g, ConvPass pass)
 {
-    return (prepared_ahead(n->in[1]) ? 0 : filter_bytes(n, g, pass)) +
+    return (prepared_ahead(n->in[1], g) ? 0 : filter_bytes(n, g, pass)) +
            g->be->conv3_scratch(n->attr.conv, pass, g->threads);
 }
 
@@ -91,6 +93,12 @@ static void conv3x3_bwd(Node *n, const Graph *g)
     }
 }
 
+/* That of the image is nothing beside the others, and as large. */
+static bool conv3x3_cheap(const Node *n)
+{
+    return n->attr.conv.ci <= CHEAP_CHANNELS;
+}
+
 static double conv3x3_flops(const Node *n)
 {
     ConvShape s = n->attr.conv;
@@ -104,6 +112,8 @@ static const OpDef op_conv3x3_def = {
     .prepare = conv3x3_prepare,
     .fwd = conv3x3_fwd,
     .bwd = conv3x3_bwd,
+    .again = conv3x3_fwd,
+    .cheap = conv3x3_cheap,
     .flops = conv3x3_flops,
 };
 
@@ -127,7 +137,7 @@ Node *op_conv3x3(Graph *g, Node *x, Node *w, Node *b, ConvAlgo algo)
         return NULL;
     n->attr.conv = (ConvShape){xs.d[0], xs.d[1], xs.d[2], ws.d[2], ws.d[3], algo};
     n->saves = saves_of(n);
-    for (int pass = CONV_FWD; pass <= CONV_BWD_DATA && prepared_ahead(w); pass++)
+    for (int pass = CONV_FWD; pass <= CONV_BWD_DATA && prepared_ahead(w, g); pass++)
         if (pass == CONV_FWD || node_trains(n, 0))
             n->prep_bytes[pass] = filter_bytes(n, g, (ConvPass)pass);
     return n;

@@ -248,12 +248,13 @@ static void count_bytes(Graph *g)
             g->scratch_bytes = mem_max(g->scratch_bytes, mem_align_up(n->op->scratch(n, g)));
         g->prep_bytes += mem_align_up(n->prep_bytes[0]) + mem_align_up(n->prep_bytes[1]);
     }
+    g->borrows = g->twin && g->twin->lean && !g->train && g->twin->scratch_bytes >= g->scratch_bytes;
 }
 
 static int allocate(Graph *g, Err *e)
 {
     g->slab = mem_alloc(g->slab_bytes, 1, "activations and gradients", e);
-    g->scratch = mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
+    g->scratch = g->borrows ? g->twin->scratch : mem_alloc(g->scratch_bytes, 1, "scratch memory", e);
     g->prep_slab = g->twin ? g->twin->prep_slab : mem_alloc(g->prep_bytes, 1, "transformed filters", e);
     assert(!g->twin || g->twin->prep_bytes >= g->prep_bytes);
     return g->slab && g->scratch && g->prep_slab ? 0 : -1;

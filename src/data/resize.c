@@ -105,7 +105,21 @@ typedef struct Part {
     int64_t h, w, y, x;
 } Part;
 
-/* Both passes, column by column, so that only one lies between them; a pass that changes no size has weights of 1. */
+/* Both passes, column by column, so that only one lies between them (`column`, in->h); a pass that changes no size has
+ * weights of 1. */
+static void resize_taps(uint8_t *out, size_t line, const Taps *across, const Taps *down, const Plane *in,
+                        uint8_t *column)
+{
+    const int last = down->out - 1, first = down->first[0], end = down->first[last] + down->n[last];
+
+    for (int x = 0; x < across->out; x++) {
+        for (int y = first; y < end; y++)
+            column[y] = weighed(in->px + (size_t)y * in->line, in->step, across, x);
+        for (int y = 0; y < down->out; y++)
+            out[(size_t)y * line + (size_t)x] = weighed(column, 1, down, y);
+    }
+}
+
 static int resize_part(uint8_t *out, size_t line, int oh, int ow, Part part, const Plane *in, Err *e)
 {
     Taps across = {0}, down = {0};
@@ -114,13 +128,7 @@ static int resize_part(uint8_t *out, size_t line, int oh, int ow, Part part, con
 
     if (column && taps_make(&across, ow, part.x, part.w, in->w, e) == 0 &&
         taps_make(&down, oh, part.y, part.h, in->h, e) == 0) {
-        const int first = down.first[0], end = down.first[oh - 1] + down.n[oh - 1];
-        for (int x = 0; x < ow; x++) {
-            for (int y = first; y < end; y++)
-                column[y] = weighed(in->px + (size_t)y * in->line, in->step, &across, x);
-            for (int y = 0; y < oh; y++)
-                out[(size_t)y * line + (size_t)x] = weighed(column, 1, &down, y);
-        }
+        resize_taps(out, line, &across, &down, in, column);
         result = 0;
     }
     mem_free(column);
@@ -147,6 +155,43 @@ int resize_bilinear(uint8_t *out, int oh, int ow, const uint8_t *in, int h, int 
         return 0;
     }
     return resize_part(out, (size_t)ow, oh, ow, (Part){oh, ow, 0, 0}, &plane, e);
+}
+
+/* ---- many images of one size ---- */
+
+struct Resizer {
+    int h, w; /* of the images that come in */
+    Taps across, down;
+};
+
+Resizer *resizer_new(int oh, int ow, int h, int w, Err *e)
+{
+    Resizer *r = check_sizes(oh, ow, h, w, e) ? NULL : mem_alloc(1, sizeof *r, "resize weights", e);
+
+    if (r && (taps_make(&r->across, ow, 0, ow, w, e) || taps_make(&r->down, oh, 0, oh, h, e))) {
+        resizer_free(r);
+        return NULL;
+    }
+    if (r) {
+        r->h = h;
+        r->w = w;
+    }
+    return r;
+}
+
+void resizer_free(Resizer *r)
+{
+    if (!r)
+        return;
+    taps_free(&r->across);
+    taps_free(&r->down);
+    mem_free(r);
+}
+
+void resizer_run(uint8_t *out, const Resizer *r, const uint8_t *in, uint8_t *column)
+{
+    const Plane plane = {in, r->h, r->w, (size_t)r->w, 1};
+    resize_taps(out, (size_t)r->across.out, &r->across, &r->down, &plane, column);
 }
 
 /* ---- fitting ---- */

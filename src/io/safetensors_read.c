@@ -254,7 +254,6 @@ static int place_tensors(StFile *f, uint64_t size, Err *e)
 
 static int index_names(StFile *f, Err *e)
 {
-
     f->by_name = mem_alloc((size_t)f->count, sizeof *f->by_name, "an index of tensors", e);
     if (!f->by_name)
         return -1;
@@ -284,7 +283,7 @@ static int read_data(StFile *f, FileIn *in, Err *e)
     return 0;
 }
 
-static int read_file(StFile *f, FileIn *in, Err *e)
+static int read_file(StFile *f, FileIn *in, bool data, Err *e)
 {
     uint64_t size = file_size(in);
     char why[256];
@@ -297,17 +296,17 @@ static int read_file(StFile *f, FileIn *in, Err *e)
     if (parse_entries(f, e) != 0 ||
         place_tensors(f, size == FILE_SIZE_UNKNOWN ? size : size - 8 - f->header_bytes, e) != 0)
         return -1;
-    return index_names(f, e) != 0 ? -1 : read_data(f, in, e);
+    return index_names(f, e) != 0 ? -1 : data ? read_data(f, in, e) : 0;
 }
 
 /* Read, not mapped: a file that shrinks or a disk that fails is an error here and not a signal later. */
-static StFile *read_input(FileIn *in, Err *e)
+static StFile *read_input(FileIn *in, bool data, Err *e)
 {
     StFile *f = in ? mem_alloc(1, sizeof *f, "a safetensors file", e) : NULL;
 
     if (f)
         f->label = mem_strdup(file_label(in), e);
-    if (f && (!f->label || read_file(f, in, e) != 0)) {
+    if (f && (!f->label || read_file(f, in, data, e) != 0)) {
         st_close(f);
         f = NULL;
     }
@@ -317,12 +316,17 @@ static StFile *read_input(FileIn *in, Err *e)
 
 StFile *st_parse(const void *bytes, size_t size, const char *label, Err *e)
 {
-    return read_input(file_open_bytes(bytes, size, label, e), e);
+    return read_input(file_open_bytes(bytes, size, label, e), true, e);
 }
 
 StFile *st_open(const char *path, Err *e)
 {
-    return read_input(file_open(path, e), e);
+    return read_input(file_open(path, e), true, e);
+}
+
+StFile *st_open_header(const char *path, Err *e)
+{
+    return read_input(file_open(path, e), false, e);
 }
 
 void st_sha256(char hex[65], const StFile *f)
@@ -359,20 +363,15 @@ const StTensor *st_at(const StFile *f, int i)
     return &f->tensors[i].t;
 }
 
+static int compare_name(const void *name, const void *t)
+{
+    return strcmp(name, (*(const StTensor *const *)t)->name);
+}
+
 const StTensor *st_find(const StFile *f, const char *name)
 {
-    int lo = 0, hi = f->count;
-
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2, c = strcmp(f->by_name[mid]->name, name);
-        if (c == 0)
-            return f->by_name[mid];
-        if (c < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
+    const StTensor *const *at = bsearch(name, f->by_name, (size_t)f->count, sizeof *f->by_name, compare_name);
+    return at ? *at : NULL;
 }
 
 int st_meta_count(const StFile *f)

@@ -20,6 +20,8 @@ typedef struct Item {
     int nd, d[ST_MAX_DIMS];
     size_t bytes;
     const void *data;
+    StMake *make; /* NULL: data has it */
+    const void *ctx;
 } Item;
 
 typedef struct Pair {
@@ -91,9 +93,11 @@ int st_add_meta(StWriter *w, const char *key, const char *value, Err *e)
     return 0;
 }
 
-int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, const void *data, Err *e)
+/* x has no size yet. */
+static int add_item(StWriter *w, Item x, const int *d, Err *e)
 {
-    Item x = {.name = name, .dtype = dtype, .nd = nd, .bytes = 1, .data = data};
+    const char *name = x.name;
+    const int nd = x.nd;
     void *p = w->items;
     char shown[128];
     size_t i;
@@ -112,7 +116,7 @@ int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, con
         if (d[k] < 0 || !mem_mul(&x.bytes, x.bytes, (size_t)d[k]))
             return err_set(e, ERR_FAILED, "the tensor '%s' has an impossible shape", shown);
     }
-    if (!mem_mul(&x.bytes, x.bytes, (size_t)dtype_bits(dtype)) || x.bytes % 8 != 0)
+    if (!mem_mul(&x.bytes, x.bytes, (size_t)dtype_bits(x.dtype)) || x.bytes % 8 != 0)
         return err_set(e, ERR_FAILED, "the tensor '%s' has an impossible shape", shown);
     x.bytes /= 8;
     if (grow(&p, &w->cap, w->count, sizeof *w->items, e) != 0)
@@ -120,6 +124,16 @@ int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, con
     w->items = p;
     w->items[w->count++] = x;
     return 0;
+}
+
+int st_add(StWriter *w, const char *name, DType dtype, int nd, const int *d, const void *data, Err *e)
+{
+    return add_item(w, (Item){.name = name, .dtype = dtype, .nd = nd, .bytes = 1, .data = data}, d, e);
+}
+
+int st_add_made(StWriter *w, const char *name, DType dtype, int nd, const int *d, StMake *make, const void *ctx, Err *e)
+{
+    return add_item(w, (Item){.name = name, .dtype = dtype, .nd = nd, .bytes = 1, .make = make, .ctx = ctx}, d, e);
 }
 
 static int compare_items(const void *a, const void *b)
@@ -199,6 +213,27 @@ static json_t *header_json(const StWriter *w, const Pair *const *meta, const Ite
     return root;
 }
 
+/* What is made is made here, one tensor after the other. */
+static int write_data(FileOut *f, const Item *const *items, size_t count, Err *e)
+{
+    size_t most = 0;
+    void *made;
+    int status = 0;
+
+    for (size_t i = 0; i < count; i++)
+        most = items[i]->make ? mem_max(most, items[i]->bytes) : most;
+    made = mem_alloc(most, 1, "a tensor", e);
+    if (!made)
+        return -1;
+    for (size_t i = 0; i < count && !status; i++) {
+        if (items[i]->make)
+            items[i]->make(made, items[i]->ctx);
+        status = file_write(f, items[i]->make ? made : items[i]->data, items[i]->bytes, e);
+    }
+    mem_free(made);
+    return status;
+}
+
 static int write_parts(FileOut *f, const char *json, size_t n, const Item *const *items, size_t count, Err *e)
 {
     size_t pad = (8 - n % 8) % 8, i;
@@ -210,10 +245,7 @@ static int write_parts(FileOut *f, const char *json, size_t n, const Item *const
         length[i] = (unsigned char)((uint64_t)(n + pad) >> (8 * i));
     if (file_write(f, length, 8, e) != 0 || file_write(f, json, n, e) != 0 || file_write(f, "       ", pad, e) != 0)
         return -1;
-    for (i = 0; i < count; i++)
-        if (file_write(f, items[i]->data, items[i]->bytes, e) != 0)
-            return -1;
-    return 0;
+    return write_data(f, items, count, e);
 }
 
 int st_save(const StWriter *w, const char *path, Err *e)

@@ -104,7 +104,7 @@ static int measure(SamplePlan *p, Model *m, const int *classes, int n, const Sam
     p->threads = threads_count();
     p->batch = c->batch_stats || n / BACKEND_GROUP < groups ? n : groups * BACKEND_GROUP;
     p->workers = unet_chunks_workers(&o, p->batch);
-    if (unet_chunks_measure(&p->bytes, m, &o, p->batch, e))
+    if (unet_chunks_measure(&p->bytes, NULL, m, &o, p->batch, e))
         return -1;
     p->bytes += (size_t)p->workers * (size_t)p->batch * values * /* see make_scratch */
                 ((size_t)sample_floats(c) * sizeof(float) + (sample_is_guided(c, m, classes, n) ? sizeof(real) : 0));

@@ -30,6 +30,8 @@ static UnetChunks cut(const UnetOptions *o, int chunk)
         ranks_deal(&c.first, &c.end, c.chunks, ranks_me());
     if (o->workers > 0 && o->workers < most)
         most = o->workers;
+    if (o->twin && o->twin->g->lean)
+        most = 1;
     /* Side by side where that keeps more than half of the threads busy: more than they gain within kernels. */
     own = c.end - c.first;
     c.n_workers = 2 * own_whole(&c) <= most ? 1 : own < most ? own : most;
@@ -78,51 +80,58 @@ int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, 
     return status;
 }
 
-static int measure(size_t *bytes, Model *m, const UnetOptions *o, Err *e)
+/* u, without memory, is the caller's to free. */
+static int measure(Unet *u, size_t *bytes, Model *m, const UnetOptions *o, Err *e)
 {
     Node *loss = NULL;
-    Unet u;
     int status;
 
-    if (unet_declare(&u, m, o, e))
+    if (unet_declare(u, m, o, e))
         return -1;
     if (o->train)
-        loss = op_loss(u.g, u.out, op_input(u.g, u.out->val.shape), o->l1, o->loss_scale);
-    status = graph_measure(u.g, loss, e);
-    *bytes = graph_bytes(u.g);
-    unet_free(&u);
+        loss = op_loss(u->g, u->out, op_input(u->g, u->out->val.shape), o->l1, o->loss_scale);
+    status = graph_measure(u->g, loss, e);
+    *bytes += graph_bytes(u->g);
     return status;
 }
 
-int unet_chunks_measure(size_t *bytes, Model *m, const UnetOptions *o, int chunk, Err *e)
+/* `times` networks of n images beside the first */
+static int measure_twins(size_t *bytes, Model *m, UnetOptions o, const Unet *first, int n, int times, Err *e)
+{
+    size_t each = 0;
+    Unet u = {.g = NULL};
+    int status;
+
+    if (n == 0 || times == 0)
+        return 0;
+    o.n = n;
+    o.twin = first;
+    status = measure(&u, &each, m, &o, e);
+    unet_free(&u);
+    *bytes += (size_t)times * each;
+    return status;
+}
+
+int unet_chunks_measure(size_t *bytes, Unet *first, Model *m, const UnetOptions *o, int chunk, Err *e)
 {
     UnetChunks c = cut(o, chunk);
     UnetOptions part = *o;
-    Unet first = {.g = NULL};
-    size_t other = 0;
+    Unet u = {.g = NULL};
     int status, threads;
 
     part.n = c.chunk;
-    if (measure(bytes, m, &part, e))
-        return -1;
-    *bytes += tree_sum_bytes(summed(&c, m, o), span_of(&c), c.n_workers);
-    if (c.n_workers == 1 && !own_rest(&c))
-        return 0;
-    /* a twin that only says that there is one */
-    first.g = graph_new(backend_of(o->precision), o->train, e);
-    if (!first.g)
-        return -1;
-    part.twin = &first;
+    *bytes = tree_sum_bytes(summed(&c, m, o), span_of(&c), c.n_workers);
+    status = measure(&u, bytes, m, &part, e);
     threads = threads_limit(1);
-    status = c.n_workers > 1 ? measure(&other, m, &part, e) : 0;
+    if (!status)
+        status = measure_twins(bytes, m, part, &u, c.chunk, c.n_workers - 1, e);
     threads_restore(threads);
-    *bytes += (size_t)(c.n_workers - 1) * other;
-    part.n = own_rest(&c);
-    if (!status && part.n) {
-        status = measure(&other, m, &part, e);
-        *bytes += other;
-    }
-    graph_free(first.g);
+    if (!status)
+        status = measure_twins(bytes, m, part, &u, own_rest(&c), 1, e);
+    if (first)
+        *first = u;
+    else
+        unet_free(&u);
     return status;
 }
 

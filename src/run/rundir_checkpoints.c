@@ -121,7 +121,7 @@ static int check_whole(const char *checkpoint, Err *e)
 {
     char path[FILE_PATH_MAX];
     StFile *f;
-    if (file_join(path, sizeof path, checkpoint, "state.safetensors", e) || !(f = st_open(path, e)))
+    if (file_join(path, sizeof path, checkpoint, "state.safetensors", e) || !(f = st_open_header(path, e)))
         return -1;
     st_close(f);
     return 0;

@@ -198,7 +198,7 @@ Model *model_load(const char *path, bool trainable, Err *e)
 
 bool model_is_file(const char *path)
 {
-    StFile *f = st_open(path, NULL);
+    StFile *f = st_open_header(path, NULL);
     const bool is = f && (st_meta(f, MODEL_CONFIG_KEY) || st_find(f, "encoder_convs.0.seq1.0.weight"));
 
     st_close(f);

@@ -7,29 +7,39 @@
 
 #include "sdlora/mem.h"
 
+typedef struct Export {
+    const Param *p;
+    const real *slab;
+    char name[]; /* with the prefix */
+} Export;
+
+static void export_values(void *data, const void *ctx)
+{
+    const Export *x = ctx;
+
+    if (x->p->kind == PARAM_COUNTER)
+        memcpy(data, &x->p->counter, sizeof x->p->counter);
+    else
+        param_export(data, x->p, x->slab);
+}
+
 int store_add(StWriter *w, FilePool *pool, const ParamStore *s, const real *slab, const char *prefix, bool weights_only,
               Err *e)
 {
     for (int i = 0; i < s->count; i++) {
         const Param *p = s->items[i];
-        bool counter = p->kind == PARAM_COUNTER;
-        size_t bytes = counter ? sizeof(int64_t) : p->numel * sizeof(float);
-        size_t name_bytes = strlen(prefix) + strlen(p->name) + 1;
-        char *name;
-        void *data;
+        const size_t name_bytes = strlen(prefix) + strlen(p->name) + 1;
+        Export *x;
 
         if (weights_only && p->kind != PARAM_WEIGHT)
             continue;
-        name = pool_get(pool, name_bytes, e);
-        data = pool_get(pool, bytes, e);
-        if (!name || !data)
+        if (!(x = pool_get(pool, sizeof *x + name_bytes, e)))
             return -1;
-        snprintf(name, name_bytes, "%s%s", prefix, p->name);
-        if (counter)
-            memcpy(data, &p->counter, sizeof p->counter);
-        else
-            param_export(data, p, slab);
-        if (st_add(w, name, counter ? DT_I64 : DT_F32, p->file_shape.nd, p->file_shape.d, data, e))
+        x->p = p;
+        x->slab = slab;
+        snprintf(x->name, name_bytes, "%s%s", prefix, p->name);
+        if (st_add_made(w, x->name, p->kind == PARAM_COUNTER ? DT_I64 : DT_F32, p->file_shape.nd, p->file_shape.d,
+                        export_values, x, e))
             return -1;
     }
     return 0;

@@ -11,37 +11,43 @@
 
 void images_count(Images *im, const Dataset *d, int limit, const ModelConfig *m)
 {
-    im->n = limit < d->n ? limit : d->n;
-    im->hw = (size_t)m->image_size * (size_t)m->image_size;
-    im->channels = (size_t)m->in_channels;
-    im->labels = d->labels;
+    *im = (Images){.px = d->images,
+                   .labels = d->labels,
+                   .n = limit < d->n ? limit : d->n,
+                   .h = d->h,
+                   .w = d->w,
+                   .size = m->image_size,
+                   .channels = (size_t)m->in_channels,
+                   .bytes = (size_t)d->n * dataset_image_bytes(d)};
 }
 
-int images_load(Images *im, const Dataset *d, int size, Err *e)
+int images_open(Images *im, Err *e)
 {
-    const size_t in = (size_t)d->h * (size_t)d->w, planes = (size_t)im->n * im->channels;
-
-    im->px = mem_alloc(planes, im->hw, "the images", e);
-    if (!im->px)
-        return -1;
-    for (size_t i = 0; i < planes; i++)
-        if (resize_bilinear(im->px + i * im->hw, size, size, d->images + i * in, d->h, d->w, e))
-            return -1;
-    return 0;
+    if (im->h == im->size && im->w == im->size)
+        return 0;
+    im->resizer = resizer_new(im->size, im->size, im->h, im->w, e);
+    return im->resizer ? 0 : -1;
 }
 
-static const uint8_t *image_at(const Images *im, size_t i)
+/* Image i at the model's size: where it lies, or made in `room` (channels,size,size), behind which is room for a
+ * column. */
+static const uint8_t *image_at(const Images *im, size_t i, uint8_t *room)
 {
-    return im->px + i * im->channels * im->hw;
+    const size_t in = (size_t)im->h * (size_t)im->w, out = (size_t)im->size * (size_t)im->size;
+    const uint8_t *px = im->px + i * im->channels * in;
+
+    for (size_t c = 0; im->resizer && c < im->channels; c++)
+        resizer_run(room + c * out, im->resizer, px + c * in, room + im->channels * out);
+    return im->resizer ? room : px;
 }
 
 /* The pixels as the network has them, channel beside channel */
 static void image_get(float *out, const Images *im, const uint8_t *px)
 {
-    const size_t channels = im->channels;
+    const size_t channels = im->channels, hw = (size_t)im->size * (size_t)im->size;
 
-    for (size_t c = 0; c < channels; c++, px += im->hw)
-        for (size_t k = 0; k < im->hw; k++)
+    for (size_t c = 0; c < channels; c++, px += hw)
+        for (size_t k = 0; k < hw; k++)
             out[k * channels + c] = image_to_real(px[k]);
 }
 
@@ -58,14 +64,24 @@ void batch_order(Trainer *t)
     t->perm_epoch = epoch;
 }
 
+size_t batch_room(const Trainer *t)
+{
+    return 2 * t->values + (size_t)(t->train.h > t->val.h ? t->train.h : t->val.h);
+}
+
+static uint8_t *room_of(const Trainer *t, int worker)
+{
+    return t->room + (size_t)worker * batch_room(t);
+}
+
 /* What sample s shows of a training image: the same for whoever makes it, and whenever. */
 static const uint8_t *training_image(const Trainer *t, size_t image, int64_t s, int worker)
 {
-    const uint8_t *px = image_at(&t->train, image);
-    uint8_t *out = t->augmented ? t->augmented + (size_t)worker * t->values : NULL;
+    uint8_t *out = room_of(t, worker);
+    const uint8_t *px = image_at(&t->train, image, out + t->values);
     Rng r;
 
-    if (!out)
+    if (!t->c.augment)
         return px;
     r = rng_make(t->c.seed, rng_stream("augment", (uint64_t)s));
     augment_image(out, px, (int)t->train.channels, t->model->config.image_size, t->c.augment, &r);
@@ -114,7 +130,8 @@ void batch_fill_validation(Unet *u, real *target, const Trainer *t, int first, i
         const int image = first + i;
         Rng r = rng_make(0, rng_stream("validation", (uint64_t)image));
         const int timestep = (int)((int64_t)image * t->model->diffusion.timesteps / t->val.n);
-        noised(u, i, target + (size_t)i * t->values, t, image_at(&t->val, (size_t)image), timestep, &r, worker);
+        noised(u, i, target + (size_t)i * t->values, t, image_at(&t->val, (size_t)image, room_of(t, worker)), timestep,
+               &r, worker);
         u->y[i] = t->val.labels[image];
     }
     unet_set_time(u, t->timesteps + worker * t->micro);

@@ -82,11 +82,10 @@ static int allocate_slabs(Trainer *t, Err *e)
     t->perm = mem_alloc((size_t)t->train.n, sizeof *t->perm, "the order of images", e);
     t->sumsq_scratch = mem_alloc(t->be->sumsq_scratch(n, threads_count()), 1, "scratch memory", e);
     t->buffer = mem_alloc(workers * 2, t->values * sizeof *t->buffer, "a batch", e);
-    if (t->c.augment)
-        t->augmented = mem_alloc(workers, t->values, "a batch", e);
+    t->room = mem_alloc(workers, batch_room(t), "a batch", e);
     t->timesteps = mem_alloc(workers, (size_t)t->micro * sizeof *t->timesteps, "a batch", e);
     if (!t->m || !t->v || (t->c.ema > 0 && !t->ema) || !t->perm || !t->sumsq_scratch || !t->buffer || !t->timesteps ||
-        (t->c.augment && !t->augmented))
+        !t->room)
         return -1;
     if (t->ema)
         memcpy(t->ema, t->trained->values, n * sizeof(real));
@@ -133,7 +132,6 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
                      Err *e)
 {
     Trainer *t;
-    int size = model->config.image_size;
 
     if (train_config_check(c, e) || !(t = mem_alloc(1, sizeof *t, "the trainer", e)))
         return NULL;
@@ -153,8 +151,8 @@ Trainer *trainer_new(Model *model, Adapter *adapter, const TrainConfig *c, const
     if (val)
         images_count(&t->val, val, c->val_images, &model->config);
     if (check_fit(t, train, val, e) || (adapter && adapter_attach(adapter, e)) || trainer_check_memory(t, e) ||
-        images_load(&t->train, train, size, e) || (t->val.n && images_load(&t->val, val, size, e)) ||
-        build_networks(t, e) || allocate_slabs(t, e) || optimiser_init(t, e)) {
+        images_open(&t->train, e) || (t->val.n && images_open(&t->val, e)) || build_networks(t, e) ||
+        allocate_slabs(t, e) || optimiser_init(t, e)) {
         trainer_free(t);
         return NULL;
     }
@@ -169,15 +167,15 @@ void trainer_free(Trainer *t)
         return;
     unet_chunks_free(&t->net);
     unet_chunks_free(&t->val_net);
-    mem_free(t->train.px);
-    mem_free(t->val.px);
+    resizer_free(t->train.resizer);
+    resizer_free(t->val.resizer);
     optimiser_free(t);
     mem_free(t->m);
     mem_free(t->v);
     mem_free(t->ema);
     mem_free(t->perm);
     mem_free(t->buffer);
-    mem_free(t->augmented);
+    mem_free(t->room);
     mem_free(t->timesteps);
     mem_free(t->sumsq_scratch);
     mem_free(t);

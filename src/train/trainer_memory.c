@@ -38,8 +38,8 @@ static size_t fixed_bytes(const Trainer *t)
     size_t reals = count_reals(t->model->params, false) + (t->adapter ? count_reals(t->trained, false) : 0);
 
     reals += count_reals(t->trained, true) * (t->c.ema > 0 ? 4 : 3); /* gradient, two moments, moving average */
-    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) + optimiser_bytes(t) +
-           (size_t)(t->train.n + t->val.n) * t->values;
+    return reals * sizeof(real) + (t->adapter ? adapter_bytes(t->adapter) : 0) + optimiser_bytes(t) + t->train.bytes +
+           t->val.bytes;
 }
 
 size_t trainer_bytes(const Trainer *t)
@@ -51,17 +51,17 @@ size_t trainer_bytes(const Trainer *t)
 static int bytes_needed(size_t *bytes, const Trainer *t, int batch, int micro, Err *e)
 {
     UnetOptions o = trainer_network(t, batch);
-    Unet twin = {.g = NULL}; /* that only says that there is one */
+    Unet net, val_net = {.g = NULL};
     size_t val = 0;
-    int status = unet_chunks_measure(bytes, t->model, &o, micro, e);
+    int status = unet_chunks_measure(bytes, &net, t->model, &o, micro, e);
 
     if (!status && t->val.n > 0) {
-        twin.g = graph_new(t->be, true, e);
-        o = trainer_val_network(t, &twin);
-        status = twin.g ? unet_chunks_measure(&val, t->model, &o, micro < t->val_micro ? micro : t->val_micro, e) : -1;
-        graph_free(twin.g);
+        o = trainer_val_network(t, &net);
+        status = unet_chunks_measure(&val, &val_net, t->model, &o, micro < t->val_micro ? micro : t->val_micro, e);
     }
     *bytes += val + fixed_bytes(t);
+    unet_free(&val_net);
+    unet_free(&net);
     return status;
 }
 

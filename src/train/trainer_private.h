@@ -5,11 +5,12 @@
 
 #include "sdlora/train.h"
 
-typedef struct Images {    /* at the model's size */
-    uint8_t *px;           /* (n,channels,hw), owned */
-    const uint8_t *labels; /* borrowed */
-    int n;
-    size_t hw, channels;
+typedef struct Images { /* of a data set, borrowed; resized when they are drawn, as another copy would be large */
+    const uint8_t *px;  /* (n,channels,h,w) */
+    const uint8_t *labels;
+    int n, h, w, size;      /* size: the model's */
+    size_t channels, bytes; /* bytes: of the whole data set */
+    Resizer *resizer;       /* owned; NULL: they are of the model's size */
 } Images;
 
 struct Trainer {
@@ -32,11 +33,11 @@ struct Trainer {
     void *sumsq_scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
-    float *buffer;      /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
-    uint8_t *augmented; /* (workers,values): an image; NULL: they stay as they are */
-    int *timesteps;     /* (workers,micro) */
-    int64_t step;       /* optimiser steps done */
-    bool unusable;      /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
+    float *buffer;  /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */
+    uint8_t *room;  /* (workers,batch_room): an image, resized and augmented */
+    int *timesteps; /* (workers,micro) */
+    int64_t step;   /* optimiser steps done */
+    bool unusable;  /* a load stopped half way, or a step diverged and moved BatchNorm's running statistics */
 };
 
 /* BatchNorm's statistics run over the batch, so it passes through the network whole; not those of a frozen base. */
@@ -46,8 +47,8 @@ UnetOptions trainer_val_network(const Trainer *t, const Unet *twin); /* of valid
 /* The trained weights are others now: the model's follow from an adapter's, and filters are to be prepared again. */
 void trainer_weights_changed(Trainer *t);
 
-/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before images are loaded and
- * networks built: their numbers are there already. */
+/* Refuse (ERR_USAGE) when trainer_bytes would exceed c.max_bytes, saying what would fit; before networks are
+ * built: the images' numbers are there already. */
 int trainer_check_memory(const Trainer *t, Err *e);
 
 /* ---- optimise.c ---- */
@@ -61,7 +62,8 @@ void optimiser_step(Trainer *t, double lr, double norm);
 /* ---- batch.c ---- */
 
 void images_count(Images *im, const Dataset *d, int limit, const ModelConfig *m);
-int images_load(Images *im, const Dataset *d, int size, Err *e);
+int images_open(Images *im, Err *e); /* what resizing takes, after images_count */
+size_t batch_room(const Trainer *t); /* bytes that a worker has in t->room */
 
 /* The order of the images in the epoch of step t->step. */
 void batch_order(Trainer *t);

@@ -66,7 +66,7 @@ static void read_result(Page *p)
 {
     const RunInfo *r = p->run;
     char *path = r->result[0] ? mem_printf(NULL, "%s/%s", r->dir, r->result) : NULL;
-    StFile *file = path ? st_open(path, NULL) : NULL;
+    StFile *file = path ? st_open_header(path, NULL) : NULL;
     ModelConfig config;
     p->facts = FACTS_NONE;
     if (file && facts_read(&p->facts, &p->names, file, NULL))

@@ -10,20 +10,17 @@
 #include "winograd.h"
 
 enum {
-    BLOCK_BYTES = 768 << 10, /* V and M of one block: most of a core's second-level cache */
-    SPLIT_TILES = 24,        /* blocks are not made smaller than this for more threads; see also ranges_of */
-    MANY_TILES = 70,         /* enough tiles to hide the reading of filters from main memory */
-    FEW_TILES = 56,
-    BIG_FILTERS = 4 << 20 /* bytes: beyond this the filters are read from far away for every block */
+    SPLIT_TILES = 24,     /* blocks are not made smaller than this for more threads; see also ranges_of */
+    FEW_TILES = 14,       /* V and M are small, and stay near */
+    MANY_TILES = 70,      /* enough tiles to hide the reading of filters from main memory */
+    BIG_FILTERS = 2 << 20 /* bytes: beyond this the filters are read from far away for every block */
 };
 
 static int block_tiles(ConvShape s, int threads)
 {
-    size_t per_tile = FREQS * (size_t)(s.ci + s.co) * sizeof(real);
-    int groups = min_int((int)(BLOCK_BYTES / (per_tile * PANEL_ROWS)), FEW_TILES / PANEL_ROWS);
-    if (FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS)
-        groups = MANY_TILES / PANEL_ROWS;
-    int most = max_int(1, groups) * PANEL_ROWS, tiles = tiling_of(s).count, blocks = (tiles + most - 1) / most;
+    const bool big = FREQS * (size_t)s.ci * (size_t)s.co * sizeof(real) > BIG_FILTERS;
+    const int most = (big ? MANY_TILES : FEW_TILES) / PANEL_ROWS * PANEL_ROWS, tiles = tiling_of(s).count;
+    int blocks = (tiles + most - 1) / most;
     while (blocks < 2 * threads && tiles / (blocks + 1) >= SPLIT_TILES)
         blocks++;
     return (tiles + blocks - 1) / blocks;

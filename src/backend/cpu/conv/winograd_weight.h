@@ -14,7 +14,7 @@ enum {
     MAX_CHUNKS = 16,
     FEW = 32, /* tiles per block while dU fits in the core's cache; else more, so that dU is passed over less often */
     MANY = 64,
-    SLICE = 64 /* channels per rectangle: so many of ci, twice as many of co */
+    SLICE = 64 /* channels on either side of a rectangle: dU of 64 x 64 fits in the core's cache */
 };
 
 typedef struct Plan {
@@ -39,10 +39,10 @@ static Plan plan_of(ConvShape s, int threads)
         max_int(1, min_int(min_int(MAX_CHUNKS, p.tiles / CHUNK_TILES), fit < MAX_CHUNKS ? (int)fit : MAX_CHUNKS));
     p.height = min_int(s.ci * s.co > SLICE * SLICE ? MANY : FEW, (p.tiles + p.chunks - 1) / p.chunks);
     p.ci = min_int(s.ci, SLICE);
-    p.co = min_int(s.co, 2 * SLICE);
+    p.co = min_int(s.co, SLICE);
     count_rectangles(&p, s);
     /* Few chunks: smaller rectangles for more threads. Which rectangle a filter lies in has no influence on it. */
-    while (p.chunks * p.rows * p.cols < 2 * threads && (p.ci > VW || p.co > 2 * VW)) {
+    while (threads > 1 && p.chunks * p.rows * p.cols < 2 * threads && (p.ci > VW || p.co > 2 * VW)) {
         if (p.co > 2 * VW && p.co >= p.ci)
             p.co = (int)round_up((size_t)p.co / 2, 2 * VW);
         else
@@ -86,9 +86,9 @@ ALWAYS_INLINE void gradient_tile(real *d, size_t stride, vf *sum, const real *y,
         vf all = {0};
 #pragma GCC unroll 4
         for (int i = 0; i < down - 2; i++) {
-            g[i] = j < w && i < h ? vload(col + (size_t)i * line) : (vf){0};
-            all += g[i];
-            g[i] = OPERAND(g[i]);
+            const vf v = j < w && i < h ? vload(col + (size_t)i * line) : (vf){0};
+            all += v;
+            g[i] = OPERAND(v);
         }
         *sum += all;
         output_back_1d(t + j, TILE, g, 1, down);
