@@ -24,15 +24,15 @@ draw() { "$SDLORA" sample --model $B --steps 2 -n 1 -q "$@" >out.txt 2>err.txt; 
 
 # ---- which layers ----
 check 'the same images' tune same --data data --steps 1
-check 'three matrices of every attention' says 'in 9 layers, rank 8, alpha 16, lr 0.012, on w_q,w_k,w_v'
+check 'three matrices of every attention' says 'in 9 layers, rank 8, alpha 16, lr 0.02, on w_q,w_k,w_v'
 check 'that adds little' says 'an adapter adds little to what it knows already'
 check 'other images' tune wide --data other --steps 1
-check 'all that PEFT can adapt, convolutions at the plain rate' says 'lr 0.008, on all-linear,conv,class_embedding'
+check 'all that PEFT can adapt, convolutions at the plain rate' says 'lr 0.01, on all-linear,conv,class_embedding'
 check 'a rate that is given stays' tune given --data other --steps 1 --target w_q --lr 0.01
 check 'as it is' says 'lr 0.01, on w_q'
 check 'a rate is settled once' tune once --data other --steps 1 --target w_q
 check 'and resumed' tune once --steps 2 --resume
-check 'as it was' says 'lr 0.012, on w_q'
+check 'as it was' says 'lr 0.02, on w_q'
 check 'not the images of the model' silent 'adds little'
 check 'alpha by the rank' tune ranks --data other --steps 1 --rank 2 # 2 sqrt(8/2) 2
 check 'is written' config ranks lora_alpha 8

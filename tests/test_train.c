@@ -39,10 +39,9 @@ typedef struct Case {
 } Case;
 
 static const Case cases[] = {
-    {PRESET_MNIST, NULL, OPTIMIZER_ADAM},
-    {PRESET_SEED, NULL, OPTIMIZER_ADAM},
-    {PRESET_MNIST, "w_q,w_v", OPTIMIZER_ADAM},
-    {PRESET_MNIST, NULL, OPTIMIZER_MUON},
+    {PRESET_MNIST, NULL, OPTIMIZER_ADAM},         {PRESET_SEED, NULL, OPTIMIZER_ADAM},
+    {PRESET_MNIST, "w_q,w_v", OPTIMIZER_ADAM},    {PRESET_MNIST, NULL, OPTIMIZER_MUON},
+    {PRESET_MNIST, "w_q,seq1.0", OPTIMIZER_MUON},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

@@ -144,6 +144,44 @@ static void test_first_step_of_muon(void **state)
     dataset_free(&d);
 }
 
+/* The same of an adapter's factors, of whatever rank: of a fresh one B moves (A's gradient is B^T dW^T, so zero), which
+ * is a matrix (outputs,rank), or turned. */
+static void test_first_step_of_factors(void **state)
+{
+    Dataset d = bars(8, 6);
+    ModelConfig mc = tiny_model(PRESET_MNIST);
+    TrainConfig c = tiny_train();
+    double mean = 0;
+    Adapter *before;
+    AdapterConfig ac = {.rank = 2, .alpha = 4, .targets = "all-linear,conv"};
+    Job j;
+
+    (void)state;
+    c.warmup = 0;
+    c.schedule = LR_CONSTANT;
+    c.optimizer = OPTIMIZER_MUON;
+    j = job_new(&mc, ac.targets, &c, &d, NULL, 1);
+    before = adapter_new(j.m->params, &ac, c.seed, &j.err);
+    check_ptr(before, j.err);
+    job_steps(&j, 1);
+    for (int i = 0; i < j.a->n; i++) {
+        const Param *a = j.a->layers[i].part[PART_A], *b = j.a->layers[i].part[PART_B];
+        double sum = 0;
+        assert_memory_equal(a->value, before->layers[i].part[PART_A]->value, a->numel * sizeof(real));
+        for (size_t k = 0; k < b->numel; k++)
+            sum += pow((double)b->value[k] / (0.2 * c.lr), 2);
+        sum /= fmin(2, b->file_shape.d[0]) * fmax(2, b->file_shape.d[0]);
+        mean += sum / j.a->n;
+        if (!(sum > 0.02 && sum < 1.5))
+            fail_msg("%s: a mean square of %g", b->name, sum);
+    }
+    if (!(j.a->n > 10 && mean > 0.4 && mean < 1.2))
+        fail_msg("a mean square of %g over %d layers", mean, j.a->n);
+    adapter_free(before);
+    job_free(&j);
+    dataset_free(&d);
+}
+
 /* Adam's moments after one step, from the saved state: (1-beta1) g and (1-beta2) g^2 of the clipped gradient
  * g min(1, clip/(norm + 1e-6)). */
 static void moments_case(double clip, bool bites)
@@ -236,9 +274,9 @@ static void test_divergence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning_rate),      cmocka_unit_test(test_first_step),
-        cmocka_unit_test(test_first_step_of_muon), cmocka_unit_test(test_moments_and_clipping),
-        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_learning_rate),        cmocka_unit_test(test_first_step),
+        cmocka_unit_test(test_first_step_of_muon),   cmocka_unit_test(test_first_step_of_factors),
+        cmocka_unit_test(test_moments_and_clipping), cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -34,12 +34,13 @@ typedef enum ParamKind {
 } ParamKind;
 
 typedef enum ParamUse {            /* what the layer of a weight does with it (nn.h) */
-                        USE_OTHER, /* biases, norms, an adapter's own */
+                        USE_OTHER, /* biases, norms, magnitudes */
                         USE_LINEAR,
                         USE_CONV1,
                         USE_CONV3,
                         USE_CONVT2,
-                        USE_TABLE, /* looked up, of the shape of a linear layer's */
+                        USE_TABLE,  /* looked up, of the shape of a linear layer's */
+                        USE_FACTOR, /* an adapter's A or B, whose product is added to a weight */
                         USES
 } ParamUse;
 extern const char *const USE_NAMES[]; /* "linear", "3x3 convolution", .. */

@@ -203,6 +203,7 @@ static void set_init(Param *want, const AdapterLayer *l, AdapterPart part)
 int adapter_add_part(Adapter *a, AdapterLayer *l, AdapterPart part, Shape file_shape, Err *e)
 {
     Param want = {.kind = part == PART_A0 || part == PART_B0 ? PARAM_BUFFER : PARAM_WEIGHT,
+                  .use = part == PART_A || part == PART_B ? USE_FACTOR : USE_OTHER,
                   .layout = part_layout(l, part, file_shape),
                   .init = INIT_CONST,
                   .file_shape = file_shape};

@@ -56,7 +56,7 @@ static void settle_lr(const Run *run)
         convolutions |= use == USE_CONV1 || use == USE_CONV3 || use == USE_CONVT2;
     }
     if (!convolutions && !run->remembered && !options_given(run->given, "lr") && a->preset != PRESET_SEED)
-        a->train.lr *= 1.5;
+        a->train.lr *= 2;
 }
 
 static int set_facts(Run *run, Err *e)

@@ -8,8 +8,8 @@
 #include "sdlora/mem.h"
 #include "sdlora/rng.h"
 
-const char *const USE_NAMES[] = {"other",     "linear", "1x1 convolution", "3x3 convolution", "transposed convolution",
-                                 "embedding", NULL};
+const char *const USE_NAMES[] = {
+    "other", "linear", "1x1 convolution", "3x3 convolution", "transposed convolution", "embedding", "factor", NULL};
 
 ParamStore *param_store_new(bool trainable, Err *e)
 {

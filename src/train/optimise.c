@@ -12,10 +12,9 @@
 #include "sdlora/threads.h"
 #include "trainer_private.h"
 
-enum {
-    PIECE = 1 << 14,
-    LEAST_SIDE = 8
-}; /* matrices with fewer inputs or outputs have too few directions: the picture's convolutions */
+/* PIECE: reals of Adam that are dealt out together. LEAST_SIDE: matrices with fewer inputs or outputs have too few
+ * directions, as the picture's convolutions. (An adapter's factors are alike, of whatever rank.) */
+enum { PIECE = 1 << 14, LEAST_SIDE = 8 };
 static const double MOMENTUM = 0.95; /* Jordan et al. 2024 */
 
 /* The matrix that a weight is, in its inner layout: its sides, or false where it is none, or one that Muon leaves. */
@@ -23,10 +22,13 @@ static bool matrix_of(const Trainer *t, const Param *p, int *rows, int *cols)
 {
     const int *d = p->file_shape.d;
 
-    if (t->c.optimizer != OPTIMIZER_MUON || p->kind != PARAM_WEIGHT || p->use == USE_OTHER || p->use == USE_TABLE ||
-        d[0] < LEAST_SIDE || d[1] < LEAST_SIDE)
+    if (t->c.optimizer != OPTIMIZER_MUON || p->kind != PARAM_WEIGHT || p->use == USE_OTHER || p->use == USE_TABLE)
         return false;
-    *cols = p->layout == LAYOUT_CONV ? d[0] : p->layout == LAYOUT_CONVT2 ? 4 * d[1] : d[1];
+    if (p->use != USE_FACTOR && (d[0] < LEAST_SIDE || d[1] < LEAST_SIDE))
+        return false;
+    *cols = p->layout == LAYOUT_CONV || p->layout == LAYOUT_TURNED ? d[0]
+            : p->layout == LAYOUT_CONVT2                           ? 4 * d[1]
+                                                                   : d[1];
     *rows = (int)(shape_numel(p->file_shape) / (size_t)*cols);
     return true;
 }

@@ -21,7 +21,7 @@ const Field TRAIN_FIELDS[] = {
         .what = "the micro-batch", .help = "images per pass through the network; 0: chosen"},
     [TRAIN_OPTIMIZER] = {FIELD_ENUM, "optimizer", FIELD(TrainConfig, optimizer), .names = OPTIMIZER_NAMES,
         .what = "the optimiser",
-        .help = "muon: orthogonal steps of linear layers' and convolutions' weights, and Adam for the rest"},
+        .help = "muon: orthogonal steps of linear layers' and convolutions' weights, or of an adapter's factors, and Adam for the rest"},
     [TRAIN_LR] = {FIELD_REAL, "lr", FIELD(TrainConfig, lr), .min = 1e-30, .max = 1e30,
         .what = "the learning rate", .help = "learning rate"},
     [TRAIN_LR_SCHEDULE] = {FIELD_ENUM, "lr_schedule", FIELD(TrainConfig, schedule), .names = LR_NAMES,
@@ -100,9 +100,9 @@ TrainConfig finetune_preset(Preset p)
 
     if (p == PRESET_TINY)
         c.batch = presets[PRESET_MNIST].batch;
-    c.optimizer = OPTIMIZER_ADAM;
-    c.timestep_sampling = TIMESTEPS_UNIFORM;
-    c.lr = p == PRESET_SEED ? 1e-3 : 8e-3; /* the reference's; what the sweep in doc/adapters.md says */
+    c.optimizer = p == PRESET_SEED ? OPTIMIZER_ADAM : OPTIMIZER_MUON;
+    c.timestep_sampling = p == PRESET_SEED ? TIMESTEPS_UNIFORM : TIMESTEPS_ALPHAS;
+    c.lr = p == PRESET_SEED ? 1e-3 : 1e-2; /* the reference's; what the sweep in doc/adapters.md says */
     c.epochs = p == PRESET_SEED ? 200 : 1;
     c.steps = p == PRESET_SEED ? 0 : 600; /* also of few images, of which an epoch would be a step or two */
     c.warmup = p == PRESET_SEED ? 0 : 20; /* at once at full rate, adapters of rank 32 break */

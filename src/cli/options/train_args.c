@@ -29,6 +29,7 @@
     {.name = "steps", .flags = OPT_KEPT | OPT_NO_DEFAULT, TRAIN(STEPS)}, \
     {.name = "batch-size", .alias = "batch", .flags = OPT_FIXED, TRAIN(BATCH_SIZE)}, \
     {.name = "micro-batch", .flags = OPT_FIXED, TRAIN(MICRO_BATCH)}, \
+    {.name = "optimizer", .flags = OPT_FIXED, TRAIN(OPTIMIZER)}, \
     {.name = "lr", .alias = "learning-rate", .flags = OPT_FIXED, TRAIN(LR)}, \
     {.name = "lr-schedule", .flags = OPT_FIXED, TRAIN(LR_SCHEDULE)}, \
     {.name = "lr-end", .flags = OPT_FIXED, TRAIN(LR_END)}, \
@@ -112,7 +113,6 @@ static const Option TRAIN_OPTIONS[] = {
     {.name = "predict", MODEL(PREDICT)},
     {.name = "clip", MODEL(CLIP)},
     TRAINING_OPTIONS,
-    {.name = "optimizer", .flags = OPT_FIXED, TRAIN(OPTIMIZER)},
     RUN_OPTIONS,
     {0},
 };
