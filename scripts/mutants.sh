@@ -60,7 +60,7 @@ norm: beta has gamma's factor|src/core/op_norm.c|s/node_grad(n, 1), node_grad(n,
 scratch: more threads than planned for|src/core/graph.c|s/assert(threads_count() <= g->threads)/(void)0/|test_plan
 scratch: fewer threads not asked, forward|src/backend/cpu/conv/winograd_fwd.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
 scratch: fewer threads not asked, weights|src/backend/cpu/conv/winograd_weight.h|s/for (int t = 1; t <= threads; t++)/for (int t = threads; t <= threads; t++)/|test_kernels_scratch
-filters: a computed one is transformed beforehand|src/core/op_conv.c|s/return w->param .. w->fixed/return w != NULL/|grad_seams
+filters: a computed one is transformed beforehand|src/core/op_conv.c|s/(w->param .. w->fixed)/(w != NULL)/|grad_seams
 filters: not kept for the gradient of x|src/core/op_conv.c|s/ . (node_trains(n, 0) ? SAVE_IN(1) : 0)//|grad_seams
 norm: gamma not kept|src/core/op_norm.c|s/SAVE_IN(0) . SAVE_IN(1) . SAVE_IN(2)/SAVE_IN(0) \x7c SAVE_IN(2)/|grad_seams
 norm: beta not kept|src/core/op_norm.c|s/SAVE_IN(0) . SAVE_IN(1) . SAVE_IN(2)/SAVE_IN(0) \x7c SAVE_IN(1)/|grad_seams
@@ -207,7 +207,7 @@ bf16: ties are rounded up|src/backend/cpu/bf16/bf16.h|s/0x7fff + ((u >> 16) \& 1
 bf16: NaN becomes a number|src/backend/cpu/bf16/bf16.h|s/nan = (vu)(x != x)/nan = (vu)(x - x != x - x) * 0/|test_kernels_linear
 bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/            memset(to, 0, wide \* sizeof(bf16));/            ;/|test_conv
 bf16: Winograd's operands are not rounded|src/backend/cpu/bf16/conv_winograd.c|s/narrowed(v)/(v)/|test_conv
-bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winograd_weight.h|s/all += g\[i\];/all += OPERAND(g[i]);/|test_conv
+bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winograd_weight.h|s/all += v;/all += OPERAND(v);/|test_conv
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
@@ -387,7 +387,7 @@ augment: turned about a corner|src/train/augment.c|s/centre = (size - 1) \/ 2.0/
 augment: contrast about black|src/train/augment.c|s/j->mean + j->contrast \* (v\[c\] - j->mean)/j->contrast * v[c]/|test_augment
 augment: saturation forgotten|src/train/augment.c|s/g + j->saturation \* (v\[c\] - g)/v[c]/|test_augment
 augment: by the place in the batch|src/train/batch.c|s/rng_stream("augment", (uint64_t)s)/rng_stream("augment", (uint64_t)worker)/|test_augment
-augment: validation too|src/train/batch.c|s/t, image_at(&t->val, (size_t)image), timestep/t, training_image(t, (size_t)image, image, worker), timestep/|test_augment
+augment: validation too|src/train/batch.c|s/t, image_at(&t->val, (size_t)image, room_of(t, worker)), timestep/t, training_image(t, (size_t)image, image, worker), timestep/|test_augment
 fields: a set of unknown names|src/base/fields_text.c|s/        if (bit < 0) {/        if (0) {/|test_fields
 fields: a set beyond its names|src/base/fields.c|s/value >= 0 \&\& value < (int64_t)1 << n/1/|test_fields
 sources: images without labels|src/data/dataset.c|s/if (out->n == 1)/if (0)/|test_idx test_npy
