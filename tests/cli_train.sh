@@ -174,7 +174,7 @@ check 'every field of a training' train training --steps 2 --batch-size 9 --micr
     --lr-end 0.3 --warmup 1 --loss l1 --cond-drop 0.25 --beta1 0.5 --beta2 0.6 --adam-eps 1e-7 --weight-decay 0.01 --grad-clip 0.7 \
     --timestep-sampling uniform --optimizer adam --ema 0.8 --augment rotate,flip --seed 18446744073709551615 --val-images 4 --conv im2col
 tr -d '\n" ' <training/run.json | grep -o 'steps:2,.*val-images:4' >out.txt
-check 'is in run.json' test "$(cat out.txt)" = "steps:2,batch-size:9,micro-batch:4,lr:0.002,lr-schedule:linear,\
+check 'is in run.json' test "$(cat out.txt)" = "steps:2,batch-size:9,micro-batch:4,optimizer:adam,lr:0.002,lr-schedule:linear,\
 lr-end:0.3,warmup:1,loss:l1,timestep-sampling:uniform,cond-drop:0.25,beta1:0.5,beta2:0.6,adam-eps:1e-07,weight-decay:0.01,grad-clip:0.7,ema:0.8,\
 augment:flip,rotate,seed:18446744073709551615,val-images:4"
 check 'from where they are taken again' "$SDLORA" train --data data --out training --resume --steps 3 -q --threads 1 >out.txt
