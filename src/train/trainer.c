@@ -8,7 +8,8 @@
 #include "sdlora/threads.h"
 
 /* Fewer images of an adapter: it is no slower for that, and takes less memory than all weights would even where it is
- * as large as they are. In bfloat16 still fewer: with tiles it is as fast on two threads and a seventh faster on sixteen. */
+ * as large as they are. In bfloat16 still fewer: with tiles it is as fast on two threads and a seventh faster on
+ * sixteen. */
 enum { AUTO_MICRO_BATCH = 8, AUTO_MICRO_BATCH_OF_ADAPTER = 4, AUTO_MICRO_BATCH_IN_BF16 = 2 };
 
 bool trainer_whole_batches(const Trainer *t)
