@@ -209,6 +209,7 @@ bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/          
 bf16: Winograd's operands are not rounded|src/backend/cpu/bf16/conv_winograd.c|s/narrowed(v)/(v)/|test_conv
 bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winograd_weight.h|s/all += v;/all += OPERAND(v);/|test_conv
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
+run.json: an old run goes on by today's optimizer|src/cli/runfile.c|s/name \&\& !value \&\& i </0 \&\& i </|cli_keep
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles

@@ -32,6 +32,14 @@ rm -r run/checkpoints/ckpt-00000005
 check 'where somebody removed the best' train run --resume --steps 25
 check 'the next one is it' cmp run/checkpoints/best/model.safetensors run/checkpoints/ckpt-00000025/model.safetensors
 
+# ---- a run from before optimizers could be chosen ----
+check 'a run by Adam' train old --optimizer adam --timestep-sampling uniform --steps 3
+sed -i '/"optimizer"/d; /"timestep-sampling"/d' old/run.json
+check 'that does not say so' test "$(grep -c 'optimizer\|timestep-sampling' old/run.json)" -eq 0
+refuse 2 '--optimizer was adam, now muon' train --data data --out old --resume --steps 6 --optimizer muon
+check 'goes on' train old --resume --steps 6
+check 'by Adam' test "$(grep -c '"optimizer": "adam"\|"timestep-sampling": "uniform"' old/run.json)" -eq 2
+
 # ---- a divergence: BatchNorm's running variance overflows while the loss is finite ----
 wild() {
     "$SDLORA" train --preset seed --image-size 8 --channels 4,8 --time-dim 16 --context-dim 8 --timesteps 20 \

@@ -49,10 +49,22 @@ int runfile_check(const OptionTable *t, const void *args, Err *e)
     return 0;
 }
 
+/* What run.json says of an option. Before there was a choice, runs said nothing, and this was it. */
+static const char *value_of(const json_t *options, const char *name)
+{
+    static const char *const before[][2] = {
+        {"optimizer", "adam"}, {"timestep-sampling", "uniform"}, {"precision", "fp32"}};
+    const char *value = name ? json_string_value(json_object_get(options, name)) : NULL;
+    for (size_t i = 0; name && !value && i < sizeof before / sizeof *before; i++)
+        if (!strcmp(name, before[i][0]))
+            value = before[i][1];
+    return value;
+}
+
 static int apply_remembered(void *args, const OptionTable *t, const json_t *options, const char *path, Err *e)
 {
     for (const Option *o = t->options; !option_ends(o); o++) {
-        const char *value = o->name ? json_string_value(json_object_get(options, o->name)) : NULL;
+        const char *value = value_of(options, o->name);
         Err inner = {0};
         if (!value || !*value || !(o->flags & (OPT_FIXED | OPT_KEPT)))
             continue;
@@ -68,7 +80,7 @@ static int list_differences(const Given *g, const json_t *options, const char *c
     char list[640] = "";
     for (int i = 0; i < g->n; i++) {
         const Option *o = g->items[i].option;
-        const char *was = json_string_value(json_object_get(options, o->name));
+        const char *was = value_of(options, o->name);
         char now[256];
         size_t used = strlen(list);
         if (!(o->flags & OPT_FIXED) || !was || strcmp(options_given(g, o->name), g->items[i].value))
