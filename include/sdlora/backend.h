@@ -46,7 +46,7 @@
 
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16, PRECISION_AUTO } Precision; /* AUTO: see backend_of */
 extern const char *const PRECISION_NAMES[];
-enum { BACKEND_SUM = 8192 };
+enum { BACKEND_SUM = 8192 }; /* elements of a partial sum of sumsq */
 enum { BF16_CHANNELS = 4, BF16_ROWS = 16 };
 
 /* Where a gradient goes: *p = beta * *p + gradient. p NULL: it is not wanted. */

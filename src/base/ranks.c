@@ -220,8 +220,8 @@ void ranks_end(int status)
 {
     if (ranks.count > 1 && !all_end(status == 0))
         MPI_Abort(MPI_COMM_WORLD, status);
-    MPI_Barrier(
-        MPI_COMM_WORLD); /* MPICH 4.0 over TCP may hang in what follows where one is there well before another */
+    /* MPICH 4.0 over TCP may hang in what follows where one process is there well before another. */
+    MPI_Barrier(MPI_COMM_WORLD);
     MPI_Finalize();
     mem_free(room.spans);
     mem_free(room.out);

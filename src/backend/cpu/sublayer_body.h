@@ -12,10 +12,11 @@
  * so a pixel meets rows of as many weights as there are tokens, not of the width of queries and values. Everything
  * between x and y happens in one tile of pixels that stays in the core's cache. Backward needs x alone and computes the
  * rest again: h = W1 u + b1 would take longer to be written and read from far away. With d the gradient that reaches
- * f's output: dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h) dh =
- * p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)), dgamma = sum
- * du xh, dbeta = sum du Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their
- * order. */
+ * f's output:
+ *   dW2 = d mid^T, dmid = W2^T d, dW1 = dh u^T, du = W1^T dh;   dh = dmid act'(h), or for p = softmax(h)
+ *   dh = p (dmid - sum_t p dmid);   LN: xh = (x - mean) rstd, g = gamma du: dx = rstd (g - avg g - xh avg(g xh)),
+ *   dgamma = sum du xh, dbeta = sum du
+ * Forward, a unit of work is a tile; backward, a chunk of images, whose sums are added in their order. */
 #define CHUNKS_MAX 32 /* partial sums of the weights' gradients */
 
 #include "sublayer_middle.h"
