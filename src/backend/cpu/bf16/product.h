@@ -113,9 +113,8 @@ static inline void pack_rows(bf16 *to, size_t panel, const real *w, size_t row, 
     static const real zeros[TILE] = {0};
     for (int k = 0; k < terms || k % STEP != 0; k += 2)
         for (int j = 0; j < columns; j += TILE)
-            pairs_in(to + (size_t)(j / TILE) * panel + (size_t)k * TILE,
-                     k < terms ? w + (size_t)k * row + j : zeros, k + 1 < terms ? w + (size_t)(k + 1) * row + j : zeros,
-                     0, min_int(columns - j, TILE));
+            pairs_in(to + (size_t)(j / TILE) * panel + (size_t)k * TILE, k < terms ? w + (size_t)k * row + j : zeros,
+                     k + 1 < terms ? w + (size_t)(k + 1) * row + j : zeros, 0, min_int(columns - j, TILE));
 }
 
 /* One tile from rows that are the columns: element (k,j) is w[j*row + k]. */
