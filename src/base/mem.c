@@ -33,7 +33,7 @@ enum { LARGE_PAGE = 2 << 20 };
 static void use_large_pages(char *p, size_t bytes)
 {
 #ifdef MADV_HUGEPAGE
-    const size_t before = LARGE_PAGE - (uintptr_t)p % LARGE_PAGE;
+    const size_t before = -(uintptr_t)p % LARGE_PAGE;
 
     if (bytes >= before + LARGE_PAGE)
         (void)madvise(p + before, (bytes - before) / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
