@@ -211,6 +211,9 @@ bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winogra
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
 run.json: an old run goes on by today's optimizer|src/cli/runfile.c|s/name \&\& !value \&\& i </0 \&\& i </|cli_keep
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
+bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 < terms ? w/1 ? w/|test_kernels_linear test_conv
+bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
+bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
@@ -249,6 +252,8 @@ train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. tra
 preview: drawn without room|src/run/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
 linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = scratch;/real turned[TURNED_MAX];/|cli_memory
+linear: a gradient is written over what it adds to|src/backend/cpu/linear.c|s/dw.p \&\& dw.beta == 0/dw.p/|test_kernels_linear
+linear: the first of several parts is all|src/backend/cpu/linear.c|s/chunks == 1 \&\& dw.p/dw.p/|test_kernels_linear
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
 png texts: the CRC is not compared|src/io/png_read.c|s/u32(sum) == crc/crc >= 0/|test_png
 png texts: as long as they claim|src/io/png_read.c|s/if (r->length > PNG_TEXTS_MAX - r->bytes)/if (0)/|test_png
