@@ -22,7 +22,7 @@ typedef struct Terms {
 } Terms;
 
 /* Part k of t.count parts of other work, on data that this block does not touch; NULL: none. */
-typedef void (*Beside)(const void *work, int k);
+typedef void (*Beside)(void *work, int k);
 
 #if defined(UNIT_AMX)
 
@@ -63,7 +63,7 @@ static inline void block_end(void)
     } while (0)
 
 ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
-                            Beside beside, const void *work)
+                            Beside beside, void *work)
 {
     const size_t c_row = row * sizeof(float), a_row = t.row * sizeof(bf16);
     MEMORY_IS_READ();
@@ -102,7 +102,7 @@ ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, 
 }
 
 ALWAYS_INLINE void block_beside(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
-                                Beside beside, const void *work)
+                                Beside beside, void *work)
 {
     if (m > 1 && n > 1)
         block_of(c, row, a, b, t, add, 2, 2, beside, work);
@@ -179,7 +179,7 @@ ALWAYS_INLINE void block_rows(float *c, size_t row, const bf16 *a, const bf16 *b
 }
 
 ALWAYS_INLINE void block_beside(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
-                                Beside beside, const void *work)
+                                Beside beside, void *work)
 {
     for (int k = 0; beside && k < t.count; k++)
         beside(work, k);

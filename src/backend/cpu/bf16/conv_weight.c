@@ -92,25 +92,41 @@ typedef struct Pairs {
     int margin;
 } Pairs;
 
-static void pack_pairs(Pairs to, Pixels p, int places)
+/* One panel, of the pixels' c channels from k on; bias (c), which gets the sums over the places, may be NULL. Spans of
+ * them first, which keeps the rounding error of long sums small. */
+ALWAYS_INLINE void pack_panel(bf16 *even, real *bias, Pixels p, int places, int k, int c)
+{
+    const int span = 2 * STEP;
+    for (int r0 = 0; r0 < places; r0 += span) {
+        const int r1 = min_int(places, r0 + span);
+        vf sum[TILE / VW] = {{0}};
+        for (int r = r0; r < r1; r += 2) {
+            const real *first = pixel_at(p, r) + k, *second = pixel_at(p, r + 1) + k;
+            pairs_in(even + (size_t)r * TILE, first, second, 0, c);
+            for (int i = 0; i < c; i += VW)
+                sum[i / VW] += vload_n(first + i, min_int(VW, c - i)) + vload_n(second + i, min_int(VW, c - i));
+        }
+        for (int i = 0; i < c && bias; i += VW)
+            vupdate_n(bias + i, sum[i / VW], 1, min_int(VW, c - i));
+    }
+}
+
+static void pack_pairs(Pairs to, real *bias, Pixels p, int places)
 {
     const size_t margin = (size_t)to.margin * 2 * TILE, end = margin + (size_t)places * TILE;
     for (int k = 0; k < p.c; k += TILE) {
         bf16 *even = to.of[0] + (size_t)(k / TILE) * to.panel, *odd = to.of[1] + (size_t)(k / TILE) * to.panel;
-        vu before[TILE / VW] = {0};
         memset(even, 0, margin * sizeof(bf16));
-        memset(odd, 0, margin * sizeof(bf16));
-        for (int r = 0; r < places; r += 2) {
-            const size_t at = margin + (size_t)r * TILE;
-            pairs_in(even + at, pixel_at(p, r), pixel_at(p, r + 1), k, p.c);
-            for (int i = 0; i < TILE / VW; i++) {
-                const vu now = *(const vu *)(const void *)(even + at + 2 * i * VW);
-                store_pairs(odd + at + 2 * i * VW, before[i] >> 16 | now << 16);
-                before[i] = now;
-            }
-        }
         memset(even + end, 0, margin * sizeof(bf16));
-        memset(odd + end, 0, margin * sizeof(bf16));
+        if (k + TILE <= p.c)
+            pack_panel(even + margin, bias ? bias + k : NULL, p, places, k, TILE);
+        else
+            pack_panel(even + margin, bias ? bias + k : NULL, p, places, k, p.c - k);
+        memset(odd, 0, margin * sizeof(bf16));
+        for (size_t at = margin; at < end + margin; at += 2 * VW) { /* the last place may be the first of a pair */
+            const bf16 *now = even + at, *before = now - 2 * TILE;
+            store_pairs(odd + at, *(const vu *)(const void *)before >> 16 | *(const vu *)(const void *)now << 16);
+        }
     }
 }
 
@@ -147,9 +163,8 @@ static void weight_group(const Piece *p, const WeightJob *w, int n, int images, 
     const size_t row = turned_row(w->g), hw = (size_t)s.h * (size_t)s.w, ci = (size_t)s.ci, co = (size_t)s.co;
     const real *x = w->x + (size_t)n * hw * ci, *dy = w->dy + (size_t)n * hw * co + (size_t)p->from;
     turn_pixels(p->turned, row, (Pixels){x, w->zeros, ci, w->place, count, s.ci}, steps);
-    pack_pairs(p->pairs, (Pixels){dy, w->zeros, co, w->place, count, p->to - p->from}, steps * STEP);
-    if (p->bias)
-        sum_columns(p->bias + p->from, dy, co, (size_t)images * hw, p->to - p->from);
+    pack_pairs(p->pairs, p->bias ? p->bias + p->from : NULL,
+               (Pixels){dy, w->zeros, co, w->place, count, p->to - p->from}, steps * STEP);
     for (int k = 0, from = 0; k < blocks; k++) {
         const int to = steps * (k + 1) / blocks;
         const Terms terms = {row, w->at, p->pairs.panel, to - from};

@@ -134,17 +134,17 @@ ALWAYS_INLINE void work_part(const Meanwhile *work, int k, bool bias, bool add)
 }
 
 /* Compiled for each kind. */
-ALWAYS_INLINE void work_plain(const void *work, int k)
+ALWAYS_INLINE void work_plain(void *work, int k)
 {
     work_part(work, k, false, false);
 }
 
-ALWAYS_INLINE void work_bias(const void *work, int k)
+ALWAYS_INLINE void work_bias(void *work, int k)
 {
     work_part(work, k, true, false);
 }
 
-ALWAYS_INLINE void work_add(const void *work, int k)
+ALWAYS_INLINE void work_add(void *work, int k)
 {
     work_part(work, k, false, true);
 }
@@ -285,19 +285,30 @@ static inline void pack_pixels(bf16 *to, size_t panel, Pixels p, int steps)
     }
 }
 
+/* The pixels of one step */
+ALWAYS_INLINE void step_pixels(const real *pixel[STEP], Pixels p, int step)
+{
+    for (int i = 0; i < STEP; i++)
+        pixel[i] = pixel_at(p, step * STEP + i);
+}
+
+/* to (TILE channels from k on, STEP pixels), its rows `row` apart */
+ALWAYS_INLINE void turn_step(bf16 *to, size_t row, const real *const pixel[STEP], int k, int c)
+{
+    bf16 tile[TILE_BF16] __attribute__((aligned(64)));
+    for (int i = 0; i < STEP; i += 2)
+        pairs_in(tile + i * TILE, pixel[i], pixel[i + 1], k, c);
+    turn_pairs(to, row, tile, STEP);
+}
+
 /* A (c rounded up to tiles, steps*STEP pixels): rows of channels, `row` apart */
 static inline void turn_pixels(bf16 *to, size_t row, Pixels p, int steps)
 {
-    bf16 tile[TILE_BF16] __attribute__((aligned(64)));
-    for (int r = 0; r < steps * STEP; r += STEP) {
-        const real *pixel[STEP];
-        for (int i = 0; i < STEP; i++)
-            pixel[i] = pixel_at(p, r + i);
-        for (int k = 0; k < p.c; k += TILE) {
-            for (int i = 0; i < STEP; i += 2)
-                pairs_in(tile + i * TILE, pixel[i], pixel[i + 1], k, p.c);
-            turn_pairs(to + (size_t)k * row + r, row, tile, STEP);
-        }
+    const real *pixel[STEP];
+    for (int r = 0; r < steps; r++) {
+        step_pixels(pixel, p, r);
+        for (int k = 0; k < p.c; k += TILE)
+            turn_step(to + (size_t)k * row + (size_t)(r * STEP), row, pixel, k, p.c);
     }
 }
 
