@@ -129,14 +129,14 @@ static void forward_block(const void *job, int i, int thread)
     block_begin();
     for (int at = 0; at < count; at += FEW_PIXELS) {
         const int few = min_int(FEW_PIXELS, count - at);
-        for (int q = 0; q < few; q++)
-            row_in(own + (size_t)q * wide, k->x + (first + (size_t)(at + q)) * (size_t)s.ci, s.ci, wide);
+        const Rows in = {own, wide, k->x + (first + (size_t)at) * (size_t)s.ci, NULL, 0, few, s.ci};
         for (int t = 0; t < TAPS; t++) {
             const Out to = {.y = k->to.p + (4 * first + tap_at(t, s)) * k->row,
                             .row = k->row,
                             .place = k->place + at,
                             .bias = k->b};
-            multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, few, s.co);
+            multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, few, s.co,
+                     t ? (Rows){0} : in, 0);
         }
     }
     block_end();
@@ -176,7 +176,7 @@ static void backward_block(const void *job, int i, int thread)
                 row_in(own + (size_t)q * wide + (size_t)t * one,
                        k->dy + (4 * first + (size_t)k->place[at + q] + tap_at(t, s)) * co, s.co, one);
         multiply(out_to(grad_at(k->to, (first + (size_t)at) * (size_t)s.ci), (size_t)s.ci, NULL), own, k->weights,
-                 (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, few, s.ci);
+                 (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, few, s.ci, (Rows){0}, 0);
     }
     block_end();
 }
