@@ -2,6 +2,8 @@
  * tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens stays in
  * float: they fill a fraction of a tile. */
 #include "kernels.h"
+
+#if VBYTES < 64
 #include "product.h"
 
 typedef struct SublayerProducts {
@@ -143,3 +145,4 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
 }
 
 #include "../sublayer_body.h"
+#endif

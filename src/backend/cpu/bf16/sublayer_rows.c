@@ -1,0 +1,400 @@
+/* The transformer's sublayer in bfloat16 with vectors of 64 bytes: the mathematics of ../sublayer_body.h, with pixels
+ * as rows, as they lie in memory. A tile of ROWS pixels, rounded, is the left side (A) of each product:
+ *   h = u W1^T + b1   z = x + m W2^T + b2   dm = d W2   du = dh W1
+ * and normalisation, activation and sums over pixels are rows of vectors. Only the gradients of weights, whose terms
+ * are pixels, want operands turned, and those in pairs of pixels:
+ *   dW1 = dh^T u   dW2^T = m^T d
+ * A pixel's result is the same in whichever row of whichever tile, so tiles go across the images, where these have their
+ * weights in common. */
+#include "kernels.h"
+
+#if VBYTES == 64
+#include "../parts.h"
+#include "rows_work.h"
+
+enum { UNIT_TILES = 8, CHUNKS_MAX = 32, CHUNK_IMAGES = 2 };
+
+/* ---- a tile ---- */
+
+/* A matrix of pixels, as it lies or copied */
+typedef struct Matrix {
+    const real *p;
+    size_t row;
+} Matrix;
+
+static Matrix rows_in(real *copy, const real *x, int count, SublayerShape s)
+{
+    const size_t c = (size_t)s.c, row = float_row(wide_c(s));
+    if (count == ROWS && c % STEP == 0)
+        return (Matrix){x, c};
+    for (int r = 0; r < ROWS; r++)
+        if (r < count)
+            pad(copy + (size_t)r * row, x + (size_t)r * c, s.c, wide_c(s));
+        else
+            memset(copy + (size_t)r * row, 0, wide_c(s) * sizeof(real));
+    return (Matrix){copy, row};
+}
+
+/* c = a times the weights `which`, whole tiles */
+static void rows_mul(float *c, size_t c_row, const Work *a, const bf16 *left, const bf16 *weights, int which,
+                     SublayerShape s)
+{
+    const bool from_c = which == TO_H || which == TO_DM;
+    const size_t terms = from_c ? wide_c(s) : wide_f(s), columns = from_c ? wide_f(s) : wide_c(s);
+    const Terms t = {narrow_row(terms), a->at, terms * TILE, (int)(terms / STEP)};
+    multiply_whole(c, c_row, left, weights + (size_t)which * packed_size(s), t, ROWS, (int)columns, false);
+}
+
+static void round_rows(bf16 *to, Matrix x, size_t wide)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (size_t k = 0; k < wide; k += STEP)
+            store_bf16(to + (size_t)r * narrow_row(wide) + k, vload(x.p + (size_t)r * x.row + k),
+                       vload(x.p + (size_t)r * x.row + k + VW));
+}
+
+/* u, of x or of x normalised, whose xh is left where `again` */
+static void branch(const Work *a, Matrix x, Norm norm, bool again, SublayerShape s)
+{
+    const NormOut to = {a->u, narrow_row(wide_c(s)), again ? a->xh : NULL, float_row(wide_c(s))};
+    if (!s.pre_norm) {
+        round_rows(a->u, x, wide_c(s));
+        return;
+    }
+    rows_stats(norm, x.p, x.row, ROWS);
+    rows_norm(to, norm, x.p, x.row, ROWS);
+}
+
+/* m = act(h + b1); with slope h = act'(h + b1) */
+ALWAYS_INLINE void activate(const Work *a, bool slope, Act act, size_t wide)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (size_t k = 0; k < wide; k += STEP) {
+            real *h = a->h + (size_t)r * float_row(wide) + k;
+            vf s0, s1, m0 = vload(h) + vload(a->b1 + k), m1 = vload(h + VW) + vload(a->b1 + k + VW);
+            if (slope) {
+                m0 = vact_slope(m0, &s0, act);
+                m1 = vact_slope(m1, &s1, act);
+                vstore(h, s0);
+                vstore(h + VW, s1);
+            } else {
+                m0 = vact(m0, act);
+                m1 = vact(m1, act);
+            }
+            store_bf16(a->m + (size_t)r * narrow_row(wide) + k, m0, m1);
+        }
+}
+
+static void middle(const Work *a, bool slope, SublayerShape s)
+{
+    if (s.act == ACT_SILU && slope)
+        activate(a, true, ACT_SILU, wide_f(s));
+    else if (s.act == ACT_SILU)
+        activate(a, false, ACT_SILU, wide_f(s));
+    else
+        activate(a, slope, s.act, wide_f(s));
+}
+
+/* sums (wide) += the rows of d, which are rounded, times `by`, if it is not NULL */
+ALWAYS_INLINE void gradient_in(bf16 *to, real *sums, Matrix d, const real *by, size_t by_row, size_t wide)
+{
+    for (size_t k = 0; k < wide; k += STEP) {
+        vf s0 = {0}, s1 = {0};
+        for (int r = 0; r < ROWS; r++) {
+            const real *from = d.p + (size_t)r * d.row + k;
+            vf d0 = vload(from), d1 = vload(from + VW);
+            if (by) {
+                d0 *= vload(by + (size_t)r * by_row + k);
+                d1 *= vload(by + (size_t)r * by_row + k + VW);
+            }
+            s0 += d0;
+            s1 += d1;
+            store_bf16(to + (size_t)r * narrow_row(wide) + k, d0, d1);
+        }
+        vstore(sums + k, vload(sums + k) + s0);
+        vstore(sums + k + VW, vload(sums + k + VW) + s1);
+    }
+}
+
+/* to (count,c) = a + b [+ bias] */
+ALWAYS_INLINE void add_rows(Grad to, size_t to_row, Matrix a, Matrix b, const real *bias, int count, int c)
+{
+    for (int r = 0; r < count; r++)
+        for (int k = 0; k < c; k += VW) {
+            vf v = vload(a.p + (size_t)r * a.row + k) + vload(b.p + (size_t)r * b.row + k);
+            if (bias)
+                v += vload(bias + k);
+            vupdate_n(to.p + (size_t)r * to_row + k, v, to.beta, min_int(VW, c - k));
+        }
+}
+
+/* ---- passes ---- */
+
+typedef struct Pass {
+    SublayerShape s;
+    const real *const *in;
+    char *scratch;
+    real *y; /* forward, its pixels `row` apart */
+    size_t row;
+    const Grad *d; /* backward */
+    const real *dy;
+    real *parts; /* (chunks, sums_reals) */
+} Pass;
+
+static size_t shared_bytes(SublayerShape s)
+{
+    return s.attention ? 0 : bf16_room(WEIGHTS * packed_size(s));
+}
+
+static Work own_work(const Pass *j, int thread)
+{
+    return work_at(j->scratch + shared_bytes(j->s) + work_bytes(j->s) * (size_t)thread, j->in, j->s);
+}
+
+static Norm norm_of_work(const Work *a, SublayerShape s)
+{
+    return (Norm){a->gamma, a->beta, a->mean, a->rstd, wide_c(s), s.c, s.eps};
+}
+
+/* b1, and the packed weights, of image n */
+static const bf16 *weights_of(const Pass *j, const Work *a, int n, int count)
+{
+    const SublayerShape s = j->s;
+    pad(a->b1, j->in[SUB_B1] + (s.attention ? (size_t)n * (size_t)s.f : 0), s.f, wide_f(s));
+    if (!s.attention)
+        return (const bf16 *)(const void *)j->scratch;
+    pack_weights(a->own, j->in, n, count, s);
+    return a->own;
+}
+
+/* Fetches what the next tile will want while this one is computed. */
+static void fetch(const real *p, size_t row, int c, size_t count)
+{
+    for (size_t r = 0; r < count; r++, p += row)
+        for (int k = 0; k < c; k += 64 / (int)sizeof(real))
+            __builtin_prefetch(p + k, 0, 2);
+}
+
+/* z = x + m W2^T + b2 */
+static void output(const Work *a, Matrix x, const bf16 *weights, SublayerShape s)
+{
+    const size_t row = float_row(wide_c(s));
+    rows_mul(a->z, row, a, a->m, weights, TO_Z, s);
+    add_rows((Grad){a->z, 0}, row, (Matrix){a->z, row}, x, a->b2, ROWS, (int)wide_c(s));
+}
+
+/* `left`: pixels from this one on */
+static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size_t first, size_t left)
+{
+    const SublayerShape s = j->s;
+    const size_t c = (size_t)s.c, z_row = float_row(wide_c(s));
+    const int count = (int)mem_min(ROWS, left);
+    const real *from = j->in[SUB_X] + first * c;
+    real *y = j->y + first * j->row;
+    const Matrix x = rows_in(a->x, from, count, s), z = {a->z, z_row};
+    const Norm norm = norm_of_work(a, s);
+    fetch(from + (size_t)count * c, c, s.c, mem_min(ROWS, left - (size_t)count));
+    fetch(y, j->row, s.c, (size_t)count);
+    branch(a, x, norm, false, s);
+    rows_mul(a->h, float_row(wide_f(s)), a, a->u, weights, TO_H, s);
+    middle(a, false, s);
+    if (s.pre_norm) {
+        rows_mul(a->z, z_row, a, a->m, weights, TO_Z, s);
+        add_rows((Grad){y, 0}, j->row, x, z, a->b2, count, s.c);
+    } else {
+        output(a, x, weights, s);
+        rows_stats(norm, a->z, z_row, ROWS);
+        rows_norm_out(y, j->row, norm, a->z, z_row, count);
+    }
+}
+
+/* The pixels of a run have their weights in common: those of an image, or all. */
+static size_t run_pixels(SublayerShape s)
+{
+    return (size_t)s.p * (s.attention ? 1 : (size_t)s.n);
+}
+
+static size_t units_of_run(SublayerShape s)
+{
+    return (run_pixels(s) + UNIT_TILES * ROWS - 1) / (UNIT_TILES * ROWS);
+}
+
+static void forward_unit(const void *job, int i, int thread)
+{
+    const Pass *j = job;
+    const size_t units = units_of_run(j->s), run = run_pixels(j->s);
+    const size_t n = (size_t)i / units, from = (size_t)i % units * UNIT_TILES * ROWS,
+                 to = mem_min(run, from + UNIT_TILES * ROWS);
+    const Work a = own_work(j, thread);
+    const bf16 *weights = weights_of(j, &a, (int)n, TO_DM);
+    block_begin();
+    for (size_t p = from; p < to; p += ROWS)
+        forward_tile(j, &a, weights, n * run + p, to - p);
+    block_end();
+}
+
+static bool in_float(SublayerShape s)
+{
+    return s.attention;
+}
+
+size_t B(sublayer_fwd_scratch)(SublayerShape s, int threads)
+{
+    return in_float(s) ? K(sublayer_fwd_scratch)(s, threads) : shared_bytes(s) + work_bytes(s) * (size_t)threads;
+}
+
+void B(sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
+{
+    if (in_float(s)) {
+        K(sublayer_fwd)(y, row, in, s, scratch);
+        return;
+    }
+    assert(is_aligned(scratch) && row >= (size_t)s.c);
+    if (!s.attention)
+        pack_weights(scratch, in, 0, TO_DM, s);
+    threads_each((int)units_of_run(s) * (s.attention ? s.n : 1), forward_unit,
+                 &(Pass){s, in, scratch, .y = y, .row = row});
+}
+
+/* ---- backward ---- */
+
+static int chunks_of(SublayerShape s)
+{
+    return min_int((s.n + CHUNK_IMAGES - 1) / CHUNK_IMAGES, CHUNKS_MAX);
+}
+
+/* The gradient of f's output: dy, or what comes of it through the normalisation */
+static Matrix gradient_of_output(const Work *a, const Sums *sums, Matrix dy, Matrix x, const bf16 *weights,
+                                 SublayerShape s)
+{
+    const size_t row = float_row(wide_c(s));
+    const Norm norm = norm_of_work(a, s);
+    if (s.pre_norm)
+        return dy;
+    output(a, x, weights, s);
+    rows_stats(norm, a->z, row, ROWS);
+    rows_norm((NormOut){NULL, 0, a->xh, row}, norm, a->z, row, ROWS);
+    rows_norm_bwd((Grad){a->d, 0}, row,
+                  (NormBack){dy.p, a->xh, NULL, dy.row, row, 0, sums->gamma, sums->beta}, norm, ROWS);
+    return (Matrix){a->d, row};
+}
+
+/* The tile's operands of the gradients of weights, as step number `step` of its span */
+static void operands(const Work *a, const Grad d[], int step, SublayerShape s)
+{
+    const size_t c = wide_c(s), f = wide_f(s), at = (size_t)step * TILE_BF16, turned_at = (size_t)step * ROWS;
+    if (d[SUB_W1].p) {
+        rows_turn(a->turned_dh + turned_at, turned_row(), a->dh, narrow_row(f), f);
+        rows_pack(a->packed_u + at, panel_of_span(), a->u, narrow_row(c), c);
+    }
+    if (d[SUB_W2].p) {
+        rows_turn(a->turned_m + turned_at, turned_row(), a->m, narrow_row(f), f);
+        rows_pack(a->packed_d + at, panel_of_span(), a->g, narrow_row(c), c);
+    }
+}
+
+static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const bf16 *weights, size_t first,
+                          size_t left, int step)
+{
+    const SublayerShape s = j->s;
+    const size_t c = (size_t)s.c, z_row = float_row(wide_c(s)), h_row = float_row(wide_f(s));
+    const int count = (int)mem_min(ROWS, left);
+    const size_t next = first + (size_t)count, more = mem_min(ROWS, left - (size_t)count);
+    const Matrix x = rows_in(a->x, j->in[SUB_X] + first * c, count, s),
+                 dy = rows_in(a->dy, j->dy + first * c, count, s), du = {a->z, z_row};
+    const Grad dx = grad_at(j->d[SUB_X], first * c);
+    const Norm norm = norm_of_work(a, s);
+    fetch(j->in[SUB_X] + next * c, c, s.c, more);
+    fetch(j->dy + next * c, c, s.c, more);
+    if (dx.p)
+        fetch(dx.p, c, s.c, (size_t)count);
+    branch(a, x, norm, true, s);
+    rows_mul(a->h, h_row, a, a->u, weights, TO_H, s);
+    middle(a, true, s);
+    const Matrix d = gradient_of_output(a, sums, dy, x, weights, s);
+    gradient_in(a->g, sums->b2, d, NULL, 0, wide_c(s));
+    rows_mul(a->dm, h_row, a, a->g, weights, TO_DM, s);
+    gradient_in(a->dh, sums->b1, (Matrix){a->dm, h_row}, a->h, h_row, wide_f(s));
+    rows_mul(a->z, z_row, a, a->dh, weights, TO_DU, s);
+    if (s.pre_norm)
+        rows_norm_bwd(dx, c, (NormBack){a->z, a->xh, d.p, z_row, z_row, d.row, sums->gamma, sums->beta}, norm, count);
+    else if (dx.p)
+        add_rows(dx, c, d, du, NULL, count, s.c);
+    operands(a, j->d, step, s);
+}
+
+/* dW1 and dW2^T: what a span of tiles adds to them, or for the first what they are */
+static void weight_sums(const Work *a, const Grad d[], const Sums *sums, int steps, bool add, SublayerShape s)
+{
+    const Terms t = {turned_row(), a->at, panel_of_span(), steps};
+    if (d[SUB_W1].p)
+        multiply_whole(sums->w1, wide_c(s), a->turned_dh, a->packed_u, t, s.f, (int)wide_c(s), add);
+    if (d[SUB_W2].p)
+        multiply_whole(sums->w2, wide_c(s), a->turned_m, a->packed_d, t, s.f, (int)wide_c(s), add);
+}
+
+static void backward_run(const Pass *j, const Work *a, const Sums *sums, int n, size_t first, size_t pixels)
+{
+    const bf16 *weights = weights_of(j, a, n, WEIGHTS);
+    bool add = false;
+    for (size_t p = 0; p < pixels; p += ROWS) {
+        const int step = (int)(p / ROWS % SPAN);
+        backward_tile(j, a, sums, weights, first + p, pixels - p, step);
+        if (step == SPAN - 1 || p + ROWS >= pixels) {
+            weight_sums(a, j->d, sums, step + 1, add, j->s);
+            add = true;
+        }
+    }
+}
+
+static void backward_chunk(const void *job, int chunk, int thread)
+{
+    const Pass *j = job;
+    const SublayerShape s = j->s;
+    const size_t n0 = (size_t)s.n * (size_t)chunk / (size_t)chunks_of(s),
+                 n1 = (size_t)s.n * ((size_t)chunk + 1) / (size_t)chunks_of(s), p = (size_t)s.p;
+    const Work a = own_work(j, thread);
+    const Sums sums = sums_at(j->parts + (size_t)chunk * sums_reals(s), s);
+    memset(sums.gamma, 0, (size_t)(sums.w1 - sums.gamma) * sizeof(real));
+    memset(a.d, 0, ROWS * float_row(wide_c(s)) * sizeof(real)); /* beyond the channels, too */
+    block_begin();
+    backward_run(j, &a, &sums, 0, n0 * p, (n1 - n0) * p);
+    block_end();
+}
+
+size_t B(sublayer_bwd_scratch)(SublayerShape s, int threads)
+{
+    return in_float(s)
+               ? K(sublayer_bwd_scratch)(s, threads)
+               : B(sublayer_fwd_scratch)(s, threads) + sums_reals(s) * (size_t)chunks_of(s) * sizeof(real);
+}
+
+static void put(Grad d, const real *sum, int len)
+{
+    if (d.p)
+        update_row(d.p, sum, len, d.beta);
+}
+
+void B(sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
+{
+    if (in_float(s)) {
+        K(sublayer_bwd)(d, dy, in, s, scratch);
+        return;
+    }
+    real *parts = (real *)(void *)((char *)scratch + B(sublayer_fwd_scratch)(s, threads_count()));
+    const Sums sums = sums_at(parts, s);
+    const size_t len = sums_reals(s);
+    assert(is_aligned(scratch));
+    if (!s.attention)
+        pack_weights(scratch, in, 0, WEIGHTS, s);
+    threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, scratch, .d = d, .dy = dy, .parts = parts});
+    if (chunks_of(s) > 1)
+        K(add_parts)((Grad){parts, 0}, parts, len, chunks_of(s), len);
+    put(d[SUB_GAMMA], sums.gamma, s.c);
+    put(d[SUB_BETA], sums.beta, s.c);
+    put(d[SUB_B2], sums.b2, s.c);
+    put(d[SUB_B1], sums.b1, s.f);
+    rows_sums_out(d[SUB_W1], sums.w1, wide_c(s), s.f, s.c, false);
+    rows_sums_out(d[SUB_W2], sums.w2, wide_c(s), s.f, s.c, true);
+}
+#endif
