@@ -27,12 +27,39 @@ ALWAYS_INLINE vf sum_each(const vf v[TILE])
     return SHUFFLE(s[0], s[1], LANES_EVEN) + SHUFFLE(s[0], s[1], LANES_ODD);
 }
 
+/* ---- SiLU, whose result will be rounded ---- */
+
+/* 1/(1 + exp(-x)) = 1/(1 + 2^t), t = -x/ln 2. 2^t = 2^floor(t) P(t - floor(t)) with the polynomial of degree 5 that has
+ * the smallest relative error in [0,1] (Remez' algorithm; 7.5e-8); that of t adds |t| 2^-24: to 4e-7 where |x| < 8. */
+ALWAYS_INLINE vf quick_sigmoid(vf x)
+{
+    const vf t = vmin(x * -1.44269504088896341f, vset1(126));
+    const vf r = (vf)_mm512_reduce_ps((__m512)t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    vf p = r * 1.877576700e-3f + 8.989340024e-3f;
+    p = p * r + 5.582631812e-2f;
+    p = p * r + 2.401536170e-1f;
+    p = p * r + 6.931530732e-1f;
+    p = p * r + 9.999999251e-1f;
+    return vrecip(1.0f + (vf)_mm512_scalef_ps((__m512)p, (__m512)t));
+}
+
+/* act(x) and, where it is wanted, *slope = act'(x) */
+ALWAYS_INLINE vf row_act(vf x, vf *slope, Act act)
+{
+    if (act != ACT_SILU)
+        return slope ? vact_slope(x, slope, act) : vact(x, act);
+    const vf s = quick_sigmoid(x), y = x * s;
+    if (slope)
+        *slope = s + y * (1.0f - s);
+    return y;
+}
+
 /* ---- layer normalisation ---- */
 
 /* gamma, beta (wide); mean, 1/sqrt(variance + eps) (ROWS) */
 typedef struct Norm {
     const real *gamma, *beta;
-    real *mean, *rstd;
+    real *mean, *rstd; /* and as much room again as a vector */
     size_t wide;
     int c;
     real eps;
@@ -46,32 +73,39 @@ ALWAYS_INLINE vf first_lanes(vf v, int n)
 }
 
 /* Of 16 rows */
-ALWAYS_INLINE void stats_of(Norm n, int first, const real *x, size_t row, bool ragged)
+ALWAYS_INLINE void mean_of(real *mean, Norm n, const real *x, size_t row)
 {
-    vf sum[TILE] = {0}, sq[TILE] = {0};
+    vf sum[TILE] = {0};
     for (size_t k = 0; k < n.wide; k += VW)
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++)
             sum[r] += vload(x + (size_t)r * row + k);
-    vstore(n.mean + first, sum_each(sum) / (real)n.c);
+    vstore(mean, sum_each(sum) / (real)n.c);
+}
+
+ALWAYS_INLINE void rstd_of(real *rstd, const real *mean, Norm n, const real *x, size_t row, bool ragged)
+{
+    vf sq[TILE] = {0};
     for (size_t k = 0; k < n.wide; k += VW)
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++) {
-            vf d = vload(x + (size_t)r * row + k) - n.mean[first + r];
+            vf d = vload(x + (size_t)r * row + k) - mean[r];
             if (ragged)
                 d = first_lanes(d, n.c - (int)k);
             sq[r] += d * d;
         }
-    vstore(n.rstd + first, vrsqrt(sum_each(sq) / (real)n.c + n.eps));
+    vstore(rstd, vrsqrt(sum_each(sq) / (real)n.c + n.eps));
 }
 
-static inline void rows_stats(Norm n, const real *x, size_t row, int rows)
+static inline void rows_stats(Norm n, const real *x, size_t row)
 {
-    for (int r = 0; r < rows; r += TILE)
+    for (int r = 0; r < ROWS; r += TILE)
+        mean_of(n.mean + r, n, x + (size_t)r * row, row);
+    for (int r = 0; r < ROWS; r += TILE)
         if (n.c % STEP)
-            stats_of(n, r, x + (size_t)r * row, row, true);
+            rstd_of(n.rstd + r, n.mean + r, n, x + (size_t)r * row, row, true);
         else
-            stats_of(n, r, x + (size_t)r * row, row, false);
+            rstd_of(n.rstd + r, n.mean + r, n, x + (size_t)r * row, row, false);
 }
 
 /* Where a normalised row goes: rounded, in float, and without gamma and beta; NULL: not wanted */
@@ -82,9 +116,9 @@ typedef struct NormOut {
     size_t xh_row;
 } NormOut;
 
-ALWAYS_INLINE void norm_of(NormOut to, Norm n, const real *x, size_t row, int rows, bool u, bool xh)
+ALWAYS_INLINE void norm_of(NormOut to, Norm n, const real *x, size_t row, bool u, bool xh)
 {
-    for (int r = 0; r < rows; r++, x += row) {
+    for (int r = 0; r < ROWS; r++, x += row) {
         const real mean = n.mean[r], rstd = n.rstd[r];
         for (size_t k = 0; k < n.wide; k += STEP) {
             const vf a = (vload(x + k) - mean) * rstd, b = (vload(x + k + VW) - mean) * rstd;
@@ -99,14 +133,14 @@ ALWAYS_INLINE void norm_of(NormOut to, Norm n, const real *x, size_t row, int ro
     }
 }
 
-static inline void rows_norm(NormOut to, Norm n, const real *x, size_t row, int rows)
+static inline void rows_norm(NormOut to, Norm n, const real *x, size_t row)
 {
     if (!to.xh)
-        norm_of(to, n, x, row, rows, true, false);
+        norm_of(to, n, x, row, true, false);
     else if (to.u)
-        norm_of(to, n, x, row, rows, true, true);
+        norm_of(to, n, x, row, true, true);
     else
-        norm_of(to, n, x, row, rows, false, true);
+        norm_of(to, n, x, row, false, true);
 }
 
 /* y (count,c) = gamma xh + beta */
@@ -129,10 +163,23 @@ typedef struct NormBack {
 
 enum { BACK_ROWS = TILE / 2 }; /* two sums of each at a time */
 
-ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int first, int count, bool res)
+ALWAYS_INLINE void norm_bwd_row(real *dx, real beta, const real *d, const real *xh, const real *res, const real *gamma,
+                                real rstd, real by_xh, real add, int c, bool ragged)
+{
+#pragma GCC unroll 2
+    for (int k = 0; k < c; k += VW) {
+        vf v = vload(d + k) * vload(gamma + k) * rstd + (vload(xh + k) * by_xh + add);
+        if (res)
+            v += vload(res + k);
+        vupdate_n(dx + k, v, beta, ragged ? min_int(VW, c - k) : VW);
+    }
+}
+
+/* Of the rows from `first` on */
+ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int first, int count, bool res, bool ragged)
 {
     vf sums[TILE] = {0}; /* of g, of g xh; g = gamma d */
-    real of[TILE];
+    real by[TILE];
     const real *d = b.d + (size_t)first * b.d_row, *xh = b.xh + (size_t)first * b.xh_row;
     for (size_t k = 0; k < n.wide; k += VW) {
         const vf gamma = vload(n.gamma + k);
@@ -148,17 +195,12 @@ ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int f
         vstore(b.dgamma + k, vload(b.dgamma + k) + dgamma);
         vstore(b.dbeta + k, vload(b.dbeta + k) + dbeta);
     }
-    vstore(of, sum_each(sums) / (real)n.c);
+    const vf rstd = vload(n.rstd + first);
+    vstore(by, sum_each(sums) / (real)-n.c * SHUFFLE(rstd, rstd, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
     for (int r = 0; dx.p && r < min_int(BACK_ROWS, count - first); r++) {
-        const real rstd = n.rstd[first + r], add = -rstd * of[r], by_xh = -rstd * of[BACK_ROWS + r];
-        for (int k = 0; k < n.c; k += VW) {
-            const int m = min_int(VW, n.c - k);
-            vf v = vload(d + (size_t)r * b.d_row + k) * vload(n.gamma + k) * rstd +
-                   (vload(xh + (size_t)r * b.xh_row + k) * by_xh + add);
-            if (res)
-                v += vload(b.res + (size_t)(first + r) * b.res_row + k);
-            vupdate_n(dx.p + (size_t)(first + r) * dx_row + k, v, dx.beta, m);
-        }
+        const size_t at = (size_t)(first + r);
+        norm_bwd_row(dx.p + at * dx_row, dx.beta, b.d + at * b.d_row, b.xh + at * b.xh_row,
+                     res ? b.res + at * b.res_row : NULL, n.gamma, n.rstd[at], by[BACK_ROWS + r], by[r], n.c, ragged);
     }
 }
 
@@ -166,10 +208,12 @@ ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int f
 static inline void rows_norm_bwd(Grad dx, size_t dx_row, NormBack b, Norm n, int count)
 {
     for (int r = 0; r < ROWS; r += BACK_ROWS)
-        if (b.res)
-            norm_bwd_of(dx, dx_row, b, n, r, count, true);
+        if (n.c % VW || dx.beta != 0)
+            norm_bwd_of(dx, dx_row, b, n, r, count, b.res != NULL, true);
+        else if (b.res)
+            norm_bwd_of((Grad){dx.p, 0}, dx_row, b, n, r, count, true, false);
         else
-            norm_bwd_of(dx, dx_row, b, n, r, count, false);
+            norm_bwd_of((Grad){dx.p, 0}, dx_row, b, n, r, count, false, false);
 }
 
 /* ---- operands of the gradients of weights, whose terms are pixels ---- */

@@ -61,8 +61,8 @@ static void branch(const Work *a, Matrix x, Norm norm, bool again, SublayerShape
         round_rows(a->u, x, wide_c(s));
         return;
     }
-    rows_stats(norm, x.p, x.row, ROWS);
-    rows_norm(to, norm, x.p, x.row, ROWS);
+    rows_stats(norm, x.p, x.row);
+    rows_norm(to, norm, x.p, x.row);
 }
 
 /* m = act(h + b1); with slope h = act'(h + b1) */
@@ -71,15 +71,12 @@ ALWAYS_INLINE void activate(const Work *a, bool slope, Act act, size_t wide)
     for (int r = 0; r < ROWS; r++)
         for (size_t k = 0; k < wide; k += STEP) {
             real *h = a->h + (size_t)r * float_row(wide) + k;
-            vf s0, s1, m0 = vload(h) + vload(a->b1 + k), m1 = vload(h + VW) + vload(a->b1 + k + VW);
+            vf slope0, slope1;
+            const vf m0 = row_act(vload(h) + vload(a->b1 + k), slope ? &slope0 : NULL, act);
+            const vf m1 = row_act(vload(h + VW) + vload(a->b1 + k + VW), slope ? &slope1 : NULL, act);
             if (slope) {
-                m0 = vact_slope(m0, &s0, act);
-                m1 = vact_slope(m1, &s1, act);
-                vstore(h, s0);
-                vstore(h + VW, s1);
-            } else {
-                m0 = vact(m0, act);
-                m1 = vact(m1, act);
+                vstore(h, slope0);
+                vstore(h + VW, slope1);
             }
             store_bf16(a->m + (size_t)r * narrow_row(wide) + k, m0, m1);
         }
@@ -116,16 +113,24 @@ ALWAYS_INLINE void gradient_in(bf16 *to, real *sums, Matrix d, const real *by, s
     }
 }
 
+ALWAYS_INLINE void add_row(real *to, real beta, const real *a, const real *b, const real *bias, int c, bool ragged)
+{
+    for (int k = 0; k < c; k += VW) {
+        vf v = vload(a + k) + vload(b + k);
+        if (bias)
+            v += vload(bias + k);
+        vupdate_n(to + k, v, beta, ragged ? min_int(VW, c - k) : VW);
+    }
+}
+
 /* to (count,c) = a + b [+ bias] */
 ALWAYS_INLINE void add_rows(Grad to, size_t to_row, Matrix a, Matrix b, const real *bias, int count, int c)
 {
-    for (int r = 0; r < count; r++)
-        for (int k = 0; k < c; k += VW) {
-            vf v = vload(a.p + (size_t)r * a.row + k) + vload(b.p + (size_t)r * b.row + k);
-            if (bias)
-                v += vload(bias + k);
-            vupdate_n(to.p + (size_t)r * to_row + k, v, to.beta, min_int(VW, c - k));
-        }
+    for (int r = 0; r < count; r++, to.p += to_row, a.p += a.row, b.p += b.row)
+        if (c % VW)
+            add_row(to.p, to.beta, a.p, b.p, bias, c, true);
+        else
+            add_row(to.p, to.beta, a.p, b.p, bias, c, false);
 }
 
 /* ---- passes ---- */
@@ -203,7 +208,7 @@ static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size
         add_rows((Grad){y, 0}, j->row, x, z, a->b2, count, s.c);
     } else {
         output(a, x, weights, s);
-        rows_stats(norm, a->z, z_row, ROWS);
+        rows_stats(norm, a->z, z_row);
         rows_norm_out(y, j->row, norm, a->z, z_row, count);
     }
 }
@@ -272,8 +277,8 @@ static Matrix gradient_of_output(const Work *a, const Sums *sums, Matrix dy, Mat
     if (s.pre_norm)
         return dy;
     output(a, x, weights, s);
-    rows_stats(norm, a->z, row, ROWS);
-    rows_norm((NormOut){NULL, 0, a->xh, row}, norm, a->z, row, ROWS);
+    rows_stats(norm, a->z, row);
+    rows_norm((NormOut){NULL, 0, a->xh, row}, norm, a->z, row);
     rows_norm_bwd((Grad){a->d, 0}, row,
                   (NormBack){dy.p, a->xh, NULL, dy.row, row, 0, sums->gamma, sums->beta}, norm, ROWS);
     return (Matrix){a->d, row};
