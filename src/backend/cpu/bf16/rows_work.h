@@ -15,6 +15,7 @@ typedef struct Work {
     real *x, *dy;                     /* (c): where they cannot be read as they lie; zeros beyond the last pixel */
     real *z, *xh, *d;                 /* (c): f's output, with x or not, or du; normalised; the gradient of f's output */
     real *h, *dm;                     /* (f): h or act'(h); the gradient of m */
+    real *p, *dp;                     /* attention: (f) vectors of pixels, softmax(h), and its gradient or h's */
     bf16 *u, *g, *m, *dh;             /* operands: (c), d (c), (f), (f) */
     bf16 *turned_m, *turned_dh;       /* (f,SPAN*ROWS), see turned_row */
     bf16 *packed_u, *packed_d;        /* (c/TILE) panels */
@@ -63,18 +64,19 @@ static size_t packed_size(SublayerShape s)
 }
 
 /* Where the parts of Work lie: in bytes, in its order */
-enum { WORK_PARTS = 23 };
+enum { WORK_PARTS = 25 };
 
 static void work_sizes(size_t size[WORK_PARTS], SublayerShape s)
 {
     const size_t c = wide_c(s), f = wide_f(s);
     const size_t c_floats = room(ROWS * float_row(c)), f_floats = room(ROWS * float_row(f)),
                  c_narrow = bf16_room(ROWS * narrow_row(c)), f_narrow = bf16_room(ROWS * narrow_row(f)),
-                 turned = bf16_room(f * turned_row()), packed = bf16_room(c / TILE * panel_of_span());
+                 tokens = s.attention ? room(f * ROWS) : 0, turned = bf16_room(f * turned_row()), packed = bf16_room(c / TILE * panel_of_span());
     const size_t all[WORK_PARTS] = {c_floats, c_floats, c_floats, c_floats, c_floats,   f_floats,   f_floats, c_narrow,
                                     c_narrow, f_narrow, f_narrow, turned,   turned,     packed,     packed,   room(ROWS),
                                     room(ROWS), room(c), room(c),  room(c),  room(f),
                                     s.attention ? bf16_room(WEIGHTS * packed_size(s)) : 0,
+                                    tokens, tokens,
                                     mem_align_up((mem_max(c, f) / STEP + SPAN) * sizeof(int32_t))};
     memcpy(size, all, sizeof all);
 }
@@ -105,11 +107,16 @@ static Work work_at(char *base, const real *const in[], SublayerShape s)
     const Work a = {.x = p[0],         .dy = p[1],        .z = p[2],         .xh = p[3],     .d = p[4],    .h = p[5],
                     .dm = p[6],        .u = p[7],         .g = p[8],         .m = p[9],      .dh = p[10],  .turned_m = p[11],
                     .turned_dh = p[12], .packed_u = p[13], .packed_d = p[14], .mean = p[15],  .rstd = p[16], .gamma = p[17],
-                    .beta = p[18],     .b2 = p[19],       .b1 = p[20],       .own = p[21],   .at = p[22]};
+                    .beta = p[18],     .b2 = p[19],       .b1 = p[20],       .own = p[21],   .p = p[22], .dp = p[23], .at = p[24]};
     pad(a.gamma, in[SUB_GAMMA], s.c, wide_c(s));
     pad(a.beta, in[SUB_BETA], s.c, wide_c(s));
     pad(a.b2, in[SUB_B2], s.c, wide_c(s));
-    terms_in_row(a.at, (int)(size[22] / sizeof(int32_t)));
+    if (s.attention) { /* beyond the tokens */
+        memset(a.m, 0, size[9]);
+        memset(a.dh, 0, size[10]);
+        memset(a.turned_m, 0, size[11] + size[12]);
+    }
+    terms_in_row(a.at, (int)(size[24] / sizeof(int32_t)));
     return a;
 }
 
@@ -130,23 +137,29 @@ static void pack_weights(bf16 *to, const real *const in[], int n, int count, Sub
     pack(to + TO_DU * size, by_f, w1, c, s.f, s.c, false);
 }
 
-/* Sums over pixels, in whole tiles: of a chunk, or with attention those of h over an image. w1, w2 (f,c), both with
- * columns as rows_pack has them */
+/* Sums over pixels, in whole tiles: of a chunk, or b1, w1, w2 with attention of an image. w1, w2 (f,c), both with
+ * columns as rows_pack has them; b1 (f), with attention (f,VW): its lanes */
 typedef struct Sums {
     real *gamma, *beta, *b2, *b1;
     float *w1, *w2;
 } Sums;
 
+static size_t b1_reals(SublayerShape s)
+{
+    return wide_f(s) * (s.attention ? VW : 1);
+}
+
 static size_t sums_reals(SublayerShape s)
 {
     const size_t c = wide_c(s), f = wide_f(s);
-    return room_reals(3 * c + f + 2 * f * c);
+    return room_reals(3 * c + b1_reals(s) + 2 * f * c);
 }
 
 static Sums sums_at(real *p, SublayerShape s)
 {
     const size_t c = wide_c(s), f = wide_f(s);
-    return (Sums){p, p + c, p + 2 * c, p + 3 * c, p + 3 * c + f, p + 3 * c + f + f * c};
+    real *w1 = p + 3 * c + b1_reals(s);
+    return (Sums){p, p + c, p + 2 * c, p + 3 * c, w1, w1 + f * c};
 }
 
 #endif

@@ -12,6 +12,7 @@ typedef struct SublayerProducts {
     int32_t *at;
 } SublayerProducts;
 
+#define OPERAND(v) narrowed(v)
 #include "../sublayer_work.h"
 
 #define S(name) B(name)

@@ -10,7 +10,7 @@
 
 #if VBYTES == 64
 #include "../parts.h"
-#include "rows_work.h"
+#include "rows_softmax.h"
 
 enum { UNIT_TILES = 8, CHUNKS_MAX = 32, CHUNK_IMAGES = 2 };
 
@@ -40,7 +40,8 @@ static void rows_mul(float *c, size_t c_row, const Work *a, const bf16 *left, co
                      SublayerShape s)
 {
     const bool from_c = which == TO_H || which == TO_DM;
-    const size_t terms = from_c ? wide_c(s) : wide_f(s), columns = from_c ? wide_f(s) : wide_c(s);
+    const size_t f = s.attention ? to_tile(s.f) : wide_f(s);
+    const size_t terms = from_c ? wide_c(s) : wide_f(s), columns = from_c ? f : wide_c(s);
     const Terms t = {narrow_row(terms), a->at, terms * TILE, (int)(terms / STEP)};
     multiply_whole(c, c_row, left, weights + (size_t)which * packed_size(s), t, ROWS, (int)columns, false);
 }
@@ -82,14 +83,17 @@ ALWAYS_INLINE void activate(const Work *a, bool slope, Act act, size_t wide)
         }
 }
 
-static void middle(const Work *a, bool slope, SublayerShape s)
+/* m = mid(h + b1); again: for backward. turned: where the tile's m goes with attention, or NULL */
+static void middle(const Work *a, bool again, bf16 *turned, SublayerShape s)
 {
-    if (s.act == ACT_SILU && slope)
+    if (s.attention)
+        rows_softmax(a, !again || !s.pre_norm, turned, s);
+    else if (s.act == ACT_SILU && again)
         activate(a, true, ACT_SILU, wide_f(s));
     else if (s.act == ACT_SILU)
         activate(a, false, ACT_SILU, wide_f(s));
     else
-        activate(a, slope, s.act, wide_f(s));
+        activate(a, again, s.act, wide_f(s));
 }
 
 /* sums (wide) += the rows of d, which are rounded, times `by`, if it is not NULL */
@@ -202,7 +206,7 @@ static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size
     fetch(y, j->row, s.c, (size_t)count);
     branch(a, x, norm, false, s);
     rows_mul(a->h, float_row(wide_f(s)), a, a->u, weights, TO_H, s);
-    middle(a, false, s);
+    middle(a, false, NULL, s);
     if (s.pre_norm) {
         rows_mul(a->z, z_row, a, a->m, weights, TO_Z, s);
         add_rows((Grad){y, 0}, j->row, x, z, a->b2, count, s.c);
@@ -238,22 +242,13 @@ static void forward_unit(const void *job, int i, int thread)
     block_end();
 }
 
-static bool in_float(SublayerShape s)
-{
-    return s.attention;
-}
-
 size_t B(sublayer_fwd_scratch)(SublayerShape s, int threads)
 {
-    return in_float(s) ? K(sublayer_fwd_scratch)(s, threads) : shared_bytes(s) + work_bytes(s) * (size_t)threads;
+    return shared_bytes(s) + work_bytes(s) * (size_t)threads;
 }
 
 void B(sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
-    if (in_float(s)) {
-        K(sublayer_fwd)(y, row, in, s, scratch);
-        return;
-    }
     assert(is_aligned(scratch) && row >= (size_t)s.c);
     if (!s.attention)
         pack_weights(scratch, in, 0, TO_DM, s);
@@ -284,18 +279,19 @@ static Matrix gradient_of_output(const Work *a, const Sums *sums, Matrix dy, Mat
     return (Matrix){a->d, row};
 }
 
-/* The tile's operands of the gradients of weights, as step number `step` of its span */
+/* The tile's operands of the gradients of weights, as step number `step` of its span; those of the softmax are turned
+ * already. */
 static void operands(const Work *a, const Grad d[], int step, SublayerShape s)
 {
     const size_t c = wide_c(s), f = wide_f(s), at = (size_t)step * TILE_BF16, turned_at = (size_t)step * ROWS;
-    if (d[SUB_W1].p) {
-        rows_turn(a->turned_dh + turned_at, turned_row(), a->dh, narrow_row(f), f);
+    if (d[SUB_W1].p)
         rows_pack(a->packed_u + at, panel_of_span(), a->u, narrow_row(c), c);
-    }
-    if (d[SUB_W2].p) {
-        rows_turn(a->turned_m + turned_at, turned_row(), a->m, narrow_row(f), f);
+    if (d[SUB_W2].p)
         rows_pack(a->packed_d + at, panel_of_span(), a->g, narrow_row(c), c);
-    }
+    if (d[SUB_W1].p && !s.attention)
+        rows_turn(a->turned_dh + turned_at, turned_row(), a->dh, narrow_row(f), f);
+    if (d[SUB_W2].p && !s.attention)
+        rows_turn(a->turned_m + turned_at, turned_row(), a->m, narrow_row(f), f);
 }
 
 static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const bf16 *weights, size_t first,
@@ -315,11 +311,14 @@ static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const 
         fetch(dx.p, c, s.c, (size_t)count);
     branch(a, x, norm, true, s);
     rows_mul(a->h, h_row, a, a->u, weights, TO_H, s);
-    middle(a, true, s);
+    middle(a, true, j->d[SUB_W2].p ? a->turned_m + step * ROWS : NULL, s);
     const Matrix d = gradient_of_output(a, sums, dy, x, weights, s);
     gradient_in(a->g, sums->b2, d, NULL, 0, wide_c(s));
     rows_mul(a->dm, h_row, a, a->g, weights, TO_DM, s);
-    gradient_in(a->dh, sums->b1, (Matrix){a->dm, h_row}, a->h, h_row, wide_f(s));
+    if (s.attention)
+        rows_softmax_bwd(a, sums->b1, j->d[SUB_W1].p ? a->turned_dh + step * ROWS : NULL, s);
+    else
+        gradient_in(a->dh, sums->b1, (Matrix){a->dm, h_row}, a->h, h_row, wide_f(s));
     rows_mul(a->z, z_row, a, a->dh, weights, TO_DU, s);
     if (s.pre_norm)
         rows_norm_bwd(dx, c, (NormBack){a->z, a->xh, d.p, z_row, z_row, d.row, sums->gamma, sums->beta}, norm, count);
@@ -352,6 +351,16 @@ static void backward_run(const Pass *j, const Work *a, const Sums *sums, int n, 
     }
 }
 
+/* The gradients of an image's own weights */
+static void put_own(const Grad d[], const Sums *sums, size_t n, SublayerShape s)
+{
+    const size_t f = (size_t)s.f, at = n * f * (size_t)s.c;
+    rows_sums_out(grad_at(d[SUB_W1], at), sums->w1, wide_c(s), s.f, s.c, false);
+    rows_sums_out(grad_at(d[SUB_W2], at), sums->w2, wide_c(s), s.f, s.c, false);
+    for (size_t t = 0; d[SUB_B1].p && t < f; t++)
+        update(d[SUB_B1].p + n * f + t, vsum(vload(sums->b1 + t * VW)), d[SUB_B1].beta);
+}
+
 static void backward_chunk(const void *job, int chunk, int thread)
 {
     const Pass *j = job;
@@ -363,15 +372,19 @@ static void backward_chunk(const void *job, int chunk, int thread)
     memset(sums.gamma, 0, (size_t)(sums.w1 - sums.gamma) * sizeof(real));
     memset(a.d, 0, ROWS * float_row(wide_c(s)) * sizeof(real)); /* beyond the channels, too */
     block_begin();
-    backward_run(j, &a, &sums, 0, n0 * p, (n1 - n0) * p);
+    if (!s.attention)
+        backward_run(j, &a, &sums, 0, n0 * p, (n1 - n0) * p);
+    for (size_t n = n0; s.attention && n < n1; n++) {
+        memset(sums.b1, 0, b1_reals(s) * sizeof(real));
+        backward_run(j, &a, &sums, (int)n, n * p, p);
+        put_own(j->d, &sums, n, s);
+    }
     block_end();
 }
 
 size_t B(sublayer_bwd_scratch)(SublayerShape s, int threads)
 {
-    return in_float(s)
-               ? K(sublayer_bwd_scratch)(s, threads)
-               : B(sublayer_fwd_scratch)(s, threads) + sums_reals(s) * (size_t)chunks_of(s) * sizeof(real);
+    return B(sublayer_fwd_scratch)(s, threads) + sums_reals(s) * (size_t)chunks_of(s) * sizeof(real);
 }
 
 static void put(Grad d, const real *sum, int len)
@@ -382,10 +395,6 @@ static void put(Grad d, const real *sum, int len)
 
 void B(sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
-    if (in_float(s)) {
-        K(sublayer_bwd)(d, dy, in, s, scratch);
-        return;
-    }
     real *parts = (real *)(void *)((char *)scratch + B(sublayer_fwd_scratch)(s, threads_count()));
     const Sums sums = sums_at(parts, s);
     const size_t len = sums_reals(s);
@@ -394,10 +403,12 @@ void B(sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], Sub
         pack_weights(scratch, in, 0, WEIGHTS, s);
     threads_each(chunks_of(s), backward_chunk, &(Pass){s, in, scratch, .d = d, .dy = dy, .parts = parts});
     if (chunks_of(s) > 1)
-        K(add_parts)((Grad){parts, 0}, parts, len, chunks_of(s), len);
+        K(add_parts)((Grad){parts, 0}, parts, len, chunks_of(s), s.attention ? 3 * wide_c(s) : len);
     put(d[SUB_GAMMA], sums.gamma, s.c);
     put(d[SUB_BETA], sums.beta, s.c);
     put(d[SUB_B2], sums.b2, s.c);
+    if (s.attention)
+        return;
     put(d[SUB_B1], sums.b1, s.f);
     rows_sums_out(d[SUB_W1], sums.w1, wide_c(s), s.f, s.c, false);
     rows_sums_out(d[SUB_W2], sums.w2, wide_c(s), s.f, s.c, true);
