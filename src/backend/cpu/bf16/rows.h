@@ -62,8 +62,15 @@ typedef struct Norm {
     real *mean, *rstd; /* and as much room again as a vector */
     size_t wide;
     int c;
-    real eps;
+    real each, eps; /* 1/c */
 } Norm;
+
+/* x > 0: the estimate to 14 bits, and one step of Newton's method */
+ALWAYS_INLINE vf quick_rsqrt(vf x)
+{
+    const vf r = (vf)_mm512_rsqrt14_ps((__m512)x);
+    return r * (1.5f - 0.5f * x * r * r);
+}
 
 /* v, but 0 in the lanes from n on */
 ALWAYS_INLINE vf first_lanes(vf v, int n)
@@ -80,7 +87,7 @@ ALWAYS_INLINE void mean_of(real *mean, Norm n, const real *x, size_t row)
 #pragma GCC unroll 16
         for (int r = 0; r < TILE; r++)
             sum[r] += vload(x + (size_t)r * row + k);
-    vstore(mean, sum_each(sum) / (real)n.c);
+    vstore(mean, sum_each(sum) * n.each);
 }
 
 ALWAYS_INLINE void rstd_of(real *rstd, const real *mean, Norm n, const real *x, size_t row, bool ragged)
@@ -94,7 +101,7 @@ ALWAYS_INLINE void rstd_of(real *rstd, const real *mean, Norm n, const real *x, 
                 d = first_lanes(d, n.c - (int)k);
             sq[r] += d * d;
         }
-    vstore(rstd, vrsqrt(sum_each(sq) / (real)n.c + n.eps));
+    vstore(rstd, quick_rsqrt(sum_each(sq) * n.each + n.eps));
 }
 
 static inline void rows_stats(Norm n, const real *x, size_t row)
@@ -196,7 +203,7 @@ ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int f
         vstore(b.dbeta + k, vload(b.dbeta + k) + dbeta);
     }
     const vf rstd = vload(n.rstd + first);
-    vstore(by, sum_each(sums) / (real)-n.c * SHUFFLE(rstd, rstd, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
+    vstore(by, sum_each(sums) * -n.each * SHUFFLE(rstd, rstd, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
     for (int r = 0; dx.p && r < min_int(BACK_ROWS, count - first); r++) {
         const size_t at = (size_t)(first + r);
         norm_bwd_row(dx.p + at * dx_row, dx.beta, b.d + at * b.d_row, b.xh + at * b.xh_row,

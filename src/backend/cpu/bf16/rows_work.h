@@ -97,7 +97,8 @@ static void pad(real *to, const real *from, int len, size_t wide)
     memset(to + len, 0, (wide - (size_t)len) * sizeof(real));
 }
 
-static Work work_at(char *base, const real *const in[], SublayerShape s)
+/* With the inputs that all images have in common, and zeros where nothing else will be written */
+static Work work_at(char *base, const real *const in[], bool backward, SublayerShape s)
 {
     size_t size[WORK_PARTS];
     void *p[WORK_PARTS];
@@ -111,11 +112,12 @@ static Work work_at(char *base, const real *const in[], SublayerShape s)
     pad(a.gamma, in[SUB_GAMMA], s.c, wide_c(s));
     pad(a.beta, in[SUB_BETA], s.c, wide_c(s));
     pad(a.b2, in[SUB_B2], s.c, wide_c(s));
-    if (s.attention) { /* beyond the tokens */
+    if (s.attention) /* beyond the tokens */
         memset(a.m, 0, size[9]);
-        memset(a.dh, 0, size[10]);
-        memset(a.turned_m, 0, size[11] + size[12]);
-    }
+    if (s.attention && backward)
+        memset(a.dh, 0, size[10] + size[11] + size[12]);
+    if (!s.pre_norm && backward) /* beyond the channels */
+        memset(a.d, 0, size[4]);
     terms_in_row(a.at, (int)(size[24] / sizeof(int32_t)));
     return a;
 }

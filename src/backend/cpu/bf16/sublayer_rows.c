@@ -12,7 +12,7 @@
 #include "../parts.h"
 #include "rows_softmax.h"
 
-enum { UNIT_TILES = 8, CHUNKS_MAX = 32, CHUNK_IMAGES = 2 };
+enum { UNIT_TILES = 16, CHUNKS_MAX = 32, CHUNK_IMAGES = 2 };
 
 /* ---- a tile ---- */
 
@@ -143,8 +143,8 @@ typedef struct Pass {
     SublayerShape s;
     const real *const *in;
     char *scratch;
-    real *y; /* forward, its pixels `row` apart */
-    size_t row;
+    real *y; /* forward, its pixels `row` apart; pixels of a unit of work */
+    size_t row, unit;
     const Grad *d; /* backward */
     const real *dy;
     real *parts; /* (chunks, sums_reals) */
@@ -155,14 +155,14 @@ static size_t shared_bytes(SublayerShape s)
     return s.attention ? 0 : bf16_room(WEIGHTS * packed_size(s));
 }
 
-static Work own_work(const Pass *j, int thread)
+static Work own_work(const Pass *j, int thread, bool backward)
 {
-    return work_at(j->scratch + shared_bytes(j->s) + work_bytes(j->s) * (size_t)thread, j->in, j->s);
+    return work_at(j->scratch + shared_bytes(j->s) + work_bytes(j->s) * (size_t)thread, j->in, backward, j->s);
 }
 
 static Norm norm_of_work(const Work *a, SublayerShape s)
 {
-    return (Norm){a->gamma, a->beta, a->mean, a->rstd, wide_c(s), s.c, s.eps};
+    return (Norm){a->gamma, a->beta, a->mean, a->rstd, wide_c(s), s.c, 1 / (real)s.c, s.eps};
 }
 
 /* b1, and the packed weights, of image n */
@@ -223,18 +223,19 @@ static size_t run_pixels(SublayerShape s)
     return (size_t)s.p * (s.attention ? 1 : (size_t)s.n);
 }
 
-static size_t units_of_run(SublayerShape s)
+/* Pixels of a unit of work: some for each thread, and few units, for each begins with preparations. */
+static size_t unit_pixels(SublayerShape s)
 {
-    return (run_pixels(s) + UNIT_TILES * ROWS - 1) / (UNIT_TILES * ROWS);
+    const size_t tiles = (run_pixels(s) + ROWS - 1) / ROWS * (s.attention ? (size_t)s.n : 1);
+    return mem_min(UNIT_TILES, tiles / (2 * (size_t)threads_count()) + 1) * ROWS;
 }
 
 static void forward_unit(const void *job, int i, int thread)
 {
     const Pass *j = job;
-    const size_t units = units_of_run(j->s), run = run_pixels(j->s);
-    const size_t n = (size_t)i / units, from = (size_t)i % units * UNIT_TILES * ROWS,
-                 to = mem_min(run, from + UNIT_TILES * ROWS);
-    const Work a = own_work(j, thread);
+    const size_t run = run_pixels(j->s), units = (run + j->unit - 1) / j->unit;
+    const size_t n = (size_t)i / units, from = (size_t)i % units * j->unit, to = mem_min(run, from + j->unit);
+    const Work a = own_work(j, thread, false);
     const bf16 *weights = weights_of(j, &a, (int)n, TO_DM);
     block_begin();
     for (size_t p = from; p < to; p += ROWS)
@@ -249,11 +250,12 @@ size_t B(sublayer_fwd_scratch)(SublayerShape s, int threads)
 
 void B(sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
+    const size_t unit = unit_pixels(s);
     assert(is_aligned(scratch) && row >= (size_t)s.c);
     if (!s.attention)
         pack_weights(scratch, in, 0, TO_DM, s);
-    threads_each((int)units_of_run(s) * (s.attention ? s.n : 1), forward_unit,
-                 &(Pass){s, in, scratch, .y = y, .row = row});
+    threads_each((int)((run_pixels(s) + unit - 1) / unit) * (s.attention ? s.n : 1), forward_unit,
+                 &(Pass){s, in, scratch, .y = y, .row = row, .unit = unit});
 }
 
 /* ---- backward ---- */
@@ -367,10 +369,9 @@ static void backward_chunk(const void *job, int chunk, int thread)
     const SublayerShape s = j->s;
     const size_t n0 = (size_t)s.n * (size_t)chunk / (size_t)chunks_of(s),
                  n1 = (size_t)s.n * ((size_t)chunk + 1) / (size_t)chunks_of(s), p = (size_t)s.p;
-    const Work a = own_work(j, thread);
+    const Work a = own_work(j, thread, true);
     const Sums sums = sums_at(j->parts + (size_t)chunk * sums_reals(s), s);
     memset(sums.gamma, 0, (size_t)(sums.w1 - sums.gamma) * sizeof(real));
-    memset(a.d, 0, ROWS * float_row(wide_c(s)) * sizeof(real)); /* beyond the channels, too */
     block_begin();
     if (!s.attention)
         backward_run(j, &a, &sums, 0, n0 * p, (n1 - n0) * p);
