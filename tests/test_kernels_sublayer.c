@@ -191,9 +191,10 @@ static void test_large_scores(void **state)
 }
 
 /* An image's result does not depend on its batch; y may be x. */
-static void batch(const Backend *be)
+static void batch_of(const Backend *be, bool attention)
 {
-    Run r = run_make((SublayerShape){11, 77, 24, 4, true, ACT_NONE, true, (real)1e-5}, 0.5);
+    const size_t own = attention ? 4 : 0;
+    Run r = run_make((SublayerShape){11, 77, 24, 4, attention, ACT_SILU, true, (real)1e-5}, 0.5);
     const size_t image = 77 * 24;
     void *scratch = scratch_room(be->sublayer_fwd_scratch(r.s, threads_count()));
     real *all = output(r.len[SUB_X], 0);
@@ -207,9 +208,9 @@ static void batch(const Backend *be)
         memcpy(some, r.in[SUB_X] + (size_t)first * image, 3 * image * sizeof(real));
         s.n = 3;
         in[SUB_X] = some;
-        in[SUB_W1] = r.in[SUB_W1] + first * 4 * 24;
-        in[SUB_B1] = r.in[SUB_B1] + first * 4;
-        in[SUB_W2] = r.in[SUB_W2] + first * 4 * 24;
+        in[SUB_W1] = r.in[SUB_W1] + (size_t)first * own * 24;
+        in[SUB_B1] = r.in[SUB_B1] + (size_t)first * own;
+        in[SUB_W2] = r.in[SUB_W2] + (size_t)first * own * 24;
         be->sublayer_fwd(some, 24, in, s, scratch);
         check_same("sublayer of part of a batch, in place", be, some, all + (size_t)first * image,
                    3 * image * sizeof(real));
@@ -218,6 +219,12 @@ static void batch(const Backend *be)
     mem_free(all);
     mem_free(scratch);
     run_free(&r);
+}
+
+static void batch(const Backend *be)
+{
+    batch_of(be, true);
+    batch_of(be, false);
 }
 
 static void test_batch(void **state)

@@ -59,7 +59,7 @@ ALWAYS_INLINE vf row_act(vf x, vf *slope, Act act)
 /* gamma, beta (wide); mean, 1/sqrt(variance + eps) (ROWS) */
 typedef struct Norm {
     const real *gamma, *beta;
-    real *mean, *rstd; /* and as much room again as a vector */
+    real *mean, *rstd;
     size_t wide;
     int c;
     real each, eps; /* 1/c */
@@ -104,8 +104,9 @@ ALWAYS_INLINE void rstd_of(real *rstd, const real *mean, Norm n, const real *x, 
     vstore(rstd, quick_rsqrt(sum_each(sq) * n.each + n.eps));
 }
 
-static inline void rows_stats(Norm n, const real *x, size_t row)
+static inline void rows_stats(const Norm *norm, const real *x, size_t row)
 {
+    const Norm n = *norm;
     for (int r = 0; r < ROWS; r += TILE)
         mean_of(n.mean + r, n, x + (size_t)r * row, row);
     for (int r = 0; r < ROWS; r += TILE)
@@ -140,8 +141,10 @@ ALWAYS_INLINE void norm_of(NormOut to, Norm n, const real *x, size_t row, bool u
     }
 }
 
-static inline void rows_norm(NormOut to, Norm n, const real *x, size_t row)
+static inline void rows_norm(const NormOut *out, const Norm *norm, const real *x, size_t row)
 {
+    const NormOut to = *out;
+    const Norm n = *norm;
     if (!to.xh)
         norm_of(to, n, x, row, true, false);
     else if (to.u)
@@ -151,8 +154,9 @@ static inline void rows_norm(NormOut to, Norm n, const real *x, size_t row)
 }
 
 /* y (count,c) = gamma xh + beta */
-static inline void rows_norm_out(real *y, size_t y_row, Norm n, const real *x, size_t row, int count)
+static inline void rows_norm_out(real *y, size_t y_row, const Norm *norm, const real *x, size_t row, int count)
 {
+    const Norm n = *norm;
     for (int r = 0; r < count; r++)
         for (int k = 0; k < n.c; k += VW) {
             const vf xh = (vload(x + (size_t)r * row + k) - n.mean[r]) * n.rstd[r];
@@ -202,7 +206,7 @@ ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int f
         vstore(b.dgamma + k, vload(b.dgamma + k) + dgamma);
         vstore(b.dbeta + k, vload(b.dbeta + k) + dbeta);
     }
-    const vf rstd = vload(n.rstd + first);
+    const vf rstd = vload_n(n.rstd + first, BACK_ROWS);
     vstore(by, sum_each(sums) * -n.each * SHUFFLE(rstd, rstd, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7));
     for (int r = 0; dx.p && r < min_int(BACK_ROWS, count - first); r++) {
         const size_t at = (size_t)(first + r);
@@ -212,8 +216,10 @@ ALWAYS_INLINE void norm_bwd_of(Grad dx, size_t dx_row, NormBack b, Norm n, int f
 }
 
 /* dx (count,c) = [res +] rstd (g - avg g - xh avg(g xh)) */
-static inline void rows_norm_bwd(Grad dx, size_t dx_row, NormBack b, Norm n, int count)
+static inline void rows_norm_bwd(Grad dx, size_t dx_row, const NormBack *back, const Norm *norm, int count)
 {
+    const NormBack b = *back;
+    const Norm n = *norm;
     for (int r = 0; r < ROWS; r += BACK_ROWS)
         if (n.c % VW || dx.beta != 0)
             norm_bwd_of(dx, dx_row, b, n, r, count, b.res != NULL, true);

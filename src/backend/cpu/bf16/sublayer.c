@@ -1,6 +1,7 @@
-/* The transformer's feed-forward sublayer in bfloat16: see ../sublayer_body.h. The weights are packed once for all
- * tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens stays in
- * float: they fill a fraction of a tile. */
+/* The transformer's sublayer in bfloat16, for vectors of less than 64 bytes: see ../sublayer_body.h; with those of 64,
+ * sublayer_rows.c. The weights of a feed-forward layer are packed once for all tiles, as rows; a tile's matrix of
+ * pixels is packed when it is multiplied. An attention over few tokens, which would fill a fraction of a step, is
+ * multiplied in float, of rounded operands. */
 #include "kernels.h"
 
 #if VBYTES < 64

@@ -4,140 +4,15 @@
  * and normalisation, activation and sums over pixels are rows of vectors. Only the gradients of weights, whose terms
  * are pixels, want operands turned, and those in pairs of pixels:
  *   dW1 = dh^T u   dW2^T = m^T d
- * A pixel's result is the same in whichever row of whichever tile, so tiles go across the images, where these have their
- * weights in common. */
+ * A pixel's result is the same in whichever row of whichever tile, so tiles go across the images, where these have
+ * their weights in common. */
 #include "kernels.h"
 
 #if VBYTES == 64
 #include "../parts.h"
-#include "rows_softmax.h"
+#include "rows_tile.h"
 
 enum { UNIT_TILES = 16, CHUNKS_MAX = 32, CHUNK_IMAGES = 2 };
-
-/* ---- a tile ---- */
-
-/* A matrix of pixels, as it lies or copied */
-typedef struct Matrix {
-    const real *p;
-    size_t row;
-} Matrix;
-
-static Matrix rows_in(real *copy, const real *x, int count, SublayerShape s)
-{
-    const size_t c = (size_t)s.c, row = float_row(wide_c(s));
-    if (count == ROWS && c % STEP == 0)
-        return (Matrix){x, c};
-    for (int r = 0; r < ROWS; r++)
-        if (r < count)
-            pad(copy + (size_t)r * row, x + (size_t)r * c, s.c, wide_c(s));
-        else
-            memset(copy + (size_t)r * row, 0, wide_c(s) * sizeof(real));
-    return (Matrix){copy, row};
-}
-
-/* c = a times the weights `which`, whole tiles */
-static void rows_mul(float *c, size_t c_row, const Work *a, const bf16 *left, const bf16 *weights, int which,
-                     SublayerShape s)
-{
-    const bool from_c = which == TO_H || which == TO_DM;
-    const size_t f = s.attention ? to_tile(s.f) : wide_f(s);
-    const size_t terms = from_c ? wide_c(s) : wide_f(s), columns = from_c ? f : wide_c(s);
-    const Terms t = {narrow_row(terms), a->at, terms * TILE, (int)(terms / STEP)};
-    multiply_whole(c, c_row, left, weights + (size_t)which * packed_size(s), t, ROWS, (int)columns, false);
-}
-
-static void round_rows(bf16 *to, Matrix x, size_t wide)
-{
-    for (int r = 0; r < ROWS; r++)
-        for (size_t k = 0; k < wide; k += STEP)
-            store_bf16(to + (size_t)r * narrow_row(wide) + k, vload(x.p + (size_t)r * x.row + k),
-                       vload(x.p + (size_t)r * x.row + k + VW));
-}
-
-/* u, of x or of x normalised, whose xh is left where `again` */
-static void branch(const Work *a, Matrix x, Norm norm, bool again, SublayerShape s)
-{
-    const NormOut to = {a->u, narrow_row(wide_c(s)), again ? a->xh : NULL, float_row(wide_c(s))};
-    if (!s.pre_norm) {
-        round_rows(a->u, x, wide_c(s));
-        return;
-    }
-    rows_stats(norm, x.p, x.row);
-    rows_norm(to, norm, x.p, x.row);
-}
-
-/* m = act(h + b1); with slope h = act'(h + b1) */
-ALWAYS_INLINE void activate(const Work *a, bool slope, Act act, size_t wide)
-{
-    for (int r = 0; r < ROWS; r++)
-        for (size_t k = 0; k < wide; k += STEP) {
-            real *h = a->h + (size_t)r * float_row(wide) + k;
-            vf slope0, slope1;
-            const vf m0 = row_act(vload(h) + vload(a->b1 + k), slope ? &slope0 : NULL, act);
-            const vf m1 = row_act(vload(h + VW) + vload(a->b1 + k + VW), slope ? &slope1 : NULL, act);
-            if (slope) {
-                vstore(h, slope0);
-                vstore(h + VW, slope1);
-            }
-            store_bf16(a->m + (size_t)r * narrow_row(wide) + k, m0, m1);
-        }
-}
-
-/* m = mid(h + b1); again: for backward. turned: where the tile's m goes with attention, or NULL */
-static void middle(const Work *a, bool again, bf16 *turned, SublayerShape s)
-{
-    if (s.attention)
-        rows_softmax(a, !again || !s.pre_norm, turned, s);
-    else if (s.act == ACT_SILU && again)
-        activate(a, true, ACT_SILU, wide_f(s));
-    else if (s.act == ACT_SILU)
-        activate(a, false, ACT_SILU, wide_f(s));
-    else
-        activate(a, again, s.act, wide_f(s));
-}
-
-/* sums (wide) += the rows of d, which are rounded, times `by`, if it is not NULL */
-ALWAYS_INLINE void gradient_in(bf16 *to, real *sums, Matrix d, const real *by, size_t by_row, size_t wide)
-{
-    for (size_t k = 0; k < wide; k += STEP) {
-        vf s0 = {0}, s1 = {0};
-        for (int r = 0; r < ROWS; r++) {
-            const real *from = d.p + (size_t)r * d.row + k;
-            vf d0 = vload(from), d1 = vload(from + VW);
-            if (by) {
-                d0 *= vload(by + (size_t)r * by_row + k);
-                d1 *= vload(by + (size_t)r * by_row + k + VW);
-            }
-            s0 += d0;
-            s1 += d1;
-            store_bf16(to + (size_t)r * narrow_row(wide) + k, d0, d1);
-        }
-        vstore(sums + k, vload(sums + k) + s0);
-        vstore(sums + k + VW, vload(sums + k + VW) + s1);
-    }
-}
-
-ALWAYS_INLINE void add_row(real *to, real beta, const real *a, const real *b, const real *bias, int c, bool ragged)
-{
-    for (int k = 0; k < c; k += VW) {
-        vf v = vload(a + k) + vload(b + k);
-        if (bias)
-            v += vload(bias + k);
-        vupdate_n(to + k, v, beta, ragged ? min_int(VW, c - k) : VW);
-    }
-}
-
-/* to (count,c) = a + b [+ bias] */
-ALWAYS_INLINE void add_rows(Grad to, size_t to_row, Matrix a, Matrix b, const real *bias, int count, int c)
-{
-    for (int r = 0; r < count; r++, to.p += to_row, a.p += a.row, b.p += b.row)
-        if (c % VW)
-            add_row(to.p, to.beta, a.p, b.p, bias, c, true);
-        else
-            add_row(to.p, to.beta, a.p, b.p, bias, c, false);
-}
-
-/* ---- passes ---- */
 
 typedef struct Pass {
     SublayerShape s;
@@ -160,11 +35,6 @@ static Work own_work(const Pass *j, int thread, bool backward)
     return work_at(j->scratch + shared_bytes(j->s) + work_bytes(j->s) * (size_t)thread, j->in, backward, j->s);
 }
 
-static Norm norm_of_work(const Work *a, SublayerShape s)
-{
-    return (Norm){a->gamma, a->beta, a->mean, a->rstd, wide_c(s), s.c, 1 / (real)s.c, s.eps};
-}
-
 /* b1, and the packed weights, of image n */
 static const bf16 *weights_of(const Pass *j, const Work *a, int n, int count)
 {
@@ -176,22 +46,6 @@ static const bf16 *weights_of(const Pass *j, const Work *a, int n, int count)
     return a->own;
 }
 
-/* Fetches what the next tile will want while this one is computed. */
-static void fetch(const real *p, size_t row, int c, size_t count)
-{
-    for (size_t r = 0; r < count; r++, p += row)
-        for (int k = 0; k < c; k += 64 / (int)sizeof(real))
-            __builtin_prefetch(p + k, 0, 2);
-}
-
-/* z = x + m W2^T + b2 */
-static void output(const Work *a, Matrix x, const bf16 *weights, SublayerShape s)
-{
-    const size_t row = float_row(wide_c(s));
-    rows_mul(a->z, row, a, a->m, weights, TO_Z, s);
-    add_rows((Grad){a->z, 0}, row, (Matrix){a->z, row}, x, a->b2, ROWS, (int)wide_c(s));
-}
-
 /* `left`: pixels from this one on */
 static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size_t first, size_t left)
 {
@@ -201,10 +55,9 @@ static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size
     const real *from = j->in[SUB_X] + first * c;
     real *y = j->y + first * j->row;
     const Matrix x = rows_in(a->x, from, count, s), z = {a->z, z_row};
-    const Norm norm = norm_of_work(a, s);
     fetch(from + (size_t)count * c, c, s.c, mem_min(ROWS, left - (size_t)count));
     fetch(y, j->row, s.c, (size_t)count);
-    branch(a, x, norm, false, s);
+    branch(a, x, false, s);
     rows_mul(a->h, float_row(wide_f(s)), a, a->u, weights, TO_H, s);
     middle(a, false, NULL, s);
     if (s.pre_norm) {
@@ -212,8 +65,8 @@ static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size
         add_rows((Grad){y, 0}, j->row, x, z, a->b2, count, s.c);
     } else {
         output(a, x, weights, s);
-        rows_stats(norm, a->z, z_row);
-        rows_norm_out(y, j->row, norm, a->z, z_row, count);
+        rows_stats(&a->norm, a->z, z_row);
+        rows_norm_out(y, j->row, &a->norm, a->z, z_row, count);
     }
 }
 
@@ -270,14 +123,13 @@ static Matrix gradient_of_output(const Work *a, const Sums *sums, Matrix dy, Mat
                                  SublayerShape s)
 {
     const size_t row = float_row(wide_c(s));
-    const Norm norm = norm_of_work(a, s);
     if (s.pre_norm)
         return dy;
     output(a, x, weights, s);
-    rows_stats(norm, a->z, row);
-    rows_norm((NormOut){NULL, 0, a->xh, row}, norm, a->z, row);
-    rows_norm_bwd((Grad){a->d, 0}, row,
-                  (NormBack){dy.p, a->xh, NULL, dy.row, row, 0, sums->gamma, sums->beta}, norm, ROWS);
+    rows_stats(&a->norm, a->z, row);
+    rows_norm(&(NormOut){NULL, 0, a->xh, row}, &a->norm, a->z, row);
+    rows_norm_bwd((Grad){a->d, 0}, row, &(NormBack){dy.p, a->xh, NULL, dy.row, row, 0, sums->gamma, sums->beta},
+                  &a->norm, ROWS);
     return (Matrix){a->d, row};
 }
 
@@ -306,12 +158,11 @@ static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const 
     const Matrix x = rows_in(a->x, j->in[SUB_X] + first * c, count, s),
                  dy = rows_in(a->dy, j->dy + first * c, count, s), du = {a->z, z_row};
     const Grad dx = grad_at(j->d[SUB_X], first * c);
-    const Norm norm = norm_of_work(a, s);
     fetch(j->in[SUB_X] + next * c, c, s.c, more);
     fetch(j->dy + next * c, c, s.c, more);
     if (dx.p)
         fetch(dx.p, c, s.c, (size_t)count);
-    branch(a, x, norm, true, s);
+    branch(a, x, true, s);
     rows_mul(a->h, h_row, a, a->u, weights, TO_H, s);
     middle(a, true, j->d[SUB_W2].p ? a->turned_m + step * ROWS : NULL, s);
     const Matrix d = gradient_of_output(a, sums, dy, x, weights, s);
@@ -323,7 +174,8 @@ static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const 
         gradient_in(a->dh, sums->b1, (Matrix){a->dm, h_row}, a->h, h_row, wide_f(s));
     rows_mul(a->z, z_row, a, a->dh, weights, TO_DU, s);
     if (s.pre_norm)
-        rows_norm_bwd(dx, c, (NormBack){a->z, a->xh, d.p, z_row, z_row, d.row, sums->gamma, sums->beta}, norm, count);
+        rows_norm_bwd(dx, c, &(NormBack){a->z, a->xh, d.p, z_row, z_row, d.row, sums->gamma, sums->beta}, &a->norm,
+                      count);
     else if (dx.p)
         add_rows(dx, c, d, du, NULL, count, s.c);
     operands(a, j->d, step, s);
