@@ -291,7 +291,8 @@ static void test_model_shapes(void **state)
         {9, 14, 14, 32, 64, CONV_AUTO},  {5, 14, 14, 64, 64, CONV_AUTO}, {17, 7, 7, 64, 128, CONV_AUTO},
         {33, 7, 7, 32, 32, CONV_AUTO},   {1, 48, 48, 16, 64, CONV_AUTO}, {2, 24, 24, 64, 32, CONV_AUTO},
         {3, 12, 12, 64, 128, CONV_AUTO}, {5, 6, 6, 128, 64, CONV_AUTO},  {17, 3, 3, 128, 128, CONV_AUTO},
-        {16, 3, 3, 256, 64, CONV_AUTO},  {2, 3, 3, 64, 256, CONV_AUTO},  {9, 32, 32, 3, 32, CONV_AUTO},
+        {16, 3, 3, 256, 64, CONV_AUTO},  {2, 3, 3, 64, 256, CONV_AUTO},  {1, 3, 10, 32, 48, CONV_AUTO},
+        {9, 32, 32, 3, 32, CONV_AUTO},
     };
     memset(worst, 0, sizeof worst);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {

@@ -5,7 +5,10 @@
  * panels of 16 columns, in each one tile after the other, in a tile rows of pairs, (16,16,2): B_t[2i+h][j] =
  * tile[i][j][h].
  *
- * An element is the same sum in the same order wherever it lies, in a block of whatever size. */
+ * An element is the same sum in the same order wherever it lies, in a block of whatever size.
+ *
+ * Tiles multiply while vectors do something else: so a block takes along other work, of which a part is done after each
+ * term (Beside). */
 #ifndef SDLORA_BF16_BLOCK_H
 #define SDLORA_BF16_BLOCK_H
 
@@ -17,6 +20,9 @@ typedef struct Terms {
     size_t panel;      /* bf16 from one panel of B to the next */
     int count;
 } Terms;
+
+/* Part k of t.count parts of other work, on data that this block does not touch; NULL: none. */
+typedef void (*Beside)(void *work, int k);
 
 #if defined(UNIT_AMX)
 
@@ -56,7 +62,8 @@ static inline void block_end(void)
             _tile_zero(tile);                                                                                          \
     } while (0)
 
-ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n)
+ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
+                            Beside beside, void *work)
 {
     const size_t c_row = row * sizeof(float), a_row = t.row * sizeof(bf16);
     MEMORY_IS_READ();
@@ -82,6 +89,8 @@ ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, 
         }
         if (m > 1 && n > 1)
             _tile_dpbf16ps(3, 5, 7);
+        if (beside)
+            beside(work, k);
     }
     _tile_stored(0, c, c_row);
     if (n > 1)
@@ -92,16 +101,17 @@ ALWAYS_INLINE void block_of(float *c, size_t row, const bf16 *a, const bf16 *b, 
         _tile_stored(3, c + TILE * row + TILE, c_row);
 }
 
-static inline void block(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n)
+ALWAYS_INLINE void block_beside(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
+                                Beside beside, void *work)
 {
     if (m > 1 && n > 1)
-        block_of(c, row, a, b, t, add, 2, 2);
+        block_of(c, row, a, b, t, add, 2, 2, beside, work);
     else if (m > 1)
-        block_of(c, row, a, b, t, add, 2, 1);
+        block_of(c, row, a, b, t, add, 2, 1, beside, work);
     else if (n > 1)
-        block_of(c, row, a, b, t, add, 1, 2);
+        block_of(c, row, a, b, t, add, 1, 2, beside, work);
     else
-        block_of(c, row, a, b, t, add, 1, 1);
+        block_of(c, row, a, b, t, add, 1, 1, beside, work);
 }
 
 #else
@@ -168,8 +178,11 @@ ALWAYS_INLINE void block_rows(float *c, size_t row, const bf16 *a, const bf16 *b
             vstore(c + (size_t)r * row + j * VW, sum[r][j]);
 }
 
-static inline void block(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n)
+ALWAYS_INLINE void block_beside(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n,
+                                Beside beside, void *work)
 {
+    for (int k = 0; beside && k < t.count; k++)
+        beside(work, k);
     for (int r = 0; r < m * TILE; r += HELD) {
         if (n > 1)
             block_rows(c + (size_t)r * row, row, a + (size_t)r * t.row, b, t, add, 2);
@@ -179,4 +192,10 @@ static inline void block(float *c, size_t row, const bf16 *a, const bf16 *b, Ter
 }
 
 #endif
+
+static inline void block(float *c, size_t row, const bf16 *a, const bf16 *b, Terms t, bool add, int m, int n)
+{
+    block_beside(c, row, a, b, t, add, m, n, NULL, NULL);
+}
+
 #endif

@@ -148,17 +148,6 @@ typedef struct Job {
     ConvShape s;
 } Job;
 
-/* The pixels at the places from..end-1 as rows, zeros where there is none; `count` places there are. */
-static void rows_of_places(bf16 *to, const real *x, const int32_t *place, int from, int end, int count, ConvShape s)
-{
-    const size_t wide = to_step(s.ci);
-    for (int q = from; q < end; q++, to += wide)
-        if (q >= 0 && q < count && place[q] >= 0)
-            row_in(to, x + (size_t)place[q] * (size_t)s.ci, s.ci, wide);
-        else
-            memset(to, 0, wide * sizeof(bf16));
-}
-
 /* Some images, or where there are fewer than threads a part of their places */
 static void correlate_part(const void *job, int index, int thread)
 {
@@ -174,9 +163,16 @@ static void correlate_part(const void *job, int index, int thread)
     if (first >= end)
         return;
     to.bias = j->b;
-    rows_of_places(own, j->x + (size_t)n * hw * (size_t)s.ci, j->place, first - j->g.lead, end + j->g.lead, count, s);
+    const Rows in = {.to = own + (size_t)j->g.lead * to_step(s.ci),
+                     .wide = to_step(s.ci),
+                     .x = j->x + (size_t)n * hw * (size_t)s.ci,
+                     .place = j->place + first,
+                     .first = -first,
+                     .end = count - first,
+                     .c = s.ci};
     block_begin();
-    multiply(to, own, j->u, (Terms){to_step(s.ci), j->at, panel_of(s), 9 * steps_of(s)}, end - first, s.co);
+    multiply(to, own, j->u, (Terms){to_step(s.ci), j->at, panel_of(s), 9 * steps_of(s)}, end - first, s.co, in,
+             j->g.lead);
     block_end();
 }
 

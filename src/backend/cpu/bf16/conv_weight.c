@@ -1,6 +1,8 @@
-/* The gradient of the 3x3 convolution's weights in bfloat16: dw[tap] = (x shifted by the tap)^T dy, where the terms are
- * the places of the grid (conv.c). x is turned, so that a tap is another beginning of its rows; dy is packed, with
- * zeros where no pixel is. While they are near, dy is also summed for the bias. */
+/* The gradient of the 3x3 convolution's weights in bfloat16: dw[tap] = x^T (dy shifted against the tap), where the
+ * terms are the places of the grid (conv.c), zeros where no pixel is. x is turned. dy is packed, in pairs of places: a
+ * shift by two is another pair to begin with, and for odd shifts it is packed once more, in pairs that begin a place
+ * earlier. So all tiles lie at whole lines of the cache; others are loaded at a sixth of the speed. While dy is near,
+ * it is also summed for the bias. */
 #include "grid.h"
 #include "product.h"
 
@@ -30,8 +32,20 @@ static int chunks_of(ConvShape s)
 /* bf16 from a channel of x turned to the next: not a multiple of many cache lines. */
 static size_t turned_row(Grid g)
 {
-    return (size_t)(round_places(g, g.images, STEP) + 2 * (int)round_up((size_t)g.lead, STEP)) / STEP / 2 * 2 * STEP +
-           STEP;
+    const size_t lines = (size_t)round_places(g, g.images, STEP) / STEP;
+    return (lines | 1) * STEP;
+}
+
+/* Pairs of zeros before the first place's and after the last one's, for the farthest shift */
+static int margin_of(Grid g)
+{
+    return g.lead / 2 + 1;
+}
+
+/* bf16 of a panel of dy */
+static size_t panel_of(Grid g)
+{
+    return ((size_t)round_places(g, g.images, STEP) / 2 + 2 * (size_t)margin_of(g)) * 2 * TILE;
 }
 
 typedef struct WeightRoom {                       /* in bytes */
@@ -46,7 +60,7 @@ static WeightRoom weight_room(ConvShape s, Grid g)
                         room((size_t)max_int(s.ci, s.co)),
                         9 * to_tile(s.ci) * to_tile(s.co) * sizeof(float),
                         bf16_room(to_tile(s.ci) * turned_row(g)),
-                        bf16_room(to_tile(s.co) * places)};
+                        2 * bf16_room(to_tile(s.co) / TILE * panel_of(g))};
 }
 
 size_t B(conv3_weight_scratch)(ConvShape s, int threads)
@@ -70,21 +84,73 @@ typedef struct WeightJob {
     bool add;   /* to what lies in part */
 } WeightJob;
 
-/* What the same x and dy give to each tap, for the channels from (i,j) on */
-static void weight_taps(float *part, const bf16 *a, const bf16 *b, Terms terms, Grid g, int i, int j, bool add,
+/* dy, of the channels of a unit of work, in both kinds of pairs: panels of (margin + places/2 + margin,TILE,2). Of the
+ * first, pair r is of the places 2r and 2r+1, of the second 2r-1 and 2r. */
+typedef struct Pairs {
+    bf16 *of[2];
+    size_t panel;
+    int margin;
+} Pairs;
+
+/* One panel, of the pixels' c channels from k on; bias (c), which gets the sums over the places, may be NULL. Spans of
+ * them first, which keeps the rounding error of long sums small. */
+ALWAYS_INLINE void pack_panel(bf16 *even, real *bias, Pixels p, int places, int k, int c)
+{
+    const int span = 2 * STEP;
+    for (int r0 = 0; r0 < places; r0 += span) {
+        const int r1 = min_int(places, r0 + span);
+        vf sum[TILE / VW] = {{0}};
+        for (int r = r0; r < r1; r += 2) {
+            const real *first = pixel_at(p, r) + k, *second = pixel_at(p, r + 1) + k;
+            pairs_in(even + (size_t)r * TILE, first, second, 0, c);
+            for (int i = 0; i < c; i += VW)
+                sum[i / VW] += vload_n(first + i, min_int(VW, c - i)) + vload_n(second + i, min_int(VW, c - i));
+        }
+        for (int i = 0; i < c && bias; i += VW)
+            vupdate_n(bias + i, sum[i / VW], 1, min_int(VW, c - i));
+    }
+}
+
+static void pack_pairs(Pairs to, real *bias, Pixels p, int places)
+{
+    const size_t margin = (size_t)to.margin * 2 * TILE, end = margin + (size_t)places * TILE;
+    for (int k = 0; k < p.c; k += TILE) {
+        bf16 *even = to.of[0] + (size_t)(k / TILE) * to.panel, *odd = to.of[1] + (size_t)(k / TILE) * to.panel;
+        memset(even, 0, margin * sizeof(bf16));
+        memset(even + end, 0, margin * sizeof(bf16));
+        if (k + TILE <= p.c)
+            pack_panel(even + margin, bias ? bias + k : NULL, p, places, k, TILE);
+        else
+            pack_panel(even + margin, bias ? bias + k : NULL, p, places, k, p.c - k);
+        memset(odd, 0, margin * sizeof(bf16));
+        for (size_t at = margin; at < end + margin; at += 2 * VW) { /* the last place may be the first of a pair */
+            const bf16 *now = even + at, *before = now - 2 * TILE;
+            store_pairs(odd + at, *(const vu *)(const void *)before >> 16 | *(const vu *)(const void *)now << 16);
+        }
+    }
+}
+
+/* What the same x and dy give to each tap, for the channels from (i,j) on. b: of either kind, where no shift begins.
+ * Tap t is x at the place of dy plus `shift`, so dy at the place of x less that. */
+static void weight_taps(float *part, const bf16 *a, const bf16 *const b[2], Terms terms, Grid g, int i, int j, bool add,
                         ConvShape s)
 {
     const size_t row = to_tile(s.co), tap = to_tile(s.ci) * row;
-    for (int t = 0; t < 9; t++)
-        block(part + (size_t)t * tap + (size_t)i * row + j, row, a + t / 3 * g.pitch + t % 3, b, terms, add,
-              s.ci - i > TILE ? 2 : 1, s.co - j > TILE ? 2 : 1);
+    for (int odd = 0; odd < 2; odd++)
+        for (int t = 0; t < 9; t++) {
+            const int shift = (t / 3 - 1) * g.pitch + t % 3 - 1;
+            if ((shift & 1) == odd)
+                block(part + (size_t)t * tap + (size_t)i * row + j, row, a, b[odd] - (shift - odd) / 2 * 2 * TILE,
+                      terms, add, s.ci - i > TILE ? 2 : 1, s.co - j > TILE ? 2 : 1);
+        }
 }
 
 /* A unit of work: a chunk of images, and channels of dy */
 typedef struct Piece {
     float *part;
     real *bias;
-    bf16 *turned, *pairs;
+    bf16 *turned;
+    Pairs pairs;
     int from, to;
 } Piece;
 
@@ -92,28 +158,24 @@ typedef struct Piece {
 static void weight_group(const Piece *p, const WeightJob *w, int n, int images, bool add)
 {
     const ConvShape s = w->s;
-    const Grid g = w->g;
-    const int count = places_of(g, images), steps = round_places(g, images, STEP) / STEP,
+    const int count = places_of(w->g, images), steps = round_places(w->g, images, STEP) / STEP,
               blocks = step_blocks(steps, s);
-    const size_t row = turned_row(g), lead = round_up((size_t)g.lead, STEP), hw = (size_t)s.h * (size_t)s.w;
-    const size_t panel = (size_t)round_places(g, g.images, STEP) * TILE, ci = (size_t)s.ci, co = (size_t)s.co;
+    const size_t row = turned_row(w->g), hw = (size_t)s.h * (size_t)s.w, ci = (size_t)s.ci, co = (size_t)s.co;
     const real *x = w->x + (size_t)n * hw * ci, *dy = w->dy + (size_t)n * hw * co + (size_t)p->from;
-    for (size_t c = 0; c < to_tile(s.ci); c++) {
-        memset(p->turned + c * row, 0, lead * sizeof(bf16));
-        memset(p->turned + c * row + lead + (size_t)(steps * STEP), 0, lead * sizeof(bf16));
-    }
-    turn_pixels(p->turned + lead, row, (Pixels){x, w->zeros, ci, w->place, count, s.ci}, steps);
-    pack_pixels(p->pairs, panel, (Pixels){dy, w->zeros, co, w->place, count, p->to - p->from}, steps);
-    if (p->bias)
-        sum_columns(p->bias + p->from, dy, co, (size_t)images * hw, p->to - p->from);
+    turn_pixels(p->turned, row, (Pixels){x, w->zeros, ci, w->place, count, s.ci}, steps);
+    pack_pairs(p->pairs, p->bias ? p->bias + p->from : NULL,
+               (Pixels){dy, w->zeros, co, w->place, count, p->to - p->from}, steps * STEP);
     for (int k = 0, from = 0; k < blocks; k++) {
         const int to = steps * (k + 1) / blocks;
-        const Terms terms = {row, w->at, panel, to - from};
-        const bf16 *a = p->turned + lead - g.lead + from * STEP, *b = p->pairs + (size_t)from * TILE_BF16;
-        for (int i = 0; i < s.ci; i += 2 * TILE)
-            for (int j = p->from; j < p->to; j += 2 * TILE)
-                weight_taps(p->part, a + (size_t)i * row, b + (size_t)((j - p->from) / TILE) * panel, terms, g, i, j,
-                            add || from > 0, s);
+        const Terms terms = {row, w->at, p->pairs.panel, to - from};
+        for (int j = p->from; j < p->to; j += 2 * TILE) {
+            const size_t at = (size_t)((j - p->from) / TILE) * p->pairs.panel + (size_t)p->pairs.margin * 2 * TILE +
+                              (size_t)from * TILE_BF16;
+            const bf16 *const b[2] = {p->pairs.of[0] + at, p->pairs.of[1] + at};
+            for (int i = 0; i < s.ci; i += 2 * TILE)
+                weight_taps(p->part, p->turned + (size_t)i * row + from * STEP, b, terms, w->g, i, j, add || from > 0,
+                            s);
+        }
         from = to;
     }
 }
@@ -125,10 +187,11 @@ static void weight_piece(const void *job, int index, int thread)
     const int first = (int)((long)k->s.n * j / chunks), last = (int)((long)k->s.n * (j + 1) / chunks);
     const int range = index / chunks, from = wide * range / k->ranges, to = wide * (range + 1) / k->ranges;
     char *own = k->own + (size_t)thread * (k->room.turned + k->room.pairs);
+    bf16 *pairs = (bf16 *)(void *)(own + k->room.turned);
     const Piece p = {k->part + (size_t)j * k->room.part / sizeof(float),
                      k->bias ? k->bias + (size_t)j * room_reals((size_t)k->s.co) : NULL,
                      (bf16 *)(void *)own,
-                     (bf16 *)(void *)(own + k->room.turned),
+                     {{pairs, pairs + k->room.pairs / 2 / sizeof(bf16)}, panel_of(k->g), margin_of(k->g)},
                      from * 2 * TILE,
                      min_int(to * 2 * TILE, k->s.co)};
     if (p.from >= p.to)

@@ -131,7 +131,8 @@ static void forward_block(const void *job, int i, int thread)
     for (int t = 0; t < TAPS; t++) {
         const Out to = {
             .y = k->to.p + (4 * first + tap_at(t, s)) * k->row, .row = k->row, .place = k->place, .bias = k->b};
-        multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, count, s.co);
+        multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, count, s.co,
+                 (Rows){0}, 0);
     }
     block_end();
 }
@@ -168,7 +169,7 @@ static void backward_block(const void *job, int i, int thread)
                    k->dy + (4 * first + (size_t)k->place[q] + tap_at(t, s)) * co, s.co, one);
     block_begin();
     multiply(out_to(grad_at(k->to, first * (size_t)s.ci), (size_t)s.ci, NULL), own, k->weights,
-             (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, count, s.ci);
+             (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, count, s.ci, (Rows){0}, 0);
     block_end();
 }
 

@@ -30,10 +30,9 @@ static inline int round_places(Grid g, int images, int to)
 /* Which pixel a place is, or -1. */
 static inline void fill_places(int32_t *place, Grid g, int count, ConvShape s)
 {
-    for (int q = 0; q < count; q++) {
-        const int i = q / g.pitch, j = q % g.pitch;
-        place[q] = j < s.w && i % g.lines < s.h ? (i / g.lines * s.h + i % g.lines) * s.w + j : -1;
-    }
+    for (int q = 0, line = 0, pixel = 0; q < count; line = line + 1 < g.lines ? line + 1 : 0)
+        for (int j = 0; j < g.pitch && q < count; j++)
+            place[q++] = j < s.w && line < s.h ? pixel++ : -1;
 }
 
 /* The gradient of the weights (conv_weight.c); db may be unwanted. */

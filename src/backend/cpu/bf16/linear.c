@@ -56,7 +56,8 @@ static void block_of_rows(const void *job, int i, int thread)
     for (int r = 0; r < count; r++)
         row_in(own + (size_t)r * wide, j->x + (first + (size_t)r) * (size_t)j->terms, j->terms, wide);
     block_begin();
-    multiply(part, own, j->weights, (Terms){wide, j->at, panel_of(j->terms), (int)(wide / STEP)}, count, j->columns);
+    multiply(part, own, j->weights, (Terms){wide, j->at, panel_of(j->terms), (int)(wide / STEP)}, count, j->columns,
+             (Rows){0}, 0);
     block_end();
 }
 
