@@ -10,7 +10,7 @@ typedef struct Matrix {
     size_t row;
 } Matrix;
 
-static Matrix rows_in(real *copy, const real *x, int count, SublayerShape s)
+static Matrix matrix_in(real *copy, const real *x, int count, SublayerShape s)
 {
     const size_t c = (size_t)s.c, row = float_row(wide_c(s));
     if (count == ROWS && c % STEP == 0)

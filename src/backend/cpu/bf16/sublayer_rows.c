@@ -54,7 +54,7 @@ static void forward_tile(const Pass *j, const Work *a, const bf16 *weights, size
     const int count = (int)mem_min(ROWS, left);
     const real *from = j->in[SUB_X] + first * c;
     real *y = j->y + first * j->row;
-    const Matrix x = rows_in(a->x, from, count, s), z = {a->z, z_row};
+    const Matrix x = matrix_in(a->x, from, count, s), z = {a->z, z_row};
     fetch(from + (size_t)count * c, c, s.c, mem_min(ROWS, left - (size_t)count));
     fetch(y, j->row, s.c, (size_t)count);
     branch(a, x, false, s);
@@ -155,8 +155,8 @@ static void backward_tile(const Pass *j, const Work *a, const Sums *sums, const 
     const size_t c = (size_t)s.c, z_row = float_row(wide_c(s)), h_row = float_row(wide_f(s));
     const int count = (int)mem_min(ROWS, left);
     const size_t next = first + (size_t)count, more = mem_min(ROWS, left - (size_t)count);
-    const Matrix x = rows_in(a->x, j->in[SUB_X] + first * c, count, s),
-                 dy = rows_in(a->dy, j->dy + first * c, count, s), du = {a->z, z_row};
+    const Matrix x = matrix_in(a->x, j->in[SUB_X] + first * c, count, s),
+                 dy = matrix_in(a->dy, j->dy + first * c, count, s), du = {a->z, z_row};
     const Grad dx = grad_at(j->d[SUB_X], first * c);
     fetch(j->in[SUB_X] + next * c, c, s.c, more);
     fetch(j->dy + next * c, c, s.c, more);
