@@ -161,7 +161,7 @@ ALWAYS_INLINE void own_sums_of(real *sums, const real *x, const real *y, int f, 
             vf sum = vload(sums);
 #pragma GCC unroll 4
             for (int j = 0; j < nr; j++)
-                sum += OPERAND(vload(x + i * w + (size_t)(j * VW))) * OPERAND(vload(y + k * w + (size_t)(j * VW)));
+                sum += vload(x + i * w + (size_t)(j * VW)) * vload(y + k * w + (size_t)(j * VW));
             vstore(sums, sum);
         }
 }

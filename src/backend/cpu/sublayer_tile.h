@@ -12,11 +12,6 @@
 
 #define TILE_VECTORS 4
 
-/* What becomes of the operands of products first (bf16/sublayer.c rounds them) */
-#ifndef OPERAND
-#define OPERAND(v) (v)
-#endif
-
 /* Rows of C held in registers, TILE_VECTORS vectors each */
 #if VBYTES == 64
 #define TILE_ROWS 6
@@ -56,10 +51,10 @@ ALWAYS_INLINE void mul_rows(real *restrict c, const real *restrict a, size_t row
         vf bv[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int j = 0; j < nr; j++)
-            bv[j] = OPERAND(vload(b + j * VW));
+            bv[j] = vload(b + j * VW);
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++) {
-            const vf av = OPERAND(vset1(a[(size_t)r * row]));
+            const vf av = vset1(a[(size_t)r * row]);
 #pragma GCC unroll 4
             for (int j = 0; j < nr; j++)
                 sum[r][j] += av * bv[j];

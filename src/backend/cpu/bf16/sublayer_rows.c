@@ -5,7 +5,8 @@
  * are pixels, want operands turned, and those in pairs of pixels:
  *   dW1 = dh^T u   dW2^T = m^T d
  * A pixel's result is the same in whichever row of whichever tile, so tiles go across the images, where these have
- * their weights in common. */
+ * their weights in common. An attention over few tokens would multiply zeros for the most part, which only tiles do in
+ * no time: without them it is by columns (sublayer.c). */
 #include "kernels.h"
 
 #if VBYTES == 64
@@ -98,11 +99,21 @@ static void forward_unit(const void *job, int i, int thread)
 
 size_t B(sublayer_fwd_scratch)(SublayerShape s, int threads)
 {
+#ifndef UNIT_AMX
+    if (s.attention)
+        return B(columns_sublayer_fwd_scratch)(s, threads);
+#endif
     return shared_bytes(s) + work_bytes(s) * (size_t)threads;
 }
 
 void B(sublayer_fwd)(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
+#ifndef UNIT_AMX
+    if (s.attention) {
+        B(columns_sublayer_fwd)(y, row, in, s, scratch);
+        return;
+    }
+#endif
     const size_t unit = unit_pixels(s);
     assert(is_aligned(scratch) && row >= (size_t)s.c);
     if (!s.attention)
@@ -237,6 +248,10 @@ static void backward_chunk(const void *job, int chunk, int thread)
 
 size_t B(sublayer_bwd_scratch)(SublayerShape s, int threads)
 {
+#ifndef UNIT_AMX
+    if (s.attention)
+        return B(columns_sublayer_bwd_scratch)(s, threads);
+#endif
     return B(sublayer_fwd_scratch)(s, threads) + sums_reals(s) * (size_t)chunks_of(s) * sizeof(real);
 }
 
@@ -248,6 +263,12 @@ static void put(Grad d, const real *sum, int len)
 
 void B(sublayer_bwd)(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
+#ifndef UNIT_AMX
+    if (s.attention) {
+        B(columns_sublayer_bwd)(d, dy, in, s, scratch);
+        return;
+    }
+#endif
     real *parts = (real *)(void *)((char *)scratch + B(sublayer_fwd_scratch)(s, threads_count()));
     const Sums sums = sums_at(parts, s);
     const size_t len = sums_reals(s);
