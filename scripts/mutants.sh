@@ -212,7 +212,7 @@ bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winogra
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
 run.json: an old run goes on by today's optimizer|src/cli/runfile.c|s/name \&\& !value \&\& i </0 \&\& i </|cli_keep
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
-bf16: an attention's operands are not rounded|src/backend/cpu/bf16/sublayer.c|s/#define OPERAND(v) narrowed(v)/#define OPERAND(v) (v)/|test_kernels_sublayer
+bf16: an attention's operands are not rounded|src/backend/cpu/bf16/sublayer.c|s/narrowed(vload_n(from + i, lanes_from(i, count)))/vload_n(from + i, lanes_from(i, count))/|test_kernels_sublayer
 bf16 rows: what is no channel varies, too|src/backend/cpu/bf16/rows.h|s/if (ragged)$/if (0)/|test_kernels_sublayer
 bf16 rows: columns in the order of pairs|src/backend/cpu/bf16/rows.h|s/SHUFFLE(even, odd, 0, 16, 1, 17/SHUFFLE(even, odd, 0, 1, 16, 17/|test_kernels_sublayer
 bf16 rows: the layer norm's average forgotten|src/backend/cpu/bf16/rows.h|s/ \* by_xh + add)/ * by_xh)/|test_kernels_sublayer

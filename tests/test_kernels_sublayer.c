@@ -1,6 +1,6 @@
 /* The fused transformer sublayer of every backend against the reference; the same bytes at any number of threads and in
- * any batch. */
-#include "kernel_test.h"
+ * any batch. Where there are no tiles, a model of them. */
+#include "rows_model.h"
 
 #define EPS ((real)1e-3) /* large enough to be seen */
 
@@ -71,6 +71,13 @@ static real *run_all(const Backend *be, const Run *r, int only)
 static void *run_every(const Backend *be, void *ctx)
 {
     return run_all(be, ctx, -1);
+}
+
+static void each_table(void (*test)(const Backend *be))
+{
+    each_backend(test);
+    if (tested == PRECISION_BF16 && model_backend())
+        test(model_backend());
 }
 
 static const char *const names[] = {"x", "gamma", "beta", "w1", "b1", "w2", "b2"};
@@ -170,7 +177,7 @@ static void sublayers(const Backend *be)
 static void test_sublayer(void **state)
 {
     (void)state;
-    each_backend(sublayers);
+    each_table(sublayers);
 }
 
 /* Scores of hundreds: the softmax must not overflow. */
@@ -187,7 +194,7 @@ static void large_scores(const Backend *be)
 static void test_large_scores(void **state)
 {
     (void)state;
-    each_backend(large_scores);
+    each_table(large_scores);
 }
 
 /* An image's result does not depend on its batch; y may be x. */
@@ -230,7 +237,7 @@ static void batch(const Backend *be)
 static void test_batch(void **state)
 {
     (void)state;
-    each_backend(batch);
+    each_table(batch);
 }
 
 int main(void)
