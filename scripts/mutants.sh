@@ -3,7 +3,8 @@
 # tree, the tests named beside it are built and run there, and one of them must fail. Prints "NAME: caught by TEST" or
 # "NAME: SURVIVED"; exit status 1 when one survived, changed nothing, or did not compile.
 #   scripts/mutants.sh [PATTERN]     only sabotages whose name matches the shell pattern
-# The copy is compiled for one instruction set and without much optimisation: what is tested is the tests.
+# The copy is compiled for one instruction set and without much optimisation: what is tested is the tests. Names that
+# begin with "bf16 rows" are of AVX-512, and left out where there is none.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 pattern=${1:-*}
@@ -214,6 +215,16 @@ bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci
 bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 < terms ? w/1 ? w/|test_kernels_linear test_conv
 bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
 bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
+bf16: an attention's operands are not rounded|src/backend/cpu/bf16/sublayer.c|s/narrowed(vload_n(from + i, lanes_from(i, count)))/vload_n(from + i, lanes_from(i, count))/|test_kernels_sublayer
+bf16 rows: what is no channel varies, too|src/backend/cpu/bf16/rows.h|s/if (ragged)$/if (0)/|test_kernels_sublayer
+bf16 rows: columns in the order of pairs|src/backend/cpu/bf16/rows.h|s/SHUFFLE(even, odd, 0, 16, 1, 17/SHUFFLE(even, odd, 0, 1, 16, 17/|test_kernels_sublayer
+bf16 rows: the layer norm's average forgotten|src/backend/cpu/bf16/rows.h|s/ \* by_xh + add)/ * by_xh)/|test_kernels_sublayer
+bf16 rows: what lies beyond the last pixel counts|src/backend/cpu/bf16/rows_tile.h|s/memset(copy + (size_t)r \* row, 0, /memset(copy + (size_t)r * row, 0x3f, /|test_kernels_sublayer
+bf16 rows: only the last span counts|src/backend/cpu/bf16/sublayer_rows.c|s/            add = true;/            ;/|test_kernels_sublayer
+bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer_rows.c|s/pack_weights(a->own, j->in, n, count, s)/pack_weights(a->own, j->in, 0, count, s)/|test_kernels_sublayer
+bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.c|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
+bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
+bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
@@ -735,7 +746,7 @@ build() { # TEST...
         *) goals+=("$(program_of "$t")") ;;
         esac
     done
-    make -s BUILD=build ISAS=baseline KERNEL_OPT=-O1 CFLAGS=-O1 "${goals[@]}" >log 2>&1
+    make -s BUILD=build ISAS="$isas" BF16_ISAS= KERNEL_OPT=-O1 CFLAGS=-O1 "${goals[@]}" >log 2>&1
 }
 
 fails() { # TEST: does it fail, crash or hang?
@@ -748,9 +759,11 @@ names=() files=() seds=() tests=()
 while IFS='|' read -r name file sed test; do
     # shellcheck disable=SC2254
     case $name in $pattern) ;; *) continue ;; esac
+    case $name in "bf16 rows"*) grep -qw avx512dq /proc/cpuinfo || continue ;; esac
     names+=("$name") files+=("$file") seds+=("$sed") tests+=("$test")
 done <<<"$table"
 
+isas=baseline
 read -ra all <<<"$(printf '%s ' "${tests[@]}" | tr ' ' '\n' | sort -u | tr '\n' ' ')"
 build "${all[@]}" || { cat log; echo "the tree does not build"; exit 1; }
 for t in "${all[@]}"; do
@@ -759,7 +772,8 @@ done
 
 bad=0
 for i in "${!names[@]}"; do
-    file=${files[i]} verdict=SURVIVED
+    file=${files[i]} verdict=SURVIVED isas=baseline
+    case ${names[i]} in "bf16 rows"*) isas="avx512 baseline" ;; esac
     cp "$file" kept
     sed -i "${seds[i]}" "$file"
     read -ra wanted <<<"${tests[i]}"

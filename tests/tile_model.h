@@ -21,7 +21,7 @@
 
 enum { MODEL_TILES = 8, MODEL_ROWS = 16, MODEL_BYTES = 64 };
 
-static struct {
+static _Thread_local struct {
     uint8_t config[64];
     uint8_t tile[MODEL_TILES][MODEL_ROWS][MODEL_BYTES];
 } model;

@@ -6,7 +6,7 @@ typedef struct SublayerProducts {
     int unused;
 } SublayerProducts;
 
-#include "sublayer_work.h"
+#include "sublayer_middle.h"
 
 #define S(name) K(name)
 
@@ -52,6 +52,13 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
 {
     tile_out(a->rows, (size_t)s.f, x, s.f, count, nr, 0);
     tile_outer(part, y, a->rows, s.c, s.f, count, nr);
+}
+
+/* sums (f,c,VW) += x (f,pixels) y (c,pixels)^T, a vector of pixels at a time */
+static void products_own(Work *a, real *sums, const real *x, const real *y, SublayerShape s, int nr)
+{
+    (void)a;
+    own_sums(sums, x, y, s.f, s.c, nr);
 }
 
 #include "sublayer_body.h"

@@ -124,7 +124,7 @@ static void weight_sums(Work *a, real *own, real *part, const real *x, const rea
                         int nr)
 {
     if (s.attention) {
-        own_sums(own, x, y, s.f, s.c, nr);
+        products_own(a, own, x, y, s, nr);
         return;
     }
     products_outer(a, part, y, x, count, s, nr);

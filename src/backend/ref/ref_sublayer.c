@@ -1,6 +1,6 @@
 /* A residual sublayer of a transformer, pixel by pixel: with z = x + f(u), f(u) = W2 mid(W1 u + b1) + b2,
  *   pre-norm   u = LN(x), y = z          post-norm   u = x, y = LN(z)
- * In bfloat16 the operands of products are rounded, unless it is attention.
+ * In bfloat16 the operands of products are rounded.
  * mid is an activation, or with attention the softmax over the f tokens; W1, b1, W2 are then each image's own. Backward
  * goes forward again. */
 #include <string.h>
@@ -249,10 +249,10 @@ void ref_sublayer_bwd(const Grad d[], const real *dy, const real *const in[], Su
 
 void ref_bf16_sublayer_fwd(real *y, size_t row, const real *const in[], SublayerShape s, void *scratch)
 {
-    forward(y, row, in, s, scratch, !s.attention);
+    forward(y, row, in, s, scratch, true);
 }
 
 void ref_bf16_sublayer_bwd(const Grad d[], const real *dy, const real *const in[], SublayerShape s, void *scratch)
 {
-    backward(d, dy, in, s, scratch, !s.attention);
+    backward(d, dy, in, s, scratch, true);
 }

@@ -90,14 +90,23 @@ ALWAYS_INLINE void store_pairs(bf16 *to, vu v)
     *(vu *)(void *)to = v;
 }
 
+/* to (2 VW) */
+ALWAYS_INLINE void store_bf16(bf16 *to, vf first, vf second)
+{
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+#else
+    *(vh16 *)(void *)to = to_bf16(first);
+    *(vh16 *)(void *)(to + VW) = to_bf16(second);
+#endif
+}
+
 /* to (wide) = x (c), and zeros */
 ALWAYS_INLINE void row_in(bf16 *to, const real *x, int c, size_t wide)
 {
     int k = 0;
-#if defined(__AVX512BF16__)
     for (; k + 2 * VW <= c; k += 2 * VW)
-        _mm512_storeu_si512(to + k, (__m512i)_mm512_cvtne2ps_pbh((__m512)vload(x + k + VW), (__m512)vload(x + k)));
-#endif
+        store_bf16(to + k, vload(x + k), vload(x + k + VW));
     for (; k + VW <= c; k += VW)
         *(vh16 *)(void *)(to + k) = to_bf16(vload(x + k));
     if (k < c) {

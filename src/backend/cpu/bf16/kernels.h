@@ -20,6 +20,14 @@ static inline bool conv_in_float(ConvShape s)
 
 #ifndef UNIT_AMX
 extern const ConvPath B(conv_winograd), B(conv_winograd3);
+
+/* Of vectors of 64 bytes, for attention (sublayer.c) */
+#define DECLARE_COLUMNS(name) extern __typeof__(*((Backend *)0)->name) B(columns_##name);
+DECLARE_COLUMNS(sublayer_fwd_scratch)
+DECLARE_COLUMNS(sublayer_fwd)
+DECLARE_COLUMNS(sublayer_bwd_scratch)
+DECLARE_COLUMNS(sublayer_bwd)
+#undef DECLARE_COLUMNS
 #endif
 
 /* Where a gradient (rows,columns) of weights is whole tiles and there is one sum, it is made where it belongs. */

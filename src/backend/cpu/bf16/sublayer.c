@@ -1,18 +1,26 @@
-/* The transformer's feed-forward sublayer in bfloat16: see ../sublayer_body.h. The weights are packed once for all
- * tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens stays in
- * float: they fill a fraction of a tile. */
+/* The transformer's sublayer in bfloat16 with pixels as columns: see ../sublayer_body.h; where there are tiles, or for
+ * a feed-forward layer vectors of 64 bytes, sublayer_rows.c. The weights of a feed-forward layer are packed once for
+ * all tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens, which
+ * would fill a fraction of a step, is multiplied in float, once its operands are rounded. */
 #include "kernels.h"
+
+#ifndef UNIT_AMX
 #include "product.h"
 
 typedef struct SublayerProducts {
     const bf16 *weights;
     bf16 *rows, *panels;
     int32_t *at;
+    real *left, *right; /* attention: rounded operands */
 } SublayerProducts;
 
-#include "../sublayer_work.h"
+#include "../sublayer_middle.h"
 
+#if VBYTES == 64
+#define S(name) B(columns_##name)
+#else
 #define S(name) B(name)
+#endif
 
 enum { WEIGHTS = 4 };
 
@@ -38,10 +46,21 @@ static Room room_of(SublayerShape s)
                   mem_align_up(mem_max(most, pixels) / STEP * sizeof(int32_t))};
 }
 
+/* Of attention's operands: weights or (f,pixels), and (c,pixels) or (f,pixels) */
+static size_t left_reals(SublayerShape s)
+{
+    return room_reals((size_t)s.f * (size_t)max_int(s.c, tile_vectors(s) * VW));
+}
+
+static size_t right_reals(SublayerShape s)
+{
+    return room_reals((size_t)max_int(s.c, s.f) * (size_t)(tile_vectors(s) * VW));
+}
+
 static size_t products_bytes(SublayerShape s)
 {
     const Room r = room_of(s);
-    return s.attention ? 0 : r.rows + r.panels + r.at;
+    return s.attention ? (left_reals(s) + right_reals(s)) * sizeof(real) : r.rows + r.panels + r.at;
 }
 
 static void products_weights(void *to, const real *const in[], SublayerShape s)
@@ -68,8 +87,10 @@ static void products_begin(SublayerProducts *p, const void *weights, void *own, 
 {
     const Room r = room_of(s);
     char *base = own;
-    if (s.attention)
+    if (s.attention) {
+        *p = (SublayerProducts){.left = own, .right = (real *)own + left_reals(s)};
         return;
+    }
     block_begin();
     *p = (SublayerProducts){.weights = weights, .rows = own};
     p->panels = (bf16 *)(void *)(base + r.rows);
@@ -97,6 +118,13 @@ static void tile_sums_out(real *c, size_t row, const float *sums, int m, int n, 
         }
 }
 
+static real *round_all(real *to, const real *from, size_t count)
+{
+    for (size_t i = 0; i < count; i += VW)
+        vstore_n(to + i, narrowed(vload_n(from + i, lanes_from(i, count))), lanes_from(i, count));
+    return to;
+}
+
 static void products_mul(Work *a, real *c, const Weights *k, By by, const real *b, const real *bias, bool add,
                          SublayerShape s, int nr)
 {
@@ -105,7 +133,10 @@ static void products_mul(Work *a, real *c, const Weights *k, By by, const real *
     const bf16 *left = a->products.weights + (size_t)by * bf16_room(packed_size(s)) / sizeof(bf16);
     float sums[4 * TILE * TILE] __attribute__((aligned(64)));
     if (s.attention) {
-        tile_mul_by(c, k, by, b, bias, add, s, nr);
+        const bool first = by == BY_W1 || by == BY_W1_TURNED;
+        Weights rounded = *k;
+        rounded.w1 = rounded.w2 = round_all(a->products.left, first ? k->w1 : k->w2, (size_t)s.f * (size_t)s.c);
+        tile_mul_by(c, &rounded, by, round_all(a->products.right, b, (size_t)terms * (size_t)w), bias, add, s, nr);
         return;
     }
     pack(a->products.panels, panel, b, (size_t)w, terms, w, false);
@@ -117,6 +148,13 @@ static void products_mul(Work *a, real *c, const Weights *k, By by, const real *
             tile_sums_out(c + (size_t)i * (size_t)w + j, (size_t)w, sums, min_int(2 * TILE, m - i),
                           min_int(2 * TILE, w - j), bias ? bias + i : NULL, add);
         }
+}
+
+static void products_own(Work *a, real *sums, const real *x, const real *y, SublayerShape s, int nr)
+{
+    const size_t w = (size_t)nr * VW;
+    own_sums(sums, round_all(a->products.left, x, (size_t)s.f * w), round_all(a->products.right, y, (size_t)s.c * w),
+             s.f, s.c, nr);
 }
 
 /* Rows of pixels are rows of terms; pixels beyond `count` count as zeros on one side. */
@@ -143,3 +181,4 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
 }
 
 #include "../sublayer_body.h"
+#endif
