@@ -206,7 +206,7 @@ precision: another one goes on a run|src/cli/options/train_args.c|s/"precision",
 bf16: operands are cut off, not rounded|src/backend/cpu/bf16/bf16.h|s/u + 0x7fff + ((u >> 16) \& 1)/u/|test_kernels_linear
 bf16: ties are rounded up|src/backend/cpu/bf16/bf16.h|s/0x7fff + ((u >> 16) \& 1)/0x8000/|test_kernels_linear
 bf16: NaN becomes a number|src/backend/cpu/bf16/bf16.h|s/nan = (vu)(x != x)/nan = (vu)(x - x != x - x) * 0/|test_kernels_linear
-bf16: another image shows at the border|src/backend/cpu/bf16/conv.c|s/            memset(to, 0, wide \* sizeof(bf16));/            ;/|test_conv
+bf16: another image shows at the border|src/backend/cpu/bf16/product.h|s/            memset(to, 0, in.wide \* sizeof(bf16));/            ;/|test_conv
 bf16: Winograd's operands are not rounded|src/backend/cpu/bf16/conv_winograd.c|s/narrowed(v)/(v)/|test_conv
 bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winograd_weight.h|s/all += v;/all += OPERAND(v);/|test_conv
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
@@ -225,7 +225,10 @@ bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer
 bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.c|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
 bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
 bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
-bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
+bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3 - 1;/t % 2 - 1;/|test_conv
+bf16: odd shifts without the last place|src/backend/cpu/bf16/conv_weight.c|s/at < end + margin; at/at < end; at/|test_conv
+bf16: the bias gets every other pixel|src/backend/cpu/bf16/conv_weight.c|s/ + vload_n(second + i, min_int(VW, c - i));/;/|test_conv
+bf16: the sums of a block go to the one after|src/backend/cpu/bf16/product.h|s/            w.first = i;/            w.first = i + 1;/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
 bf16: tiles are not given back|src/backend/cpu/bf16/block.h|s/^    _tile_release();/    ;/|test_tiles
