@@ -1,5 +1,5 @@
 /* The transformer's sublayer in bfloat16 with pixels as columns: see ../sublayer_body.h; where there are tiles, or for
- * a feed-forward layer vectors of 64 bytes, sublayer_rows.c. The weights of a feed-forward layer are packed once for
+ * a feed-forward layer vectors of 64 bytes, sublayer_rows.h. The weights of a feed-forward layer are packed once for
  * all tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens, which
  * would fill a fraction of a step, is multiplied in float, once its operands are rounded. */
 #include "kernels.h"
