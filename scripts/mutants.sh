@@ -222,6 +222,9 @@ bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer
 bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.h|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
 bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
 bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
+bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 < terms ? w/1 ? w/|test_kernels_linear test_conv
+bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
+bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
@@ -260,6 +263,8 @@ train: weights taken before the bound is looked at|src/cli/cmd_train.c|s/ .. tra
 preview: drawn without room|src/run/preview.c|s/return !sample_measure(&plan, m, ids, n, c, why)/return (sample_measure(\&plan, m, ids, n, c, why), true)/|cli_memory
 predict: the bound is not kept|src/cli/cmd_predict.c|s/return bytes <= bound$/return 1/|cli_memory
 linear: a large array on the stack|src/backend/cpu/linear.c|s/real \*turned = scratch;/real turned[TURNED_MAX];/|cli_memory
+linear: a gradient is written over what it adds to|src/backend/cpu/linear.c|s/dw.p \&\& dw.beta == 0/dw.p/|test_kernels_linear
+linear: the first of several parts is all|src/backend/cpu/linear.c|s/chunks == 1 \&\& dw.p/dw.p/|test_kernels_linear
 grid: one pixel too many|src/io/image.c|s/bytes > INT_MAX \/ 2/bytes > INT_MAX \/ 2 + 1/|test_image
 png texts: the CRC is not compared|src/io/png_read.c|s/u32(sum) == crc/crc >= 0/|test_png
 png texts: as long as they claim|src/io/png_read.c|s/if (r->length > PNG_TEXTS_MAX - r->bytes)/if (0)/|test_png

@@ -47,25 +47,33 @@ static void dot_tile(real *y, const real *x, const real *w, const real *b, const
 {
     vf acc[DOT_ROWS][DOT_OUTS] = {0};
     const real *xr[DOT_ROWS], *wo[DOT_OUTS];
+#pragma GCC unroll 4
     for (int r = 0; r < DOT_ROWS; r++)
         xr[r] = x + (size_t)min_int(r, nr - 1) * in;
+#pragma GCC unroll 4
     for (int o = 0; o < DOT_OUTS; o++)
         wo[o] = w + (size_t)min_int(o, no - 1) * in;
     for (int k = 0; k < in; k += VW) {
         const int m = min_int(VW, in - k);
         vf xv[DOT_ROWS];
+#pragma GCC unroll 4
         for (int r = 0; r < DOT_ROWS; r++)
             xv[r] = vload_n(xr[r] + k, m);
+#pragma GCC unroll 4
         for (int o = 0; o < DOT_OUTS; o++) {
             const vf wv = vload_n(wo[o] + k, m);
+#pragma GCC unroll 4
             for (int r = 0; r < DOT_ROWS; r++)
                 acc[r][o] += xv[r] * wv;
         }
     }
-    for (int r = 0; r < nr; r++)
-        for (int o = 0; o < no; o++) {
+#pragma GCC unroll 4
+    for (int r = 0; r < DOT_ROWS; r++)
+#pragma GCC unroll 4
+        for (int o = 0; o < DOT_OUTS; o++) {
             const size_t at = (size_t)r * out + o;
-            y[at] = vsum(acc[r][o]) + (b ? b[o] : 0) + (res ? res[at] : 0);
+            if (r < nr && o < no)
+                y[at] = vsum(acc[r][o]) + (b ? b[o] : 0) + (res ? res[at] : 0);
         }
 }
 
@@ -216,11 +224,12 @@ void K(linear_bwd_weight)(Grad dw, Grad db, const real *x, const real *dy, int n
     const size_t stride = weight_stride(in, out), stride_b = room_reals((size_t)out);
     real *part = scratch, *part_b = part + (size_t)chunks * stride;
     const int block = block_rows(chunk, in, out);
+    const bool in_place = chunks == 1 && dw.p && dw.beta == 0; /* where they belong, at once */
     assert(is_aligned(scratch));
     threads_each(chunks, backward_weight_chunk,
-                 &(BwdWeightJob){dw.p != NULL, db.p != NULL, part, part_b, stride, stride_b, x, dy, total, in, out,
-                                 chunk, block});
-    if (dw.p)
+                 &(BwdWeightJob){dw.p != NULL, db.p != NULL, in_place ? dw.p : part, part_b, stride, stride_b, x, dy,
+                                 total, in, out, chunk, block});
+    if (dw.p && !in_place)
         K(add_parts)(dw, part, stride, chunks, (size_t)in * out);
     if (db.p)
         K(add_parts)(db, part_b, stride_b, chunks, (size_t)out);

@@ -5,7 +5,7 @@
 #include "kernels.h"
 #include "product.h"
 
-enum { BLOCK_PIXELS = 192, TAPS = 4 };
+enum { BLOCK_PIXELS = 192, FEW_PIXELS = 2 * TILE, TAPS = 4 };
 
 static int lines_per_block(ConvShape s)
 {
@@ -46,7 +46,7 @@ static Room room_of(ConvShape s, ConvPass pass)
         return r;
     }
     r.weights = bf16_room((pass == CONV_FWD ? TAPS * to_tile(s.co) : to_tile(s.ci)) * wide);
-    r.own = bf16_room(pixels * wide);
+    r.own = bf16_room(FEW_PIXELS * wide);
     return r;
 }
 
@@ -93,8 +93,9 @@ static Job job_of(void *scratch, ConvShape s, ConvPass pass, int chunks)
     k.part = (float *)(void *)(base += r.weights);
     k.own = base + r.part * (size_t)chunks;
     terms_in_row(k.at, (int)(r.at / sizeof(int32_t)));
-    for (int q = 0; q < lines_per_block(s) * s.w; q++)
-        k.place[q] = q / s.w * 4 * s.w + 2 * (q % s.w);
+    for (int i = 0; i < lines_per_block(s); i++)
+        for (int j = 0; j < s.w; j++)
+            k.place[i * s.w + j] = 4 * i * s.w + 2 * j;
     memset(k.zeros, 0, r.zeros);
     return k;
 }
@@ -125,14 +126,18 @@ static void forward_block(const void *job, int i, int thread)
     int line;
     const int count = block_at(&line, i, s);
     const size_t first = (size_t)line * (size_t)s.w;
-    for (int q = 0; q < count; q++)
-        row_in(own + (size_t)q * wide, k->x + (first + (size_t)q) * (size_t)s.ci, s.ci, wide);
     block_begin();
-    for (int t = 0; t < TAPS; t++) {
-        const Out to = {
-            .y = k->to.p + (4 * first + tap_at(t, s)) * k->row, .row = k->row, .place = k->place, .bias = k->b};
-        multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, count, s.co,
-                 (Rows){0}, 0);
+    for (int at = 0; at < count; at += FEW_PIXELS) {
+        const int few = min_int(FEW_PIXELS, count - at);
+        const Rows in = {own, wide, k->x + (first + (size_t)at) * (size_t)s.ci, NULL, 0, few, s.ci};
+        for (int t = 0; t < TAPS; t++) {
+            const Out to = {.y = k->to.p + (4 * first + tap_at(t, s)) * k->row,
+                            .row = k->row,
+                            .place = k->place + at,
+                            .bias = k->b};
+            multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, few, s.co,
+                     t ? (Rows){0} : in, 0);
+        }
     }
     block_end();
 }
@@ -163,13 +168,16 @@ static void backward_block(const void *job, int i, int thread)
     int line;
     const int count = block_at(&line, i, s);
     const size_t first = (size_t)line * (size_t)s.w;
-    for (int q = 0; q < count; q++)
-        for (int t = 0; t < TAPS; t++)
-            row_in(own + (size_t)q * wide + (size_t)t * one,
-                   k->dy + (4 * first + (size_t)k->place[q] + tap_at(t, s)) * co, s.co, one);
     block_begin();
-    multiply(out_to(grad_at(k->to, first * (size_t)s.ci), (size_t)s.ci, NULL), own, k->weights,
-             (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, count, s.ci, (Rows){0}, 0);
+    for (int at = 0; at < count; at += FEW_PIXELS) {
+        const int few = min_int(FEW_PIXELS, count - at);
+        for (int q = 0; q < few; q++)
+            for (int t = 0; t < TAPS; t++)
+                row_in(own + (size_t)q * wide + (size_t)t * one,
+                       k->dy + (4 * first + (size_t)k->place[at + q] + tap_at(t, s)) * co, s.co, one);
+        multiply(out_to(grad_at(k->to, (first + (size_t)at) * (size_t)s.ci), (size_t)s.ci, NULL), own, k->weights,
+                 (Terms){wide, k->at, wide * TILE, (int)(wide / STEP)}, few, s.ci, (Rows){0}, 0);
+    }
     block_end();
 }
 

@@ -22,10 +22,16 @@ static size_t panel_of(int terms)
     return to_step(terms) * TILE;
 }
 
+/* Rows that are converted at a time: so few, in 8 KB, that they and what is read lie in the nearest cache. */
+static size_t few_rows(int terms)
+{
+    return mem_max(2 * TILE, 4096 / to_step(terms) / (2 * TILE) * (2 * TILE));
+}
+
 static Room room_of(int terms, int columns)
 {
     return (Room){mem_align_up(to_step(terms) / STEP * sizeof(int32_t)),
-                  bf16_room(panel_of(terms) * to_tile(columns) / TILE), bf16_room(BLOCK_ROWS * to_step(terms))};
+                  bf16_room(panel_of(terms) * to_tile(columns) / TILE), bf16_room(few_rows(terms) * to_step(terms))};
 }
 
 static size_t product_scratch(int terms, int columns, int threads)
@@ -47,17 +53,19 @@ typedef struct Job {
 static void block_of_rows(const void *job, int i, int thread)
 {
     const Job *j = job;
-    const size_t first = (size_t)i * BLOCK_ROWS, wide = to_step(j->terms);
-    const int count = (int)mem_min(BLOCK_ROWS, j->rows - first);
+    const size_t first = (size_t)i * BLOCK_ROWS, last = mem_min(first + BLOCK_ROWS, j->rows), wide = to_step(j->terms);
+    const size_t few = few_rows(j->terms);
+    const Terms t = {wide, j->at, panel_of(j->terms), (int)(wide / STEP)};
     bf16 *own = (bf16 *)(void *)(j->own + (size_t)thread * j->bytes);
-    Out part = j->to;
-    part.y += first * part.row;
-    part.add = part.add ? part.add + first * part.row : NULL;
-    for (int r = 0; r < count; r++)
-        row_in(own + (size_t)r * wide, j->x + (first + (size_t)r) * (size_t)j->terms, j->terms, wide);
     block_begin();
-    multiply(part, own, j->weights, (Terms){wide, j->at, panel_of(j->terms), (int)(wide / STEP)}, count, j->columns,
-             (Rows){0}, 0);
+    for (size_t at = first; at < last; at += few) {
+        const int count = (int)mem_min(few, last - at);
+        Out part = j->to;
+        part.y += at * part.row;
+        part.add = part.add ? part.add + at * part.row : NULL;
+        multiply(part, own, j->weights, t, count, j->columns,
+                 (Rows){own, wide, j->x + at * (size_t)j->terms, NULL, 0, count, j->terms}, 0);
+    }
     block_end();
 }
 

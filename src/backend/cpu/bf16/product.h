@@ -221,13 +221,14 @@ static inline void sum_columns(real *sum, const real *x, size_t row, size_t rows
 
 /* ---- packing B ---- */
 
-/* One tile from rows that are the terms: element (k,j) is w[k*row + j]; k of `terms`, j of `columns`, zeros beyond. */
-static inline void pack_rows(bf16 *tile, const real *w, size_t row, int terms, int columns)
+/* All of B (terms,columns) from rows that are the terms: element (k,j) is w[k*row + j]; zeros beyond. */
+static inline void pack_rows(bf16 *to, size_t panel, const real *w, size_t row, int terms, int columns)
 {
     static const real zeros[TILE] = {0};
-    for (int k = 0; k < STEP; k += 2, tile += STEP)
-        pairs_in(tile, k < terms ? w + (size_t)k * row : zeros, k + 1 < terms ? w + (size_t)(k + 1) * row : zeros, 0,
-                 min_int(columns, TILE));
+    for (int k = 0; k < terms || k % STEP != 0; k += 2)
+        for (int j = 0; j < columns; j += TILE)
+            pairs_in(to + (size_t)(j / TILE) * panel + (size_t)k * TILE, k < terms ? w + (size_t)k * row + j : zeros,
+                     k + 1 < terms ? w + (size_t)(k + 1) * row + j : zeros, 0, min_int(columns - j, TILE));
 }
 
 /* One tile from rows that are the columns: element (k,j) is w[j*row + k]. */
@@ -246,14 +247,13 @@ static inline void pack_columns(bf16 *tile, const real *w, size_t row, int terms
  * rows are `row` apart. */
 static inline void pack(bf16 *to, size_t panel, const real *w, size_t row, int terms, int columns, bool turned)
 {
-    for (int j = 0; j < columns; j += TILE)
-        for (int k = 0; k < terms; k += STEP) {
-            bf16 *tile = to + (size_t)(j / TILE) * panel + (size_t)(k / STEP) * TILE_BF16;
-            if (turned)
-                pack_columns(tile, w + (size_t)j * row + k, row, terms - k, columns - j);
-            else
-                pack_rows(tile, w + (size_t)k * row + j, row, terms - k, columns - j);
-        }
+    if (!turned)
+        pack_rows(to, panel, w, row, terms, columns);
+    else
+        for (int j = 0; j < columns; j += TILE)
+            for (int k = 0; k < terms; k += STEP)
+                pack_columns(to + (size_t)(j / TILE) * panel + (size_t)k * TILE, w + (size_t)j * row + k, row,
+                             terms - k, columns - j);
 }
 
 /* ---- pixels in: for the gradient of weights, whose terms are the pixels ---- */
