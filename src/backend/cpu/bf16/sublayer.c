@@ -163,6 +163,7 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
     const int w = nr * VW;
     const size_t wide = to_step(w), panel = wide * TILE;
     float sums[4 * TILE * TILE] __attribute__((aligned(64)));
+    assert(part);
     for (int r = 0; r < s.c; r++)
         row_in(a->products.rows + (size_t)r * wide, y + (size_t)r * (size_t)w, count, wide);
     pack(a->products.panels, panel, x, (size_t)w, w, s.f, true);
