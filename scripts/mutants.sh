@@ -212,6 +212,9 @@ bf16: the bias's gradient is a sum of rounded terms|src/backend/cpu/conv/winogra
 muon: factors of small ranks are not matrices|src/train/optimise.c|s/p->use != USE_FACTOR \&\& (d/(d/|test_train_update
 run.json: an old run goes on by today's optimizer|src/cli/runfile.c|s/name \&\& !value \&\& i </0 \&\& i </|cli_keep
 bf16: the channels of an image are rounded|src/backend/cpu/bf16/kernels.h|s/s.ci < BF16_CHANNELS/s.ci < 1/|test_conv
+bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 < terms ? w/1 ? w/|test_kernels_linear test_conv
+bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
+bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
 bf16: an attention's operands are not rounded|src/backend/cpu/bf16/sublayer.c|s/narrowed(vload_n(from + i, lanes_from(i, count)))/vload_n(from + i, lanes_from(i, count))/|test_kernels_sublayer
 bf16 rows: what is no channel varies, too|src/backend/cpu/bf16/rows.h|s/if (ragged)$/if (0)/|test_kernels_sublayer
 bf16 rows: columns in the order of pairs|src/backend/cpu/bf16/rows.h|s/SHUFFLE(even, odd, 0, 16, 1, 17/SHUFFLE(even, odd, 0, 1, 16, 17/|test_kernels_sublayer
@@ -222,9 +225,6 @@ bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer
 bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.h|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
 bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
 bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
-bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 < terms ? w/1 ? w/|test_kernels_linear test_conv
-bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
-bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3, b, terms/t % 2, b, terms/|test_conv
 bf16: tiles keep what a block held|src/backend/cpu/bf16/block.h|s/_tile_zero(tile);/_tile_loadd(tile, c, stride);/|test_tiles
 bf16: the second panel is the first|src/backend/cpu/bf16/block.h|s/_tile_loadd(7, b + t.panel, 64)/_tile_loadd(7, b, 64)/|test_tiles
