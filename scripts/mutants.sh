@@ -220,9 +220,9 @@ bf16 rows: what is no channel varies, too|src/backend/cpu/bf16/rows.h|s/if (ragg
 bf16 rows: columns in the order of pairs|src/backend/cpu/bf16/rows.h|s/SHUFFLE(even, odd, 0, 16, 1, 17/SHUFFLE(even, odd, 0, 1, 16, 17/|test_kernels_sublayer
 bf16 rows: the layer norm's average forgotten|src/backend/cpu/bf16/rows.h|s/ \* by_xh + add)/ * by_xh)/|test_kernels_sublayer
 bf16 rows: what lies beyond the last pixel counts|src/backend/cpu/bf16/rows_tile.h|s/memset(copy + (size_t)r \* row, 0, /memset(copy + (size_t)r * row, 0x3f, /|test_kernels_sublayer
-bf16 rows: only the last span counts|src/backend/cpu/bf16/sublayer_rows.c|s/            add = true;/            ;/|test_kernels_sublayer
-bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer_rows.c|s/pack_weights(a->own, j->in, n, count, s)/pack_weights(a->own, j->in, 0, count, s)/|test_kernels_sublayer
-bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.c|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
+bf16 rows: only the last span counts|src/backend/cpu/bf16/sublayer_rows.h|s/            add = true;/            ;/|test_kernels_sublayer
+bf16 rows: all images have the first one's weights|src/backend/cpu/bf16/sublayer_rows.h|s/pack_weights(a->own, j->in, n, count, s)/pack_weights(a->own, j->in, 0, count, s)/|test_kernels_sublayer
+bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.h|s/        memset(sums.b1, 0, b1_reals(s) \* sizeof(real));/        ;/|test_kernels_sublayer
 bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
 bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3 - 1;/t % 2 - 1;/|test_conv

@@ -1,4 +1,4 @@
-/* The transformer's sublayer as tiles multiply it (src/backend/cpu/bf16/sublayer_rows.c), on the model of them
+/* The transformer's sublayer as tiles multiply it (src/backend/cpu/bf16/sublayer_rows.h), on the model of them
  * (tile_model.h): a table for processors with AVX-512, whether they have tiles or not. */
 #ifndef SDLORA_ROWS_MODEL_H
 #define SDLORA_ROWS_MODEL_H
@@ -16,7 +16,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512cd,fma")
 #include "tile_model.h"
 
-#include "../src/backend/cpu/bf16/sublayer_rows.c"
+#include "../src/backend/cpu/bf16/sublayer_rows.h"
 #pragma GCC pop_options
 #undef room
 #undef output

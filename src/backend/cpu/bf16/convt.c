@@ -129,14 +129,14 @@ static void forward_block(const void *job, int i, int thread)
     block_begin();
     for (int at = 0; at < count; at += FEW_PIXELS) {
         const int few = min_int(FEW_PIXELS, count - at);
-        const Rows in = {own, wide, k->x + (first + (size_t)at) * (size_t)s.ci, NULL, 0, few, s.ci};
+        const Rows in = {own, wide, k->x + (first + (size_t)at) * (size_t)s.ci, NULL, 0, few, s.ci}, made = {0};
         for (int t = 0; t < TAPS; t++) {
             const Out to = {.y = k->to.p + (4 * first + tap_at(t, s)) * k->row,
                             .row = k->row,
                             .place = k->place + at,
                             .bias = k->b};
             multiply(to, own, k->weights + (size_t)t * tap, (Terms){wide, k->at, panel, (int)(wide / STEP)}, few, s.co,
-                     t ? (Rows){0} : in, 0);
+                     t ? made : in, 0);
         }
     }
     block_end();

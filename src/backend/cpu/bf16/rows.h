@@ -1,4 +1,4 @@
-/* What happens to rows of pixels between the products of sublayer_rows.c: layer normalisation and its backward, and the
+/* What happens to rows of pixels between the products of sublayer_rows.h: layer normalisation and its backward, and the
  * rows as operands of the gradients of weights.
  *
  * A matrix is ROWS pixels of `wide` values, a multiple of STEP; beyond the channels are zeros. Rows in float lie `row`

@@ -1,4 +1,4 @@
-/* The softmax over tokens between the products of sublayer_rows.c, forward and back: for 16 pixels at once, so what
+/* The softmax over tokens between the products of sublayer_rows.h, forward and back: for 16 pixels at once, so what
  * products leave as rows of pixels becomes vectors of pixels, a token each, and rows again. Few tokens fill few columns
  * of a row: four at a time are turned. */
 #ifndef SDLORA_BF16_ROWS_SOFTMAX_H

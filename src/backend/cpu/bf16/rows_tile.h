@@ -1,4 +1,4 @@
-/* The steps of a tile of pixels through sublayer_rows.c. */
+/* The steps of a tile of pixels through sublayer_rows.h. */
 #ifndef SDLORA_BF16_ROWS_TILE_H
 #define SDLORA_BF16_ROWS_TILE_H
 

@@ -1,4 +1,4 @@
-/* Where sublayer_rows.c finds things: a thread's matrices of one tile of pixels, the packed weights, the sums of a
+/* Where sublayer_rows.h finds things: a thread's matrices of one tile of pixels, the packed weights, the sums of a
  * chunk. */
 #ifndef SDLORA_BF16_ROWS_WORK_H
 #define SDLORA_BF16_ROWS_WORK_H

@@ -1,5 +1,5 @@
 /* The transformer's sublayer in bfloat16 with pixels as columns: see ../sublayer_body.h; where there are tiles, or for
- * a feed-forward layer vectors of 64 bytes, sublayer_rows.c. The weights of a feed-forward layer are packed once for
+ * a feed-forward layer vectors of 64 bytes, sublayer_rows.h. The weights of a feed-forward layer are packed once for
  * all tiles, as rows; a tile's matrix of pixels is packed when it is multiplied. An attention over few tokens, which
  * would fill a fraction of a step, is multiplied in float, once its operands are rounded. */
 #include "kernels.h"
@@ -163,6 +163,7 @@ static void products_outer(Work *a, real *part, const real *y, const real *x, in
     const int w = nr * VW;
     const size_t wide = to_step(w), panel = wide * TILE;
     float sums[4 * TILE * TILE] __attribute__((aligned(64)));
+    assert(part);
     for (int r = 0; r < s.c; r++)
         row_in(a->products.rows + (size_t)r * wide, y + (size_t)r * (size_t)w, count, wide);
     pack(a->products.panels, panel, x, (size_t)w, w, s.f, true);
