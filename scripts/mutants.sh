@@ -226,6 +226,7 @@ bf16 rows: scores of the image before count|src/backend/cpu/bf16/sublayer_rows.h
 bf16 rows: columns without a token count|src/backend/cpu/bf16/rows_softmax.h|s/if (t + j < f)/if (t < f)/|test_kernels_sublayer
 bf16 rows: the softmax's gradient without the mean|src/backend/cpu/bf16/rows_softmax.h|s/(vload(dp + t \* ROWS) - sum)/vload(dp + t * ROWS)/|test_kernels_sublayer
 bf16: taps of the filter's gradient begin elsewhere|src/backend/cpu/bf16/conv_weight.c|s/t % 3 - 1;/t % 2 - 1;/|test_conv
+bf16: a part of the other work is not done|src/backend/cpu/bf16/block.h|s/        if (beside)$/        if (beside \&\& k > 0)/|test_tiles
 bf16: odd shifts without the last place|src/backend/cpu/bf16/conv_weight.c|s/at < end + margin; at/at < end; at/|test_conv
 bf16: the bias gets every other pixel|src/backend/cpu/bf16/conv_weight.c|s/ + vload_n(second + i, min_int(VW, c - i));/;/|test_conv
 bf16: the sums of a block go to the one after|src/backend/cpu/bf16/product.h|s/            w.first = i;/            w.first = i + 1;/|test_conv

@@ -60,13 +60,23 @@ static float sum(const Operands *o, int r, int j, bool add)
     return s;
 }
 
+/* Each part of the other work is done once, in order. */
+static void next_part(void *work, int k)
+{
+    int *done = work;
+    assert_int_equal(k, *done);
+    ++*done;
+}
+
 static void check_block(int m, int n, bool add)
 {
     static Operands o;
+    int done = 0;
     fill(&o);
     block_begin();
-    block(o.c, C_ROW, o.a, o.b, (Terms){A_ROW, o.at, B_PANEL, TERMS}, add, m, n);
+    block_beside(o.c, C_ROW, o.a, o.b, (Terms){A_ROW, o.at, B_PANEL, TERMS}, add, m, n, next_part, &done);
     block_end();
+    assert_int_equal(done, TERMS);
     for (int r = 0; r < SIDE; r++)
         for (int j = 0; j < C_ROW; j++) {
             const bool inside = r < m * TILE && j < n * TILE;

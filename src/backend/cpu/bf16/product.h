@@ -82,7 +82,7 @@ typedef struct Meanwhile {
     Rows in;
     int in_from, in_end, in_each, in_parts; /* each: of a part; so many parts there are */
     Out to;
-    const float *sums;
+    float *sums;
     int first, rows, rows_each, column, columns;
 } Meanwhile;
 
@@ -128,8 +128,8 @@ ALWAYS_INLINE void work_part(const Meanwhile *work, int k, bool bias, bool add)
         rows_in(w.in, from, min_int(from + w.in_each, w.in_end));
     } else {
         const int from = (k - w.in_parts) * w.rows_each;
-        sums_out_whole(w.to, (float *)w.sums + (size_t)from * 2 * TILE, w.first + from,
-                       min_int(w.rows_each, w.rows - from), w.column, bias, add);
+        sums_out_whole(w.to, w.sums + (size_t)from * 2 * TILE, w.first + from, min_int(w.rows_each, w.rows - from),
+                       w.column, bias, add);
     }
 }
 
