@@ -93,7 +93,7 @@ static inline int each_of(int rows, int parts)
 
 static inline void share_out(Meanwhile *w, int parts)
 {
-    w->in_parts = (parts + 1) / 2;
+    w->in_parts = max_int(1, (parts + 1) / 2);
     w->in_each = each_of(w->in_end - w->in_from, w->in_parts);
     w->rows_each = each_of(w->rows, max_int(1, parts - w->in_parts));
 }
