@@ -216,6 +216,7 @@ bf16: a row beyond the weights is packed|src/backend/cpu/bf16/product.h|s/k + 1 
 bf16: a few rows add to what others do|src/backend/cpu/bf16/linear.c|s/part.add + at \* part.row/part.add + first * part.row/|test_kernels_linear
 bf16: a few pixels go where others do|src/backend/cpu/bf16/convt.c|s/.place = k->place + at/.place = k->place/|test_conv
 bf16: an attention's operands are not rounded|src/backend/cpu/bf16/sublayer.c|s/narrowed(vload_n(from + i, lanes_from(i, count)))/vload_n(from + i, lanes_from(i, count))/|test_kernels_sublayer
+bf16 rows: SiLU of very low numbers|src/backend/cpu/bf16/rows.h|s/    x = vclamp_low(x);/    ;/|test_kernels_sublayer
 bf16 rows: what is no channel varies, too|src/backend/cpu/bf16/rows.h|s/if (ragged)$/if (0)/|test_kernels_sublayer
 bf16 rows: columns in the order of pairs|src/backend/cpu/bf16/rows.h|s/SHUFFLE(even, odd, 0, 16, 1, 17/SHUFFLE(even, odd, 0, 1, 16, 17/|test_kernels_sublayer
 bf16 rows: the layer norm's average forgotten|src/backend/cpu/bf16/rows.h|s/ \* by_xh + add)/ * by_xh)/|test_kernels_sublayer

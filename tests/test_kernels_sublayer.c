@@ -197,6 +197,29 @@ static void test_large_scores(void **state)
     each_table(large_scores);
 }
 
+/* Of numbers as low as a diverging training has them SiLU is 0, and so is its slope: x passes, and its gradient. */
+static void low_numbers(const Backend *be)
+{
+    Run r = run_make((SublayerShape){1, 20, 24, 4, false, ACT_SILU, true, (real)1e-5}, 0.5);
+    for (size_t i = 0; i < r.len[SUB_B1]; i++)
+        r.in[SUB_B1][i] = (real)-1e37;
+    real *y = run_all(be, &r, -1), *dx = y + r.len[SUB_X];
+    for (size_t i = 0; i < r.len[SUB_X]; i++) {
+        const double want = (double)r.in[SUB_X][i] + (double)r.in[SUB_B2][i % 24];
+        if (!(fabs((double)y[i] - want) <= 1e-6) || !(fabs((double)(dx[i] - r.dy[i])) <= 1e-6))
+            fail_msg("%s: %g, not %g; its gradient %g, not %g", be->simd, (double)y[i], want, (double)dx[i],
+                     (double)r.dy[i]);
+    }
+    mem_free(y);
+    run_free(&r);
+}
+
+static void test_low_numbers(void **state)
+{
+    (void)state;
+    each_table(low_numbers);
+}
+
 /* An image's result does not depend on its batch; y may be x. */
 static void batch_of(const Backend *be, bool attention)
 {
@@ -243,8 +266,9 @@ static void test_batch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sublayer), cmocka_unit_test(test_large_scores), cmocka_unit_test(test_batch),
-        BF16_UNIT_TEST(test_sublayer),   BF16_UNIT_TEST(test_large_scores),   BF16_UNIT_TEST(test_batch),
+        cmocka_unit_test(test_sublayer),  cmocka_unit_test(test_large_scores), cmocka_unit_test(test_low_numbers),
+        cmocka_unit_test(test_batch),     BF16_UNIT_TEST(test_sublayer),       BF16_UNIT_TEST(test_large_scores),
+        BF16_UNIT_TEST(test_low_numbers), BF16_UNIT_TEST(test_batch),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

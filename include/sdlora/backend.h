@@ -25,8 +25,8 @@
  * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3,
  * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
  * stays NaN; products and sums are fp32 as everything else is, and so is all that lies in memory. Left in fp32 are
- * products with the image itself or with anything else of fewer than BF16_CHANNELS channels in or out, and linear
- * layers of fewer than BF16_ROWS rows an image (those of the time and of the class).
+ * convolutions and linear layers of the image itself or of anything else of fewer than BF16_CHANNELS channels in or
+ * out, and linear layers of fewer than BF16_ROWS rows an image (those of the time and of the class).
  *
  * Scratch. `*_scratch` says how many bytes a call needs that is run by `threads` threads or by fewer; the caller passes
  * a MEM_ALIGN-aligned block of that size, and sees to it that threads_count() is not more when the call is made.

@@ -22,7 +22,8 @@ static size_t panel_of(int terms)
     return to_step(terms) * TILE;
 }
 
-/* Rows that are converted at a time: so few, in 8 KB, that they and what is read lie in the nearest cache. */
+/* Rows that are converted at a time: so few, in 8 KB or a block's, that they and what is read lie in the
+ * nearest cache. */
 static size_t few_rows(int terms)
 {
     return mem_max(2 * TILE, 4096 / to_step(terms) / (2 * TILE) * (2 * TILE));

@@ -127,7 +127,7 @@ ALWAYS_INLINE void work_part(const Meanwhile *work, int k, bool bias, bool add)
         const int from = w.in_from + k * w.in_each;
         rows_in(w.in, from, min_int(from + w.in_each, w.in_end));
     } else {
-        const int from = (k - w.in_parts) * w.rows_each;
+        const int from = min_int((k - w.in_parts) * w.rows_each, w.rows);
         sums_out_whole(w.to, w.sums + (size_t)from * 2 * TILE, w.first + from, min_int(w.rows_each, w.rows - from),
                        w.column, bias, add);
     }
@@ -150,7 +150,8 @@ ALWAYS_INLINE void work_add(void *work, int k)
 }
 
 /* y (rows,columns) of A (rows, rounded up to tiles, that are there to be read) and the panels of B. in.to NULL: A is
- * there; else it is made, up to `lead` rows beyond those of a block, which its terms reach. */
+ * there; else it is made, with the `lead` rows before and after those of a block, which its terms reach: a is then row
+ * -lead of in.to. */
 static inline void multiply(Out to, const bf16 *a, const bf16 *b, Terms t, int rows, int columns, Rows in, int lead)
 {
     float sums[2][4 * TILE * TILE] __attribute__((aligned(64)));

@@ -48,6 +48,7 @@ ALWAYS_INLINE vf row_act(vf x, vf *slope, Act act)
 {
     if (act != ACT_SILU)
         return slope ? vact_slope(x, slope, act) : vact(x, act);
+    x = vclamp_low(x);
     const vf s = quick_sigmoid(x), y = x * s;
     if (slope)
         *slope = s + y * (1.0f - s);
@@ -99,7 +100,7 @@ ALWAYS_INLINE void rstd_of(real *rstd, const real *mean, Norm n, const real *x, 
             vf d = vload(x + (size_t)r * row + k) - mean[r];
             if (ragged)
                 d = first_lanes(d, n.c - (int)k);
-            sq[r] += d * d;
+            sq[r] = (vf)_mm512_fmadd_ps((__m512)d, (__m512)d, (__m512)sq[r]); /* in every row alike */
         }
     vstore(rstd, quick_rsqrt(sum_each(sq) * n.each + n.eps));
 }

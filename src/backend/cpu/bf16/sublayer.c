@@ -130,7 +130,6 @@ static void products_mul(Work *a, real *c, const Weights *k, By by, const real *
 {
     const int m = rows_by(by, s), terms = terms_by(by, s), w = nr * VW;
     const size_t wide = to_step(terms), panel = wide * TILE;
-    const bf16 *left = a->products.weights + (size_t)by * bf16_room(packed_size(s)) / sizeof(bf16);
     float sums[4 * TILE * TILE] __attribute__((aligned(64)));
     if (s.attention) {
         const bool first = by == BY_W1 || by == BY_W1_TURNED;
@@ -139,6 +138,7 @@ static void products_mul(Work *a, real *c, const Weights *k, By by, const real *
         tile_mul_by(c, &rounded, by, round_all(a->products.right, b, (size_t)terms * (size_t)w), bias, add, s, nr);
         return;
     }
+    const bf16 *left = a->products.weights + (size_t)by * bf16_room(packed_size(s)) / sizeof(bf16);
     pack(a->products.panels, panel, b, (size_t)w, terms, w, false);
     for (int j = 0; j < w; j += 2 * TILE)
         for (int i = 0; i < m; i += 2 * TILE) {
