@@ -16,7 +16,8 @@
  * reads it), a gradient from its first writer until its producer's backward. graph_plan packs these lives into one
  * slab. The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared. Graphs over
  * the same weights may run side by side: the later ones have the first as `twin`, and where they are trained each has
- * graph_grads_to. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
+ * graph_grads_to. Where Graph.adds is set, the gradients of the weights have a place in the slab, too: from there one
+ * is added to what the last pass left as soon as it is whole, while it is still near. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
  * always. Where Graph.lean is set, a value that is cheap to compute from what is kept (OpDef.again) dies after its
  * last forward. It has another life from the first backward that reads it on, or two where long nobody does:
  * convolutions' outputs stay, but those of the image; they, normalisations, activations, sublayers, concats are
@@ -110,6 +111,8 @@ struct Node {
     NodeAttr attr;
     void *extra;     /* what an op keeps besides: a graph_block */
     Param *param;    /* op "param" */
+    real *stage;     /* op "param", with Graph.adds: where its gradient comes to be before it is added */
+    int whole_after; /* the node after whose bwd it is whole */
     bool needs_grad; /* some trainable parameter lies upstream */
     bool keep;
     bool fixed;   /* outside training: depends on parameters and fixed inputs alone, so it runs in graph_prepare only */
@@ -127,12 +130,14 @@ struct Graph {
     bool batch_stats;  /* BatchNorm uses batch statistics outside training too */
     bool lean;         /* to be set before building: less memory, more work */
     bool frozen_stats; /* BatchNorm uses the running statistics in training too and leaves them alone (frozen base) */
+    bool adds;         /* to be set before planning: graph_grads_to may be asked to add */
     enum { STALE_NOTHING, STALE_TRAINED, STALE_ALL } stale; /* what must be prepared again before the next forward */
     Graph *twin; /* whose prepared filters this one uses instead of its own; NULL: none */
     Node **nodes;
     int count, cap;
     Node *loss;
     double loss_value; /* of the last forward */
+    real *sums; /* what the weights' gradients are added to; NULL: they are written */
     void *slab, *scratch, *prep_slab;
     bool borrows; /* scratch is its twin's */
     int threads;  /* so many may run it, or fewer: threads_count() when it was planned */
@@ -176,8 +181,8 @@ void graph_forward(Graph *g); /* also g->loss_value */
 const Node *graph_find_not_finite(Graph *g);
 void graph_backward(Graph *g); /* overwrites the gradient of every trainable parameter that the loss depends on */
 /* From here on the gradients of the weights go to `slab`, laid out as their store's, instead of into the store.
- * Borrowed. */
-void graph_grads_to(Graph *g, real *slab);
+ * add: each is added to what lies there when it is whole, so the bytes are those of adding two slabs. Borrowed. */
+void graph_grads_to(Graph *g, real *slab, bool add);
 void graph_weights_changed(Graph *g);
 /* Only those weights changed that are trainable: filters of the others stay prepared. */
 void graph_trained_weights_changed(Graph *g);

@@ -131,6 +131,7 @@ typedef struct UnetOptions {
      * and with `dealt` (processes) which part of the sum each one gets. NULL: the model's; there is one process */
     const ParamStore *summed;
     const RanksSpan *parts;
+    bool adds;  /* see Graph.adds; unet_chunks_build sets it */
     bool plain; /* see graph_plan */
 } UnetOptions;
 
@@ -161,7 +162,8 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  *         for (i = 0; i + w < chunks; i += 2 * w)
  *             s[i] += s[i + w];
  *
- * Who adds, and when, is no part of this, so the bytes are the same at any number of threads, and with
+ * Who adds, and when, is no part of this (who works off two neighbours adds the second's gradients to the first's as
+ * they come), so the bytes are the same at any number of threads, and with
  * o.dealt of processes: each gets a part of all sums that the others have, and adds that up along the tree. The number
  * of chunks follows from o.n and the chunk. */
 typedef struct UnetChunks {

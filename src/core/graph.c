@@ -166,11 +166,15 @@ void graph_keep(Node *n)
         n->keep = true;
 }
 
-void graph_grads_to(Graph *g, real *slab)
+void graph_grads_to(Graph *g, real *slab, bool add)
 {
-    for (int i = 0; i < g->count; i++)
-        if (g->nodes[i]->param && g->nodes[i]->grad.data)
-            g->nodes[i]->grad.data = slab + g->nodes[i]->param->grad_offset;
+    assert(g->adds || !add);
+    g->sums = add ? slab : NULL;
+    for (int i = 0; i < g->count; i++) {
+        Node *n = g->nodes[i];
+        if (n->param && n->grad.data)
+            n->grad.data = add ? n->stage : slab + n->param->grad_offset;
+    }
 }
 
 void graph_weights_changed(Graph *g)
@@ -301,6 +305,16 @@ const Node *graph_find_not_finite(Graph *g)
     return NULL;
 }
 
+/* The gradients of the weights that are whole with the backward of node n */
+static void add_whole(const Graph *g, const Node *n)
+{
+    for (int k = 0; k < n->n_in; k++) {
+        const Node *w = n->in[k];
+        if (node_wants(n, k) && w->param && w->whole_after == n->index)
+            g->be->axpby(g->sums + w->param->grad_offset, w->stage, w->grad.numel, 1, 1);
+    }
+}
+
 void graph_backward(Graph *g)
 {
     assert(g->loss);
@@ -312,6 +326,8 @@ void graph_backward(Graph *g)
         t = g->profile ? clock_seconds() : 0;
         if (n->reached && n->needs_grad && n->op->bwd)
             n->op->bwd(n, g);
+        if (g->sums)
+            add_whole(g, n);
         if (g->profile)
             profile_note(g, i, true, t);
         if (g->poison)

@@ -64,14 +64,19 @@ static int last_reader(const Plan *p, const Node *n)
     return n->again[0] ? end : max_of(end, plan_last_read(p, n, 2 * p->n));
 }
 
+static bool writes_gradient(const Node *user, const Node *n)
+{
+    for (int k = 0; runs_backward(user) && k < user->n_in; k++)
+        if (user->in[k] == n)
+            return true;
+    return false;
+}
+
 static int last_user(const Plan *p, const Node *n) /* the largest node that writes its gradient: the first in time */
 {
-    for (int j = p->n - 1; j > n->index; j--) {
-        const Node *user = p->g->nodes[j];
-        for (int k = 0; runs_backward(user) && k < user->n_in; k++)
-            if (user->in[k] == n)
-                return j;
-    }
+    for (int j = p->n - 1; j > n->index; j--)
+        if (writes_gradient(p->g->nodes[j], n))
+            return j;
     return -1;
 }
 
@@ -155,6 +160,19 @@ static void plan_gradient(Plan *p, const Node *n)
     p->grad[i] = add_item(p, n->grad.numel * sizeof(real), bwd_step(p, user), bwd_step(p, i));
 }
 
+/* From the first who writes it to the last, after whom it is added to another */
+static void plan_stage(Plan *p, Node *n)
+{
+    const int user = last_user(p, n);
+
+    if (user < 0)
+        return;
+    for (int j = user; j > n->index; j--)
+        if (writes_gradient(p->g->nodes[j], n))
+            n->whole_after = j;
+    p->grad[n->index] = add_item(p, n->grad.numel * sizeof(real), bwd_step(p, user), bwd_step(p, n->whole_after));
+}
+
 static void plan_lives(Plan *p)
 {
     Graph *g = p->g;
@@ -180,9 +198,15 @@ static void plan_lives(Plan *p)
                 p->aux[k][i] = add_item(p, n->aux_bytes[k], i, runs_backward(n) ? bwd_step(p, i) : i);
         }
     }
-    for (int i = p->n - 1; i >= 0; i--)
-        if (!g->nodes[i]->param && g->nodes[i]->needs_grad && g->nodes[i]->reached)
-            plan_gradient(p, g->nodes[i]);
+    for (int i = p->n - 1; i >= 0; i--) {
+        Node *n = g->nodes[i];
+        if (!n->needs_grad || !n->reached)
+            continue;
+        if (!n->param)
+            plan_gradient(p, n);
+        else if (g->adds)
+            plan_stage(p, n);
+    }
     g->n_items = p->n_items;
 }
 
@@ -211,6 +235,7 @@ static void give_places(const Plan *p)
         if (n->param) {
             n->val.data = n->param->value;
             n->grad.data = n->reached && n->needs_grad ? n->param->grad : NULL;
+            n->stage = place(g, p->grad[i]);
         } else {
             n->val.data = place(g, p->val[i]);
             n->grad.data = place(g, p->grad[i]);

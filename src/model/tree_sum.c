@@ -5,7 +5,8 @@
  * first k chunks have become one sum for each binary digit of k that is 1, chunk 0's among them. So with as many spare
  * slabs as numbers below `chunks` have digits there is always one for somebody; those for the other workers let all go
  * on. (Chunks first .. end-1 of a process are at most that many sums going up from `first`, and as many going down to
- * `end`.) */
+ * `end`.) Of two neighbours the second needs none, unless another worker takes it: then there is one to spare, or it
+ * does not. */
 #include "tree_sum.h"
 
 #include <sched.h>
@@ -25,9 +26,18 @@ typedef struct Addition {
     real *to, *from;
 } Addition;
 
+/* The second of two neighbours that a worker was given, 0: none. slab: the first's gradient, which it is about to be
+ * added to; NULL: the first is being worked off, and the second is there for who comes first. */
+typedef struct Second {
+    int chunk;
+    real *slab;
+} Second;
+
 struct TreeSum {
     const ParamStore *store;
     TreeSpan span;
+    TreeWorkers workers;
+    Second *second; /* (workers.count) */
     int begun, end; /* end: of those that are being handed out */
     Addition *left; /* (chunks): what tree_sum_finish adds, in this order */
     int n_left;
@@ -83,18 +93,18 @@ static size_t room_reals(TreeSpan p, const RanksSpan *parts)
     return (size_t)sums_of_others(p) * (own.to - own.from);
 }
 
-static int spare_slabs(TreeSpan p, int workers)
+static int spare_slabs(TreeSpan p, TreeWorkers w)
 {
     const int own = p.end - p.first;
     int digits = 0, most;
 
     while ((own - 1) >> digits > 0)
         digits++;
-    most = (own < p.chunks ? 2 * digits : digits) + workers - 1;
+    most = (own < p.chunks ? 2 * digits : digits) + w.count - 1 + (w.add ? w.count / 2 : 0);
     return own < 1 ? 0 : own - 1 < most ? own - 1 : most;
 }
 
-size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, const RanksSpan *parts, int workers)
+size_t tree_sum_bytes(const ParamStore *store, TreeSpan p, const RanksSpan *parts, TreeWorkers workers)
 {
     if (!store)
         return 0;
@@ -114,7 +124,7 @@ static int make_room(TreeSum *s, const RanksSpan *parts, Err *e)
     return s->out && s->in && s->next && s->theirs && s->room ? 0 : -1;
 }
 
-TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const RanksSpan *parts, int workers, Err *e)
+TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const RanksSpan *parts, TreeWorkers workers, Err *e)
 {
     TreeSum *s = mem_alloc(1, sizeof *s, "the sum of gradients", e);
     const size_t spare = (size_t)spare_slabs(span, workers);
@@ -122,6 +132,12 @@ TreeSum *tree_sum_new(const ParamStore *store, TreeSpan span, const RanksSpan *p
     if (!s)
         return s;
     s->span = span;
+    s->workers = workers;
+    s->second = mem_alloc((size_t)workers.count, sizeof *s->second, "the sum of gradients", e);
+    if (!s->second) {
+        tree_sum_free(s);
+        return NULL;
+    }
     if (!store)
         return s;
     s->store = store;
@@ -144,6 +160,7 @@ void tree_sum_free(TreeSum *s)
 {
     if (!s)
         return;
+    mem_free(s->second);
     mem_free(s->waiting);
     mem_free(s->left);
     mem_free(s->spare);
@@ -161,41 +178,76 @@ void tree_sum_start(TreeSum *s)
     s->begun = s->span.first;
 }
 
-/* A chunk and its slab are taken at once: who holds one without the other could keep all waiting. */
-int tree_sum_next(TreeSum *s, real **slab, int end)
+/* The last of the seconds that nobody has begun, for it would be begun last; NULL: there is none. */
+static Second *second_left(const TreeSum *s)
 {
-    int i = -1;
+    Second *last = NULL;
 
-    for (*slab = NULL; i < 0;) {
-        threads_lock();
-        s->end = end;
-        if (s->begun >= end) {
-            i = end;
-        } else if (!s->store || s->begun == 0) {
-            *slab = s->store ? s->store->grads : NULL;
-            i = s->begun++;
-        } else if (s->n_spare > 0) {
-            *slab = s->spare[--s->n_spare];
-            i = s->begun++;
-        }
-        threads_unlock();
-        if (i < 0)
-            sched_yield();
-    }
-    return i;
+    for (int i = 0; i < s->workers.count; i++)
+        if (s->second[i].chunk > (last ? last->chunk : 0) && !s->second[i].slab)
+            last = &s->second[i];
+    return last;
 }
 
-void tree_sum_add(TreeSum *s, int i, real *slab)
+/* Under the lock. A chunk and its slab are taken at once: who holds one without the other could keep all waiting.
+ * False: there is no slab. */
+static bool take(TreeSum *s, TreeTurn *t, Second *own)
+{
+    Second *left = NULL;
+
+    if (own->slab) {
+        *t = (TreeTurn){own->chunk, own->slab, true};
+        *own = (Second){0, NULL};
+    } else if (s->begun < s->end) {
+        if (s->store && s->begun > 0 && s->n_spare == 0)
+            return false;
+        t->slab = !s->store ? NULL : s->begun == 0 ? s->store->grads : s->spare[--s->n_spare];
+        t->chunk = s->begun++;
+        if (s->store && s->workers.add && t->chunk % 2 == 0 && s->begun < s->end)
+            own->chunk = s->begun++;
+    } else if (s->n_spare > 0 && (left = second_left(s))) {
+        *t = (TreeTurn){left->chunk, s->spare[--s->n_spare], false};
+        left->chunk = 0;
+    }
+    return true;
+}
+
+TreeTurn tree_sum_next(TreeSum *s, int worker, int end)
+{
+    TreeTurn t = {end, NULL, false};
+
+    for (bool done = false; !done;) {
+        threads_lock();
+        s->end = end;
+        done = take(s, &t, &s->second[worker]);
+        threads_unlock();
+        if (!done)
+            sched_yield();
+    }
+    return t;
+}
+
+void tree_sum_add(TreeSum *s, int worker, TreeTurn t)
 {
     const size_t n = s->store->n_grads;
+    Second *second = &s->second[worker];
+    real *slab = t.slab;
+    bool goes_on;
 
-    for (int width = 1; width < s->span.chunks; width *= 2) {
-        const int own = i / width * width, other = own ^ width; /* the first chunks of the two neighbours */
+    threads_lock();
+    goes_on = second->chunk > 0;
+    if (goes_on)
+        second->slab = slab;
+    threads_unlock();
+    if (goes_on)
+        return;
+    for (int width = t.add ? 2 : 1; width < s->span.chunks; width *= 2) {
+        const int own = t.chunk / width * width, other = own ^ width; /* the first chunks of the two neighbours */
         real *neighbour = NULL;
         if (other >= s->span.chunks)
             continue;
         threads_lock();
-        if (s->waiting[other].width == width && s->begun < s->end) {
+        if (s->waiting[other].width == width && (s->begun < s->end || second_left(s))) {
             neighbour = s->waiting[other].slab;
             s->waiting[other].width = 0;
         } else {

@@ -54,10 +54,21 @@ static const ParamStore *summed(const Model *m, const UnetOptions *o)
     return !o->train ? NULL : o->summed ? o->summed : m->params;
 }
 
+/* Gradients are added as they come where they are the sum's own, and there are several. */
+static bool adds(const UnetChunks *c, const UnetOptions *o)
+{
+    return o->train && !o->summed && c->end - c->first > 1;
+}
+
+static TreeWorkers workers_of(const UnetChunks *c, const UnetOptions *o)
+{
+    return (TreeWorkers){c->n_workers, adds(c, o)};
+}
+
 static size_t sum_bytes(const UnetChunks *c, const Model *m, const UnetOptions *o)
 {
     const size_t others = o->train && o->summed ? (size_t)(c->n_workers - 1) * m->params->n_grads : 0;
-    return others * sizeof(real) + tree_sum_bytes(summed(m, o), span_of(c), o->parts, c->n_workers);
+    return others * sizeof(real) + tree_sum_bytes(summed(m, o), span_of(c), o->parts, workers_of(c, o));
 }
 
 static int build_sum(UnetChunks *c, const Model *m, const UnetOptions *o, Err *e)
@@ -67,7 +78,7 @@ static int build_sum(UnetChunks *c, const Model *m, const UnetOptions *o, Err *e
     if (c->summed && c->summed != m->params &&
         !(c->grads = mem_alloc((size_t)c->n_workers - 1, m->params->n_grads * sizeof *c->grads, "the gradients", e)))
         return -1;
-    c->tree = tree_sum_new(c->summed, span_of(c), o->parts, c->n_workers, e);
+    c->tree = tree_sum_new(c->summed, span_of(c), o->parts, workers_of(c, o), e);
     return c->tree ? 0 : -1;
 }
 
@@ -82,6 +93,7 @@ int unet_chunks_build(UnetChunks *c, Model *m, const UnetOptions *o, int chunk, 
     if (!c->workers || !c->values)
         return -1;
     part.n = c->chunk;
+    part.adds = adds(c, o);
     for (int i = 0; i < c->n_workers && !status; i++) {
         int threads = threads_limit(i == 0 ? threads_count() : 1); /* which its scratch memory is for */
         status = unet_build(&c->workers[i], m, &part, e);
@@ -134,6 +146,7 @@ int unet_chunks_measure(size_t *bytes, Unet *first, Model *m, const UnetOptions 
     int status, threads;
 
     part.n = c.chunk;
+    part.adds = adds(&c, o);
     *bytes = sum_bytes(&c, m, o);
     status = measure(&u, bytes, m, &part, e);
     threads = threads_limit(1);
@@ -180,21 +193,22 @@ void unet_chunks_trained_weights_changed(UnetChunks *c)
         graph_trained_weights_changed(c->rest.g);
 }
 
-/* Chunk i, with its gradient */
-static void work_off(UnetChunks *c, int i, int worker, real *slab, ChunkFn work, void *ctx)
+/* A chunk, with its gradient */
+static void work_off(UnetChunks *c, TreeTurn turn, int worker, ChunkFn work, void *ctx)
 {
-    const int first = i * c->chunk;
+    const int first = turn.chunk * c->chunk;
+    real *slab = turn.slab;
     Unet *u = c->n - first < c->chunk ? &c->rest : &c->workers[worker];
     const ParamStore *own = u->model->params;
 
     if (slab) {
         u->sum = slab;
         u->grads = c->summed == own ? slab : worker == 0 ? own->grads : c->grads + (size_t)(worker - 1) * own->n_grads;
-        graph_grads_to(u->g, u->grads);
+        graph_grads_to(u->g, u->grads, turn.add);
     }
-    c->values[i] = work(ctx, u, first, worker);
+    c->values[turn.chunk] = work(ctx, u, first, worker);
     if (slab)
-        tree_sum_add(c->tree, i, slab);
+        tree_sum_add(c->tree, worker, turn);
 }
 
 /* As tree_sum.c does it with slabs */
@@ -217,26 +231,24 @@ typedef struct Run {
 static void run_worker(const void *run, int worker, int thread)
 {
     const Run *r = run;
-    real *slab;
 
     (void)thread;
-    for (int i; (i = tree_sum_next(r->c->tree, &slab, r->many)) < r->many;)
-        work_off(r->c, i, worker, slab, r->work, r->ctx);
+    for (TreeTurn t; (t = tree_sum_next(r->c->tree, worker, r->many)).chunk < r->many;)
+        work_off(r->c, t, worker, r->work, r->ctx);
 }
 
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
     const int own = c->end - c->first, rounds = own_whole(c) / c->n_workers;
     const int many = c->n_workers == 1 ? 0 : own <= c->n_workers ? own : rounds * c->n_workers;
-    real *slab;
 
     graph_prepare(c->workers[0].g);
     tree_sum_start(c->tree);
     if (many)
         threads_each(c->n_workers, run_worker, &(Run){c, work, ctx, c->first + many});
     tree_sum_finish(c->tree);
-    for (int i; (i = tree_sum_next(c->tree, &slab, c->end)) < c->end;) /* all threads in each op */
-        work_off(c, i, 0, slab, work, ctx);
+    for (TreeTurn t; (t = tree_sum_next(c->tree, 0, c->end)).chunk < c->end;) /* all threads in each op */
+        work_off(c, t, 0, work, ctx);
     tree_sum_finish(c->tree);
     if (c->dealt) {
         ranks_gather(c->values, sizeof *c->values, c->chunks);
