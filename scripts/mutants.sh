@@ -187,6 +187,10 @@ trainer: clipping forgets the norm|src/train/optimise.c|s/c->clip \/ (norm + 1e-
 muon: no momentum looked ahead|src/backend/cpu/muon.c|s/x\[i\] = scale \* g\[i\] + mu \* m\[i\];/x[i] = m[i];/|test_kernels_optim
 muon: its average forgets the step|src/backend/cpu/muon.c|s/take \* w\[i\]/take * o[i]/|test_kernels_optim
 muon: one round|src/backend/cpu/muon.c|s/#define ROUNDS 3/#define ROUNDS 1/|test_kernels_optim
+muon: a round is left out|src/backend/cpu/muon.c|s/swap(&q, &next);/;/|test_kernels_optim
+muon: s after half a round|src/backend/cpu/muon.c|s/apply_round(s, t, half, side, side);/memcpy(s, half, square(rows, cols) * sizeof *s);/|test_kernels_optim
+muon: a slice without its last row|src/backend/cpu/muon.c|s/min_int(SLICE, p->m - from)/min_int(SLICE - 1, p->m - from)/|test_kernels_optim
+muon: what was done by itself is done again|src/train/optimise.c|s/u.adam, u.muon, first}/u.adam, u.muon, 0}/|test_chunks
 muon: transposed convolutions as Adam|src/train/optimise.c|s/return true;/return p->layout != LAYOUT_CONVT2 \&\& p->use != USE_CONV3;/|test_train_update
 muon: what lies between is forgotten|src/train/optimise.c|s/p->kind == PARAM_WEIGHT \&\& at < p->numel/whole \&\& at < p->numel/|test_train_update
 timesteps: all alike|src/train/batch.c|s/t->c.timestep_sampling == TIMESTEPS_ALPHAS/false/|test_train
@@ -487,7 +491,14 @@ dataset: any label|src/data/dataset.c|s/>= classes)/>= 256)/|cli_errors test_tra
 image: grid off by one|src/io/image.c|s/pad + i % cols \*/pad + 1 + i % cols */|test_image
 chunks: only the first one's gradient|src/model/tree_sum.c|s/: slab, n, 1, 1)/: slab, n, 0, 1)/|test_chunks
 chunks: a neighbour that is not whole|src/model/tree_sum.c|s/waiting\[other\].width == width/waiting[other].width > 0/|test_chunks
-chunks: a slab too many|src/model/tree_sum.c|s/: digits) + workers - 1;/: digits) + workers;/|test_chunks
+chunks: a slab too many|src/model/tree_sum.c|s/: digits) + w.count - 1/: digits) + w.count/|test_chunks
+chunks: the second's gradient over the first's|src/model/tree_sum.c|s/own->slab, true}/own->slab, false}/|test_chunks
+chunks: nobody takes a late one's neighbour|src/model/tree_sum.c|s/s->n_spare > 0 \&\& (left/0 \&\& (left/|test_chunks
+chunks: a neighbour that two work off|src/model/tree_sum.c|s/left->chunk = 0;/;/|test_chunks
+chunks: a sum of two as if of one|src/model/tree_sum.c|s/t.add ? 2 : 1/1/|test_chunks
+chunks: seconds that nobody has begun are no more work|src/model/tree_sum.c|s/s->begun < s->end .. second_left(s))/s->begun < s->end))/|test_chunks
+graph: a weight's gradient is added by each that writes it|src/core/graph.c|s/w->param \&\& w->whole_after == n->index/w->param/|test_plan
+plan: a weight's gradient lives until its first writer|src/core/plan.c|s/bwd_step(p, n->whole_after))/bwd_step(p, user))/|test_plan
 chunks: values added in their order|src/model/unet_chunks.c|s/v\[i\] += v\[i + width\]/v[0] += v[i + width]/|test_chunks
 sampler: this step's prediction for an earlier one's|src/model/sampler.c|s/kept_x0(k, i, answer - back)/kept_x0(k, i, answer)/|test_samplers
 samplers: Heun forgets its first slope|src/model/samplers.c|s/{(to.a - from.a \* shrink) . 2, s->x0\[1\]}/{(to.a - from.a * shrink) \/ 2, s->x0[0]}/|test_sampler_orders

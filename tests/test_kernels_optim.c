@@ -205,7 +205,8 @@ static void muon_steps(real *w, real *m, real *ema, const Backend *be, const Muo
 
 static void muon(const Backend *be)
 {
-    static const int shapes[][2] = {{8, 8}, {16, 40}, {40, 16}, {27, 9}, {72, 32}, {8, 300}};
+    static const int shapes[][2] = {{8, 8},  {16, 40}, {40, 16}, {24, 40},  {40, 24},
+                                    {27, 9}, {72, 32}, {8, 300}, {72, 100}, {300, 130}};
     static const char *const parts[] = {"muon w", "muon m", "muon ema"};
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         MuonRun r = {shapes[k][0], shapes[k][1], {.lr = 0.01, .momentum = 0.95, .grad_scale = 0.3}};
@@ -213,18 +214,26 @@ static void muon(const Backend *be)
         r.s.weight_decay = k % 2 ? 0.1 : 0;
         r.s.ema_decay = k % 2 ? 0.9 : 0;
         real *want = room(3 * numel, sizeof *want), *got = room(3 * numel, sizeof *got);
-        real *w = noise(numel, 1, 1, 0);
+        real *w = noise(numel, 1, 1, 0), *one = room(3 * numel, sizeof *one);
         for (int part = 0; part < 3; part += 2) {
             memcpy(want + (size_t)part * numel, w, numel * sizeof *w);
             memcpy(got + (size_t)part * numel, w, numel * sizeof *w);
         }
         muon_steps(want, want + numel, want + 2 * numel, reference(), &r, 3);
+        threads_init(3); /* of large ones the rows of products are dealt out */
         muon_steps(got, got + numel, got + 2 * numel, be, &r, 3);
+        threads_init(1);
+        memcpy(one, w, numel * sizeof *w);
+        memcpy(one + 2 * numel, w, numel * sizeof *w);
+        muon_steps(one, one + numel, one + 2 * numel, be, &r, 3);
+        threads_init(2);
+        assert_memory_equal(got, one, 3 * numel * sizeof *one);
         for (size_t i = 0; i < 3; i++) /* three rounds make of a rounding up to 3.4^3 of it */
             check(parts[i], be, got + i * numel, want + i * numel, numel, 0, 40 * bound(3));
         mem_free(w);
         mem_free(want);
         mem_free(got);
+        mem_free(one);
     }
 }
 

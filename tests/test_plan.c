@@ -1,5 +1,5 @@
 /* The memory plan: no two lives that meet share bytes, and sharing changes nothing that is computed. */
-#include "check.h"
+#include "gradcheck.h"
 #include "start_util.h"
 
 #include <signal.h>
@@ -132,9 +132,10 @@ static void check_convolutions(const Graph *g)
 }
 
 /* Two passes (the second meets what the first left), then what came out. */
-static Result run(Model *m, Adapter *a, bool plain, bool poison)
+static Result run(Model *m, Adapter *a, bool plain, bool poison, bool adds)
 {
-    UnetOptions o = {.n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain};
+    UnetOptions o = {
+        .n = IMAGES, .h = 8, .w = 8, .train = true, .loss_scale = 1.0 / PIXELS, .plain = plain, .adds = adds};
     const ParamStore *s = a ? a->params : m->params;
     Result r;
     Unet u;
@@ -154,6 +155,8 @@ static Result run(Model *m, Adapter *a, bool plain, bool poison)
     memcpy(u.y, (int[]){2, 0, 1}, sizeof(int[IMAGES]));
     unet_set_time(&u, (int[]){3, 500, 900});
     for (int pass = 0; pass < 2; pass++) {
+        if (adds)
+            graph_grads_to(u.g, s->grads, pass == 1);
         graph_forward(u.g);
         graph_backward(u.g);
         if (a)
@@ -206,10 +209,10 @@ static void network_case(Preset preset, const char *targets)
         check_ok(adapter_attach(a, &err), err);
     }
     weights = a ? a->params->n_weights : m->params->n_weights;
-    planned = run(m, a, false, false);
-    plain = run(m, a, true, false);
-    poisoned = run(m, a, false, true);
-    both = run(m, a, true, true);
+    planned = run(m, a, false, false, false);
+    plain = run(m, a, true, false, false);
+    poisoned = run(m, a, false, true, false);
+    both = run(m, a, true, true, false);
     same(&planned, &plain, weights);
     same(&planned, &poisoned, weights);
     same(&planned, &both, weights);
@@ -218,10 +221,16 @@ static void network_case(Preset preset, const char *targets)
     /* a batch that passes whole keeps less: convolutions' outputs, and what is small */
     assert_true(planned.slab < plain.slab * (preset == PRESET_SEED && !targets ? 0.25 : 0.6667));
     assert_int_equal(planned.prep == 0, preset == PRESET_SEED && !targets);
-    result_free(&planned);
     result_free(&plain);
     result_free(&poisoned);
     result_free(&both);
+    if (!a) { /* the second pass's added to the first's */
+        Result twice = run(m, NULL, false, true, true);
+        for (size_t i = 0; i < weights; i++)
+            assert_true(twice.grads[i] == 2 * planned.grads[i]);
+        result_free(&twice);
+    }
+    result_free(&planned);
     adapter_free(a);
     model_free(m);
 }
@@ -234,6 +243,48 @@ static void test_planned_is_unplanned(void **state)
     network_case(PRESET_MNIST, "w_q,w_k,w_v");
     network_case(PRESET_MNIST, "feed_forward.2");
     network_case(PRESET_SEED, "w_v,time_embedding_linear");
+}
+
+/* A weight that two ops read, with an op between them whose gradients may take its place: what is added is the sum of
+ * both, rounded before it is. */
+static void test_a_gradient_is_whole_before_it_is_added(void **state)
+{
+    enum { N = 5, C = 16 };
+    (void)state;
+    for (int plain = 0; plain < 2; plain++) {
+        Fixture f = fixture_new();
+        Graph *g = f.g;
+        real *sum = NULL, *apart = NULL;
+        g->adds = true;
+        Node *x = op_input(g, shape2(N, C)), *w = leaf(&f, "w", shape2(C, C)), *b = leaf(&f, "b", shape1(C));
+        Node *h = op_act(g, op_linear(g, x, w, b, NULL), ACT_SILU);
+        Node *y =
+            op_linear(g, op_act(g, op_linear(g, h, w, NULL, NULL), ACT_SILU), leaf(&f, "v", shape2(C, C)), b, NULL);
+        Node *target = op_input(g, shape2(N, C));
+        check_ok(param_seal(f.store, 7, &f.err), f.err);
+        check_ok(graph_plan(g, op_loss(g, y, target, false, 0.5), 0, plain, &f.err), f.err);
+        g->poison = true;
+        const size_t n = f.store->n_grads;
+        sum = malloc(n * sizeof *sum);
+        apart = malloc(2 * n * sizeof *apart);
+        for (int pass = 0; pass < 4; pass++) { /* two with a slab each, then the same two into one */
+            fill_random(x->val.data, x->val.numel, (uint64_t)pass % 2, 1);
+            fill_random(target->val.data, target->val.numel, 5 + (uint64_t)pass % 2, 1);
+            graph_grads_to(g, pass < 2 ? apart + (size_t)pass * n : sum, pass == 3);
+            graph_forward(g);
+            graph_backward(g);
+        }
+        for (int i = 0; i < f.store->count; i++)
+            for (size_t k = 0; k < f.store->items[i]->numel; k++) {
+                const size_t at = f.store->items[i]->grad_offset + k;
+                assert_true(sum[at] == apart[at] + apart[n + at]);
+            }
+        free(sum);
+        free(apart);
+        graph_free(g);
+        param_store_free(f.store);
+    }
+    threads_init(1);
 }
 
 static void test_inference_needs_less(void **state)
@@ -427,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_known_lives),
         cmocka_unit_test(test_random_lives),
         cmocka_unit_test(test_planned_is_unplanned),
+        cmocka_unit_test(test_a_gradient_is_whole_before_it_is_added),
         cmocka_unit_test(test_inference_needs_less),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_threads),

@@ -203,7 +203,7 @@ typedef struct Backend {
     /* Muon (Jordan et al. 2024) of one matrix (rows,cols), with steps as large as Adam's (Liu et al. 2025, eq. 4):
      *   m = mu m + g,  u = g + mu m,  w = (1 - lr wd) w - lr 0.2 sqrt(max(rows,cols)) O(u)
      * O(u), about the orthogonal matrix that is nearest to u: from X = u/|u|, three times X = a X + (b S + c S S) X
-     * with S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. One thread; scratch muon_scratch bytes */
+     * with S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. Scratch: muon_scratch bytes */
     size_t (*muon_scratch)(int rows, int cols);
     void (*muon)(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch);
 } Backend;

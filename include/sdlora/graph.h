@@ -17,14 +17,14 @@
  * slab. The first writer of a gradient overwrites, later ones add (Grad.beta), so nothing is ever cleared. Graphs over
  * the same weights may run side by side: the later ones have the first as `twin`, and where they are trained each has
  * graph_grads_to. Where Graph.adds is set, the gradients of the weights have a place in the slab, too: from there one
- * is added to what the last pass left as soon as it is whole, while it is still near. Inputs live throughout. Values of nodes marked by graph_keep live until the next forward, fixed ones
- * always. Where Graph.lean is set, a value that is cheap to compute from what is kept (OpDef.again) dies after its
- * last forward. It has another life from the first backward that reads it on, or two where long nobody does:
- * convolutions' outputs stay, but those of the image; they, normalisations, activations, sublayers, concats are
- * computed once more (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). Gradients are the same bits.
- * And filters are transformed where they are used, into scratch memory, one after the other, instead of all at once
- * when weights have changed: where one pass makes a step that is no more work. A lean graph and its twins outside
- * training run one after the other, and share that memory.
+ * is added to what the last pass left as soon as it is whole, while it is still near. Inputs live throughout. Values of
+ * nodes marked by graph_keep live until the next forward, fixed ones always. Where Graph.lean is set, a value that is
+ * cheap to compute from what is kept (OpDef.again) dies after its last forward. It has another life from the first
+ * backward that reads it on, or two where long nobody does: convolutions' outputs stay, but those of the image; they,
+ * normalisations, activations, sublayers, concats are computed once more (Chen et al. 2016, "Training Deep Nets with
+ * Sublinear Memory Cost"). Gradients are the same bits. And filters are transformed where they are used, into scratch
+ * memory, one after the other, instead of all at once when weights have changed: where one pass makes a step that is no
+ * more work. A lean graph and its twins outside training run one after the other, and share that memory.
  *
  * Concat. The value of a concat holds its inputs side by side in every pixel, so an input may be computed right there:
  * its rows then lie Tensor.row reals apart. The plan does so where the op that makes the input and all that read it can
@@ -137,7 +137,7 @@ struct Graph {
     int count, cap;
     Node *loss;
     double loss_value; /* of the last forward */
-    real *sums; /* what the weights' gradients are added to; NULL: they are written */
+    real *sums;        /* what the weights' gradients are added to; NULL: they are written */
     void *slab, *scratch, *prep_slab;
     bool borrows; /* scratch is its twin's */
     int threads;  /* so many may run it, or fewer: threads_count() when it was planned */

@@ -1,9 +1,10 @@
 /* The change of the weights that ends a step: see trainer_private.h. Clipping, then Adam (Kingma & Ba 2015) with
  * decoupled weight decay (Loshchilov & Hutter 2019), or Muon (backend.h) for matrices and Adam for the rest, and the
- * moving average. Weights are changed in units, side by side: a matrix of Muon's, or a piece of a parameter. Processes
- * share the units, in the order of the slab and by what they cost. That makes shares of very different lengths, as a
- * matrix is worked on whole; so gradients are added up in equal parts and go on to who needs them, and new weights go
- * back to those parts, and from there to all. The moments and the average of a unit stay where they are. */
+ * moving average. Weights are changed in units, side by side: a matrix of Muon's, or a piece of a parameter. A matrix
+ * that the others would wait for has all threads first. Processes share the units, in the order of the slab and by what
+ * they cost. That makes shares of very different lengths, as a matrix is worked on whole; so gradients are added up in
+ * equal parts and go on to who needs them, and new weights go back to those parts, and from there to all. The moments
+ * and the average of a unit stay where they are. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -52,12 +53,15 @@ static int list_units(Unit *units, const Trainer *t)
     return n;
 }
 
-/* About how long it takes, in multiply-adds of a matrix's product: of these there are 6 for each element and row of the
- * shorter side, and what Adam does with an element takes as long as some 30. */
+/* About how long it takes, in multiply-adds of a matrix's products (muon.c), for each element. What Adam does with one
+ * takes as long as some 30. */
 static int64_t cost(const Unit *u)
 {
-    const int side = u->rows < u->cols ? u->rows : u->cols;
-    return (int64_t)u->numel * (6 * side + 30);
+    const int side = u->rows < u->cols ? u->rows : u->cols, length = u->rows < u->cols ? u->cols : u->rows;
+    const int products = side == 0            ? 0
+                         : length >= 2 * side ? 2 * side + 9 * side * side / length
+                                              : 6 * side + 3 * side * side / length;
+    return (int64_t)u->numel * (products + 30);
 }
 
 static int by_cost(const void *a, const void *b)
@@ -131,8 +135,10 @@ static void take_units(Trainer *t, int n)
     const RanksSpan own = t->shares[ranks_me()];
 
     for (int i = 0; i < n; i++)
-        if (t->units[i].at >= own.from && t->units[i].at < own.to)
+        if (t->units[i].at >= own.from && t->units[i].at < own.to) {
+            t->cost += cost(&t->units[i]);
             t->units[t->n_units++] = t->units[i];
+        }
     qsort(t->units, (size_t)t->n_units, sizeof *t->units, by_cost);
 }
 
@@ -199,13 +205,20 @@ typedef struct Update {
     const Trainer *t;
     AdamStep adam;
     MuonStep muon;
+    int first; /* units before it are done */
 } Update;
+
+/* Would it, on one thread, take twice as long as all threads together take for everything? */
+static bool is_long(const Unit *u, const Trainer *t)
+{
+    return cost(u) * threads_count() > 2 * t->cost;
+}
 
 static void change_unit(const void *update, int i, int thread)
 {
     const Update *u = update;
     const Trainer *t = u->t;
-    const Unit *unit = &t->units[i];
+    const Unit *unit = &t->units[u->first + i];
     const size_t at = unit->at;
     real *w = t->trained->values + at, *ema = t->ema ? t->ema + at : NULL, *g = t->trained->grads + at;
 
@@ -238,9 +251,12 @@ void optimiser_step(Trainer *t, double lr, double norm)
         .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
         .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
     };
-    const Update u = {t, s, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}};
+    const Update u = {t, s, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}, 0};
+    int first = 0;
 
-    threads_each(t->n_units, change_unit, &u);
+    for (; first < t->n_units && is_long(&t->units[first], t); first++)
+        change_unit(&u, first, 0);
+    threads_each(t->n_units - first, change_unit, &(Update){t, u.adam, u.muon, first});
     give_all(t, t->trained->values);
     trainer_weights_changed(t);
 }

@@ -34,6 +34,7 @@ struct Trainer {
     /* optimise.c: */
     Unit *units; /* of this process, the longest work first */
     int n_units;
+    int64_t cost;      /* of all of them */
     RanksSpan *even;   /* (processes): equal parts of the slabs, in which gradients are added up and weights sent out */
     RanksSpan *shares; /* (processes): where the units of each lie */
     RanksSpan *tiles;  /* (processes): which sums of squares of the gradient each makes, one of BACKEND_SUM */
