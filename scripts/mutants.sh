@@ -184,13 +184,16 @@ rng: nine rounds|src/base/rng.c|s/round < 10/round < 9/|test_rng
 rng: cosine's quadrant|src/base/rng.c|s/(quarter + 1) & 2/quarter \& 2/|test_rng
 trainer: moving average not warmed up|src/train/optimise.c|s/fmin(c->ema, (1 + k) \/ (10 + k))/c->ema/|test_train_update
 trainer: clipping forgets the norm|src/train/optimise.c|s/c->clip \/ (norm + 1e-6)/c->clip/|test_train_update
-muon: no momentum looked ahead|src/backend/cpu/muon.c|s/x\[i\] = scale \* g\[i\] + mu \* m\[i\];/x[i] = m[i];/|test_kernels_optim
-muon: its average forgets the step|src/backend/cpu/muon.c|s/take \* w\[i\]/take * o[i]/|test_kernels_optim
-muon: one round|src/backend/cpu/muon.c|s/#define ROUNDS 3/#define ROUNDS 1/|test_kernels_optim
-muon: a round is left out|src/backend/cpu/muon.c|s/swap(&q, &next);/;/|test_kernels_optim
-muon: s after half a round|src/backend/cpu/muon.c|s/apply_round(s, t, half, side, side);/memcpy(s, half, square(rows, cols) * sizeof *s);/|test_kernels_optim
-muon: a slice without its last row|src/backend/cpu/muon.c|s/min_int(SLICE, p->m - from)/min_int(SLICE - 1, p->m - from)/|test_kernels_optim
-muon: what was done by itself is done again|src/train/optimise.c|s/u.adam, u.muon, first}/u.adam, u.muon, 0}/|test_chunks
+muon: no momentum looked ahead|src/backend/cpu/muon.c|s/x\[k\] = scale \* g\[k\] + mu \* m\[k\];/x[k] = m[k];/|test_kernels_optim
+muon: its average forgets the step|src/backend/cpu/muon.c|s/take \* weights\[k\]/take * o[k]/|test_kernels_optim
+muon: one round|src/backend/cpu/muon.c|s/ROUNDS = 3/ROUNDS = 1/|test_kernels_optim
+muon: a round is left out|src/backend/cpu/muon.c|s/swap(&w->q, &w->next);/;/|test_kernels_optim
+muon: s after half a round|src/backend/cpu/muon.c|s/in_square(w, w->s, w->half)/in_square(w, w->next, w->half)/|test_kernels_optim
+muon: a block without its last row|src/backend/cpu/muon.c|s/min_int(BLOCK, p->m - i)/min_int(BLOCK - 1, p->m - i)/|test_kernels_optim
+muon: only one half of a symmetric product|src/backend/cpu/muon.c|s/if (p->symmetric \&\& j > i)/if (0)/|test_kernels_optim
+muon: the norm of the last piece|src/backend/cpu/muon.c|s/sum += works\[i\].sums\[k\]/sum = works[i].sums[k]/|test_kernels_optim
+muon: a block of the matrix before|src/backend/cpu/muon.c|s/works\[w + 1\].first <= i)/works[w + 1].first < i)/|test_kernels_optim
+muon: matrices as Adam's pieces|src/train/optimise.c|s/t->units\[t->n_matrices + i\]/t->units[i]/|test_train_update
 muon: transposed convolutions as Adam|src/train/optimise.c|s/return true;/return p->layout != LAYOUT_CONVT2 \&\& p->use != USE_CONV3;/|test_train_update
 muon: what lies between is forgotten|src/train/optimise.c|s/p->kind == PARAM_WEIGHT \&\& at < p->numel/whole \&\& at < p->numel/|test_train_update
 timesteps: all alike|src/train/batch.c|s/t->c.timestep_sampling == TIMESTEPS_ALPHAS/false/|test_train

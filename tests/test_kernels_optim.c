@@ -197,7 +197,7 @@ static void muon_steps(real *w, real *m, real *ema, const Backend *be, const Muo
     void *scratch = scratch_room(be->muon_scratch(r->rows, r->cols));
     for (int t = 1; t <= steps; t++) {
         real *g = noise(numel, (uint32_t)t + 1, 3, 0.1);
-        be->muon(w, m, r->s.ema_decay > 0 ? ema : NULL, g, r->rows, r->cols, r->s, scratch);
+        be->muon(&(MuonMatrix){w, m, r->s.ema_decay > 0 ? ema : NULL, g, r->rows, r->cols}, 1, r->s, scratch);
         mem_free(g);
     }
     mem_free(scratch);
@@ -220,7 +220,7 @@ static void muon(const Backend *be)
             memcpy(got + (size_t)part * numel, w, numel * sizeof *w);
         }
         muon_steps(want, want + numel, want + 2 * numel, reference(), &r, 3);
-        threads_init(3); /* of large ones the rows of products are dealt out */
+        threads_init(3); /* blocks of products are dealt out */
         muon_steps(got, got + numel, got + 2 * numel, be, &r, 3);
         threads_init(1);
         memcpy(one, w, numel * sizeof *w);
@@ -272,13 +272,67 @@ static void test_orthogonal(void **state)
     each_backend(orthogonal);
 }
 
+/* Several at once, long and short, are each what it is by itself. */
+static void together(const Backend *be)
+{
+    static const int shapes[][2] = {{130, 70}, {8, 8}, {12, 300}, {300, 12}, {64, 64}, {9, 1152}};
+    enum { MANY = sizeof shapes / sizeof *shapes };
+    const MuonStep s = {.lr = 0.01, .momentum = 0.9, .grad_scale = 0.5, .ema_decay = 0.7, .weight_decay = 0.1};
+    MuonMatrix of[MANY];
+    size_t bytes = 0;
+    for (int i = 0; i < MANY; i++) {
+        const size_t numel = (size_t)shapes[i][0] * (size_t)shapes[i][1];
+        const uint32_t seed = 10 * (uint32_t)i;
+        of[i] = (MuonMatrix){noise(numel, seed + 1, 1, 0),
+                             noise(numel, seed + 2, 1, 0),
+                             noise(numel, seed + 3, 1, 0),
+                             noise(numel, seed + 4, 1, 0),
+                             shapes[i][0],
+                             shapes[i][1]};
+        bytes += mem_align_up(be->muon_scratch(shapes[i][0], shapes[i][1]));
+    }
+    void *scratch = scratch_room(bytes);
+    be->muon(of, MANY, s, scratch);
+    for (int i = 0; i < MANY; i++) {
+        const size_t numel = (size_t)shapes[i][0] * (size_t)shapes[i][1];
+        const uint32_t seed = 10 * (uint32_t)i;
+        const MuonMatrix alone = {noise(numel, seed + 1, 1, 0),
+                                  noise(numel, seed + 2, 1, 0),
+                                  noise(numel, seed + 3, 1, 0),
+                                  of[i].g,
+                                  shapes[i][0],
+                                  shapes[i][1]};
+        be->muon(&alone, 1, s, scratch);
+        assert_memory_equal(of[i].w, alone.w, numel * sizeof(real));
+        assert_memory_equal(of[i].m, alone.m, numel * sizeof(real));
+        assert_memory_equal(of[i].ema, alone.ema, numel * sizeof(real));
+        mem_free(alone.w);
+        mem_free(alone.m);
+        mem_free(alone.ema);
+    }
+    for (int i = 0; i < MANY; i++) {
+        mem_free(of[i].w);
+        mem_free(of[i].m);
+        mem_free(of[i].ema);
+        mem_free((real *)(uintptr_t)of[i].g);
+    }
+    mem_free(scratch);
+}
+
+static void test_together(void **state)
+{
+    (void)state;
+    each_backend(together);
+}
+
 /* Where nothing was ever learnt, nothing moves. */
 static void no_gradient(const Backend *be)
 {
     real *w = noise(160, 3, 1, 0), *m = room(160, sizeof *m), *g = room(160, sizeof *g);
     real *before = noise(160, 3, 1, 0);
     void *scratch = scratch_room(be->muon_scratch(10, 16));
-    be->muon(w, m, NULL, g, 10, 16, (MuonStep){.lr = 0.1, .momentum = 0.95, .grad_scale = 1}, scratch);
+    be->muon(&(MuonMatrix){w, m, NULL, g, 10, 16}, 1, (MuonStep){.lr = 0.1, .momentum = 0.95, .grad_scale = 1},
+             scratch);
     assert_memory_equal(w, before, 160 * sizeof *w);
     mem_free(scratch);
     mem_free(w);
@@ -296,9 +350,9 @@ static void test_no_gradient(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loss),        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_sumsq),
-        cmocka_unit_test(test_adam),        cmocka_unit_test(test_muon),          cmocka_unit_test(test_orthogonal),
-        cmocka_unit_test(test_no_gradient),
+        cmocka_unit_test(test_loss),       cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_sumsq),
+        cmocka_unit_test(test_adam),       cmocka_unit_test(test_muon),          cmocka_unit_test(test_together),
+        cmocka_unit_test(test_orthogonal), cmocka_unit_test(test_no_gradient),
     };
     return cmocka_run_group_tests(tests, setup_backend, NULL);
 }

@@ -113,6 +113,12 @@ typedef struct MuonStep {
     double lr, momentum, weight_decay, grad_scale, ema_decay; /* as AdamStep's */
 } MuonStep;
 
+typedef struct MuonMatrix { /* (rows,cols) each: weights, momentum, average or NULL, gradient */
+    real *w, *m, *ema;
+    const real *g;
+    int rows, cols;
+} MuonMatrix;
+
 typedef struct Backend {
     const char *name; /* "cpu", or "ref": the reference */
     const char *simd; /* "avx512", "avx2", "neon", "baseline", or "ref"; in bfloat16 also "amx", "avx512bf16" */
@@ -200,12 +206,13 @@ typedef struct Backend {
     /* sum of squares: of BACKEND_SUM elements each, then of those sums; NaN and Inf come through */
     double (*sumsq)(const real *x, size_t numel, void *scratch);
     void (*adam)(real *w, real *m, real *v, real *ema, const real *g, size_t numel, AdamStep s); /* ema may be NULL */
-    /* Muon (Jordan et al. 2024) of one matrix (rows,cols), with steps as large as Adam's (Liu et al. 2025, eq. 4):
+    /* Muon (Jordan et al. 2024) of n matrices, with steps as large as Adam's (Liu et al. 2025, eq. 4):
      *   m = mu m + g,  u = g + mu m,  w = (1 - lr wd) w - lr 0.2 sqrt(max(rows,cols)) O(u)
      * O(u), about the orthogonal matrix that is nearest to u: from X = u/|u|, three times X = a X + (b S + c S S) X
-     * with S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. Scratch: muon_scratch bytes */
+     * with S = X X^T, on the shorter side; a, b, c = 3.4445, -4.775, 2.0315. Scratch: the sum of their muon_scratch
+     * bytes, each rounded up by mem_align_up */
     size_t (*muon_scratch)(int rows, int cols);
-    void (*muon)(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch);
+    void (*muon)(const MuonMatrix *of, int n, MuonStep s, void *scratch);
 } Backend;
 
 /* Every function above, for those who declare and fill a table: X(name) each. Products are what a table in bfloat16 has

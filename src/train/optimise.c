@@ -1,7 +1,7 @@
 /* The change of the weights that ends a step: see trainer_private.h. Clipping, then Adam (Kingma & Ba 2015) with
  * decoupled weight decay (Loshchilov & Hutter 2019), or Muon (backend.h) for matrices and Adam for the rest, and the
- * moving average. Weights are changed in units, side by side: a matrix of Muon's, or a piece of a parameter. A matrix
- * that the others would wait for has all threads first. Processes share the units, in the order of the slab and by what
+ * moving average. Weights are changed in units: a matrix of Muon's, or a piece of a parameter. Pieces are dealt out to
+ * threads; matrices go to the backend all together. Processes share the units, in the order of the slab and by what
  * they cost. That makes shares of very different lengths, as a matrix is worked on whole; so gradients are added up in
  * equal parts and go on to who needs them, and new weights go back to those parts, and from there to all. The moments
  * and the average of a unit stay where they are. */
@@ -64,23 +64,16 @@ static int64_t cost(const Unit *u)
     return (int64_t)u->numel * (products + 30);
 }
 
-static int by_cost(const void *a, const void *b)
+/* For squares one thread's */
+static size_t square_scratch(const Trainer *t)
 {
-    const Unit *p = a, *q = b;
-    return cost(p) != cost(q) ? (cost(p) < cost(q) ? 1 : -1) : (p->at > q->at) - (p->at < q->at);
+    return mem_align_up(t->be->sumsq_scratch(BACKEND_SUM, 1));
 }
 
-/* Scratch memory of one thread */
-static size_t scratch_of(const Trainer *t)
+/* Of squares, or of so many bytes for matrices */
+static size_t scratch_of(const Trainer *t, size_t matrices)
 {
-    const ParamStore *s = t->trained;
-    size_t most = mem_align_up(t->be->sumsq_scratch(BACKEND_SUM, 1));
-    int rows, cols;
-
-    for (int i = 0; i < s->count; i++)
-        if (matrix_of(t, s->items[i], &rows, &cols))
-            most = mem_max(most, mem_align_up(t->be->muon_scratch(rows, cols)));
-    return most;
+    return mem_max((size_t)threads_count() * square_scratch(t), matrices);
 }
 
 static size_t sums_of(size_t weights)
@@ -90,11 +83,18 @@ static size_t sums_of(size_t weights)
 
 size_t optimiser_bytes(const Trainer *t)
 {
-    size_t weights = 0;
+    size_t weights = 0, matrices = 0, scratch = 0;
+    int rows, cols;
 
-    for (int i = 0; i < t->trained->count; i++)
-        weights += t->trained->items[i]->kind == PARAM_WEIGHT ? t->trained->items[i]->numel : 0;
-    return (size_t)list_units(NULL, t) * sizeof(Unit) + (size_t)threads_count() * scratch_of(t) +
+    for (int i = 0; i < t->trained->count; i++) {
+        const Param *p = t->trained->items[i];
+        weights += p->kind == PARAM_WEIGHT ? p->numel : 0;
+        if (!matrix_of(t, p, &rows, &cols))
+            continue;
+        matrices++;
+        scratch += mem_align_up(t->be->muon_scratch(rows, cols));
+    }
+    return (size_t)list_units(NULL, t) * sizeof(Unit) + matrices * sizeof(MuonMatrix) + scratch_of(t, scratch) +
            sums_of(weights) * sizeof(double);
 }
 
@@ -129,17 +129,26 @@ static void follow(Trainer *t)
     }
 }
 
-/* Of all units only those of this process stay, the longest work first. */
-static void take_units(Trainer *t, int n)
+static int matrices_first(const void *a, const void *b)
+{
+    const Unit *p = a, *q = b;
+    const int order = (q->rows > 0) - (p->rows > 0);
+    return order ? order : (p->at > q->at) - (p->at < q->at);
+}
+
+/* Of all units only those of this process stay. Returns the scratch memory that its matrices take. */
+static size_t take_units(Trainer *t, int n)
 {
     const RanksSpan own = t->shares[ranks_me()];
+    size_t bytes = 0;
 
     for (int i = 0; i < n; i++)
-        if (t->units[i].at >= own.from && t->units[i].at < own.to) {
-            t->cost += cost(&t->units[i]);
+        if (t->units[i].at >= own.from && t->units[i].at < own.to)
             t->units[t->n_units++] = t->units[i];
-        }
-    qsort(t->units, (size_t)t->n_units, sizeof *t->units, by_cost);
+    qsort(t->units, (size_t)t->n_units, sizeof *t->units, matrices_first);
+    for (; t->n_matrices < t->n_units && t->units[t->n_matrices].rows; t->n_matrices++)
+        bytes += mem_align_up(t->be->muon_scratch(t->units[t->n_matrices].rows, t->units[t->n_matrices].cols));
+    return bytes;
 }
 
 int optimiser_init(Trainer *t, Err *e)
@@ -153,15 +162,14 @@ int optimiser_init(Trainer *t, Err *e)
     t->tiles = mem_alloc(processes, sizeof *t->tiles, "the optimiser", e);
     t->needs = mem_alloc(processes, sizeof *t->needs, "the optimiser", e);
     t->sums = mem_alloc(sums_of(weights), sizeof *t->sums, "the optimiser", e);
-    t->scratch_each = scratch_of(t);
-    t->scratch = mem_alloc((size_t)threads_count(), t->scratch_each, "the optimiser", e);
-    if (!t->units || !t->even || !t->shares || !t->tiles || !t->needs || !t->sums || !t->scratch)
+    if (!t->units || !t->even || !t->shares || !t->tiles || !t->needs || !t->sums)
         return -1;
     list_units(t->units, t);
     deal(t->shares, t->units, n, weights);
     follow(t);
-    take_units(t, n);
-    return 0;
+    t->scratch = mem_alloc(scratch_of(t, take_units(t, n)), 1, "the optimiser", e);
+    t->matrices = mem_alloc((size_t)t->n_matrices, sizeof *t->matrices, "the optimiser", e);
+    return t->scratch && t->matrices ? 0 : -1;
 }
 
 void optimiser_free(Trainer *t)
@@ -173,6 +181,7 @@ void optimiser_free(Trainer *t)
     mem_free(t->needs);
     mem_free(t->sums);
     mem_free(t->scratch);
+    mem_free(t->matrices);
 }
 
 /* ---- the norm of the gradient ---- */
@@ -183,7 +192,7 @@ static void square(const void *trainer, int i, int thread)
     const size_t j = t->tiles[ranks_me()].from + (size_t)i, from = j * BACKEND_SUM;
 
     t->sums[j] = t->be->sumsq(t->trained->grads + from, mem_min(BACKEND_SUM, t->trained->n_weights - from),
-                              t->scratch + (size_t)thread * t->scratch_each);
+                              t->scratch + (size_t)thread * square_scratch(t));
 }
 
 double optimiser_norm(const Trainer *t)
@@ -201,32 +210,30 @@ double optimiser_norm(const Trainer *t)
 
 /* ---- the update ---- */
 
-typedef struct Update {
+typedef struct Pieces {
     const Trainer *t;
-    AdamStep adam;
-    MuonStep muon;
-    int first; /* units before it are done */
-} Update;
+    AdamStep step;
+} Pieces;
 
-/* Would it, on one thread, take twice as long as all threads together take for everything? */
-static bool is_long(const Unit *u, const Trainer *t)
+static void change_piece(const void *pieces, int i, int thread)
 {
-    return cost(u) * threads_count() > 2 * t->cost;
+    const Pieces *p = pieces;
+    const Trainer *t = p->t;
+    const Unit *u = &t->units[t->n_matrices + i];
+
+    (void)thread;
+    t->be->adam(t->trained->values + u->at, t->m + u->at, t->v + u->at, t->ema ? t->ema + u->at : NULL,
+                t->trained->grads + u->at, u->numel, p->step);
 }
 
-static void change_unit(const void *update, int i, int thread)
+static void change_matrices(const Trainer *t, MuonStep s)
 {
-    const Update *u = update;
-    const Trainer *t = u->t;
-    const Unit *unit = &t->units[u->first + i];
-    const size_t at = unit->at;
-    real *w = t->trained->values + at, *ema = t->ema ? t->ema + at : NULL, *g = t->trained->grads + at;
-
-    if (unit->rows)
-        t->be->muon(w, t->m + at, ema, g, unit->rows, unit->cols, u->muon,
-                    t->scratch + (size_t)thread * t->scratch_each);
-    else
-        t->be->adam(w, t->m + at, t->v + at, ema, g, unit->numel, u->adam);
+    for (int i = 0; i < t->n_matrices; i++) {
+        const Unit *u = &t->units[i];
+        t->matrices[i] = (MuonMatrix){t->trained->values + u->at, t->m + u->at, t->ema ? t->ema + u->at : NULL,
+                                      t->trained->grads + u->at,  u->rows,      u->cols};
+    }
+    t->be->muon(t->matrices, t->n_matrices, s, t->scratch);
 }
 
 /* Of a slab that each has in its share, all to all */
@@ -251,12 +258,9 @@ void optimiser_step(Trainer *t, double lr, double norm)
         .grad_scale = c->clip > 0 ? fmin(1, c->clip / (norm + 1e-6)) : 1,
         .ema_decay = fmin(c->ema, (1 + k) / (10 + k)),
     };
-    const Update u = {t, s, {lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay}, 0};
-    int first = 0;
 
-    for (; first < t->n_units && is_long(&t->units[first], t); first++)
-        change_unit(&u, first, 0);
-    threads_each(t->n_units - first, change_unit, &(Update){t, u.adam, u.muon, first});
+    change_matrices(t, (MuonStep){lr, MOMENTUM, c->weight_decay, s.grad_scale, s.ema_decay});
+    threads_each(t->n_units - t->n_matrices, change_piece, &(Pieces){t, s});
     give_all(t, t->trained->values);
     trainer_weights_changed(t);
 }

@@ -13,7 +13,7 @@ typedef struct Images { /* of a data set, borrowed; resized when they are drawn,
     Resizer *resizer;       /* owned; NULL: they are of the model's size */
 } Images;
 
-typedef struct Unit { /* a part of the trained weights that one thread changes at once */
+typedef struct Unit { /* a part of the trained weights that is changed by itself */
     size_t at, numel;
     int rows, cols; /* of Muon's matrix; 0: Adam's */
 } Unit;
@@ -32,16 +32,15 @@ struct Trainer {
     real *m, *v, *ema;    /* laid out as the trained weights; while ema_in_use, ema holds the raw weights */
     bool ema_in_use;
     /* optimise.c: */
-    Unit *units; /* of this process, the longest work first */
-    int n_units;
-    int64_t cost;      /* of all of them */
+    Unit *units; /* of this process, matrices first */
+    int n_units, n_matrices;
+    MuonMatrix *matrices; /* (n_matrices) */
     RanksSpan *even;   /* (processes): equal parts of the slabs, in which gradients are added up and weights sent out */
     RanksSpan *shares; /* (processes): where the units of each lie */
     RanksSpan *tiles;  /* (processes): which sums of squares of the gradient each makes, one of BACKEND_SUM */
     RanksSpan *needs;  /* (processes): what of the gradient each needs for both */
     double *sums;      /* of squares, of the whole gradient */
-    char *scratch;     /* scratch_each for each thread */
-    size_t scratch_each;
+    char *scratch;
     uint32_t *perm; /* order of the images in epoch perm_epoch */
     int64_t perm_epoch;
     float *buffer;  /* (workers,2,values): an image and its noise; workers of net or val_net, whichever has more */

@@ -75,8 +75,11 @@ static void ref_newton_schulz(double *y, const double *x, double *s, double *t, 
 }
 
 /* m = mu m + g',  u = g' + mu m,  x = u/|u|, three rounds, w = w - lr decay w - lr 0.2 sqrt(max(rows,cols)) x */
-void ref_muon(real *w, real *m, real *ema, const real *g, int rows, int cols, MuonStep s, void *scratch)
+static void ref_muon_of(MuonMatrix of, MuonStep s, void *scratch)
 {
+    const int rows = of.rows, cols = of.cols;
+    const real *g = of.g;
+    real *w = of.w, *m = of.m, *ema = of.ema;
     const size_t numel = (size_t)rows * (size_t)cols, side = (size_t)(rows < cols ? rows : cols);
     const double lr = s.lr * 0.2 * sqrt((double)(rows > cols ? rows : cols));
     double *x = scratch, *y = x + numel, *square = y + numel, norm = 0;
@@ -98,4 +101,10 @@ void ref_muon(real *w, real *m, real *ema, const real *g, int rows, int cols, Mu
         if (ema)
             ema[i] = (real)(s.ema_decay * (double)ema[i] + (1 - s.ema_decay) * (double)w[i]);
     }
+}
+
+void ref_muon(const MuonMatrix *of, int n, MuonStep s, void *scratch)
+{
+    for (int i = 0; i < n; i++)
+        ref_muon_of(of[i], s, scratch);
 }
