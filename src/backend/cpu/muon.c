@@ -269,6 +269,13 @@ static int stages_of(const Work *w)
     return is_long(w->of) ? 2 + (ROUNDS - 1) * LONG_ROUND + 1 : ROUNDS * OF_ROUND;
 }
 
+static Product product_of(Work *w, int stage)
+{
+    if (stage >= stages_of(w))
+        return (Product){.m = 0};
+    return is_long(w->of) ? of_long(w, stage) : of_short(w, stage);
+}
+
 static void lay_out(Work *works, const MuonMatrix *of, int n)
 {
     char *at = (char *)works + (size_t)n * mem_align_up(sizeof *works);
@@ -302,9 +309,7 @@ void K(muon)(const MuonMatrix *of, int n, MuonStep s, void *scratch)
     run_stage(works, n, pieces, normalise, s);
     for (int stage = 0; stage < most; stage++) {
         for (int i = 0; i < n; i++)
-            works[i].product = stage >= stages_of(&works[i]) ? (Product){.m = 0}
-                               : is_long(of[i])              ? of_long(&works[i], stage)
-                                                             : of_short(&works[i], stage);
+            works[i].product = product_of(&works[i], stage);
         run_stage(works, n, blocks, block, s);
     }
     for (int i = 0; i < n; i++)
