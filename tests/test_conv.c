@@ -353,13 +353,13 @@ static void test_bytes_do_not_depend_on_threads(void **state)
     }
 }
 
-/* Image `at` of a batch, computed again as image at % BACKEND_GROUP of a batch of that many + 1. */
+/* Image `at` of a batch, computed again as image at % backend_group of a batch of that many + 1. */
 static void check_alone(const Backend *be, const Case *c, const real *whole, ConvPass pass, int at)
 {
     Case one = *c;
     bool fwd = pass == CONV_FWD;
     size_t x = c->nx / (size_t)c->s.n, y = c->ny / (size_t)c->s.n, len = fwd ? y : x;
-    int first = at - at % BACKEND_GROUP;
+    int first = at - at % backend_group(c->s.h * c->s.w);
     one.s.n = at - first + 1;
     one.x = c->x + (size_t)first * x;
     one.dy = c->dy + (size_t)first * y;

@@ -19,8 +19,8 @@
  * Bits. A result is the same bits at any number of threads: partial sums are over parts that depend on shapes only, and
  * are added in their order. Blocks of work may be cut by the number of threads where that rounds nothing differently.
  * In *forward* kernels image n's result is the same bits whatever the batch: at any N and at any position that is equal
- * modulo BACKEND_GROUP. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so each of
- * its products lies within one image, or within a group of images, and has the same shape whatever N is.)
+ * modulo backend_group of h*w. (OpenBLAS rounds a row differently depending on the number of rows and on its place; so
+ * each of its products lies within one image, or within a group of images, and has the same shape whatever N is.)
  *
  * Precision. A table computes in fp32, or its products in bfloat16: there both operands of every product of conv3,
  * convt2, linear and sublayer are rounded to bfloat16 (the upper half of a float) first, to nearest, ties to even, NaN
@@ -41,7 +41,15 @@
 #include "sdlora/err.h"
 #include "sdlora/tensor.h"
 
-#define BACKEND_GROUP 8 /* images: where several go into one product of a forward kernel, they are 2, 4 or 8 */
+#define BACKEND_GROUP 8 /* images at most that go into one product of a forward kernel */
+/* How many do where an image has hw pixels: so many that a product has 64 rows, where BACKEND_GROUP are enough. */
+static inline int backend_group(int hw)
+{
+    int group = 1;
+    while (group < BACKEND_GROUP && group * hw < 64)
+        group *= 2;
+    return group;
+}
 
 typedef enum Precision { PRECISION_FP32, PRECISION_BF16, PRECISION_AUTO } Precision; /* AUTO: see backend_of */
 extern const char *const PRECISION_NAMES[];

@@ -149,9 +149,9 @@ void unet_set_time(Unet *u, const int *t);
 int unet_diverged(Unet *u, const char *what, Err *e);
 void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it */
 
-/* Networks for a number of images that are worked off in chunks. As long as there are as many whole chunks left as
- * threads, these are worked off side by side, each on one thread with a network of its own, so that threads wait for
- * each other once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes
+/* Networks for a number of images that are worked off in chunks. As long as there are chunks left for more than half of
+ * the threads, these are worked off side by side, each on one thread with a network of its own, so that threads wait
+ * for each other once and not at every op. What remains has all threads in each op. A chunk's result is the same bytes
  * either way.
  *
  * The sum. The values that chunks have, and with o.train their gradients, are added up along a binary tree that the

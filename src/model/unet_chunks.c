@@ -239,8 +239,8 @@ static void run_worker(const void *run, int worker, int thread)
 
 double unet_chunks_run(UnetChunks *c, ChunkFn work, void *ctx)
 {
-    const int own = c->end - c->first, rounds = own_whole(c) / c->n_workers;
-    const int many = c->n_workers == 1 ? 0 : own <= c->n_workers ? own : rounds * c->n_workers;
+    const int own = c->end - c->first, rounds = own_whole(c) / c->n_workers, left = own - rounds * c->n_workers;
+    const int many = c->n_workers == 1 ? 0 : 2 * left > c->n_workers ? own : own - left;
 
     graph_prepare(c->workers[0].g);
     tree_sum_start(c->tree);

@@ -18,8 +18,7 @@ static Blocks blocks_of(ConvShape s)
         b.parts = (hw + 127) / 128;
         b.rows = (hw + b.parts - 1) / b.parts;
     } else {
-        while (b.group < BACKEND_GROUP && b.group * hw < 64)
-            b.group *= 2;
+        b.group = backend_group(hw);
         b.rows = b.group * hw;
     }
     b.count = (s.n + b.group - 1) / b.group * b.parts;
