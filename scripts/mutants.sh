@@ -498,7 +498,6 @@ chunks: the second's gradient over the first's|src/model/tree_sum.c|s/own->slab,
 chunks: nobody takes a late one's neighbour|src/model/tree_sum.c|s/s->n_spare > 0 \&\& (left/0 \&\& (left/|test_chunks
 chunks: a neighbour that two work off|src/model/tree_sum.c|s/left->chunk = 0;/;/|test_chunks
 chunks: a sum of two as if of one|src/model/tree_sum.c|s/t.add ? 2 : 1/1/|test_chunks
-chunks: seconds that nobody has begun are no more work|src/model/tree_sum.c|s/(s->begun < s->end .. second_left(s))/(s->begun < s->end)/|test_chunks
 graph: a weight's gradient is added by each that writes it|src/core/graph.c|s/w->param \&\& w->whole_after == n->index/w->param/|test_plan
 plan: a weight's gradient lives until its first writer|src/core/plan.c|s/bwd_step(p, n->whole_after))/bwd_step(p, user))/|test_plan
 chunks: values added in their order|src/model/unet_chunks.c|s/v\[i\] += v\[i + width\]/v[0] += v[i + width]/|test_chunks
