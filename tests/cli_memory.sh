@@ -40,16 +40,18 @@ draw() { # draw NAME OPTION...
     rm -f "$name"-*
     expect 0 '' sample --model $M --steps 3 --digit 0,none -n 20 --format idx -o "$name" "$@"
 }
+draw free --threads 1
+check 'four at a time' grep -q ' 4 images a pass' err.txt
 for threads in 1 2; do
-    draw free --threads $threads
+    draw free --threads $threads --batch-size 16
     check 'sixteen at a time' grep -q '16 images a pass' err.txt
     most=$(mb)
-    draw held --threads $threads --mem "$(less "$most" 0.05)MB"
+    draw held --threads $threads --batch-size 16 --mem "$(less "$most" 0.05)MB"
     check 'fewer at a time' grep -q ' 8 images a pass' err.txt
     check 'the same images' cmp -s free-images-idx3-ubyte.gz held-images-idx3-ubyte.gz
     check 'within the bound' test "$(less "$most" "$(mb)")" != "${most#0}" -a "$(less "$most" "$(mb)" | cut -c1)" != -
 done
-draw held --threads 2 --mem "$(less "$most" 0.15)MB"
+draw held --threads 2 --batch-size 16 --mem "$(less "$most" 0.15)MB"
 check 'fewer side by side, the same images' cmp -s free-images-idx3-ubyte.gz held-images-idx3-ubyte.gz
 refuse 2 'drawing needs' sample --model $M --steps 3 --digit 0,none -n 20 --format idx --threads 2 --mem 60KB \
     -o none

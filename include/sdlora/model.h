@@ -163,9 +163,9 @@ void unet_set_frequencies(Model *m); /* the buffer's values; model_new calls it 
  *             s[i] += s[i + w];
  *
  * Who adds, and when, is no part of this (who works off two neighbours adds the second's gradients to the first's as
- * they come), so the bytes are the same at any number of threads, and with
- * o.dealt of processes: each gets a part of all sums that the others have, and adds that up along the tree. The number
- * of chunks follows from o.n and the chunk. */
+ * they come), so the bytes are the same at any number of threads, and with o.dealt of processes: each gets a part of
+ * all sums that the others have, and adds that up along the tree. The number of chunks follows from o.n and the chunk.
+ */
 typedef struct UnetChunks {
     Unet *workers; /* for whole chunks, as many as run side by side; the first also has what remains */
     int n_workers;

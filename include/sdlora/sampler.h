@@ -121,8 +121,9 @@ typedef int (*SampleStepFn)(void *ctx, int first, int n, int step, int steps, co
 /* images (n,s,s,c) in [-1,1] (not clamped when clip is NONE), s = m->config.image_size, c = in_channels; classes (n),
  * each 0..classes-1, or classes for the null class. step may be NULL.
  * ERR_DIVERGED where the network's answer, before any clipping, or the image is not finite. What is said is true of the
- * first batch with such an image, of the first step at which it has one, and of the first such image of that batch, and
- * does not depend on the number of threads. `images` and later steps are then unfinished. */
+ * first batch with such an image, of the first step at which it has one, and of the first such image of that batch,
+ * whoever draws which batch; how large batches are depends on the number of threads and on memory. `images` and later
+ * steps are then unfinished. */
 int sample_images(float *images, Model *m, const int *classes, int n, const SampleConfig *c, SampleStepFn step,
                   void *ctx, Err *e);
 

@@ -100,7 +100,7 @@ static int spare_slabs(TreeSpan p, TreeWorkers w)
 
     while ((own - 1) >> digits > 0)
         digits++;
-    most = (own < p.chunks ? 2 * digits : digits) + w.count - 1 + (w.add ? w.count / 2 : 0);
+    most = (own < p.chunks ? 2 * digits : digits) + w.count - 1;
     return own < 1 ? 0 : own - 1 < most ? own - 1 : most;
 }
 

@@ -97,8 +97,8 @@ int unet_declare(Unet *u, Model *m, const UnetOptions *o, Err *e)
     u->g->twin = o->twin ? o->twin->g : NULL;
     u->g->batch_stats = o->batch_stats;
     u->g->frozen_stats = !m->params->trainable;
-    /* whole batches are large; and validation, which shares the filters */
     u->g->adds = o->adds;
+    /* whole batches are large; and validation, which shares the filters */
     u->g->lean = o->twin ? o->twin->g->lean : o->train && m->config.norm == NORM_BATCH && m->params->trainable;
     c = nn_context(u->g, m->params, o->conv);
     u->x = op_input(u->g, shape4(o->n, o->h, o->w, m->config.in_channels));

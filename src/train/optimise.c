@@ -5,6 +5,7 @@
  * they cost. That makes shares of very different lengths, as a matrix is worked on whole; so gradients are added up in
  * equal parts and go on to who needs them, and new weights go back to those parts, and from there to all. The moments
  * and the average of a unit stay where they are. */
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -57,10 +58,10 @@ static int list_units(Unit *units, const Trainer *t)
  * takes as long as some 30. */
 static int64_t cost(const Unit *u)
 {
-    const int side = u->rows < u->cols ? u->rows : u->cols, length = u->rows < u->cols ? u->cols : u->rows;
-    const int products = side == 0            ? 0
-                         : length >= 2 * side ? 2 * side + 9 * side * side / length
-                                              : 6 * side + 3 * side * side / length;
+    const int64_t side = u->rows < u->cols ? u->rows : u->cols, length = u->rows < u->cols ? u->cols : u->rows;
+    const int64_t products = side == 0            ? 0
+                             : length >= 2 * side ? 2 * side + 9 * side * side / length
+                                                  : 6 * side + 3 * side * side / length;
     return (int64_t)u->numel * (products + 30);
 }
 
@@ -155,6 +156,7 @@ int optimiser_init(Trainer *t, Err *e)
 {
     const size_t processes = (size_t)ranks_count(), weights = t->trained->n_weights;
     const int n = list_units(NULL, t);
+    size_t scratch;
 
     t->units = mem_alloc((size_t)n, sizeof *t->units, "the optimiser", e);
     t->even = mem_alloc(processes, sizeof *t->even, "the optimiser", e);
@@ -167,8 +169,12 @@ int optimiser_init(Trainer *t, Err *e)
     list_units(t->units, t);
     deal(t->shares, t->units, n, weights);
     follow(t);
-    t->scratch = mem_alloc(scratch_of(t, take_units(t, n)), 1, "the optimiser", e);
+    scratch = scratch_of(t, take_units(t, n));
+    t->scratch = mem_alloc(scratch, 1, "the optimiser", e);
     t->matrices = mem_alloc((size_t)t->n_matrices, sizeof *t->matrices, "the optimiser", e);
+    assert(processes > 1 || optimiser_bytes(t) == (size_t)n * sizeof *t->units + scratch +
+                                                      (size_t)t->n_matrices * sizeof *t->matrices +
+                                                      sums_of(weights) * sizeof *t->sums);
     return t->scratch && t->matrices ? 0 : -1;
 }
 

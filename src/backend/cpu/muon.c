@@ -5,7 +5,7 @@
 #include "transpose.h"
 
 /* ROUNDS: of Newton and Schulz; Jordan et al. take five: doc/recipes.md. PIECE: elements; BLOCK: rows and columns */
-enum { ROUNDS = 3, PIECE = 1 << 14, BLOCK = 64, SQUARES = 5 };
+enum { ROUNDS = 3, PIECE = 1 << 14, BLOCK = 64 };
 static const real A = (real)3.4445, B = (real)-4.775, C = (real)2.0315; /* Jordan et al. 2024 */
 
 /* c (m,n) = alpha op(a) op(b) + beta from, all row-major without gaps. symmetric: c is, so half of it is enough */
@@ -21,13 +21,14 @@ typedef struct Product {
 
 typedef struct Work {
     MuonMatrix of;
-    int first;          /* the number of its first piece or block in this stage */
-    double *sums;       /* (pieces): of squares */
-    real scale;         /* 1/|u| */
-    real *x, *y;        /* (rows,cols): u/|u| or what it has become, and room for what it becomes */
-    real *s, *t, *half; /* (side,side) */
-    real *q, *next;     /* (side,side): what a long x is multiplied by */
-    Product product;    /* of this stage */
+    int first;       /* the number of its first piece or block in this stage */
+    double *sums;    /* (pieces): of squares */
+    real scale;      /* 1/|u| */
+    real *x, *y;     /* (rows,cols): u/|u| or what it has become, and room for what it becomes */
+    real *s, *t;     /* (side,side) */
+    real *half;      /* (side,side), of a long x: this and t lie in y until y is written */
+    real *q, *next;  /* (side,side), of a long x: what it is multiplied by */
+    Product product; /* of this stage */
 } Work;
 
 static size_t numel_of(MuonMatrix m)
@@ -55,11 +56,17 @@ static size_t square_of(MuonMatrix m)
     return (size_t)side_of(m) * (size_t)side_of(m);
 }
 
+/* Those with a place of their own: s, q and next, or s and t */
+static size_t squares_of(MuonMatrix m)
+{
+    return is_long(m) ? 3 : 2;
+}
+
 size_t K(muon_scratch)(int rows, int cols)
 {
     const MuonMatrix m = {.rows = rows, .cols = cols};
     return mem_align_up(sizeof(Work)) + mem_align_up((size_t)pieces_of(m) * sizeof(double)) + 2 * room(numel_of(m)) +
-           SQUARES * room(square_of(m));
+           squares_of(m) * room(square_of(m));
 }
 
 /* ---- stages ---- */
@@ -281,14 +288,17 @@ static void lay_out(Work *works, const MuonMatrix *of, int n)
     char *at = (char *)works + (size_t)n * mem_align_up(sizeof *works);
     for (int i = 0; i < n; i++) {
         Work *w = &works[i];
-        real **squares[SQUARES] = {&w->s, &w->t, &w->half, &w->q, &w->next};
+        const size_t stride = room_reals(square_of(of[i]));
         *w = (Work){.of = of[i], .sums = (double *)(void *)at};
         at += mem_align_up((size_t)pieces(w) * sizeof(double));
         w->x = (real *)(void *)at;
         w->y = w->x + room_reals(numel_of(of[i]));
-        at += 2 * room(numel_of(of[i]));
-        for (int k = 0; k < SQUARES; k++, at += room(square_of(of[i])))
-            *squares[k] = (real *)(void *)at;
+        w->s = w->y + room_reals(numel_of(of[i]));
+        w->q = w->s + stride;
+        w->next = w->q + stride;
+        w->half = w->y;
+        w->t = is_long(of[i]) ? w->y + square_of(of[i]) : w->s + stride;
+        at += 2 * room(numel_of(of[i])) + squares_of(of[i]) * room(square_of(of[i]));
     }
 }
 
