@@ -134,9 +134,9 @@ static int group_of(const ModelConfig *c)
     return backend_group(side * side);
 }
 
-/* Images per evaluation of the network. The activations of four of preset mnist stay near (two cores of a Xeon: 0.81 ms
- * an image; 0.85 with 8, 0.90 with 16; in bfloat16 8 cost a tenth more, 16 a fifth). Two where four would leave threads
- * waiting for others' last, and many where there are not enough for all: then these share each kernel. */
+/* Images per evaluation of the network. The activations of four of preset mnist stay near (a core of a Xeon, fp32:
+ * 0.81 ms an image and step; 0.86 with 8, 0.90 with 16). Two where four would leave threads waiting for others' last,
+ * and many where there are not enough for all: then these share each kernel. */
 static int wanted(int n, const SampleConfig *c, int group)
 {
     const int threads = threads_count(), few = group > 2 ? group : 2;
